@@ -1,0 +1,41 @@
+"""The exceptions that this package raises on purpose.
+
+The command line prints the message of an :class:`Easi3RError` without a traceback and exits with its ``exit_code``;
+every other exception is a bug and keeps its traceback.
+"""
+
+
+class Easi3RError(Exception):
+    """Base of all errors with a remedy in their message."""
+
+    exit_code = 1
+
+
+class InputError(Easi3RError):
+    """The user's clip, folder, mask or option cannot be used as it is."""
+
+    exit_code = 2
+
+
+class CheckpointError(Easi3RError):
+    """A weight file is missing, damaged, unsafe or does not fit the network."""
+
+    exit_code = 3
+
+
+class AlignmentError(Easi3RError):
+    """No consistent set of cameras could be found."""
+
+    exit_code = 4
+
+
+class OutputError(Easi3RError):
+    """The dataset cannot be written, or what was written does not pass its own check."""
+
+    exit_code = 5
+
+
+class MissingExtraError(Easi3RError):
+    """An optional dependency is needed; the message names the extra to install."""
+
+    exit_code = 6

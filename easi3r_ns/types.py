@@ -1,0 +1,223 @@
+"""Frozen values that travel between the stages.
+
+Conventions, everywhere unless a field says otherwise:
+
+* cameras are camera-to-world matrices ``T_world_cam`` with OpenCV axes (x right, y down, z forward);
+* pixels of the network grid have their centres at INTEGER coordinates (the first pixel is (0, 0));
+  :mod:`easi3r_ns.geometry` converts to the half-pixel convention of nerfstudio and COLMAP;
+* images are RGB uint8; masks are boolean and True where something MOVES; depth is z-depth, 0 where unknown.
+
+Letters in shapes: F frames, E ordered pairs, H x W pixels of the network grid, h x w tokens, C = layers * heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class PixelMap:
+    """How network pixels lie in the source image: resize to ``resized_wh``, then crop ``crop_box``."""
+
+    source_wh: tuple[int, int]
+    """Width and height of the upright source image in pixels."""
+    resized_wh: tuple[int, int]
+    """Width and height after resizing, before the crop."""
+    crop_box: tuple[int, int, int, int]
+    """(left, top, right, bottom) of the crop in pixels of the resized image; right and bottom exclusive."""
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = self.crop_box
+        _require(min(*self.source_wh, *self.resized_wh) > 0, f"empty image in {self}")
+        _require(0 <= left < right <= self.resized_wh[0], f"crop_box leaves the resized image: {self}")
+        _require(0 <= top < bottom <= self.resized_wh[1], f"crop_box leaves the resized image: {self}")
+
+    @property
+    def network_wh(self) -> tuple[int, int]:
+        """Width and height of the network image in pixels."""
+        left, top, right, bottom = self.crop_box
+        return right - left, bottom - top
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Resized pixels per source pixel, in x and y."""
+        return self.resized_wh[0] / self.source_wh[0], self.resized_wh[1] / self.source_wh[1]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one clip: the network's view of them, and where the upright originals lie."""
+
+    images: np.ndarray
+    """(F, H, W, 3) uint8 RGB at network size."""
+    pixel_map: PixelMap
+    """Shared by all frames (a clip has one size)."""
+    times: np.ndarray
+    """(F,) float64 seconds from the start of the source, increasing."""
+    indices: np.ndarray
+    """(F,) int64 index of the frame in the source (counted in presentation order, from 0)."""
+    names: tuple[str, ...]
+    """F names of origin: the file of an image folder, or the clip's name F times."""
+    source_paths: tuple[Path, ...]
+    """F lossless upright RGB images at source resolution."""
+    num_source_frames: int
+    """How many frames the source holds (all of them, not only those inside --start/--end)."""
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        width, height = self.pixel_map.network_wh
+        _require(self.images.dtype == np.uint8, f"images are {self.images.dtype}, not uint8")
+        _require(self.images.shape == (n, height, width, 3), f"images {self.images.shape} do not fit {self.pixel_map}")
+        for name in ("times", "indices", "names", "source_paths"):
+            _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class PairGraph:
+    """Ordered pairs (i, j) of frames: i is the reference view."""
+
+    edges: np.ndarray
+    """(E, 2) int64, unique rows, no (i, i); with every (i, j) also (j, i)."""
+    num_frames: int
+    strategy: str = "custom"
+
+    def __post_init__(self) -> None:
+        edges = self.edges
+        _require(edges.ndim == 2 and edges.shape[1] == 2 and len(edges) > 0, f"edges have shape {edges.shape}")
+        _require(bool(((edges >= 0) & (edges < self.num_frames)).all()), "an edge names a frame that is not there")
+        _require(bool((edges[:, 0] != edges[:, 1]).all()), "a frame is paired with itself")
+        rows = {tuple(e) for e in edges.tolist()}
+        _require(len(rows) == len(edges), "an ordered pair appears twice")
+        _require(all((j, i) in rows for i, j in rows), "the pair graph is not symmetric")
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+
+@dataclass(frozen=True)
+class PairPredictions:
+    """Two pointmaps per ordered pair (i, j), BOTH in the camera frame of view i (DUSt3R, CVPR 2024, section 3)."""
+
+    graph: PairGraph
+    points_i: torch.Tensor
+    """(E, H, W, 3) points of view i, in camera i, arbitrary scale per pair."""
+    conf_i: torch.Tensor
+    """(E, H, W) confidence of view i, >= 1."""
+    points_j: torch.Tensor
+    """(E, H, W, 3) points of view j, in camera i."""
+    conf_j: torch.Tensor
+    """(E, H, W) confidence of view j, >= 1."""
+
+    def __post_init__(self) -> None:
+        e, (height, width) = len(self.graph), tuple(self.conf_i.shape[1:])
+        for name in ("points_i", "points_j"):
+            _require(tuple(getattr(self, name).shape) == (e, height, width, 3), f"{name}: {getattr(self, name).shape}")
+        for name in ("conf_i", "conf_j"):
+            _require(tuple(getattr(self, name).shape) == (e, height, width), f"{name}: {getattr(self, name).shape}")
+
+
+@dataclass(frozen=True)
+class AttentionStats:
+    """Mean and deviation, over the pairs of a frame, of the query-averaged cross-attention logits (Easi3R, section 3.2).
+
+    ``src``: the frame is the second view of the pair (keys of decoder 1); ``ref``: the first view (keys of decoder 2).
+    """
+
+    mean_src: np.ndarray
+    std_src: np.ndarray
+    mean_ref: np.ndarray
+    std_ref: np.ndarray
+    """Each (F, h, w, C) float32; std is the unbiased deviation, 0 for a frame with a single pair."""
+
+    def __post_init__(self) -> None:
+        shape = self.mean_src.shape
+        _require(len(shape) == 4, f"mean_src has shape {shape}, not (F, h, w, C)")
+        for name in ("std_src", "mean_ref", "std_ref"):
+            _require(getattr(self, name).shape == shape, f"{name} {getattr(self, name).shape} differs from {shape}")
+
+
+@dataclass(frozen=True)
+class DynamicMasks:
+    """What moves, per frame."""
+
+    masks: np.ndarray
+    """(F, H, W) bool, True where something moves."""
+    score: np.ndarray
+    """(F, h, w) float32 in [0, 1]: dynamic score per token (0 everywhere for user-made masks or none)."""
+    threshold: float
+    """Score above which a pixel counts as moving; NaN for user-made masks or none."""
+    source: str = "attention"
+    """'attention', 'user' or 'none'."""
+
+    def __post_init__(self) -> None:
+        _require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
+        _require(len(self.score) == len(self.masks), "score and masks differ in the number of frames")
+
+    @property
+    def coverage(self) -> np.ndarray:
+        """(F,) share of the pixels of each frame that move."""
+        return self.masks.mean(axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The reconstruction on the network grid; everything that is exported, viewed or scored comes from here."""
+
+    images: np.ndarray
+    """(F, H, W, 3) uint8 RGB at network size."""
+    T_world_cam: np.ndarray
+    """(F, 4, 4) float64 camera-to-world, OpenCV axes, scene units."""
+    focals: np.ndarray
+    """(F,) float64 focal length in pixels of the RESIZED image's x axis (= network pixels)."""
+    principal_point: np.ndarray
+    """(2,) float64 (cx, cy) in network pixels, integer pixel centres."""
+    depth: np.ndarray
+    """(F, H, W) float32 z-depth in scene units, 0 where unknown."""
+    confidence: np.ndarray
+    """(F, H, W) float32 confidence, 0 where a point was cleaned away."""
+    dynamic: DynamicMasks
+    pixel_map: PixelMap
+    times: np.ndarray
+    """(F,) seconds."""
+    indices: np.ndarray
+    """(F,) index of the frame in the source."""
+    names: tuple[str, ...]
+    source_paths: tuple[Path, ...]
+    min_confidence: float = 1.1
+    """Points below this confidence are not trusted (kept out of the clouds)."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        width, height = self.pixel_map.network_wh
+        _require(self.images.shape == (n, height, width, 3), f"images {self.images.shape} do not fit {self.pixel_map}")
+        _require(self.T_world_cam.shape == (n, 4, 4), f"T_world_cam has shape {self.T_world_cam.shape}")
+        _require(self.focals.shape == (n,), f"focals have shape {self.focals.shape}")
+        _require(bool((self.focals > 0).all()), "a focal length is not positive")
+        _require(np.shape(self.principal_point) == (2,), "principal_point is not a pair")
+        for name in ("depth", "confidence"):
+            _require(getattr(self, name).shape == (n, height, width), f"{name} has shape {getattr(self, name).shape}")
+        _require(self.dynamic.masks.shape == (n, height, width), f"masks have shape {self.dynamic.masks.shape}")
+        for name in ("T_world_cam", "focals", "depth", "confidence"):
+            _require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
+        for name in ("times", "indices", "names", "source_paths"):
+            _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+
+    def __len__(self) -> int:
+        return len(self.images)
