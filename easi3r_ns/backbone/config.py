@@ -1,0 +1,41 @@
+"""Hyper-parameters of the network and how an image must be shaped for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DUSt3RConfig:
+    """Architecture of one checkpoint (names as in the published ``config.json``)."""
+
+    patch_size: int = 16
+    enc_embed_dim: int = 1024
+    enc_depth: int = 24
+    enc_num_heads: int = 16
+    dec_embed_dim: int = 768
+    dec_depth: int = 12
+    dec_num_heads: int = 12
+    mlp_ratio: float = 4.0
+    head_type: str = "dpt"
+    """'dpt' or 'linear'."""
+    image_size: int = 512
+    """Long side of the images it was trained on, in pixels (224: the short side of a square)."""
+    square: bool = False
+    """Trained on squares only (the 224 checkpoint)."""
+    absolute_position: bool = False
+    """Add sine-cosine absolute positions after the patch embedding (the published networks do not)."""
+    train_grid: tuple[int, int] | None = None
+    """(h, w) token grid over which RoPE positions are stretched; None: one step per token, as published."""
+    dpt_feature_dim: int = 256
+    dpt_last_dim: int = 128
+    dpt_layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+
+    def __post_init__(self) -> None:
+        if self.head_type not in ("dpt", "linear"):
+            raise ValueError(f"head_type {self.head_type!r}: 'dpt' or 'linear'")
+        for dim, heads in ((self.enc_embed_dim, self.enc_num_heads), (self.dec_embed_dim, self.dec_num_heads)):
+            if dim % heads or (dim // heads) % 4:
+                raise ValueError(f"{dim} channels do not split into {heads} heads of a multiple of 4")
+        if self.head_type == "dpt" and self.dec_depth % 4:
+            raise ValueError(f"dec_depth {self.dec_depth}: the DPT head reads layers depth/2 and 3 depth/4")

@@ -1,0 +1,132 @@
+"""Options of a run, with their units and defaults. A field's docstring is its help text on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Optional
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """Which frames of the clip are used."""
+
+    num_frames_target: int = 50
+    """Number of frames to use, spread evenly over the whole clip; 0 uses every frame."""
+    fps: Optional[float] = None
+    """Frames per second to sample instead of --num-frames-target (videos only)."""
+    start: float = 0.0
+    """Seconds to skip at the beginning of the clip (frames, for a folder of images)."""
+    end: Optional[float] = None
+    """Second at which to stop (frame index, for a folder of images); default: the end of the clip."""
+    square_ok: bool = False
+    """Keep a square image square instead of cropping it to 4:3 (the published networks never saw squares)."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames_target < 0 or self.num_frames_target == 1:
+            raise InputError(f"--num-frames-target {self.num_frames_target}: give 0 (all frames) or at least 2")
+        if self.fps is not None and self.fps <= 0:
+            raise InputError(f"--fps {self.fps}: must be positive")
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise InputError(f"--start {self.start} --end {self.end}: need 0 <= start < end")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Global alignment: all pairs into one scene (Easi3R section 3.4, DUSt3R section 3.4)."""
+
+    iterations: int = 300
+    """Steps of the optimiser."""
+    learning_rate: float = 0.01
+    """Step size at the first iteration."""
+    learning_rate_min: float = 0.001
+    """Step size at the last iteration."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the step size falls."""
+    shared_focal: bool = True
+    """One focal length for the whole clip (--no-shared-focal: one per frame, for a zooming lens)."""
+    flow_weight: float = 0.01
+    """Weight of the optical-flow term; 0 computes no flow."""
+    flow_start: float = 0.1
+    """Share of the iterations before the flow term sets in."""
+    flow_threshold: float = 25.0
+    """The flow term is left out of an iteration in which its value exceeds this (pixels)."""
+    smooth_weight: float = 0.0
+    """Weight of the temporal smoothness of the camera path."""
+    smooth_translation_weight: float = 1.0
+    """Weight of translation against rotation inside the smoothness term."""
+    depth_weight: float = 0.0
+    """Weight of the scale-invariant distance to the initial depths."""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise InputError(f"iterations {self.iterations}: must not be negative")
+        for name in ("learning_rate", "learning_rate_min", "flow_threshold"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} {getattr(self, name)}: must be positive")
+        for name in ("flow_weight", "smooth_weight", "smooth_translation_weight", "depth_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} {getattr(self, name)}: must not be negative")
+        if not 0 <= self.flow_start <= 1:
+            raise InputError(f"flow_start {self.flow_start}: must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Easi3RConfig:
+    """Everything that decides the result of a reconstruction."""
+
+    weights: str = "dust3r"
+    """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
+    with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository."""
+    graph: str = "swinstride-5-noncyclic"
+    """Which frames are paired: complete, swin-W, swinstride-W, swin2stride-W, logwin-W, oneref-R; -noncyclic appended."""
+    no_adapt: bool = False
+    """Skip the second, attention-re-weighted pass: plain DUSt3R or MonST3R for comparison."""
+    masks: Optional[Path] = None
+    """Folder with your own masks, one per used frame in the order of their names, white where something MOVES."""
+    no_masks: bool = False
+    """Treat everything as static."""
+    focal_length: Optional[float] = None
+    """Known focal length in pixels of the SOURCE image; kept fixed."""
+    min_confidence: float = 1.1
+    """Points below this confidence are left out of the point clouds and depth maps."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the network's transformer blocks; auto: bf16 on GPUs that have it, else fp32."""
+    batch_size: int = 0
+    """Pairs per network call; 0 chooses by device."""
+
+    def __post_init__(self) -> None:
+        if self.masks is not None and self.no_masks:
+            raise InputError("--masks and --no-masks contradict each other: give one of them")
+        if self.focal_length is not None and self.focal_length <= 0:
+            raise InputError(f"--focal-length {self.focal_length}: must be positive (pixels of the source image)")
+        if self.batch_size < 0:
+            raise InputError(f"--batch-size {self.batch_size}: must not be negative")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What is written, and how."""
+
+    num_downscales: int = 3
+    """Copies of images, masks and depths at 1/2, 1/4, ... size; 3 makes 1/2, 1/4 and 1/8."""
+    mask_growth: int = 3
+    """Pixels (of the network grid) by which the moving regions are grown before they are written."""
+    max_init_points: int = 200_000
+    """Most points in the initial static point cloud."""
+    depths: bool = True
+    """Write depth maps."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_downscales <= 6:
+            raise InputError(f"--num-downscales {self.num_downscales}: give 0 to 6")
+        if self.mask_growth < 0:
+            raise InputError(f"--mask-growth {self.mask_growth}: must not be negative")
+        if self.max_init_points < 100:
+            raise InputError(f"--max-init-points {self.max_init_points}: give at least 100")

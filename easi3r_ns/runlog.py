@@ -1,0 +1,73 @@
+"""What a run says while it works: stages with seconds and peak memory, warnings. Displays subclass :class:`RunLog`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """Cost of one stage."""
+
+    name: str
+    seconds: float
+    """Wall-clock seconds."""
+    cpu_seconds: float
+    """User plus system seconds over all threads."""
+    peak_memory_bytes: int
+    """Largest resident set of the process during the stage (since its start where the system cannot tell)."""
+
+
+@dataclass
+class RunLog:
+    """Records stages and warnings; the base class shows nothing, so that libraries and tests stay quiet."""
+
+    stages: list[StageRecord] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Time a stage; yields ``advance(n)``, to be called after every n of ``total`` steps."""
+        _reset_peak_memory()
+        wall, cpu = time.perf_counter(), time.process_time()
+        with self._display(name, total) as advance:
+            yield advance
+        self.stages.append(
+            StageRecord(name, time.perf_counter() - wall, time.process_time() - cpu, peak_memory_bytes())
+        )
+
+    def warn(self, message: str) -> None:
+        """Say something that the user should act on; repeated in the summary and in the dataset's provenance."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            logger.warning(message)
+
+    def info(self, message: str) -> None:
+        """Say something worth a line."""
+        logger.info(message)
+
+    @contextlib.contextmanager
+    def _display(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        yield lambda steps=1: None
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process in bytes, since the start of the stage where the system can tell."""
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _reset_peak_memory() -> None:
+    # Linux resets VmHWM when "5" is written here; where that is refused, the peak stays that of the whole run.
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as clear_refs:
+        clear_refs.write("5")
