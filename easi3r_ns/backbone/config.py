@@ -24,9 +24,9 @@ class DUSt3RConfig:
     square: bool = False
     """Trained on squares only (the 224 checkpoint)."""
     absolute_position: bool = False
-    """Add sine-cosine absolute positions after the patch embedding (the published networks do not)."""
-    train_grid: tuple[int, int] | None = None
-    """(h, w) token grid over which RoPE positions are stretched; None: one step per token, as published."""
+    """Add sine-cosine absolute positions, in units of the long side, after the patch embedding (not as published)."""
+    rope_stretch: float = 1.0
+    """RoPE positions per token; 1 as published, 0.5 for a network whose token grid was doubled during training."""
     dpt_feature_dim: int = 256
     dpt_last_dim: int = 128
     dpt_layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
