@@ -1,0 +1,127 @@
+"""Output heads of DUSt3R: tokens -> (B, H, W, 4) raw points and confidence (DPT: arXiv:2103.13413)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_shuffle, relu
+
+from .config import DUSt3RConfig
+
+NUM_CHANNELS = 4
+
+
+class LinearHead(nn.Module):
+    """One linear layer to patch_size^2 pixels per token."""
+
+    def __init__(self, config: DUSt3RConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.layers = (config.dec_depth,)
+        self.proj = nn.Linear(config.dec_embed_dim, NUM_CHANNELS * config.patch_size**2)
+
+    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int]) -> Tensor:
+        """``tokens[dec_depth]`` (B, N, D) -> (B, 4, H, W)."""
+        x = self.proj(tokens[self.layers[0]]).transpose(1, 2).unflatten(-1, grid)
+        return pixel_shuffle(x, self.patch_size)
+
+
+class ResidualConvUnit(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(relu(self.conv1(relu(x))))
+
+
+class FusionBlock(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(dim, dim, 1)
+        self.resConfUnit1 = ResidualConvUnit(dim)  # noqa: N815, the checkpoint's name
+        self.resConfUnit2 = ResidualConvUnit(dim)  # noqa: N815
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if skip is not None:
+            x = x + self.resConfUnit1(skip)
+        # A 1x1 convolution commutes with bilinear interpolation: before it, it costs a quarter.
+        return _double(self.out_conv(self.resConfUnit2(x)))
+
+
+class _Scratch(nn.Module):
+    """Holds the layers under the names of the checkpoint (``scratch.layer1_rn`` ... ``scratch.refinenet4``)."""
+
+    def __init__(self, layer_dims: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        for level, layer_dim in enumerate(layer_dims, start=1):
+            self.add_module(f"layer{level}_rn", nn.Conv2d(layer_dim, dim, 3, padding=1, bias=False))
+            self.add_module(f"refinenet{level}", FusionBlock(dim))
+
+
+class DPTCore(nn.Module):
+    def __init__(self, config: DUSt3RConfig) -> None:
+        super().__init__()
+        depth, dims = config.dec_depth, config.dpt_layer_dims
+        self.layers = (0, depth // 2, 3 * depth // 4, depth)
+        in_dims = (config.enc_embed_dim, *(config.dec_embed_dim,) * 3)
+        self.act_postprocess = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(in_dim, dim, 1), *resample)
+            for in_dim, dim, resample in zip(
+                in_dims,
+                dims,
+                (
+                    [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
+                    [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)],
+                    [],
+                    [nn.Conv2d(dims[3], dims[3], 3, stride=2, padding=1)],
+                ),
+            )
+        )
+        dim, last = config.dpt_feature_dim, config.dpt_last_dim
+        self.scratch = _Scratch(dims, dim)
+        self.head = nn.Sequential(
+            nn.Conv2d(dim, dim // 2, 3, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Conv2d(dim // 2, last, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(last, NUM_CHANNELS, 1),
+        )
+
+    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int]) -> Tensor:
+        """``tokens[l]`` (B, N, D) for the encoder (0) and three decoder layers -> (B, 4, H, W)."""
+        maps = []
+        for level, layer in enumerate(self.layers):
+            x = tokens[layer].transpose(1, 2).unflatten(-1, grid)
+            maps.append(getattr(self.scratch, f"layer{level + 1}_rn")(self.act_postprocess[level](x)))
+        path = self.scratch.refinenet4(maps[3])[..., : maps[2].shape[-2], : maps[2].shape[-1]]
+        path = self.scratch.refinenet3(path, maps[2])
+        path = self.scratch.refinenet2(path, maps[1])
+        path = self.scratch.refinenet1(path, maps[0])
+        return self.head(path)
+
+
+class DPTHead(nn.Module):
+    """Dense prediction transformer over four token layers."""
+
+    def __init__(self, config: DUSt3RConfig) -> None:
+        super().__init__()
+        if config.patch_size != 16:
+            raise ValueError(f"patch_size {config.patch_size}: the DPT head enlarges tokens exactly 16 times")
+        self.dpt = DPTCore(config)
+        self.layers = self.dpt.layers
+
+    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int]) -> Tensor:
+        return self.dpt(tokens, grid)
+
+
+def postprocess(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 4, H, W) head output -> points (B, H, W, 3) = direction * expm1(norm), confidence (B, H, W) = 1 + exp."""
+    xyz, conf = raw[:, :3].permute(0, 2, 3, 1), raw[:, 3]
+    norm = xyz.norm(dim=-1, keepdim=True)
+    return xyz / norm.clip(min=1e-8) * torch.expm1(norm), 1 + conf.exp()
+
+
+def _double(x: Tensor) -> Tensor:
+    return interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
