@@ -11,8 +11,11 @@ class Easi3RError(Exception):
     exit_code = 1
 
 
-class InputError(Easi3RError):
-    """The user's clip, folder, mask or option cannot be used as it is."""
+class InputError(Easi3RError, ValueError):
+    """The user's clip, folder, mask or option cannot be used as it is.
+
+    Also a ValueError: tyro shows those that an option class raises as usage errors.
+    """
 
     exit_code = 2
 

@@ -1,0 +1,95 @@
+"""Adds the commands of the entry-point group ``nerfstudio.processors`` to ``ns-process-data``.
+
+nerfstudio 1.1.5 keeps its commands in a hard-coded Union, ``nerfstudio.scripts.process_data.Commands``, which its
+``entrypoint()`` reads when it is called. ``easi3r_ns.pth`` puts a finder on ``sys.meta_path`` that asks
+:func:`find_spec` for that one module; the module is loaded as always and its Union is extended before anyone reads it.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.abc import Loader
+from importlib.metadata import EntryPoint, entry_points
+from types import CodeType, ModuleType
+from typing import Any
+
+TARGET = "nerfstudio.scripts.process_data"
+GROUP = "nerfstudio.processors"
+SWITCH_OFF = "EASI3R_NS_NO_BRIDGE"
+
+
+def find_spec(name: str, path: Sequence[str] | None = None) -> importlib.machinery.ModuleSpec | None:
+    """The spec of ``nerfstudio.scripts.process_data`` with a loader that extends it; None leaves it to other finders.
+
+    Only the path finder is asked, so that two installed bridges cannot call each other in turn.
+    """
+    if name != TARGET or os.environ.get(SWITCH_OFF, "0") not in ("", "0"):
+        return None
+    spec = importlib.machinery.PathFinder.find_spec(name, path)
+    if spec is not None and spec.loader is not None:
+        spec.loader = _ExtendingLoader(spec.loader)
+    return spec
+
+
+class _ExtendingLoader(Loader):
+    """Loads the module with its own loader, then extends its Union."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        extend(module, entry_points(group=GROUP))
+
+    def get_code(self, name: str) -> CodeType:
+        # Asked for by `python -m` alone, which would run the module's last lines before anything could be added.
+        return compile(f"from {TARGET} import entrypoint\nentrypoint()\n", self._loader.get_filename(name), "exec")
+
+
+def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
+    """Add the candidates whose names ``module.Commands`` does not list yet, keeping it one flat Union.
+
+    Every failure is one line on stderr: whoever imports the module may have nothing to do with the new commands.
+    """
+    from typing import Annotated, Union, get_args
+
+    import tyro
+
+    try:
+        members = list(get_args(module.Commands))
+        known = {_command_name(member) for member in members}
+    except Exception as error:
+        _report(f"{TARGET}.Commands is not what was expected ({error}); no command was added")
+        return
+    for candidate in sorted(candidates, key=lambda entry: entry.name):
+        if candidate.name in known:
+            continue
+        try:
+            processor = candidate.load()
+            if not callable(getattr(processor, "main", None)):
+                raise TypeError(f"{candidate.value} has no main()")
+            members.append(Annotated[processor, tyro.conf.subcommand(name=candidate.name)])
+        except (Exception, SystemExit) as error:
+            reason = str(error).splitlines()[0] if str(error) else "no message"
+            _report(f"ns-process-data {candidate.name} is not available: {type(error).__name__}: {reason}")
+            continue
+        known.add(candidate.name)
+    module.Commands = Union[tuple(members)]
+
+
+def _command_name(member: Any) -> str | None:
+    metadata = getattr(member, "__metadata__", ())
+    return next((item.name for item in metadata if isinstance(getattr(item, "name", None), str)), None)
+
+
+def _report(message: str) -> None:
+    sys.stderr.write(f"easi3r-ns: {message}\n")
