@@ -59,10 +59,17 @@ class AlignConfig:
     """Weight of translation against rotation inside the smoothness term."""
     depth_weight: float = 0.0
     """Weight of the scale-invariant distance to the initial depths."""
+    flow_check: bool = False
+    """Leave pixels out of the flow term whose forward and backward flow disagree (the reference keeps them)."""
+    max_pixels: int = 16384
+    """Most pixels per frame in the optimiser; larger images are sampled, and their full depths solved afterwards.
+    0 optimises every pixel (slow, and a lot of memory)."""
 
     def __post_init__(self) -> None:
         if self.iterations < 0:
             raise InputError(f"iterations {self.iterations}: must not be negative")
+        if self.max_pixels < 0 or 0 < self.max_pixels < 256:
+            raise InputError(f"max_pixels {self.max_pixels}: give 0 (every pixel) or at least 256")
         for name in ("learning_rate", "learning_rate_min", "flow_threshold"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} {getattr(self, name)}: must be positive")

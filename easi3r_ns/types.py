@@ -132,6 +132,23 @@ class PairPredictions:
 
 
 @dataclass(frozen=True)
+class PairFlow:
+    """Optical flow of every ordered pair (i, j): pixel p of frame i is seen at p + flow(p) in frame j."""
+
+    graph: PairGraph
+    flow: torch.Tensor
+    """(E, 2, H, W) float16 or float32, (dx, dy) in network pixels; the backward flow of (i, j) is the row of (j, i)."""
+    consistent: torch.Tensor
+    """(E, H, W) bool, True where going there and back again ends near the start (neither occluded nor mismatched)."""
+    provider: str = "unknown"
+
+    def __post_init__(self) -> None:
+        e, (height, width) = len(self.graph), tuple(self.flow.shape[2:])
+        _require(tuple(self.flow.shape) == (e, 2, height, width), f"flow {tuple(self.flow.shape)} for {e} pairs")
+        _require(tuple(self.consistent.shape) == (e, height, width), f"consistent: {tuple(self.consistent.shape)}")
+
+
+@dataclass(frozen=True)
 class AttentionStats:
     """Mean and deviation, over the pairs of a frame, of the query-averaged cross-attention logits (Easi3R, section 3.2).
 
