@@ -87,8 +87,8 @@ class Easi3RConfig:
     weights: str = "dust3r"
     """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
     with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository."""
-    graph: str = "swinstride-5-noncyclic"
-    """Which frames are paired: complete, swin-W, swinstride-W, swin2stride-W, logwin-W, oneref-R; -noncyclic appended."""
+    graph: str = "auto"
+    """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete, swin-W, swinstride-W, swin2stride-W, logwin-W, oneref-R; -noncyclic appended."""
     no_adapt: bool = False
     """Skip the second, attention-re-weighted pass: plain DUSt3R or MonST3R for comparison."""
     masks: Optional[Path] = None

@@ -1,0 +1,94 @@
+"""From a dynamic score per token to masks of what moves (Easi3R, arXiv:2503.24391, section 3.2).
+
+Letters in shapes: F frames, h x w tokens, D feature channels, H x W pixels = patch size times h x w.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from skimage.filters import threshold_multiotsu
+from skimage.measure import block_reduce
+from sklearn.cluster import KMeans
+from torch.nn.functional import interpolate
+
+from .attention import min_max_per_frame
+from .types import DynamicMasks
+
+NUM_CLUSTERS = 64
+OTSU_CLASSES = (2, 3, 4)
+
+
+def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> DynamicMasks:
+    """Average a dynamic score over clusters, enlarge it and threshold it.
+
+    Args:
+        score: (F, h, w) in [0, 1].
+        labels: (F, h, w) clusters of the same tokens, from :func:`cluster_tokens`.
+        patch_size: pixels per token side.
+
+    Returns:
+        Masks at the network's resolution, and the clustered score per token.
+    """
+    clustered = cluster_means(score, labels)
+    enlarged = enlarge(clustered, patch_size)
+    threshold = clip_threshold(enlarged)
+    return DynamicMasks(masks=enlarged > threshold, score=clustered, threshold=threshold)
+
+
+def cluster_tokens(features: np.ndarray, seed: int, num_clusters: int = NUM_CLUSTERS) -> np.ndarray:
+    """k-means over all tokens of the clip: (F, h, w, D) encoder features -> (F, h, w) labels.
+
+    The labels depend on the features only, so both passes share them. Clips with fewer distinct tokens than clusters
+    get one cluster per distinct token.
+    """
+    tokens = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), dtype=np.float32)
+    distinct = len(np.unique(tokens, axis=0)) if len(tokens) <= 4 * num_clusters else num_clusters
+    kmeans = KMeans(min(num_clusters, distinct), n_init=1, random_state=seed)
+    return kmeans.fit_predict(tokens).reshape(features.shape[:-1])
+
+
+def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Give every token the mean score of its cluster over the whole clip; (F, h, w), stretched to [0, 1] per frame."""
+    flat = labels.ravel()
+    means = np.bincount(flat, weights=score.ravel()) / np.maximum(np.bincount(flat), 1)
+    return min_max_per_frame(means[labels])
+
+
+def enlarge(score: np.ndarray, patch_size: int) -> np.ndarray:
+    """(F, h, w) tokens -> (F, H, W) pixels, bilinear, with token centres where they are (align_corners=False)."""
+    tokens = torch.from_numpy(np.ascontiguousarray(score, dtype=np.float32))[:, None]
+    return interpolate(tokens, scale_factor=patch_size, mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+def clip_threshold(score: np.ndarray) -> float:
+    """One threshold for the clip: multi-Otsu with 2, 3 and 4 classes; the best separated wins, and its last cut counts.
+
+    The separation is var(class means) / sqrt(classes). A score with less than two values has nothing to separate:
+    infinity, so that nothing moves.
+    """
+    num_values = min(len(np.unique(score)), max(OTSU_CLASSES))
+    best_separation, best_threshold = -np.inf, float("inf")
+    for classes in OTSU_CLASSES:
+        if classes > num_values:
+            break
+        thresholds = threshold_multiotsu(score, classes)
+        labels = np.digitize(score, thresholds)
+        counts = np.bincount(labels.ravel(), minlength=classes)
+        sums = np.bincount(labels.ravel(), weights=score.ravel(), minlength=classes)
+        means = sums[counts > 0] / counts[counts > 0]
+        separation = means.var() / np.sqrt(classes)
+        if separation > best_separation:
+            best_separation, best_threshold = separation, float(thresholds[-1])
+    return best_threshold
+
+
+def token_masks(masks: np.ndarray, patch_size: int) -> np.ndarray:
+    """(F, H, W) bool -> (F, h, w) bool: a token moves as soon as one of its pixels does."""
+    return block_reduce(masks, (1, patch_size, patch_size), np.max)
+
+
+def static_masks(num_frames: int, height: int, width: int, patch_size: int) -> DynamicMasks:
+    """Masks in which nothing moves."""
+    score = np.zeros((num_frames, height // patch_size, width // patch_size), dtype=np.float32)
+    return DynamicMasks(np.zeros((num_frames, height, width), dtype=bool), score, float("nan"), source="none")
