@@ -1,0 +1,15 @@
+"""Rendered scenes with exact geometry: static ones to train on, moving ones to test and to show with.
+
+``render_clip`` is the usual entry; ``make_scene`` and ``render`` give every freedom.
+"""
+
+from .cameras import focal_from_fov, handheld_path, look_at, training_views
+from .clips import Clip, ClipOptions, correspondences, film, flow, render_clip
+from .raycast import Cameras, Rendering, render
+from .scene import Motion, Scene, SceneOptions, make_scene, object_poses
+
+__all__ = [
+    "Cameras", "Clip", "ClipOptions", "Motion", "Rendering", "Scene", "SceneOptions", "correspondences", "film", "flow",
+    "focal_from_fov", "handheld_path", "look_at", "make_scene", "object_poses", "render", "render_clip",
+    "training_views",
+]
