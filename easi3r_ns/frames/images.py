@@ -1,0 +1,162 @@
+"""A folder of images as a source of frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..config import FrameConfig
+from ..errors import InputError
+from ..runlog import RunLog
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+_EXIF_ORIENTATION = 0x0112
+
+
+class ImageFolder:
+    """Images of one folder (not of its subfolders) in natural order: ``a_2.png`` comes before ``a_10.png``."""
+
+    unit = "images"
+    """Unit of the time stamps: a folder has no clock, so image k is at k."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = _list_images(folder)
+
+    def signature(self) -> dict[str, Any]:
+        """What must be unchanged for extracted frames to be valid still."""
+        files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
+        return {"folder": str(self.folder.resolve()), "files": [list(entry) for entry in files]}
+
+    def times(self, select: FrameConfig, log: RunLog) -> np.ndarray:
+        """(n,) float64 0, 1, 2, ...; raises InputError for an option that needs a clock."""
+        if select.fps is not None:
+            raise InputError(f"--fps {select.fps:g} needs a video, {self.folder} is a folder: use --num-frames-target")
+        return np.arange(len(self.files), dtype=float)
+
+    def recount(self, log: RunLog) -> np.ndarray:
+        """Never needed: an image that cannot be read is an error, not a gap."""
+        raise InputError(f"{self.folder}: an image disappeared while it was read; run again")
+
+    def name(self, index: int) -> str:
+        """File name of image ``index``."""
+        return self.files[index].name
+
+    def read(self, indices: Sequence[int], log: RunLog) -> Iterator[tuple[int, np.ndarray]]:
+        """Upright (H, W, 3) uint8 RGB of the images ``indices``, in this order. Raises InputError."""
+        first: tuple[str, tuple[int, int]] | None = None
+        for index in indices:
+            image = read_image(self.files[index], log)
+            size = (image.shape[1], image.shape[0])
+            first = first or (self.files[index].name, size)
+            if size != first[1]:
+                raise InputError(
+                    f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, {self.files[index].name} is "
+                    f"{size[0]}x{size[1]} (after EXIF orientation); a clip has one size: sort out the odd ones"
+                )
+            yield int(index), image
+
+
+def read_image(path: Path, log: RunLog) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright. 16 bits are scaled to 8, grey becomes RGB, alpha is dropped with a warning.
+
+    Raises InputError when the file is damaged or holds floating-point values.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if _has_alpha(image):
+                log.warn("transparency is ignored: images with an alpha channel are used as if they were opaque")
+            return _upright(_eight_bit_rgb(image, path), image.getexif().get(_EXIF_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which runs of digits compare as numbers and text without regard to case."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part] + [(-1, 0, name)]
+
+
+def _list_images(folder: Path) -> tuple[Path, ...]:
+    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    heif = [file for file in files if file.suffix.lower() in HEIF_SUFFIXES]
+    if heif and not _register_heif():
+        raise InputError(f"{heif[0]} is a HEIF image: `pip install pillow-heif` to read it, or convert it to JPEG")
+    images = [file for file in files if file.suffix.lower() in SUFFIXES] + heif
+    if len(images) < 2:
+        held = "no image" if not images else f"one image ({images[0].name})"
+        raise InputError(
+            f"{folder} holds {held}: give a video, or a folder with at least 2 images "
+            f"({', '.join(suffix[1:] for suffix in SUFFIXES + HEIF_SUFFIXES)})"
+        )
+    return tuple(sorted(images, key=lambda file: natural_key(file.name)))
+
+
+def _register_heif() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+
+
+def _eight_bit_rgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode == "F":
+        raise InputError(f"{path} holds floating-point values: convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise InputError(f"{path} holds values outside 0..65535: convert it to 8 or 16 bits")
+        return np.repeat(_eight_bits(grey)[..., None], 3, axis=-1)
+    if _sixteen_bit_colour(image):
+        return _eight_bits(_read_sixteen_bit_colour(path))
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    # 65535 = 255 * 257: rounding keeps white white and does not darken everything by half a step.
+    return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def _sixteen_bit_colour(image: Image.Image) -> bool:
+    return image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA") and _bits(image) == 16
+
+
+def _bits(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (8,)))
+    with open(image.filename, "rb") as file:
+        header = file.read(25)
+    return header[24] if header[12:16] == b"IHDR" else 8
+
+
+def _read_sixteen_bit_colour(path: Path) -> np.ndarray:
+    # Pillow keeps only the high byte of 16-bit colour, OpenCV reads all of it.
+    import cv2
+
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if values is None or values.ndim != 3:
+        raise InputError(f"{path} cannot be read as a 16-bit image: convert it to 8 bits")
+    return values[..., 2::-1]
+
+
+def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (0, 1):
+        return rgb
+    image = Image.fromarray(rgb)
+    image.getexif()[_EXIF_ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))

@@ -1,0 +1,180 @@
+"""The entrance: from what the user gave to the frames that the network sees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..config import FrameConfig
+from ..errors import InputError
+from ..files import jsonable, make_folder, read_png, write_png
+from ..runlog import RunLog
+from ..types import Frames, PixelMap
+from . import store as frame_store
+from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
+from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
+from .select import choose_frames
+from .store import StoredClip, StoredFrame
+from .video import Video
+
+_WRITERS = 2
+_DARK = 10
+"""Brightest value (of 255) of a clip that counts as black."""
+_STILL = 3
+"""Largest difference (of 255) between frames that counts as none: a lossy codec never repeats a frame exactly."""
+
+
+class Source(Protocol):
+    """What a video and a folder of images have in common."""
+
+    unit: str
+
+    def signature(self) -> dict[str, Any]: ...
+    def times(self, select: FrameConfig, log: RunLog) -> np.ndarray: ...
+    def recount(self, log: RunLog) -> np.ndarray: ...
+    def name(self, index: int) -> str: ...
+    def read(self, indices: Any, log: RunLog) -> Iterator[tuple[int, np.ndarray]]: ...
+
+
+def load_frames(
+    data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog
+) -> Frames:
+    """Frames of a video file or image folder ``data``: at network size in memory, at source size as PNG in ``store``.
+
+    Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
+    ``select.square_ok`` and ``geometry.square_ok`` mean the same, either is enough. Time stamps of a folder count its
+    images. Raises InputError (unusable input, fewer than two frames) and OutputError (``store`` cannot be written).
+    """
+    geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
+    source = open_source(data)
+    key = jsonable({"source": source.signature(), "select": _selection_key(select)})
+    make_folder(store)
+    clip = frame_store.load(store, key)
+    with log.stage("frames", len(clip.frames) if clip else select.num_frames_target or None) as advance:
+        network = _NetworkImages(geometry, advance)
+        if clip is None:
+            clip = _extract(source, store, select, network, log)
+            frame_store.save(store, key, clip)
+        else:
+            log.info(f"frames of an earlier run are used again ({store})")
+            for message in clip.warnings:
+                log.warn(message)
+            for frame in clip.frames:
+                network.add(read_png(store / frame.file))
+    frames = _frames(clip, store, network)
+    _report(frames, source, log)
+    return frames
+
+
+def open_source(data: Path) -> Source:
+    """The source behind a path. Raises InputError when it is missing or neither a video nor a folder."""
+    if not data.exists():
+        raise InputError(f"{data} does not exist: give a video file or a folder of images")
+    if data.is_dir():
+        return ImageFolder(data)
+    if data.stat().st_size == 0:
+        raise InputError(f"{data} is empty (0 bytes): give a complete video file")
+    if data.suffix.lower() in SUFFIXES + HEIF_SUFFIXES:
+        raise InputError(f"{data} is a single image: give a video, or the folder of the images")
+    return Video(data)
+
+
+class _NetworkImages:
+    """Collects network-size images; the first image fixes the pixel map of the clip."""
+
+    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None]) -> None:
+        self._geometry, self._advance = geometry, advance
+        self.images: list[np.ndarray] = []
+        self.pixel_map: PixelMap | None = None
+
+    def add(self, image: np.ndarray) -> None:
+        if self.pixel_map is None:
+            self.pixel_map = plan_preprocessing((image.shape[1], image.shape[0]), self._geometry)
+        self.images.append(resize_and_crop(image, self.pixel_map))
+        self._advance(1)
+
+
+def _extract(
+    source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog
+) -> StoredClip:
+    """Decode the chosen frames into ``store``; when some do not decode, choose again among those that do."""
+    frame_store.clear(store)
+    told = len(log.warnings)
+    times = source.times(select, log)
+    indices = _choose(times, select, source)
+    written = _write_frames(source, store, indices, network, log)
+    if len(written) < len(indices):
+        times = source.recount(log)
+        indices = _choose(times, select, source)
+        network.images.clear()
+        written = _write_frames(source, store, indices, network, log)
+    if len(written) < 2:
+        raise InputError(f"only {len(written)} frame can be decoded: the clip is damaged, convert or replace it")
+    frames = tuple(
+        StoredFrame(file, (store / file).stat().st_size, index, float(times[index]), source.name(index))
+        for index, file in written.items()
+    )
+    return StoredClip(frames, len(times), tuple(log.warnings[told:]))
+
+
+def _choose(times: np.ndarray, select: FrameConfig, source: Source) -> np.ndarray:
+    if len(times) < 2:
+        raise InputError(f"the clip has {len(times)} frame: at least 2 are needed, from different viewpoints")
+    return choose_frames(times, select, source.unit)
+
+
+def _write_frames(
+    source: Source, store: Path, indices: np.ndarray, network: _NetworkImages, log: RunLog
+) -> dict[int, str]:
+    """Index -> file of every frame that could be read; PNG compression runs beside decoding, a few frames deep."""
+    written: dict[int, str] = {}
+    pending: list[Future[None]] = []
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for index, image in source.read(indices.tolist(), log):
+            file = frame_store.frame_file(len(written))
+            if len(pending) > _WRITERS:
+                pending.pop(0).result()
+            pending.append(pool.submit(write_png, store / file, image))
+            network.add(image)
+            written[index] = file
+        for future in pending:
+            future.result()
+    return written
+
+
+def _frames(clip: StoredClip, store: Path, network: _NetworkImages) -> Frames:
+    assert network.pixel_map is not None
+    return Frames(
+        images=np.stack(network.images),
+        pixel_map=network.pixel_map,
+        times=np.array([frame.time for frame in clip.frames]),
+        indices=np.array([frame.index for frame in clip.frames], dtype=np.int64),
+        names=tuple(frame.name for frame in clip.frames),
+        source_paths=tuple(store / frame.file for frame in clip.frames),
+        num_source_frames=clip.num_source_frames,
+    )
+
+
+def _selection_key(select: FrameConfig) -> dict[str, Any]:
+    key = json.loads(json.dumps(asdict(select)))
+    del key["square_ok"]
+    return key
+
+
+def _report(frames: Frames, source: Source, log: RunLog) -> None:
+    used, total = len(frames), frames.num_source_frames
+    width, height = frames.pixel_map.source_wh
+    log.info(
+        f"{used} of {total} frames are used ({frames.times[0]:.4g} to {frames.times[-1]:.4g} {source.unit}, "
+        f"{width}x{height} -> {frames.images.shape[2]}x{frames.images.shape[1]} pixels)"
+    )
+    if frames.images.max() < _DARK:
+        log.warn("the clip is black: no frame has a pixel brighter than 4 %; check the file")
+    elif all(np.abs(image.astype(np.int16) - frames.images[0]).max() <= _STILL for image in frames.images[1:]):
+        log.warn("the clip is frozen: all frames are the same; what can be reconstructed from it is a guess")

@@ -1,0 +1,70 @@
+"""Extracted frames on disk: lossless PNG files and a manifest that says what they came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files import write_json
+
+MANIFEST = "frames.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """One extracted frame."""
+
+    file: str
+    bytes: int
+    index: int
+    time: float
+    name: str
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """What the store holds."""
+
+    frames: tuple[StoredFrame, ...]
+    num_source_frames: int
+    warnings: tuple[str, ...]
+    """Said when the frames were extracted, and again when they are reused."""
+
+
+def frame_file(position: int) -> str:
+    """File name of the ``position``-th used frame (from 0)."""
+    return f"frame_{position + 1:05d}.png"
+
+
+def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
+    """The clip that was stored under ``key``, or None when there is none or a file of it is missing or changed."""
+    try:
+        manifest = json.loads((store / MANIFEST).read_text())
+        if manifest["format"] != _FORMAT or manifest["key"] != key:
+            return None
+        frames = tuple(StoredFrame(**frame) for frame in manifest["frames"])
+        if any((store / frame.file).stat().st_size != frame.bytes for frame in frames):
+            return None
+        return StoredClip(frames, int(manifest["num_source_frames"]), tuple(manifest["warnings"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(store: Path, key: dict[str, Any], clip: StoredClip) -> None:
+    """Write the manifest; call it after all frames are complete. Raises OutputError."""
+    write_json(store / MANIFEST, {"format": _FORMAT, "key": key, **asdict(clip)})
+
+
+def clear(store: Path) -> None:
+    """Remove the manifest (first) and the frames that it names; other files stay."""
+    try:
+        files = [str(frame["file"]) for frame in json.loads((store / MANIFEST).read_text())["frames"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        files = []
+    (store / MANIFEST).unlink(missing_ok=True)
+    for file in files:
+        if Path(file).name == file and file.startswith("frame_"):
+            (store / file).unlink(missing_ok=True)
