@@ -6,6 +6,7 @@ at all. Tensors come back memory-mapped.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -73,7 +74,8 @@ class StageCache:
             save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial)
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise OutputError(f"cannot keep intermediate results in {self.folder}: {error}; free some space") from error
         for old in self.folder.glob(f"{stage}-*"):
             if old != path:

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from easi3r_ns.attention import (
+    AttentionAccumulator,
+    ScoreFormula,
+    attention_stats_naive,
+    dynamic_score,
+    fused_maps,
+    min_max_per_frame,
+)
+from easi3r_ns.types import AttentionStats
+from tests.helpers import load_golden
+
+OFFICIAL = {"mean_src": "k_i_mean", "std_src": "k_i_std", "mean_ref": "k_j_mean", "std_ref": "k_j_std"}
+
+
+def accumulate(edges, on_j, on_i, num_frames) -> AttentionStats:
+    accumulator = AttentionAccumulator(num_frames)
+    for edge, a, b in zip(edges.tolist(), on_j, on_i):
+        accumulator.add(edge, torch.from_numpy(a), torch.from_numpy(b))
+    return accumulator.finish()
+
+
+@pytest.fixture(scope="module")
+def pass1():
+    return load_golden("pipeline", "pass1")
+
+
+def test_golden_statistics_from_raw_attention(pass1):
+    stats = accumulate(pass1["edges"], pass1["raw_attn_k1"], pass1["raw_attn_k2"], 8)
+    for ours, theirs in OFFICIAL.items():
+        np.testing.assert_allclose(getattr(stats, ours), pass1[f"agg_{theirs}"], atol=1e-4, err_msg=ours)
+
+
+@pytest.mark.parametrize("name", ["pass1", "pass2"])
+def test_golden_maps_and_score(name):
+    golden = load_golden("pipeline", name)
+    stats = AttentionStats(**{ours: golden[f"agg_{theirs}"] for ours, theirs in OFFICIAL.items()})
+    for ours, value in fused_maps(stats).items():
+        np.testing.assert_allclose(value, golden[f"fused_{OFFICIAL[ours]}"], atol=1e-4, err_msg=ours)
+    np.testing.assert_allclose(dynamic_score(stats), golden["dynamic_map"], atol=1e-4)
+
+
+def random_maps(num_edges, seed=0, shape=(3, 4, 5)):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(7, 2, (num_edges, *shape)).astype(np.float32) for _ in range(2)]
+
+
+def test_streaming_equals_all_at_once():
+    edges = np.array([(i, j) for i in range(4) for j in range(4) if i != j])
+    on_j, on_i = random_maps(len(edges))
+    fast, slow = accumulate(edges, on_j, on_i, 4), attention_stats_naive(edges, on_j, on_i, 4)
+    for name in OFFICIAL:
+        np.testing.assert_allclose(getattr(fast, name), getattr(slow, name), atol=1e-5)
+
+
+def test_order_of_pairs_does_not_matter():
+    edges = np.array([(i, j) for i in range(3) for j in range(3) if i != j])
+    on_j, on_i = random_maps(len(edges))
+    order = np.random.default_rng(1).permutation(len(edges))
+    a, b = accumulate(edges, on_j, on_i, 3), accumulate(edges[order], on_j[order], on_i[order], 3)
+    np.testing.assert_allclose(a.std_src, b.std_src, atol=1e-5)
+    np.testing.assert_allclose(a.mean_ref, b.mean_ref, atol=1e-5)
+
+
+def test_a_single_pair_has_no_deviation_and_no_nan():
+    edges = np.array([(0, 1), (1, 0)])
+    stats = accumulate(edges, *random_maps(2), 2)
+    assert not stats.std_src.any() and not stats.std_ref.any()
+    assert np.isfinite(dynamic_score(stats)).all()
+
+
+def test_the_top_left_token_is_replaced_in_every_map():
+    edges = np.array([(0, 1), (1, 0)])
+    on_j, on_i = random_maps(2)
+    stats = accumulate(edges, on_j, on_i, 2)
+    np.testing.assert_allclose(stats.mean_src[1, 0, 0], (on_j[0, 0, 1] + on_j[0, 1, 0]) / 2, rtol=1e-6)
+    on_j[:, 0, 0] = 1e6
+    np.testing.assert_array_equal(accumulate(edges, on_j, on_i, 2).mean_src, stats.mean_src)
+
+
+def test_a_frame_without_a_pair_is_named():
+    with pytest.raises(ValueError, match=r"without a pair: \[2\]"):
+        accumulate(np.array([(0, 1), (1, 0)]), *random_maps(2), 3)
+
+
+def test_formula_takes_single_maps_and_complements():
+    edges = np.array([(i, j) for i in range(3) for j in range(3) if i != j])
+    stats = accumulate(edges, *random_maps(len(edges)), 3)
+    maps = fused_maps(stats)
+    only = dynamic_score(stats, ScoreFormula(0, 0, 0, 1))
+    np.testing.assert_allclose(only, min_max_per_frame(maps["std_ref"]), atol=1e-6)
+    inverse = dynamic_score(stats, ScoreFormula(0, 0, 0, -1))
+    np.testing.assert_allclose(inverse, 1 - only, atol=1e-4)
+    paper = (1 - maps["mean_src"]) * maps["std_src"] * maps["mean_ref"] * (1 - maps["std_ref"])
+    np.testing.assert_allclose(dynamic_score(stats), min_max_per_frame(paper), atol=1e-6)
+
+
+@pytest.mark.parametrize("signs", [(0, 0, 0, 0), (2, 0, 0, 0)])
+def test_senseless_formulas_are_refused(signs):
+    with pytest.raises(ValueError, match="score formula"):
+        ScoreFormula(*signs)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from easi3r_ns.cache import StageCache, digest
+from easi3r_ns.config import AlignConfig
+from easi3r_ns.errors import OutputError
+
+
+def test_digest_tells_values_apart():
+    a = np.arange(6, dtype=np.float32)
+    values = [a, a + 1, a.reshape(2, 3), a.astype(np.float64), "a", 1, None, AlignConfig(), AlignConfig(flow_weight=1)]
+    assert len({digest(v) for v in values}) == len(values)
+    assert digest("x", a) == digest("x", a.copy()) and digest("a", "b") != digest("ab")
+
+
+def test_a_stage_is_computed_once_per_key(tmp_path):
+    cache, calls = StageCache(tmp_path / "work"), []
+
+    def compute():
+        calls.append(1)
+        return {"x": torch.arange(3)}
+
+    for key in ("k1", "k1", "k2", "k2"):
+        torch.testing.assert_close(cache.stage("s", key, compute)["x"], torch.arange(3))
+    assert len(calls) == 2
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["s-k2.safetensors"]
+
+
+def test_damaged_file_counts_as_absent(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.put("s", "k", {"x": torch.zeros(100)})
+    path = cache.path("s", "k")
+    path.write_bytes(path.read_bytes()[:50])
+    assert cache.get("s", "k") is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        StageCache(tmp_path / "file").put("s", "k", {"x": torch.zeros(1)})
+
+
+def test_without_a_folder_nothing_is_kept():
+    cache = StageCache(None)
+    cache.put("s", "k", {"x": torch.zeros(1)})
+    assert cache.get("s", "k") is None

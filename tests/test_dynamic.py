@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from easi3r_ns.attention import min_max_per_frame
+from easi3r_ns.dynamic import cluster_means, cluster_tokens, clip_threshold, enlarge, segment_dynamic, token_masks
+from tests.helpers import GOLDEN, load_golden
+
+REPORT = json.loads((GOLDEN / "pipeline" / "report.json").read_text())
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("name", ["pass1", "pass2"])
+def test_golden_masks(name):
+    golden = load_golden("pipeline", name)
+    result = segment_dynamic(golden["dynamic_map"], cluster_tokens(golden["features"], seed=42), patch_size=16)
+    np.testing.assert_allclose(result.score, golden["refined_dynamic_map"], atol=1e-4)
+    bin_width = np.ptp(golden["upsampled_map"]) / 256
+    assert abs(result.threshold - golden["threshold"]) <= bin_width
+    assert iou(result.masks, golden["masks"]) >= 0.99
+
+
+def test_golden_cluster_means_whatever_the_order_of_labels():
+    fixture = load_golden("pipeline", "cluster_fixture")
+    for seed in (0, 7):
+        labels = cluster_tokens(fixture["features"], seed)
+        np.testing.assert_allclose(cluster_means(fixture["dynamic_map"], labels), fixture["official_map"], atol=1e-4)
+
+
+def test_cluster_means_against_a_loop():
+    rng = np.random.default_rng(0)
+    score, labels = rng.random((2, 3, 4)).astype(np.float32), rng.integers(0, 5, (2, 3, 4))
+    slow = np.zeros_like(score)
+    for label in range(5):
+        slow[labels == label] = score[labels == label].mean()
+    np.testing.assert_allclose(cluster_means(score, labels), min_max_per_frame(slow), atol=1e-6)
+
+
+def test_fewer_tokens_than_clusters():
+    features = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1) // 2
+    assert len(np.unique(cluster_tokens(features, 0))) == 6
+
+
+def test_golden_enlarged_map():
+    golden = load_golden("pipeline", "pass1")
+    np.testing.assert_allclose(enlarge(golden["refined_dynamic_map"], 16), golden["upsampled_map"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REPORT["otsu_standalone"])
+def test_golden_thresholds(name):
+    score = load_golden("pipeline", "otsu_inputs")[name]
+    assert clip_threshold(score) == pytest.approx(REPORT["otsu_standalone"][name]["threshold"], abs=np.ptp(score) / 256)
+
+
+def test_constant_score_means_that_nothing_moves():
+    score = np.zeros((2, 3, 4), dtype=np.float32)
+    assert clip_threshold(score) == float("inf")
+    assert not segment_dynamic(score, np.zeros((2, 3, 4), dtype=int), 8).masks.any()
+
+
+def test_two_values_are_separated():
+    score = np.zeros((1, 4, 4))
+    score[0, 1, 1] = 1
+    assert 0 <= clip_threshold(score) < 1
+
+
+def test_golden_token_masks():
+    pixels = load_golden("pipeline", "pass1")["masks"]
+    np.testing.assert_array_equal(token_masks(pixels, 16), load_golden("pipeline", "pass2")["token_masks"])
+
+
+def test_one_moving_pixel_moves_its_token():
+    masks = np.zeros((1, 4, 6), dtype=bool)
+    masks[0, 3, 5] = True
+    np.testing.assert_array_equal(token_masks(masks, 2), [[[0, 0, 0], [0, 0, 1]]])

@@ -1,0 +1,98 @@
+"""The network stage on golden frames: graph, batching, both passes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from easi3r_ns.dynamic import token_masks
+from easi3r_ns.errors import CheckpointError
+from easi3r_ns.inference import Compute, collect_attention, decode_pairs, encode_frames, normalise
+from easi3r_ns.pairs import make_pairs
+from easi3r_ns.types import PairGraph
+from tests.helpers import golden_model, load_golden
+
+CPU = torch.device("cpu")
+
+
+def ignore(steps: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def golden_run():
+    """Model, features of the golden frames, graph and grid."""
+    model = golden_model("tiny_dpt")
+    with torch.inference_mode():
+        features = model.encode(torch.from_numpy(load_golden("pipeline", "frames")["imgs"]))
+    graph = make_pairs("swinstride-5-noncyclic", 8)
+    return model, features, graph, (6, 8)
+
+
+def test_pass_1_from_frames_to_golden_statistics(golden_run):
+    golden = load_golden("pipeline", "pass1")
+    model, features, graph, grid = golden_run
+    assert {tuple(e) for e in golden["edges"].tolist()} == {tuple(e) for e in graph.edges.tolist()}
+    np.testing.assert_allclose(features.unflatten(1, grid).numpy(), golden["features"], atol=1e-4)
+    stats = collect_attention(model, features, graph, grid, Compute(CPU, batch_size=5), ignore)
+    for ours, theirs in (("mean_src", "i_mean"), ("std_src", "i_std"), ("mean_ref", "j_mean"), ("std_ref", "j_std")):
+        np.testing.assert_allclose(getattr(stats, ours), golden[f"agg_k_{theirs}"], atol=1e-4)
+
+
+def test_pass_2_from_frames_to_golden_statistics_and_points(golden_run):
+    golden = load_golden("pipeline", "pass2")
+    model, features, graph, grid = golden_run
+    masks = token_masks(load_golden("pipeline", "pass1")["masks"], 16)
+    predictions, stats = decode_pairs(model, features, graph, grid, masks, Compute(CPU), ignore)
+    for ours, theirs in (("mean_src", "i_mean"), ("std_src", "i_std"), ("mean_ref", "j_mean"), ("std_ref", "j_std")):
+        np.testing.assert_allclose(getattr(stats, ours), golden[f"agg_k_{theirs}"], atol=1e-4)
+    row = graph.edges.tolist().index(golden["edges"][0].tolist())
+    pairs = (("points_i", "pts3d"), ("conf_i", "conf"), ("points_j", "pts3d_in_other_view"), ("conf_j", "conf2"))
+    for ours, theirs in pairs:
+        value = getattr(predictions, ours)[row].numpy()
+        np.testing.assert_allclose(value, golden[f"first_edge_{theirs}"], atol=1e-3, rtol=1e-3)
+
+
+def test_every_frame_is_encoded_once_whatever_the_batch(golden_run):
+    model = golden_run[0]
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
+    encoded = []
+    small = encode_frames(model, images, Compute(CPU, batch_size=2), encoded.append)
+    assert encoded == [2, 2, 1]
+    torch.testing.assert_close(small, encode_frames(model, images, Compute(CPU, batch_size=5), ignore))
+
+
+def test_batches_of_pairs_do_not_change_the_result(golden_run):
+    model, features, _, grid = golden_run
+    graph = PairGraph(np.array([(0, 1), (1, 0), (2, 1), (1, 2), (0, 2), (2, 0)]), 3)
+    masks = np.random.default_rng(0).random((3, *grid)) < 0.2
+    one = decode_pairs(model, features[:3], graph, grid, masks, Compute(CPU, batch_size=1), ignore)
+    four = decode_pairs(model, features[:3], graph, grid, masks, Compute(CPU, batch_size=4), ignore)
+    torch.testing.assert_close(one[0].points_j, four[0].points_j, atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(one[1].std_src, four[1].std_src, atol=1e-4)
+
+
+def test_images_are_normalised_to_plus_minus_one():
+    image = np.array([[[[0, 255, 51]]]], dtype=np.uint8)
+    np.testing.assert_allclose(normalise(image, CPU)[0, :, 0, 0], [-1, 1, -0.6], atol=1e-6)
+
+
+def test_nan_from_the_network_is_an_error(golden_run):
+    _, features, _, grid = golden_run
+    model = golden_model("tiny_dpt")
+    torch.nn.init.constant_(model.downstream_head1.dpt.head[4].bias, float("nan"))
+    graph = PairGraph(np.array([(0, 1), (1, 0)]), 2)
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        decode_pairs(model, features[:2], graph, grid, None, Compute(CPU), ignore)
+
+
+def test_low_precision_stays_close(golden_run):
+    model, features, graph, grid = golden_run
+    full = collect_attention(model, features, graph, grid, Compute(CPU), ignore)
+    low = collect_attention(model, features, graph, grid, Compute(CPU, torch.bfloat16), ignore)
+    for name in (f.name for f in dataclasses.fields(full)):
+        scale = np.abs(getattr(full, name)).max()
+        np.testing.assert_allclose(getattr(low, name) / scale, getattr(full, name) / scale, atol=0.05)
