@@ -7,9 +7,11 @@ plain multiplication. The same physical ray has ``x_half = x_integer + 0.5`` in 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from .types import PixelMap
+from .types import PixelMap, Scene
 
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Flips the camera axes between OpenCV (x right, y down, z forward) and OpenGL (x right, y up, z backward)."""
@@ -85,3 +87,27 @@ def is_rigid(T: np.ndarray, tolerance: float = 1e-4) -> bool:
     orthonormal = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max() < tolerance
     last_row = np.abs(T[..., 3, :] - np.array([0.0, 0, 0, 1])).max() < tolerance
     return bool(orthonormal and last_row and (np.linalg.det(R) > 0).all())
+
+
+def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.0) -> float:
+    """Factor that brings a scene into units in which 16-bit depth maps (0.001 a step, 65.535 at most) are fine.
+
+    The median static depth becomes ``median_depth`` units, unless 0.1 % of the depths would then exceed ``far_depth``:
+    then these decide. 1 for a scene without a trusted depth.
+    """
+    trusted = (scene.depth > 0) & (scene.confidence >= scene.min_confidence)
+    static = trusted & ~scene.dynamic.masks
+    if not trusted.any():
+        return 1.0
+    median = float(np.median(scene.depth[static if static.any() else trusted]))
+    far = float(np.quantile(scene.depth[trusted], 0.999))
+    return min(median_depth / median, far_depth / far)
+
+
+def rescale_scene(scene: Scene, factor: float) -> Scene:
+    """The same scene in other units: camera positions and depths times ``factor`` (> 0)."""
+    if not (np.isfinite(factor) and factor > 0):
+        raise ValueError(f"scale factor {factor} is not a positive number")
+    poses = scene.T_world_cam.copy()
+    poses[:, :3, 3] *= factor
+    return replace(scene, T_world_cam=poses, depth=(scene.depth * factor).astype(np.float32))
