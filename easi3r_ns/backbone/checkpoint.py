@@ -58,6 +58,8 @@ _COPIED = (
 ).split()
 _OWN_FIELDS = {field.name: field for field in dataclasses.fields(DUSt3RConfig)}
 
+# Of ast.parse and of our walk; Python's parser reports too deep nesting as MemoryError.
+_NOT_LITERAL = (SyntaxError, ValueError, RecursionError, MemoryError)
 _UNUSED = re.compile(r"mask_token$|prediction_head\.|.*\.act_[1-4]_postprocess\.")
 _TIED = re.compile(r"(.*\.scratch\.)layer_rn\.([0-3])\.(.*)")
 
@@ -88,7 +90,7 @@ def config_from_fields(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
         if unknown := sorted(set(fields) - set(_OWN_FIELDS)):
             raise CheckpointError(f"{origin}: unknown fields {', '.join(unknown)}")
         return DUSt3RConfig(**{name: _tuples(value) for name, value in fields.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, *_NOT_LITERAL) as error:
         raise CheckpointError(f"{origin}: {error}") from error
 
 
@@ -140,7 +142,7 @@ def parse_constructor(text: str, origin: str) -> dict[str, Any]:
         if any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("** is not a literal argument")
         return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except _NOT_LITERAL as error:
         raise CheckpointError(f"{origin}: cannot read the network's arguments {text[:200]!r}: {error}") from error
 
 

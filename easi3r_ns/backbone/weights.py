@@ -104,8 +104,11 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
         CheckpointError: as :func:`build_backbone`.
     """
     config = read_config(source)
-    with torch.device("meta"):
-        model = DUSt3R(config).eval().requires_grad_(False)
+    try:
+        with torch.device("meta"):
+            model = DUSt3R(config).eval().requires_grad_(False)
+    except ValueError as error:
+        raise CheckpointError(f"{source.config_path or source.path}: {error}") from error
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     with open_tensors(source.path) as file:
         table, _ = normalise_names(file.names())
