@@ -1,0 +1,236 @@
+"""Scene -> nerfstudio dataset (the format of nerfstudio 1.1.5's own parser)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..config import DatasetConfig
+from ..errors import InputError, OutputError
+from ..files import link_or_copy, make_folder, read_png, write_json, write_png, writing
+from ..geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rigid, opencv_to_opengl, transform
+from ..runlog import RunLog
+from ..types import Scene
+from .loadback import check_loads
+from .pointcloud import dynamic_points, static_points, write_ply
+from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source, trusted_depth
+
+__all__ = ["check_loads", "write_dataset"]
+
+TRANSFORMS = "transforms.json"
+POINTS = "sparse_pc.ply"
+OWNED = ".easi3r_files.json"
+"""Lists every file of the dataset that we wrote or were about to write: only these are ever replaced or deleted."""
+DEPTH_STEP = 0.001
+"""Scene units per step of a 16-bit depth map (nerfstudio's default)."""
+
+_WRITERS = 4
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class _FrameFiles:
+    """Paths of one frame, relative to the dataset."""
+
+    image: str
+    mask: str
+    depth: str | None
+    cloud: str | None
+
+
+def write_dataset(
+    scene: Scene,
+    output_dir: Path,
+    config: DatasetConfig,
+    log: RunLog,
+    *,
+    splits: Mapping[str, Sequence[int]] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which is written last.
+
+    Poses are camera-to-world with OpenGL axes in a world whose z points up; ``applied_transform`` leads there from the
+    scene's world. Depth is z-depth in scene units (see :func:`easi3r_ns.geometry.choose_scale`). ``splits`` gives the
+    frame positions of 'train', 'val' and 'test'. ``scene.source_paths`` must not lie inside the dataset's own folders.
+
+    Raises OutputError when ``output_dir`` holds a dataset (without ``overwrite``), when a file that is not ours would
+    have to be replaced, or when the disk refuses; InputError for impossible ``splits``.
+    """
+    _check_splits(splits, len(scene))
+    frames = [_frame_files(scene, position, config) for position in range(len(scene))]
+    factors = _factors(scene, config)
+    _claim(output_dir, _all_files(frames, factors), overwrite)
+    for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
+        make_folder(folder)
+    with log.stage("dataset", len(scene) + 1) as advance:
+        _write_static_cloud(scene, output_dir, config, log)
+        advance(1)
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            write = _frame_writer(scene, output_dir, config, factors)
+            for _ in pool.map(write, range(len(scene)), frames):
+                advance(1)
+        write_json(output_dir / TRANSFORMS, _transforms(scene, frames, splits))
+        write_json(output_dir / OWNED, {"files": sorted(_all_files(frames, factors))})
+    return output_dir / TRANSFORMS
+
+
+def _frame_files(scene: Scene, position: int, config: DatasetConfig) -> _FrameFiles:
+    stem = f"frame_{position + 1:05d}"
+    moving = scene.dynamic.masks[position].any()
+    return _FrameFiles(
+        image=f"images/{stem}.png",
+        mask=f"masks/{stem}.png",
+        depth=f"depths/{stem}.png" if config.depths else None,
+        cloud=f"dynamic/{stem}.ply" if moving else None,
+    )
+
+
+def _factors(scene: Scene, config: DatasetConfig) -> tuple[int, ...]:
+    factors = [2**k for k in range(1, config.num_downscales + 1)]
+    return tuple(factor for factor in factors if min(downscaled_size(scene.pixel_map.source_wh, factor)) > 0)
+
+
+def _scaled(file: str, factor: int) -> str:
+    folder, name = file.split("/")
+    return file if factor == 1 else f"{folder}_{factor}/{name}"
+
+
+def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str]:
+    files = {TRANSFORMS, POINTS}
+    for frame in frames:
+        files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
+        files |= {frame.cloud} if frame.cloud else set()
+    return files
+
+
+def _claim(output_dir: Path, files: set[str], overwrite: bool) -> None:
+    """Make ``output_dir`` ours to write ``files`` in: no transforms.json, no leftovers of ours, nothing foreign hurt."""
+    owned = _owned_files(output_dir)
+    if (output_dir / TRANSFORMS).exists():
+        if not overwrite:
+            raise OutputError(
+                f"{output_dir} already holds a dataset ({TRANSFORMS}): choose another --output-dir, or replace it "
+                "with --overwrite"
+            )
+        if TRANSFORMS not in owned:
+            raise OutputError(
+                f"{output_dir / TRANSFORMS} was not written by easi3r and is not overwritten: choose another "
+                "--output-dir"
+            )
+    foreign = sorted(file for file in files - owned if (output_dir / file).exists())
+    if foreign:
+        raise OutputError(
+            f"{output_dir / foreign[0]} is in the way and was not written by easi3r"
+            f"{f' (nor {len(foreign) - 1} more files)' if len(foreign) > 1 else ''}: choose another --output-dir"
+        )
+    make_folder(output_dir)
+    write_json(output_dir / OWNED, {"files": sorted(owned | files)})
+    with writing(output_dir):
+        (output_dir / TRANSFORMS).unlink(missing_ok=True)
+        for file in sorted(owned - files):
+            (output_dir / file).unlink(missing_ok=True)
+        for folder in {(output_dir / file).parent for file in owned | files}:
+            _discard_leftovers(folder)
+
+
+def _owned_files(output_dir: Path) -> set[str]:
+    try:
+        files = json.loads((output_dir / OWNED).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    paths = {str(file): PurePosixPath(str(file)) for file in files}
+    return {file for file, path in paths.items() if not path.is_absolute() and ".." not in path.parts}
+
+
+def _discard_leftovers(folder: Path) -> None:
+    # What a killed run was writing: see files.write_bytes for the name.
+    for file in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\.(frame_\d+\.(png|ply)|sparse_pc\.ply|transforms\.json)\.\d+\.\d+\.tmp", file.name):
+            file.unlink(missing_ok=True)
+
+
+def _write_static_cloud(scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog) -> None:
+    points, colors = static_points(scene, config.max_init_points, config.mask_growth)
+    if not len(points):
+        log.warn("no static point is confident enough: sparse_pc.ply is empty, splatfacto will start from random points")
+    write_ply(output_dir / POINTS, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+
+
+def _frame_writer(
+    scene: Scene, output_dir: Path, config: DatasetConfig, factors: Sequence[int]
+) -> Callable[[int, _FrameFiles], None]:
+    def write(position: int, files: _FrameFiles) -> None:
+        source = scene.source_paths[position]
+        image = read_png(source)
+        if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
+            raise ValueError(f"{source} is {image.shape[1]}x{image.shape[0]}, not {scene.pixel_map.source_wh}")
+        static = static_at_source(scene.dynamic.masks[position], scene.pixel_map, config.mask_growth)
+        depth = trusted_depth(scene, position)
+        link_or_copy(source, output_dir / files.image)
+        for factor in (1, *factors):
+            if factor > 1:
+                write_png(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
+            mask = shrink_static(static, factor)
+            write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
+            if files.depth:
+                steps = depth_at_source(depth, scene.pixel_map, factor) / DEPTH_STEP
+                write_png(output_dir / _scaled(files.depth, factor), _sixteen_bits(steps))
+        if files.cloud:
+            points, colors = dynamic_points(scene, position)
+            write_ply(output_dir / files.cloud, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+
+    return write
+
+
+def _sixteen_bits(steps: np.ndarray) -> np.ndarray:
+    rounded = np.rint(steps)
+    return np.where(rounded <= 65535, rounded, 0).astype(np.uint16)
+
+
+def _transforms(
+    scene: Scene, frames: Sequence[_FrameFiles], splits: Mapping[str, Sequence[int]] | None
+) -> dict[str, Any]:
+    poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(scene.T_world_cam)
+    if not is_rigid(poses):
+        raise ValueError("a camera pose is not a rigid motion")
+    intrinsics = [_intrinsics(scene, position) for position in range(len(scene))]
+    shared = all(entry == intrinsics[0] for entry in intrinsics)
+    meta: dict[str, Any] = {"camera_model": "OPENCV", "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
+    meta |= intrinsics[0] if shared else {}
+    meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3], "ply_file_path": POINTS}
+    entries = []
+    for position, files in enumerate(frames):
+        entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}
+        entry |= {"depth_file_path": files.depth} if files.depth else {}
+        entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
+        entry |= {} if shared else intrinsics[position]
+        entry |= {"source": scene.names[position], "frame_index": int(scene.indices[position])}
+        entry |= {"time": float(scene.times[position]), "transform_matrix": poses[position]}
+        entries.append(entry)
+    for split, positions in (splits or {}).items():
+        meta[f"{split}_filenames"] = [frames[position].image for position in positions]
+    return {**meta, "frames": entries, "easi3r": scene.provenance}
+
+
+def _intrinsics(scene: Scene, position: int) -> dict[str, float]:
+    fl_x, fl_y, cx, cy = intrinsics_to_source(scene.focals[position], scene.principal_point, scene.pixel_map)
+    width, height = scene.pixel_map.source_wh
+    return {"fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy, "w": width, "h": height}
+
+
+def _check_splits(splits: Mapping[str, Sequence[int]] | None, num_frames: int) -> None:
+    if splits is None:
+        return
+    if set(splits) != set(_SPLITS):
+        raise InputError(f"splits {sorted(splits)}: nerfstudio wants train, val and test together")
+    for split, positions in splits.items():
+        wrong = [position for position in positions if not 0 <= position < num_frames]
+        if wrong:
+            raise InputError(f"split {split} names frame {wrong[0]}: there are frames 0 to {num_frames - 1}")

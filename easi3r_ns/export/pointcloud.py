@@ -1,0 +1,117 @@
+"""Point clouds of a scene: what stands still over the whole clip, what moves in one frame; PLY files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
+
+from ..files import write_bytes
+from ..geometry import transform, unproject
+from ..types import Scene
+from .resample import MAX_RELATIVE_STEP, grow_mask, trusted_depth
+
+_MAX_BEND = 0.03
+"""Relative second difference of the inverse depth above which neighbours do not lie on one plane."""
+_CANDIDATES_PER_POINT = 10
+"""How many pixels at most are unprojected for every point that is kept."""
+
+
+def static_points(scene: Scene, max_points: int, mask_growth: float = 3) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: static, confident, N <= ``max_points``.
+
+    Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
+    out too. Points are averaged, with their colours, over voxels just large enough to keep within ``max_points``.
+    """
+    keeps = [
+        _on_surface(depth := trusted_depth(scene, f)) & ~grow_mask(scene.dynamic.masks[f], mask_growth) & (depth > 0)
+        for f in range(len(scene))
+    ]
+    total = sum(int(keep.sum()) for keep in keeps)
+    stride = max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
+    parts = [_frame_points(scene, f, _every(stride, keep)) for f, keep in enumerate(keeps)]
+    points, colors = (np.concatenate(columns) for columns in zip(*parts))
+    return thin(points, colors, max_points)
+
+
+def dynamic_points(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: what moves in ``frame`` and is confident."""
+    depth = trusted_depth(scene, frame)
+    return _frame_points(scene, frame, scene.dynamic.masks[frame] & _on_surface(depth) & (depth > 0))
+
+
+def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Average (N, 3) points and (N, 3) uint8 colours over cubic voxels so that at most ``max_points`` are left."""
+    if len(points) <= max_points:
+        return points.astype(np.float32), colors
+    import open3d
+
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
+    cloud.colors = open3d.utility.Vector3dVector(colors / 255.0)
+    # Points lie on surfaces, so their number falls with the square of the voxel: a few corrections are enough.
+    extent = float(np.ptp(np.quantile(points, [0.01, 0.99], axis=0), axis=0).max())
+    size = max(extent, 1e-6) / max_points**0.5
+    kept, lower = cloud.voxel_down_sample(size), 0.9 * max_points
+    for _ in range(12):
+        if lower <= len(kept.points) <= max_points:
+            break
+        if len(kept.points) < lower and size < 1e-9 * max(extent, 1e-6):
+            break
+        size *= float(np.clip((len(kept.points) / (0.97 * max_points)) ** 0.5, 0.25, 4.0))
+        kept = cloud.voxel_down_sample(size)
+    while len(kept.points) > max_points:
+        size *= 1.1
+        kept = cloud.voxel_down_sample(size)
+    return np.asarray(kept.points, dtype=np.float32), np.rint(np.asarray(kept.colors) * 255).astype(np.uint8)
+
+
+def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> Path:
+    """Write (N, 3) points and (N, 3) uint8 colours as a binary PLY, atomically. Raises OutputError."""
+    vertex = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    data = np.empty(len(xyz), dtype=vertex)
+    data["xyz"], data["rgb"] = xyz, rgb
+    properties = [f"property float {axis}" for axis in "xyz"]
+    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *properties, "end_header\n"]
+    write_bytes(path, "\n".join(header).encode() + data.tobytes())
+    return path
+
+
+def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points = unproject(scene.depth[frame], scene.focals[frame], scene.principal_point)[keep]
+    return transform(scene.T_world_cam[frame], points).astype(np.float32), scene.images[frame][keep]
+
+
+def _every(stride: int, keep: np.ndarray) -> np.ndarray:
+    lattice = np.zeros_like(keep)
+    lattice[stride // 2 :: stride, stride // 2 :: stride] = True
+    return keep & lattice
+
+
+def _on_surface(depth: np.ndarray) -> np.ndarray:
+    """(H, W) bool: False at and next to depth edges, where pixels mix two surfaces and their points fly in between.
+
+    An edge is a large step that is no slope either: along a slanted plane the inverse depth runs straight.
+    """
+    known = depth > 0
+    inverse = np.zeros(depth.shape)
+    np.divide(1.0, depth, out=inverse, where=known)
+    nearest = maximum_filter(inverse, 3, mode="nearest")
+    farthest = minimum_filter(np.where(known, inverse, np.inf), 3, mode="nearest")
+    step = nearest > (1 + MAX_RELATIVE_STEP) * farthest
+    bend = np.zeros(depth.shape)
+    for axis in (0, 1):
+        before, after = (_neighbour(inverse, shift, axis) for shift in (1, -1))
+        flat = np.where((before > 0) & (after > 0), np.abs(before + after - 2 * inverse), 0)
+        bend = np.maximum(bend, flat)
+    edge = known & step & (bend > _MAX_BEND * inverse)
+    return known & ~binary_dilation(edge, np.ones((3, 3), dtype=bool))
+
+
+def _neighbour(values: np.ndarray, shift: int, axis: int) -> np.ndarray:
+    moved = np.roll(values, shift, axis)
+    border = [slice(None), slice(None)]
+    border[axis] = slice(0, 1) if shift > 0 else slice(-1, None)
+    moved[tuple(border)] = 0
+    return moved
