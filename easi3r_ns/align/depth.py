@@ -1,0 +1,169 @@
+"""Full-resolution depth maps once cameras and similarities are known, and the clean-up of contradicted points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..types import PairPredictions
+from .problem import LARGEST_COORDINATE, Problem
+from .state import Decoded
+
+IRLS_ROUNDS = 12
+BLOCK_NUMBERS = 1 << 21
+"""Observations x pixels per block: bounds the memory for any count of pairs."""
+LEAST_WEIGHT = 1e-6
+"""Keeps a pixel defined that no pair is confident about (log confidence 0)."""
+IN_FRONT = 1e-3
+"""A point that lies nearer than a view's depth by more than this share is in front of it."""
+
+
+@dataclass(frozen=True)
+class FrameObservations:
+    """All pointmaps of one frame: rows of the predictions, and which of the two views of the pair it is."""
+
+    rows: torch.Tensor
+    """(n,) int64 rows of the pair graph."""
+    pairs: torch.Tensor
+    """(n,) int64 pairs of the problem."""
+    is_reference: torch.Tensor
+    """(n,) bool."""
+
+
+def full_depths(problem: Problem, predictions: PairPredictions, decoded: Decoded) -> torch.Tensor:
+    """(F, H, W) float32 depths that minimise the pairwise term with cameras and similarities fixed; 0 where unknown.
+
+    Every pixel is a weighted one-dimensional L1-type problem along its ray, solved by iterative re-weighting.
+    """
+    height, width = problem.sample.size
+    depth = torch.zeros(problem.num_frames, height * width)
+    for frame in range(problem.num_frames):
+        observations = frame_observations(problem, frame)
+        step = max(1, BLOCK_NUMBERS // len(observations.rows))
+        for start in range(0, height * width, step):
+            pixels = slice(start, min(start + step, height * width))
+            points, weight = _gather(predictions, observations, pixels)
+            depth[frame, pixels] = _solve_block(problem, decoded, frame, observations, pixels, points, weight)
+    return depth.view(-1, height, width)
+
+
+def frame_observations(problem: Problem, frame: int) -> FrameObservations:
+    """Where to find the pointmaps of one frame."""
+    reference = torch.nonzero(problem.edges[:, 0].cpu() == frame)[:, 0]
+    other = torch.nonzero(problem.edges[:, 1].cpu() == frame)[:, 0]
+    pairs = torch.cat([reference, other])
+    is_reference = torch.arange(len(pairs)) < len(reference)
+    return FrameObservations(problem.kept.cpu()[pairs], pairs, is_reference)
+
+
+def ray_depths(along: torch.Tensor, across: torch.Tensor, weight: torch.Tensor, ray_square: torch.Tensor) -> torch.Tensor:
+    """(P,) depths d that minimise sum_n weight |d ray - q_n|, by iterative re-weighting.
+
+    ``along``: (n, P) depth at which the ray passes q_n most closely; ``across``: (n, P) squared distance there;
+    ``weight``: (n, P); ``ray_square``: (P,) squared length of the ray (z = 1).
+    """
+    total = weight.sum(dim=0)
+    depth = (weight * along).sum(dim=0) / total
+    floor = (1e-4 * depth).square() + 1e-20
+    for _ in range(IRLS_ROUNDS):
+        inverse_distance = ((along - depth).square_().mul_(ray_square).add_(across).add_(floor)).rsqrt_()
+        inverse_distance.mul_(weight)
+        depth = (inverse_distance * along).sum(dim=0) / inverse_distance.sum(dim=0)
+    return depth
+
+
+def full_confidence(predictions: PairPredictions, kept: torch.Tensor) -> torch.Tensor:
+    """(F, H, W) float32 largest confidence that any usable pair gives a pixel; 0 where none is finite."""
+    graph = predictions.graph
+    best = torch.zeros(graph.num_frames, *predictions.conf_i.shape[1:])
+    for e in kept.tolist():
+        i, j = graph.edges[e]
+        for frame, confidence, points in (
+            (i, predictions.conf_i[e], predictions.points_i[e]),
+            (j, predictions.conf_j[e], predictions.points_j[e]),
+        ):
+            values = torch.where(_valid(points, confidence), confidence.float(), 0.0).cpu()
+            torch.maximum(best[frame], values, out=best[frame])
+    return best
+
+
+def clean(
+    confidence: torch.Tensor, depth: torch.Tensor, R: torch.Tensor, centre: torch.Tensor, K: torch.Tensor
+) -> torch.Tensor:
+    """Confidence (F, H, W), 0 where a point contradicts a more confident view by lying in front of its depth map.
+
+    ``R`` (F, 3, 3), ``centre`` (F, 3): camera-to-world; ``K``: (F, 3, 3), integer pixel centres. Frames are visited
+    in order and later ones see the already lowered confidences, as in DUSt3R's clean_pointcloud.
+    """
+    frames, height, width = depth.shape
+    result = confidence.clone().view(frames, -1)
+    flat_depth = depth.reshape(frames, -1)
+    rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([cols.flatten(), rows.flatten(), torch.ones(height * width)]).to(depth)
+    for i in range(frames):
+        points = torch.addmm(centre[i, :, None], R[i] @ torch.linalg.inv(K[i]), pixels * flat_depth[i])
+        for j in range(frames):
+            if i != j:
+                P = K[j] @ R[j].T
+                seen = torch.addmm(-(P @ centre[j])[:, None], P, points)
+                _lower(result[i], seen, result[j], flat_depth[j], (height, width))
+    return result.view_as(confidence)
+
+
+def _lower(
+    confidence: torch.Tensor, seen: torch.Tensor, other: torch.Tensor, depth: torch.Tensor, size: tuple[int, int]
+) -> None:
+    """Set ``confidence`` (P,) to 0 in place where the points ``seen`` (3, P homogeneous pixels) contradict a view."""
+    height, width = size
+    z = seen[2]
+    u, v = (seen[:2] / z).round_()
+    inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    pixel = torch.where(inside, v * width + u, 0).long()
+    bad = inside & (z < (1 - IN_FRONT) * depth[pixel]) & (confidence < other[pixel])
+    confidence.masked_fill_(bad, 0.0)
+
+
+def _gather(
+    predictions: PairPredictions, observations: FrameObservations, pixels: slice
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, P, 3) points in their pairs' reference cameras and (n, P) weights of one frame's block of pixels."""
+    points, weight = [], []
+    for row, is_reference in zip(observations.rows.tolist(), observations.is_reference.tolist()):
+        source = (predictions.points_i, predictions.conf_i) if is_reference else (predictions.points_j, predictions.conf_j)
+        x = source[0][row].reshape(-1, 3)[pixels].float()
+        c = source[1][row].reshape(-1)[pixels].float()
+        valid = _valid(x, c)
+        points.append(torch.where(valid[:, None], x, 0.0))
+        weight.append(torch.where(valid, c.clamp_min(1.0).log() + LEAST_WEIGHT, 0.0))
+    return torch.stack(points), torch.stack(weight)
+
+
+def _solve_block(
+    problem: Problem,
+    decoded: Decoded,
+    frame: int,
+    observations: FrameObservations,
+    pixels: slice,
+    points: torch.Tensor,
+    weight: torch.Tensor,
+) -> torch.Tensor:
+    device = decoded.R.device
+    index = torch.arange(pixels.start, pixels.stop, device=device)
+    width = problem.sample.size[1]
+    xy = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1).float()
+    planar = (xy - problem.principal_point[frame]) / decoded.focal[frame]
+    ray = torch.cat([planar, torch.ones_like(planar[:, :1])], dim=-1)
+    ray_square = ray.square().sum(dim=-1)
+    pairs = observations.pairs.to(device)
+    to_camera = decoded.R[frame].T @ decoded.pair_A[pairs]
+    shift = (decoded.pair_b[pairs] - decoded.centre[frame]) @ decoded.R[frame]
+    q = torch.baddbmm(shift.unsqueeze(1), points.to(device), to_camera.transpose(1, 2))
+    along = (q * ray).sum(dim=-1) / ray_square
+    across = (q - along.unsqueeze(-1) * ray).square().sum(dim=-1)
+    depth = ray_depths(along, across, weight.to(device), ray_square)
+    return torch.where(torch.isfinite(depth) & (depth > 0), depth, 0.0).cpu()
+
+
+def _valid(points: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    return torch.isfinite(confidence) & (confidence > 0) & (points.abs() < LARGEST_COORDINATE).all(dim=-1)

@@ -1,0 +1,154 @@
+"""Residual terms of the global alignment; each is a small function of decoded unknowns and constants.
+
+The two terms over pixels are written out by hand: value and gradient come from one sweep over blocks of pairs, so that
+nothing of the size (pairs x pixels) is kept for the backward pass. Their plain autograd twins live in the tests.
+
+Sources: DUSt3R (arXiv:2312.14132) section 3.4, MonST3R (arXiv:2410.03825) section 3.3, Easi3R (arXiv:2503.24391).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from .problem import FlowObservations
+from .state import Decoded
+
+BLOCK_NUMBERS = 1 << 19
+"""Numbers per temporary of a block: it should fit the cache, and it bounds the memory for any count of pairs."""
+LARGEST_FLOW_LOSS = 50.0
+"""Pixels whose smooth-L1 flow residual exceeds this are taken for mismatches."""
+EPS = 1e-6
+
+
+def pairwise_term(decoded: Decoded, points: torch.Tensor, weight: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    """Weighted distance between the world points of the frames and those of the pairs, per pixel of a pair.
+
+    ``points``: (2E, 3, P), ``weight``: (2E, P) log confidence, ``edges``: (E, 2). Both views of a pair are added.
+    """
+    return _Pairwise.apply(decoded.world_points(), decoded.pair_A, decoded.pair_b, points, weight, edges)
+
+
+def flow_term(
+    decoded: Decoded, xy: torch.Tensor, principal_point: torch.Tensor, flow: FlowObservations
+) -> torch.Tensor:
+    """Mean smooth-L1 distance (pixels) between the flow that the cameras and depths induce and the observed flow.
+
+    One ratio of sums over all pairs, over both coordinates of the pixels in use.
+    """
+    K = intrinsics(decoded.focal, principal_point)
+    source, target = flow.source, flow.target
+    R_target_source = decoded.R[target].transpose(1, 2) @ decoded.R[source]
+    turn = K[target] @ R_target_source @ torch.linalg.inv(K[source])
+    offset = decoded.R[target].transpose(1, 2) @ (decoded.centre[source] - decoded.centre[target]).unsqueeze(-1)
+    shift = (K[target] @ offset).squeeze(-1)
+    inverse_depth = 1 / (decoded.depth + EPS)
+    return flow.weight * _Flow.apply(turn, shift, inverse_depth, xy, source, flow.landing, flow.used)
+
+
+def smoothness_term(decoded: Decoded, translation_weight: float) -> torch.Tensor:
+    """Sum over neighbouring frames of ||R_rel - I||_F + w ||t_rel||."""
+    R, centre = decoded.R, decoded.centre
+    R_rel = R[:-1].transpose(1, 2) @ R[1:]
+    t_rel = R[:-1].transpose(1, 2) @ (centre[1:] - centre[:-1]).unsqueeze(-1)
+    turn = torch.linalg.vector_norm(R_rel - torch.eye(3, device=R.device, dtype=R.dtype), dim=(1, 2))
+    return (turn + translation_weight * torch.linalg.vector_norm(t_rel, dim=(1, 2))).sum()
+
+
+def depth_term(log_depth: torch.Tensor, log_depth_prior: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Scale-invariant squared distance of log-depths, (F, P) each; ``weight`` (F, P) is added to 1 per pixel."""
+    difference = log_depth - log_depth_prior
+    centred = difference - difference.mean(dim=1, keepdim=True)
+    factor = 1.0 if weight is None else 1.0 + weight
+    return (factor * centred.square()).mean(dim=1).mean()
+
+
+def intrinsics(focal: torch.Tensor, principal_point: torch.Tensor) -> torch.Tensor:
+    """(F,), (F, 2) -> (F, 3, 3)."""
+    zero, one = torch.zeros_like(focal), torch.ones_like(focal)
+    rows = [focal, zero, principal_point[:, 0], zero, focal, principal_point[:, 1], zero, zero, one]
+    return torch.stack(rows, dim=-1).view(-1, 3, 3)
+
+
+def induced_flow(turn: torch.Tensor, shift: torch.Tensor, inverse_depth: torch.Tensor, xy: torch.Tensor) -> tuple:
+    """Homogeneous landing points, in units of the source's depth: returns (x, y) as (D, 2, P) and 1/z as (D, 1, P).
+
+    ``turn``: (D, 3, 3) K_target R K_source^-1; ``shift``: (D, 3) K_target t; ``inverse_depth``: (D, P).
+    """
+    h = torch.baddbmm(turn[:, :, 2:3], turn[:, :, :2], xy.expand(len(turn), 2, -1))
+    h += shift.unsqueeze(-1) * inverse_depth.unsqueeze(1)
+    z = h[:, 2:] + EPS
+    # A point in the plane of the target's camera has no image; keep the number finite, its error is ignored anyway.
+    reciprocal = torch.where(z.abs() < EPS, torch.full_like(z, 1 / EPS), z.reciprocal())
+    return h[:, :2] * reciprocal, reciprocal
+
+
+def _blocks(count: int, numbers_each: int) -> Iterator[slice]:
+    step = max(1, BLOCK_NUMBERS // max(1, numbers_each))
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+class _Pairwise(torch.autograd.Function):
+    """sum w |X_f - (A_e x + b_e)| / (E P) with its gradient for X, A and b."""
+
+    @staticmethod
+    def forward(ctx, world, A, b, points, weight, edges):
+        frame = torch.cat([edges[:, 0], edges[:, 1]])
+        pair = torch.arange(len(edges), device=edges.device).repeat(2)
+        grad_world, grad_A, grad_b = torch.zeros_like(world), torch.zeros_like(A), torch.zeros_like(b)
+        total = world.new_zeros(())
+        for rows in _blocks(len(points), points[0].numel()):
+            f, e, x, w = frame[rows], pair[rows], points[rows], weight[rows]
+            residual = world[f]
+            residual -= torch.baddbmm(b[e].unsqueeze(-1), A[e], x)
+            distance = torch.linalg.vector_norm(residual, dim=1)
+            total += torch.dot(distance.flatten(), w.flatten())
+            residual *= (w / distance.clamp_min_(1e-12)).unsqueeze(1)
+            grad_world.index_add_(0, f, residual)
+            grad_A.index_add_(0, e, residual @ x.transpose(1, 2), alpha=-1)
+            grad_b.index_add_(0, e, residual.sum(dim=-1), alpha=-1)
+        area = len(edges) * points.shape[-1]
+        ctx.save_for_backward(grad_world.div_(area), grad_A.div_(area), grad_b.div_(area))
+        return total / area
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad_world, grad_A, grad_b = ctx.saved_tensors
+        return grad * grad_world, grad * grad_A, grad * grad_b, None, None, None
+
+
+class _Flow(torch.autograd.Function):
+    """sum smooth_l1(induced landing - observed landing) / count with its gradient for turn, shift, inverse depth."""
+
+    @staticmethod
+    def forward(ctx, turn, shift, inverse_depth, xy, source, landing, used):
+        grad_turn, grad_shift = torch.zeros_like(turn), torch.zeros_like(shift)
+        grad_disp = torch.zeros_like(inverse_depth)
+        total, count = xy.new_zeros(()), xy.new_zeros(())
+        for rows in _blocks(len(source), 3 * xy.shape[1]):
+            disp = inverse_depth[source[rows]]
+            seen, reciprocal = induced_flow(turn[rows], shift[rows], disp, xy)
+            error = seen - landing[rows]
+            size = error.abs()
+            slope = error.clamp_(-1.0, 1.0)
+            # smooth L1 with beta 1: e^2/2 below 1, |e| - 1/2 above; in both cases slope * (e - slope/2)
+            loss = slope.abs().mul_(size).sub_(0.5 * slope.square())
+            keep = (loss < LARGEST_FLOW_LOSS) & used[rows].unsqueeze(1)
+            total += torch.where(keep, loss, 0.0).sum()
+            count += keep.sum()
+            grad_xy = torch.where(keep, slope, 0.0).mul_(reciprocal)
+            grad_z = (grad_xy * seen).sum(dim=1, keepdim=True).neg_()
+            grad_h = torch.cat([grad_xy, grad_z], dim=1)
+            grad_turn[rows, :, :2] = grad_h @ xy.T
+            grad_turn[rows, :, 2] = grad_h.sum(dim=-1)
+            grad_shift[rows] = (grad_h @ disp.unsqueeze(-1)).squeeze(-1)
+            grad_disp.index_add_(0, source[rows], (shift[rows].unsqueeze(1) @ grad_h).squeeze(1))
+        area = count + EPS
+        ctx.save_for_backward(grad_turn.div_(area), grad_shift.div_(area), grad_disp.div_(area))
+        return total / area
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad_turn, grad_shift, grad_disp = ctx.saved_tensors
+        return grad * grad_turn, grad * grad_shift, grad * grad_disp, None, None, None, None
