@@ -1,19 +1,44 @@
-"""`ns-process-data easi3r` and `easi3r run`: the nerfstudio processor."""
+"""`ns-process-data easi3r` and `easi3r run`: options, run, closing summary, exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import math
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
 
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from .display import RichRunLog
+from .errors import Easi3RError
+from .runlog import StageRecord
+
+if TYPE_CHECKING:
+    from .run import ProcessResult
+    from .types import Scene
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
 
 
 @dataclass
 class ProcessEasi3R:
-    """Casual video with moving things -> cameras, motion masks, depth and static points (Easi3R)."""
+    """Casual video with moving things -> cameras, motion masks, depth and static points (Easi3R).
+
+    The clip may hold moving people, animals or cars. Frames are paired, a DUSt3R network predicts points for each pair
+    and shows by its attention what moves; one alignment joins them into cameras and depth of the static scene.
+    """
 
     data: Path
     """A video file or a folder of images."""
@@ -26,8 +51,120 @@ class ProcessEasi3R:
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the dataset that an earlier run left in --output-dir; other files stay."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Log every step, and show tracebacks."""
+    """Show the log of every module."""
 
     def main(self) -> None:
-        """Run, print the closing summary; on an error print one line and exit with its code (never return)."""
-        raise NotImplementedError
+        """Run and print the closing summary.
+
+        Raises:
+            SystemExit: on every error, with the message printed and a non-zero code. nerfstudio's entry point would
+                swallow a RuntimeError or ValueError and exit with 0.
+        """
+        with exit_on_error():
+            if self.verbose:
+                show_log()
+            from .run import RunConfig, process
+
+            log = RichRunLog()
+            config = RunConfig(self.frames, self.config, self.align, self.dataset)
+            result = process(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
+            print_summary(result, log.stages, log.warnings, Console(highlight=False))
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn what leaves the block into an exit code: one line for our own errors, a traceback for bugs."""
+    try:
+        yield
+    except Easi3RError as error:
+        _say(f"error: {error}")
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        _say("interrupted; the same command goes on where it stopped")
+        raise SystemExit(INTERRUPTED) from error
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        if type(error).__name__ == "OutOfMemoryError":
+            _say("the GPU's memory is too small: try --batch-size 1, fewer frames, or --device cpu")
+        raise SystemExit(1) from error
+
+
+def show_log() -> None:
+    """Print this package's log records to stderr."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    # The run log's own lines are on the screen already.
+    handler.addFilter(lambda record: record.name != "easi3r_ns.runlog")
+    logger = logging.getLogger("easi3r_ns")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+
+def print_summary(
+    result: ProcessResult, stages: Sequence[StageRecord], warnings: Sequence[str], console: Console
+) -> None:
+    """What was used, what it cost, what came out, what to mind, and what to do next."""
+    table = Table(title="stages", title_justify="left", box=None, pad_edge=False)
+    for column, justify in (("", "left"), ("seconds", "right"), ("CPU seconds", "right"), ("peak GiB", "right")):
+        table.add_column(column, justify=justify)
+    for stage in stages:
+        gibibytes = stage.peak_memory_bytes / 2**30
+        table.add_row(escape(stage.name), f"{stage.seconds:.1f}", f"{stage.cpu_seconds:.1f}", f"{gibibytes:.2f}")
+    seconds, cpu = sum(s.seconds for s in stages), sum(s.cpu_seconds for s in stages)
+    peak = max((s.peak_memory_bytes for s in stages), default=0) / 2**30
+    table.add_row("total", f"{seconds:.1f}", f"{cpu:.1f}", f"{peak:.2f}")
+    console.print(table)
+    console.print()
+    for name, value in summary(result):
+        console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
+    console.print(f"[bold]{'next':<9}[/] {escape(next_command(result.transforms_path.parent))}", soft_wrap=True)
+
+
+def summary(result: ProcessResult) -> list[tuple[str, str]]:
+    """(name, value) lines about a finished run."""
+    scene = result.scene
+    coverage = 100 * scene.dynamic.coverage
+    moving = {
+        "attention": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
+        "user": f"{coverage.mean():.1f} % of the pixels (your masks)",
+        "none": "nothing (--no-masks)",
+    }[scene.dynamic.source]
+    return [
+        ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
+        ("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})"),
+        ("moving", moving),
+        ("focal", _focal_text(scene)),
+        ("points", f"{count_points(result.transforms_path)} static points to start from"),
+        ("weights", f"{result.weights.name} (licence: {result.weights.licence})"),
+        ("dataset", str(result.transforms_path.parent)),
+    ]
+
+
+def next_command(output_dir: Path) -> str:
+    """What trains on the dataset."""
+    return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(output_dir))}"
+
+
+def count_points(transforms_path: Path) -> int:
+    """Vertices of the static cloud that ``transforms.json`` names, read from the header of the PLY file."""
+    name = json.loads(transforms_path.read_text(encoding="utf-8"))["ply_file_path"]
+    with (transforms_path.parent / name).open("rb") as file:
+        for line in file:
+            if line.startswith(b"element vertex"):
+                return int(line.split()[2])
+            if line.startswith(b"end_header"):
+                break
+    return 0
+
+
+def _focal_text(scene: Scene) -> str:
+    focals = scene.focals / scene.pixel_map.scale_xy[0]
+    width, height = scene.pixel_map.source_wh
+    fov = 2 * math.degrees(math.atan(width / (2 * focals.mean())))
+    lens = f"{focals.mean():.0f} px" if focals.std() == 0 else f"{focals.min():.0f} to {focals.max():.0f} px"
+    return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across"
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, highlight=False).print(escape(message), soft_wrap=True)

@@ -237,7 +237,11 @@ def test_keys_that_do_not_fit_are_listed(folder: Path, state: dict[str, torch.Te
     save_file(state, folder / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
         weights.load_backbone(str(folder))
-    for text in ("missing 1 keys (enc_norm.bias)", "unknown 1 keys (adapter.weight)", "dec_norm.weight (7,) instead of (32,)"):
+    for text in (
+        "missing 1 keys (enc_norm.bias)",
+        "unknown 1 keys (adapter.weight)",
+        "dec_norm.weight (7,) instead of (32,)",
+    ):
         assert text in str(caught.value)
 
 
@@ -309,7 +313,9 @@ def test_released_part_gives_its_memory_back(tmp_path: Path) -> None:
     config = DUSt3RConfig(enc_depth=4, dec_depth=4)
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in DUSt3R(config).state_dict().items()}
-    save_file({name: torch.ones(shape, dtype=torch.float16) for name, shape in shapes.items()}, tmp_path / "model.safetensors")
+    save_file(
+        {name: torch.ones(shape, dtype=torch.float16) for name, shape in shapes.items()}, tmp_path / "model.safetensors"
+    )
     (tmp_path / "config.json").write_text(json.dumps(vars(config)))
     model, info = weights.build_backbone(str(tmp_path))
     before = resident_bytes()
@@ -339,7 +345,13 @@ def test_offline_error_says_what_to_fetch_and_where(name: str, offline: Path) ->
     with pytest.raises(CheckpointError) as caught:
         sources.resolve(name)
     message = str(caught.value)
-    for text in ("config.json", "model.safetensors", sources.KNOWN[name].hub_repo, str(offline / name), "--weights tiny"):
+    for text in (
+        "config.json",
+        "model.safetensors",
+        sources.KNOWN[name].hub_repo,
+        str(offline / name),
+        "--weights tiny",
+    ):
         assert text in message
 
 

@@ -259,7 +259,9 @@ def normalise_names(names: Collection[str]) -> tuple[dict[str, str], list[tuple[
         else:
             table[own] = name
     if not any(name.startswith("dec_blocks2.") for name in table):
-        copies = {n.replace("dec_blocks.", "dec_blocks2.", 1): f for n, f in table.items() if n.startswith("dec_blocks.")}
+        copies = {
+            n.replace("dec_blocks.", "dec_blocks2.", 1): f for n, f in table.items() if n.startswith("dec_blocks.")
+        }
         table |= copies
     return table, tied
 

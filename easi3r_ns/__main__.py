@@ -1,0 +1,5 @@
+"""``python -m easi3r_ns``: the same as ``easi3r``."""
+
+from .cli import main
+
+main()
