@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from .scene import BOX, CYLINDER, SPHERE, Scene, object_poses
-from .textures import TEXTURE_SIZE, texture
+from .textures import PYRAMID_LEVELS, TEXTURE_SIZE, texture_pyramid
 
 _NEAR = 1e-3
-_LEVELS = int(np.log2(TEXTURE_SIZE)) - 1
 
 
 @dataclass(frozen=True)
@@ -127,18 +126,8 @@ def _pack(scenes: list[Scene], cameras: Cameras, device: torch.device) -> _Packe
         casts=torch.as_tensor(casts, device=device), textures=torch.as_tensor(ids, device=device),
         **{name: as_float(values) for name, values in surface.items()},
         light=as_float([scene.light for scene in scenes]), ambient=as_float([scene.ambient for scene in scenes]),
-        mips=_mip_table([texture(*key) for key in keys], device),
+        mips=torch.as_tensor(np.stack([texture_pyramid(*key) for key in keys]), device=device),
     )
-
-
-def _mip_table(pictures: list[np.ndarray], device: torch.device) -> torch.Tensor:
-    """T pictures (N, N, 3) uint8 -> (T, N^2 + (N/2)^2 + ..., 3) uint8."""
-    level = torch.as_tensor(np.stack(pictures), device=device).permute(0, 3, 1, 2).float()
-    rows = []
-    for _ in range(_LEVELS):
-        rows.append(level.round().to(torch.uint8).flatten(2))
-        level = torch.nn.functional.avg_pool2d(level, 2)
-    return torch.cat(rows, dim=2).transpose(1, 2).contiguous()
 
 
 def _rays(cameras: Cameras, dx: float, dy: float, packed: _Packed) -> torch.Tensor:
@@ -287,7 +276,7 @@ def _texture_coordinates(local, half, kind, face, tile) -> torch.Tensor:
 
 def _sample(mips: torch.Tensor, row: torch.Tensor, uv: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
     """Trilinear, periodic texture look-up -> (..., 3) in [0, 1]."""
-    level = level.clamp(0, _LEVELS - 1.001)
+    level = level.clamp(0, PYRAMID_LEVELS - 1.001)
     low = level.floor()
     flat = mips.flatten(0, 1)
     first = _bilinear(flat, row * mips.shape[1], uv, low.long())
@@ -296,7 +285,7 @@ def _sample(mips: torch.Tensor, row: torch.Tensor, uv: torch.Tensor, level: torc
 
 
 def _bilinear(flat: torch.Tensor, base: torch.Tensor, uv: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    sizes = torch.tensor([TEXTURE_SIZE >> i for i in range(_LEVELS)], device=level.device)
+    sizes = torch.tensor([TEXTURE_SIZE >> i for i in range(PYRAMID_LEVELS)], device=level.device)
     starts = torch.cumsum(sizes**2, 0) - sizes**2
     size, base = sizes[level], base + starts[level]
     xy = uv * size[..., None] - 0.5

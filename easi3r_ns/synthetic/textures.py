@@ -9,6 +9,9 @@ import numpy as np
 TEXTURE_SIZE = 256
 """Side of a texture in texels."""
 
+PYRAMID_LEVELS = int(np.log2(TEXTURE_SIZE)) - 1
+"""Copies of a texture, each half the size of the one before; the last is 4 x 4."""
+
 FAMILIES = {"train": 1, "held_out": 2, "selection": 3}
 """Disjoint streams: what is trained on is never used to choose or to measure, and the reverse."""
 
@@ -119,3 +122,14 @@ def texture(family: str, index: int) -> np.ndarray:
     result = (np.clip(picture + grain + tone, 0.0, 1.0) * 255).astype(np.uint8)
     result.setflags(write=False)
     return result
+
+
+@lru_cache(maxsize=512)
+def texture_pyramid(family: str, index: int) -> np.ndarray:
+    """All levels of a texture, row after row, finest first: (N^2 + (N/2)^2 + ..., 3) uint8."""
+    level, rows = texture(family, index).astype(np.float32), []
+    for _ in range(PYRAMID_LEVELS):
+        rows.append(np.round(level).astype(np.uint8).reshape(-1, 3))
+        half = len(level) // 2
+        level = level.reshape(half, 2, half, 2, 3).mean(axis=(1, 3))
+    return np.concatenate(rows)

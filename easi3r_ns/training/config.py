@@ -1,0 +1,98 @@
+"""Options of a training run. A field's docstring is its help text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..backbone.config import DUSt3RConfig
+from ..errors import InputError
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the curriculum: image shapes (height, width), each with its share of the batches."""
+
+    shapes: tuple[tuple[Shape, int], ...]
+    batch_pairs: int
+    """Unordered pairs per step; both orders are decoded."""
+
+
+LOW = Stage((((48, 64), 5), ((40, 64), 3), ((64, 48), 2)), batch_pairs=8)
+FINAL = Stage((((96, 128), 9), ((72, 128), 7), ((128, 96), 2), ((128, 72), 2)), batch_pairs=4)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a small DUSt3R from scratch on rendered static scenes. The same command resumes an interrupted run."""
+
+    output_dir: Path
+    """Checkpoints, log, learning curve and the exported network go here."""
+    minutes: float = 60.0
+    """Length of the run in minutes of this process (interruptions do not count)."""
+    steps: int = 0
+    """Length of the run in steps instead of minutes (0: use --minutes)."""
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """Where to render and train."""
+    threads: int = 1
+    """CPU threads."""
+    seed: int = 0
+    """Seed of the initial weights, the batches and the first training scene."""
+    enc_dim: int = 128
+    """Width of the encoder."""
+    enc_depth: int = 6
+    """Blocks of the encoder."""
+    dec_dim: int = 128
+    """Width of the decoders."""
+    dec_depth: int = 4
+    """Blocks of each decoder."""
+    heads: int = 4
+    """Attention heads everywhere."""
+    low_share: float = 0.4
+    """Share of the run at low resolution (64 pixels on the long side); the rest runs at 128."""
+    batch_scale: int = 1
+    """Multiplies the pairs per step (8 at low, 4 at final resolution); give 16 or more on a GPU."""
+    pool_scenes: int = 768
+    """Scenes kept at hand; the oldest makes room for the newest."""
+    first_scenes: int = 64
+    """Scenes rendered before the first step of a resolution."""
+    fresh_scenes: int = 1
+    """New scenes per step."""
+    views: int = 6
+    """Views per scene."""
+    learning_rate: float = 1e-3
+    """Peak step size."""
+    warmup_steps: int = 300
+    """Steps over which the step size rises."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights, which are what is exported."""
+    confidence_alpha: float = 0.2
+    """Weight of the confidence's logarithm (DUSt3R's alpha)."""
+    match_weight: float = 0.2
+    """Weight of the auxiliary correspondence loss on encoder tokens."""
+    checkpoint_minutes: float = 4.0
+    """Minutes between checkpoints."""
+    bf16: bool = False
+    """Compute the network in bfloat16 (GPUs, and CPUs with AVX512-BF16 or AMX)."""
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 and self.steps <= 0:
+            raise InputError(f"--minutes {self.minutes} --steps {self.steps}: one of them must be positive")
+        if not 0 <= self.low_share <= 1:
+            raise InputError(f"--low-share {self.low_share}: must lie between 0 and 1")
+        for name in ("batch_scale", "pool_scenes", "first_scenes", "threads", "views"):
+            if getattr(self, name) < 1 + (name == "views"):
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: too small")
+
+    def network(self, final: bool = True) -> DUSt3RConfig:
+        """Architecture; the final stage has twice the tokens per side, so RoPE steps are half as long."""
+        return DUSt3RConfig(
+            patch_size=8, enc_embed_dim=self.enc_dim, enc_depth=self.enc_depth, enc_num_heads=self.heads,
+            dec_embed_dim=self.dec_dim, dec_depth=self.dec_depth, dec_num_heads=self.heads, head_type="linear",
+            image_size=128, absolute_position=True, rope_stretch=0.5 if final else 1.0,
+        )

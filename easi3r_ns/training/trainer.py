@@ -1,0 +1,269 @@
+"""The training loop: state, one step, checkpoints that resume to the same state."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..backbone.model import DUSt3R
+from ..errors import CheckpointError
+from .config import FINAL, LOW, Stage, TrainConfig
+from .data import PairBatch, ScenePool, augment, both_orders, move
+from .losses import MatchHead, confidence_loss, regression, token_matches
+from .precision import mixed_precision
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+_SEEDS_PER_POOL = 100_000_000
+
+
+@dataclass
+class TrainState:
+    """Everything that a checkpoint holds."""
+
+    model: DUSt3R
+    match: MatchHead
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    pairs: int = 0
+    """Ordered pairs seen."""
+    seconds: float = 0.0
+    """Time spent in this run, over all its processes."""
+    stage: str = "low"
+    pool_counts: dict[str, int] = field(default_factory=dict)
+    scenes: int = 0
+    """Scenes rendered."""
+
+
+def initialise(model: DUSt3R) -> None:
+    """Xavier weights, zero biases, and heads that put every point in front of the camera.
+
+    With a raw z of 1 all points start at z = e - 1: without it, half of them start behind the camera.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            weight = module.weight
+            nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+            nn.init.zeros_(module.bias)
+    per_channel = model.config.patch_size**2
+    for head in (model.downstream_head1, model.downstream_head2):
+        with torch.no_grad():
+            head.proj.weight.mul_(0.1)
+            head.proj.bias[2 * per_channel : 3 * per_channel] = 1.0
+
+
+def new_state(config: TrainConfig) -> TrainState:
+    """A fresh network at the first stage's resolution."""
+    torch.manual_seed(config.seed)
+    stage = "low" if config.low_share > 0 else "final"
+    model = DUSt3R(config.network(final=stage == "final"))
+    initialise(model)
+    match = MatchHead(config.enc_dim)
+    model, match = model.to(config.device), match.to(config.device)
+    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(config.seed)
+    return TrainState(model, match, ema, make_optimizer(config, model, match), generator, stage=stage)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module, match: nn.Module) -> torch.optim.Optimizer:
+    """AdamW; no decay on biases, norms and scalars."""
+    parameters = [*model.parameters(), *match.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), foreach=True)
+
+
+def progress(config: TrainConfig, state: TrainState) -> float:
+    """Share of the run that is done, in [0, 1]."""
+    return min(1.0, state.step / config.steps if config.steps else state.seconds / (60 * config.minutes))
+
+
+def learning_rate(config: TrainConfig, state: TrainState) -> float:
+    """Linear warm-up, then a cosine down to 1 % of the peak."""
+    warmup = min(1.0, (state.step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress(config, state))))
+
+
+class Trainer:
+    """Drives one run; ``state`` and the pools are its only mutable parts."""
+
+    def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self.clock = clock
+        self.state = new_state(config)
+        self.pools: dict[str, ScenePool] = {}
+        self._resumed_counts: dict[str, int] = {}
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        if (config.output_dir / CHECKPOINT).exists():
+            self._load()
+        self._open_pools()
+
+    @property
+    def stage(self) -> Stage:
+        return LOW if self.state.stage == "low" else FINAL
+
+    def run(self, stop: Callable[[TrainState], bool] = lambda state: False) -> TrainState:
+        """Train until the budget is spent or ``stop`` says so; always leaves a checkpoint."""
+        saved = logged = self.clock()
+        while progress(self.config, self.state) < 1 and not stop(self.state):
+            begin = self.clock()
+            if self.state.stage == "low" and progress(self.config, self.state) >= self.config.low_share:
+                self._to_final_stage()
+            metrics = self.step()
+            now = self.clock()
+            self.state.seconds += now - begin
+            if now - logged > 15:
+                logged = now
+                self._log(metrics)
+            if now - saved > 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved = self.clock()
+        self.save()
+        return self.state
+
+    def step(self) -> dict[str, float]:
+        """One optimiser step on freshly mixed pairs."""
+        state, config = self.state, self.config
+        shapes = [shape for shape, weight in self.stage.shapes for _ in range(weight)]
+        pick = int(torch.randint(len(shapes), (1,), generator=state.generator))
+        pool = self.pools[_key(shapes[pick])]
+        before = pool.count
+        pool.grow(config.fresh_scenes if pool.count else config.first_scenes)
+        state.scenes += pool.count - before
+        state.pool_counts[_key(pool.shape)] = pool.count
+        # Easy pairs first: the smallest mutual overlap falls from 0.6 to 0.25 over the first stage.
+        eased = min(1.0, progress(config, state) / max(config.low_share, 1e-9))
+        batch = pool.sample(self.stage.batch_pairs * config.batch_scale, 0.6 - 0.35 * eased, state.generator)
+        batch = both_orders(augment(batch, state.generator))
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state)
+        loss, metrics = self.loss(batch)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_([*state.model.parameters(), *state.match.parameters()], 1.0)
+        if torch.isfinite(norm):
+            state.optimizer.step()
+        state.step += 1
+        state.pairs += batch.images.shape[1]
+        self._average()
+        return {name: float(value) for name, value in metrics.items()} | {"loss": float(loss.detach()), "gradient": float(norm)}
+
+    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a batch whose second half is the first with its views swapped."""
+        model, config = self.state.model, self.config
+        grid = model.token_grid(*batch.images.shape[-2:])
+        half = batch.images.shape[1] // 2
+        with mixed_precision(batch.images.device.type, config.bf16):
+            features_i = model.encode(batch.images[0])
+            features_j = torch.cat([features_i[half:], features_i[:half]])  # encoded once, used in both orders
+            out = model.decode(features_i, features_j, grid)
+        truth = batch.points[0], move(batch.T_i_j, batch.points[1])
+        errors = regression((out.points_i, out.points_j), truth)
+        regress = confidence_loss(errors, (out.conf_i, out.conf_j), config.confidence_alpha)
+        match, hits = self.state.match(features_i, features_j, *token_matches(batch, model.config.patch_size))
+        metrics = {"error_i": errors[0].mean().detach(), "error_j": errors[1].mean().detach(), "match": hits}
+        return regress + config.match_weight * match, metrics
+
+    def _average(self) -> None:
+        decay = min(self.config.ema_decay, (1 + self.state.step) / (10 + self.state.step))
+        with torch.no_grad():
+            averaged = list(self.state.ema.values())
+            torch._foreach_lerp_(averaged, [v for v in self.state.model.state_dict().values()], 1 - decay)
+
+    def _to_final_stage(self) -> None:
+        """Twice the tokens per side: RoPE steps of half the length leave the geometry of the attention as it was."""
+        self.save()
+        state = self.state
+        model = DUSt3R(self.config.network(final=True)).to(self.config.device)
+        model.load_state_dict(state.model.state_dict())
+        moments = state.optimizer.state_dict()
+        state.model, state.stage = model, "final"
+        state.optimizer = make_optimizer(self.config, model, state.match)
+        state.optimizer.load_state_dict(moments)
+        self._open_pools()
+        logger.info("step %d: final resolution", state.step)
+
+    def _open_pools(self) -> None:
+        self.pools = {}
+        weights = sum(weight for _, weight in self.stage.shapes)
+        all_shapes = [_key(shape) for stage in (LOW, FINAL) for shape, _ in stage.shapes]
+        for shape, weight in self.stage.shapes:
+            key = _key(shape)
+            capacity = max(self.config.first_scenes, self.config.pool_scenes * weight // weights)
+            first = (1000 * self.config.seed + all_shapes.index(key)) * _SEEDS_PER_POOL
+            self.pools[key] = ScenePool(shape, capacity, self.config.views, first, self.config.device)
+            self.pools[key].restore(self.state.pool_counts.get(key, 0))
+
+    def save(self) -> None:
+        """Write the checkpoint atomically."""
+        state = self.state
+        payload = {
+            "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.config).items()},
+            "model": state.model.state_dict(), "match": state.match.state_dict(), "ema": state.ema,
+            "optimizer": state.optimizer.state_dict(), "generator": state.generator.get_state(),
+            **{name: getattr(state, name) for name in _COUNTERS},
+        }
+        path = self.config.output_dir / CHECKPOINT
+        partial = path.with_suffix(".partial")
+        torch.save(payload, partial)
+        partial.replace(path)
+
+    def _load(self) -> None:
+        payload = read_checkpoint(self.config.output_dir)
+        state = self.state
+        for name in _COUNTERS:
+            setattr(state, name, payload[name])
+        state.model = DUSt3R(self.config.network(final=state.stage == "final")).to(self.config.device)
+        try:
+            state.model.load_state_dict(payload["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.config.output_dir}: its checkpoint has another architecture; give another --output-dir ({error})"
+            ) from error
+        state.match.load_state_dict(payload["match"])
+        state.ema = {name: value.to(self.config.device) for name, value in payload["ema"].items()}
+        state.optimizer = make_optimizer(self.config, state.model, state.match)
+        state.optimizer.load_state_dict(payload["optimizer"])
+        state.generator.set_state(payload["generator"].cpu())
+        logger.info("resumed at step %d", state.step)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        state = self.state
+        row = {"step": state.step, "pairs": state.pairs, "minutes": state.seconds / 60, "stage": state.stage,
+               "rate": learning_rate(self.config, state), **metrics}
+        with (self.config.output_dir / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        logger.info(
+            "step %d  %d pairs  %.1f min  %s  loss %.3f  error %.3f / %.3f  match %.2f", state.step, state.pairs,
+            state.seconds / 60, state.stage, row["loss"], row["error_i"], row["error_j"], row["match"],
+        )
+
+
+_COUNTERS = ("step", "pairs", "seconds", "stage", "pool_counts", "scenes")
+
+
+def _key(shape: tuple[int, int]) -> str:
+    return f"{shape[0]}x{shape[1]}"
+
+
+def read_checkpoint(output_dir: Path) -> dict:
+    """The checkpoint of a run; raises CheckpointError when there is none or it is damaged."""
+    path = output_dir / CHECKPOINT
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); delete it to start again") from error
