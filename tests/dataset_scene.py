@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,3 +127,17 @@ def _cast(origin: np.ndarray, rays: np.ndarray, centre: np.ndarray) -> tuple[np.
     near = (-b - np.sqrt(np.maximum(discriminant, 0))) / (2 * a)
     hit = (discriminant > 0) & (near > 0) & (near < depth)
     return np.where(hit, near, depth), hit
+
+
+def write_truth(scene: Scene, truth: Truth, folder: Path) -> None:
+    """``gt_cameras.json`` and ``masks/`` for every SOURCE frame up to the last one used."""
+    (folder / "masks").mkdir(parents=True)
+    used = {int(index): frame for frame, index in enumerate(scene.indices)}
+    entries = []
+    for index in range(int(scene.indices[-1]) + 1):
+        frame = used.get(index, 0)
+        _, _, hit = truth.cast(frame, source_pixels(truth.source_wh))
+        cv2.imwrite(str(folder / "masks" / f"{index:05d}.png"), hit.astype(np.uint8) * 255)
+        entries.append({"file": f"{index:05d}.png", "c2w": truth.T_world_cam[frame].tolist()})
+    intrinsics = {"fl_x": float(truth.focal[0]), "fl_y": float(truth.focal[1])}
+    (folder / "gt_cameras.json").write_text(json.dumps({"intrinsics": intrinsics, "frames": entries}))
