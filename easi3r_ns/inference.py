@@ -16,7 +16,7 @@ from torch import Tensor
 from .attention import AttentionAccumulator
 from .backbone.blocks import Silence
 from .backbone.model import DUSt3R, Grid, PairAttention
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 from .types import AttentionStats, PairGraph, PairPredictions
 
 Advance = Callable[[int], None]
@@ -135,3 +135,23 @@ def _batches(graph: PairGraph, size: int) -> Iterator[tuple[slice, tuple[list[in
 def _accumulate(accumulator: AttentionAccumulator, edges: np.ndarray, attention: PairAttention) -> None:
     for edge, on_j, on_i in zip(edges.tolist(), attention.on_j, attention.on_i):
         accumulator.add(edge, on_j, on_i)
+
+
+def choose_compute(device: str, dtype: str, batch_size: int) -> Compute:
+    """``auto|cpu|cuda|mps`` and ``auto|fp32|bf16|fp16`` -> what this machine does best.
+
+    Raises:
+        InputError: the device is asked for by name and is not there, or it cannot compute in the precision.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[device]:
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise InputError(f"--device {device}: not available here (usable: {usable})")
+    if dtype == "auto":
+        dtype = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if dtype == "fp16" and device == "cpu":
+        raise InputError("--dtype fp16: not supported on the CPU; use fp32 or bf16")
+    precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    return Compute(torch.device(device), precision, batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,26 @@ def load_golden(*parts: str) -> dict[str, np.ndarray]:
     """The arrays of ``tests/golden/PARTS.npz``."""
     with np.load(GOLDEN.joinpath(*parts).with_suffix(".npz")) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+@dataclass(frozen=True)
+class Sim3:
+    """Similarity that takes ``source`` points to ``target`` points: target = scale * R source + t."""
+
+    scale: float
+    R: np.ndarray
+    t: np.ndarray
+    rmse: float
+    """Root mean square distance after alignment (the ATE, for camera centres)."""
+
+
+def align_sim3(source: np.ndarray, target: np.ndarray) -> Sim3:
+    """Least-squares similarity between two (N, 3) point sets (Umeyama 1991)."""
+    centred_s, centred_t = source - source.mean(axis=0), target - target.mean(axis=0)
+    U, D, Vt = np.linalg.svd(centred_t.T @ centred_s / len(source))
+    flip = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(flip) @ Vt
+    scale = (D * flip).sum() / centred_s.var(axis=0).sum()
+    residual = centred_t - scale * centred_s @ R.T
+    t = target.mean(axis=0) - scale * R @ source.mean(axis=0)
+    return Sim3(float(scale), R, t, float(np.sqrt((residual**2).sum(axis=1).mean())))

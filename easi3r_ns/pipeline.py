@@ -1,0 +1,237 @@
+"""Frames -> Scene: the two-pass story of Easi3R (arXiv:2503.24391).
+
+Encode every frame once; pass 1 decodes pairs only for their attention, which shows what moves; pass 2 decodes them with
+the moving tokens silenced; global alignment makes one scene of the pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from . import __version__
+from .align import AlignResult, align
+from .attention import ScoreFormula, dynamic_score
+from .backbone.model import DUSt3R
+from .backbone.weights import WeightsInfo
+from .cache import StageCache, Tensors, digest
+from .config import AlignConfig, Easi3RConfig
+from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
+from .flow import DISFlow, pair_flow
+from .geometry import choose_scale, focal_from_source, image_centre_in_network, rescale_scene
+from .inference import Compute, choose_compute, collect_attention, decode_pairs, encode_frames
+from .pairs import make_pairs
+from .runlog import RunLog
+from .types import AttentionStats, DynamicMasks, Frames, PairGraph, PairPredictions, Scene
+from .user_masks import load_user_masks
+
+DEFAULT_GRAPH = "swinstride-5-noncyclic"
+MUCH_MOTION = 0.5
+"""Share of moving pixels above which the user is warned."""
+
+
+class Backbone(Protocol):
+    """A network whose halves are loaded when they are needed."""
+
+    info: WeightsInfo
+
+    def encoder(self) -> DUSt3R:
+        """The network with its encoder loaded."""
+
+    def decoder(self) -> DUSt3R:
+        """The network with decoders and heads loaded (the encoder may be gone)."""
+
+    def release(self) -> None:
+        """Free the network's memory."""
+
+
+def reconstruct(
+    frames: Frames, backbone: Backbone, config: Easi3RConfig, align_config: AlignConfig, cache: StageCache, log: RunLog
+) -> Scene:
+    """Cameras, depth and motion masks of a clip.
+
+    Args:
+        frames: at network size for ``backbone``.
+        cache: where finished stages are kept and found.
+
+    Returns:
+        The scene in the frame of the first camera, in units that suit 16-bit depth maps.
+
+    Raises:
+        InputError, CheckpointError, AlignmentError: with the remedy in the message.
+    """
+    info = backbone.info
+    compute = choose_compute(config.device, config.dtype, config.batch_size)
+    graph = make_pairs(info.graph or DEFAULT_GRAPH if config.graph == "auto" else config.graph, len(frames))
+    run = _NetworkStage(frames, graph, backbone, config, compute, cache, log)
+    before = run.masks_before_decoding()
+    predictions, dynamic = run.decode(before)
+    backbone.release()
+    _warn_about_motion(dynamic, len(frames), log)
+    aligned = _align(frames, predictions, dynamic, config, align_config, compute, log)
+    return _scene(frames, aligned, dynamic, config, _provenance(info, graph, config, align_config))
+
+
+class _NetworkStage:
+    """What needs the network; each finished stage is kept under a digest of all that decides it."""
+
+    def __init__(
+        self,
+        frames: Frames,
+        graph: PairGraph,
+        backbone: Backbone,
+        config: Easi3RConfig,
+        compute: Compute,
+        cache: StageCache,
+        log: RunLog,
+    ) -> None:
+        self.frames, self.graph, self.backbone, self.config = frames, graph, backbone, config
+        self.compute, self.cache, self.log = compute, cache, log
+        self.patch = backbone.info.config.patch_size
+        height, width = frames.images.shape[1:3]
+        self.grid = (height // self.patch, width // self.patch)
+        self.formula = ScoreFormula(**backbone.info.dynamic_score)
+        self.key = digest(frames.images, backbone.info.sha256, str(compute.dtype), graph.edges, config.seed)
+        self._features: torch.Tensor | None = None
+        self._labels: np.ndarray | None = None
+
+    def masks_before_decoding(self) -> DynamicMasks | None:
+        """Masks that silence tokens in the decoders: the user's, none, or those that pass 1 finds."""
+        config, frames = self.config, self.frames
+        if config.masks is not None:
+            return load_user_masks(config.masks, frames, self.patch)
+        if config.no_masks:
+            return static_masks(len(frames), *frames.images.shape[1:3], self.patch)
+        if config.no_adapt:
+            return None
+
+        def compute() -> Tensors:
+            features, model = self.features(), self.backbone.decoder()
+            with self.log.stage("pass 1: attention", len(self.graph)) as advance:
+                stats = collect_attention(model, features, self.graph, self.grid, self.compute, advance)
+            return _pack(self._segment(stats, "pass 1: motion"))
+
+        return _unpack(self.cache.stage("pass1", digest(self.key, asdict(self.formula)), compute))
+
+    def decode(self, before: DynamicMasks | None) -> tuple[PairPredictions, DynamicMasks]:
+        """Pointmaps of all pairs, and the final masks (from this pass's attention where they come from attention)."""
+        silenced = before is not None and before.source != "none" and not self.config.no_adapt
+        tokens = token_masks(before.masks, self.patch) if before is not None and silenced else None
+        final = before if before is not None and before.source != "attention" else None
+
+        def compute() -> Tensors:
+            features, model = self.features(), self.backbone.decoder()
+            with self.log.stage("pass 2: pointmaps", len(self.graph)) as advance:
+                predictions, stats = decode_pairs(
+                    model, features, self.graph, self.grid, tokens, self.compute, advance
+                )
+            dynamic = final or self._segment(stats, "pass 2: motion")
+            maps = {name: getattr(predictions, name) for name in ("points_i", "conf_i", "points_j", "conf_j")}
+            return maps | _pack(dynamic)
+
+        parts = (self.key, asdict(self.formula), tokens, None if final is None else final.masks)
+        tensors = self.cache.stage("pass2", digest(*parts), compute)
+        maps = {name: tensors[name] for name in ("points_i", "conf_i", "points_j", "conf_j")}
+        return PairPredictions(self.graph, **maps), final or _unpack(tensors)
+
+    def features(self) -> torch.Tensor:
+        """(F, N, D) encoder features: every frame is encoded once, for both passes."""
+        if self._features is None:
+            key = digest(self.frames.images, self.backbone.info.sha256, str(self.compute.dtype))
+            tensors = self.cache.stage("features", key, self._encode)
+            self._features = tensors["features"].to(self.compute.device)
+        return self._features
+
+    def _encode(self) -> Tensors:
+        model = self.backbone.encoder()
+        with self.log.stage("encode frames", len(self.frames)) as advance:
+            return {"features": encode_frames(model, self.frames.images, self.compute, advance)}
+
+    def _segment(self, stats: AttentionStats, name: str) -> DynamicMasks:
+        with self.log.stage(name):
+            if self._labels is None:
+                features = self.features().unflatten(1, self.grid).cpu().numpy()
+                self._labels = cluster_tokens(features, self.config.seed)
+            return segment_dynamic(dynamic_score(stats, self.formula), self._labels, self.patch)
+
+
+def _align(
+    frames: Frames,
+    predictions: PairPredictions,
+    dynamic: DynamicMasks,
+    config: Easi3RConfig,
+    align_config: AlignConfig,
+    compute: Compute,
+    log: RunLog,
+) -> AlignResult:
+    flow = None
+    if align_config.flow_weight > 0:
+        flow = pair_flow(frames.images, predictions.graph, DISFlow(), log)
+    focal = None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
+    return align(
+        predictions,
+        principal_point=image_centre_in_network(frames.pixel_map),
+        config=align_config,
+        focal=focal,
+        dynamic_masks=dynamic.masks,
+        flow=flow,
+        device=compute.device,
+        seed=config.seed,
+        log=log,
+    )
+
+
+def _warn_about_motion(dynamic: DynamicMasks, num_frames: int, log: RunLog) -> None:
+    share = float(dynamic.coverage.mean())
+    if share > MUCH_MOTION:
+        log.warn(f"{100 * share:.0f} % of the frame is dynamic: cameras rest on the little that is static")
+    if dynamic.source == "attention" and num_frames == 2:
+        log.warn("two frames: motion shows as a deviation over several pairs, so nothing is marked as moving")
+
+
+def _provenance(info: WeightsInfo, graph: PairGraph, config: Easi3RConfig, align_config: AlignConfig) -> dict:
+    return {
+        "version": __version__,
+        "weights": info.provenance(),
+        "graph": graph.strategy,
+        "num_pairs": len(graph),
+        "seed": config.seed,
+        "config": {"easi3r": asdict(config), "align": asdict(align_config)},
+    }
+
+
+def _pack(dynamic: DynamicMasks) -> Tensors:
+    return {
+        "masks": torch.from_numpy(dynamic.masks),
+        "score": torch.from_numpy(dynamic.score),
+        "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
+    }
+
+
+def _unpack(tensors: Tensors) -> DynamicMasks:
+    return DynamicMasks(tensors["masks"].numpy(), tensors["score"].numpy(), float(tensors["threshold"]))
+
+
+def _scene(
+    frames: Frames, aligned: AlignResult, dynamic: DynamicMasks, config: Easi3RConfig, provenance: dict
+) -> Scene:
+    scene = Scene(
+        images=frames.images,
+        T_world_cam=aligned.T_world_cam,
+        focals=aligned.focals,
+        principal_point=image_centre_in_network(frames.pixel_map),
+        depth=aligned.depth,
+        confidence=aligned.confidence,
+        dynamic=dynamic,
+        pixel_map=frames.pixel_map,
+        times=frames.times,
+        indices=frames.indices,
+        names=frames.names,
+        source_paths=frames.source_paths,
+        min_confidence=config.min_confidence,
+        provenance=provenance,
+    )
+    return rescale_scene(scene, choose_scale(scene))

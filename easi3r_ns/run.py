@@ -1,0 +1,98 @@
+"""Clip -> checked dataset: what `ns-process-data easi3r` and `easi3r run` do between their options and their summary.
+
+Work in progress lives in ``OUTPUT/.easi3r`` (frames, finished stages), where a killed run finds it again.
+``transforms.json`` comes last, and goes again when the dataset cannot be loaded back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from .backbone.lazy import LazyBackbone
+from .backbone.weights import WeightsInfo
+from .cache import StageCache
+from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from .errors import Easi3RError, OutputError
+from .export.nerfstudio import TRANSFORMS, check_loads, write_dataset
+from .frames import ImageGeometry, load_frames
+from .inference import choose_compute
+from .pipeline import Backbone, reconstruct
+from .runlog import RunLog
+from .types import Scene
+
+WORKSPACE = ".easi3r"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All options of a run."""
+
+    frames: FrameConfig = FrameConfig()
+    easi3r: Easi3RConfig = Easi3RConfig()
+    align: AlignConfig = AlignConfig()
+    dataset: DatasetConfig = DatasetConfig()
+
+
+@dataclass(frozen=True)
+class ProcessResult:
+    """What a run leaves behind."""
+
+    scene: Scene
+    transforms_path: Path
+    weights: WeightsInfo
+    num_source_frames: int
+
+
+def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog) -> ProcessResult:
+    """Turn a video file or image folder into a nerfstudio dataset that was loaded back and checked.
+
+    Raises:
+        Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
+    """
+    refuse_existing(output_dir, overwrite)
+    compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
+    backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log)
+    return process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log)
+
+
+def refuse_existing(output_dir: Path, overwrite: bool) -> None:
+    """Raises OutputError, before any work is done, when ``output_dir`` holds a dataset that may not be replaced."""
+    if (output_dir / TRANSFORMS).exists() and not overwrite:
+        raise OutputError(f"{output_dir} already holds a dataset: choose another --output-dir or add --overwrite")
+
+
+def process_with(
+    backbone: Backbone, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
+) -> ProcessResult:
+    """:func:`process` with a network that is already there."""
+    refuse_existing(output_dir, overwrite)
+    workspace = output_dir / WORKSPACE
+    if overwrite:
+        shutil.rmtree(workspace, ignore_errors=True)
+    network = backbone.info.config
+    geometry = ImageGeometry(network.image_size, network.patch_size, network.square, config.frames.square_ok)
+    frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
+    cache = StageCache(workspace / "stages")
+    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log)
+    scene = replace(scene, provenance=scene.provenance | _provenance(data, config, log))
+    transforms = write_dataset(scene, output_dir, config.dataset, log, overwrite=overwrite)
+    try:
+        with log.stage("check"):
+            check_loads(output_dir, log)
+    except Easi3RError:
+        transforms.unlink(missing_ok=True)
+        raise
+    images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
+    shutil.rmtree(workspace, ignore_errors=True)
+    return ProcessResult(replace(scene, source_paths=images), transforms, backbone.info, frames.num_source_frames)
+
+
+def _provenance(data: Path, config: RunConfig, log: RunLog) -> dict:
+    return {
+        "source": data.name,
+        "config": asdict(config),
+        "warnings": list(log.warnings),
+        "stages": [asdict(stage) for stage in log.stages],
+    }

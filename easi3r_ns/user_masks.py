@@ -1,0 +1,69 @@
+"""The user's own motion masks: a folder of images -> masks on the network grid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import InputError
+from .types import DynamicMasks, Frames, PixelMap
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMasks:
+    """Read one mask per used frame, or one per source frame (then picked by ``frames.indices``), in natural order.
+
+    White (above the middle of the range) is what moves. Masks have the size of the source image.
+
+    Raises:
+        InputError: no such folder, unreadable file, wrong number or wrong size.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--masks {folder}: not a folder")
+    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=_natural)
+    if len(paths) == frames.num_source_frames:
+        paths = [paths[i] for i in frames.indices]
+    if len(paths) != len(frames):
+        raise InputError(
+            f"--masks {folder}: {len(paths)} images for {len(frames)} used frames of {frames.num_source_frames}; give one "
+            "per used frame or one per frame of the source"
+        )
+    masks = np.stack([_to_network(_read(path, frames.pixel_map), frames.pixel_map) for path in paths])
+    score = np.zeros((len(frames), masks.shape[1] // patch_size, masks.shape[2] // patch_size), dtype=np.float32)
+    return DynamicMasks(masks, score, float("nan"), source="user")
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name)]
+
+
+def _read(path: Path, pixel_map: PixelMap) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "P":
+                # Palette masks (DAVIS annotations) name objects; 0 is the background.
+                pixels = np.asarray(upright)
+                moving = pixels > 0
+            else:
+                pixels = np.asarray(upright.convert("L") if not upright.mode.startswith("I") else upright)
+                moving = pixels > (32767 if pixels.dtype.itemsize > 1 else 127)
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"--masks: cannot read {path}: {error}") from error
+    if moving.shape[::-1] != pixel_map.source_wh:
+        width, height = pixel_map.source_wh
+        raise InputError(f"--masks: {path} is {moving.shape[1]}x{moving.shape[0]}, the frames are {width}x{height}")
+    return moving
+
+
+def _to_network(moving: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """A network pixel moves when at least half of what it covers does."""
+    share = Image.fromarray((moving * 255).astype(np.uint8)).resize(
+        pixel_map.resized_wh, Image.Resampling.BOX, reducing_gap=None
+    )
+    left, top, right, bottom = pixel_map.crop_box
+    return np.asarray(share)[top:bottom, left:right] > 127
