@@ -59,9 +59,10 @@ class WeightsInfo:
 
     def main(self) -> None:
         """Print what is known."""
+        source = sources.resolve(self.name, download=False)
         from .backbone.weights import describe
 
-        _, info = describe(sources.resolve(self.name, download=False))
+        _, info = describe(source)
         lines = info.provenance()
         lines["file"] = info.source.path
         lines["config"] = ", ".join(f"{name} {value}" for name, value in lines["config"].items())

@@ -78,7 +78,9 @@ class Site:
     def run(self, code: str, *, argv: str = "", load: str = "site.addsitedir(here)", **environment: str):
         """Run code after start-up as Python does it for a site folder, without the .pth files of this environment."""
         libraries = [sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]
-        start = f"import sys, site; here = {str(self.folder)!r}; sys.path[1:1] = [here]; {load}; sys.path += {libraries}"
+        start = (
+            f"import sys, site; here = {str(self.folder)!r}; sys.path[1:1] = [here]; {load}; sys.path += {libraries}"
+        )
         full = f"{start}; sys.argv = ['ns-process-data', *{argv.split()}]\n{code}"
         variables = {name: value for name, value in os.environ.items() if name != "EASI3R_NS_NO_BRIDGE"}
         return subprocess.run(
@@ -140,7 +142,12 @@ def test_switch_that_is_not_on(site: Site, value: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["raise RuntimeError('first line\\nsecond line')", "import sys; sys.exit(3)", "import nothing_of_this_name", "P = 1"],
+    [
+        "raise RuntimeError('first line\\nsecond line')",
+        "import sys; sys.exit(3)",
+        "import nothing_of_this_name",
+        "P = 1",
+    ],
 )
 def test_broken_processor_is_one_line_and_hurts_nobody(site: Site, module: str) -> None:
     (site.folder / "broken.py").write_text(module)

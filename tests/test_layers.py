@@ -165,7 +165,9 @@ def test_import_is_light() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["weights", "--help"], ["--version"]])
 def test_help_is_light(arguments: list[str]) -> None:
-    code = f"from easi3r_ns.cli import main\ntry:\n    main({arguments})\nexcept SystemExit as e:\n    assert e.code == 0"
+    code = (
+        f"from easi3r_ns.cli import main\ntry:\n    main({arguments})\nexcept SystemExit as e:\n    assert e.code == 0"
+    )
     assert not loaded_by(code) & HEAVY
 
 
