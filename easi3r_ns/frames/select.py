@@ -45,7 +45,9 @@ def choose_frames(times: np.ndarray, select: FrameConfig, unit: str = "s") -> np
 def _at_rate(stamps: np.ndarray, fps: float) -> np.ndarray:
     if not np.isfinite(fps):
         raise InputError(f"--fps {fps}: must be a positive number")
-    num_targets = int(min((stamps[-1] - stamps[0]) * fps + 1e-6, 100.0 * len(stamps))) + 1
+    if 1.0 / fps <= np.diff(stamps).min():
+        return np.arange(len(stamps))
+    num_targets = int((stamps[-1] - stamps[0]) * fps + 1e-6) + 1
     return np.unique(_nearest(stamps, stamps[0] + np.arange(num_targets) / fps))
 
 

@@ -27,7 +27,8 @@ class Timeline:
     """The frames of a video in presentation order."""
 
     pts: tuple[int, ...] | None
-    """Unique time stamps in stream units; None when the container has none and frames can only be counted."""
+    """Unique time stamps in stream units; None when those of the container do not name frames, so that they must be
+    counted."""
     times: np.ndarray
     """(n,) float64 seconds from the first frame."""
 
@@ -59,24 +60,23 @@ class Video:
     def times(self, select: FrameConfig, log: RunLog) -> np.ndarray:
         """(n,) float64 seconds of all frames, from their packets alone (nothing is decoded). Raises InputError."""
         with _opened(self.path) as stream:
-            declared, rate = stream.frames, float(stream.average_rate or stream.guessed_rate or 30)
+            declared = stream.frames if "mp4" in stream.container.format.name else 0
             stamps, complete = _demux(stream)
-            base = stream.time_base
+            timeline = _timeline(stamps, stream)
         if len(stamps) < declared:
             log.warn(f"{self.path.name} is incomplete: it announces {declared} frames and holds {len(stamps)}")
         elif not complete:
             log.warn(f"{self.path.name} is damaged: reading stopped after {len(stamps)} frames")
         if not stamps:
             raise InputError(f"{self.path} holds no video frame: the file is empty or damaged")
-        self._timeline = _timeline(stamps, base, rate)
-        return self._timeline.times
+        self._timeline = timeline
+        return timeline.times
 
     def recount(self, log: RunLog) -> np.ndarray:
         """(n,) seconds of the frames that really decode; for a video whose packets promise more."""
         with _opened(self.path) as stream:
-            rate = float(stream.average_rate or stream.guessed_rate or 30)
             stamps = [frame.pts for frame in _decode(stream)]
-            base = stream.time_base
+            timeline = _timeline(stamps, stream)
         if not stamps:
             raise InputError(f"{self.path} holds no frame that can be decoded: the file is damaged")
         assert self._timeline is not None
@@ -84,8 +84,8 @@ class Video:
             f"{self.path.name} is damaged: only {len(stamps)} of its {len(self._timeline.times)} frames can be "
             "decoded; going on with these"
         )
-        self._timeline = _timeline(stamps, base, rate)
-        return self._timeline.times
+        self._timeline = timeline
+        return timeline.times
 
     def name(self, index: int) -> str:
         """The clip's file name, the same for every frame."""
@@ -173,12 +173,15 @@ def _decode(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         yield from (frame for frame in frames if not frame.is_corrupt)
 
 
-def _timeline(stamps: list[int | None], time_base: Any, rate: float) -> Timeline:
-    if None in stamps or len(set(stamps)) < len(stamps):
+def _timeline(stamps: list[int | None], stream: av.VideoStream) -> Timeline:
+    known = sorted({stamp for stamp in stamps if stamp is not None})
+    if not stamps or len(known) < len(stamps):
+        rate = float(stream.average_rate or stream.guessed_rate or 30)
         return Timeline(None, np.arange(len(stamps)) / rate)
-    pts = tuple(sorted(stamp for stamp in stamps if stamp is not None))
-    times = np.array([float((stamp - pts[0]) * time_base) for stamp in pts])
-    return Timeline(pts, times)
+    times = np.array([float((stamp - known[0]) * stream.time_base) for stamp in known])
+    # AVI knows the order of packets only: with B-frames, the stamps that FFmpeg makes up belong to other frames.
+    guessed = stream.container.format.name == "avi" and stream.codec_context.has_b_frames
+    return Timeline(None if guessed else tuple(known), times)
 
 
 def _upright_rgb(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:
