@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = tyro.cli(
             Commands,
             prog="easi3r",
-            description="Casual video with moving things -> a nerfstudio dataset. `easi3r --version` prints the version.",
+            description="Casual video with moving things -> a nerfstudio dataset (--version prints the version).",
             args=arguments,
         )
         command.main()

@@ -224,7 +224,7 @@ def _dynamic_score(card: Mapping[str, Any], source: WeightsSource) -> dict[str, 
     score = card.get("dynamic_score", PAPER_SCORE)
     if not isinstance(score, dict) or set(score) != set(PAPER_SCORE) or not set(score.values()) <= {-1, 0, 1}:
         raise CheckpointError(
-            f"{source.card_path}: dynamic_score must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, not {score!r}"
+            f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}"
         )
     return dict(score)
 
