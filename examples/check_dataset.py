@@ -88,11 +88,11 @@ def check_dataset(folder: Path, truth: Path | None = None) -> Report:
     if meta is None:
         return report
     frames = _frames(folder, meta, report)
-    if frames is None or not check_files(folder, frames, report):
+    if frames is None or not check_files(frames, report):
         return report
     check_cameras(meta, frames, report)
     check_masks(frames, report)
-    check_downscales(folder, frames, report)
+    check_downscales(frames, report)
     check_points(folder, meta, frames, report)
     check_depth_between_views(frames, report)
     if truth is not None:
@@ -135,7 +135,7 @@ def _frames(folder: Path, meta: dict[str, Any], report: Report) -> list[Frame] |
     return frames if len(frames) >= 2 else None
 
 
-def check_files(folder: Path, frames: list[Frame], report: Report) -> bool:
+def check_files(frames: list[Frame], report: Report) -> bool:
     """Existence, all-or-none, order, sizes at full and at reduced size. False when nothing more can be checked."""
     for kind in ("mask", "depth"):
         count = sum(getattr(frame, kind) is not None for frame in frames)
@@ -147,7 +147,7 @@ def check_files(folder: Path, frames: list[Frame], report: Report) -> bool:
     report.add("time and frame_index increase", f"{min(s[0] for s in steps):.3g} s, {min(s[1] for s in steps)}",
                "> 0", min(min(step) for step in steps) > 0)
     wrong, count = [], 0
-    for factor in (1, *_factors(folder)):
+    for factor in (1, *_factors(frames)):
         for frame in frames:
             size = tuple(side // factor for side in frame.size)
             for path in (_at(frame.image, factor), _at(frame.mask, factor), _at(frame.depth, factor)):
@@ -189,9 +189,9 @@ def check_masks(frames: list[Frame], report: Report) -> None:
     report.add("masks: share of moving (black) pixels", float(np.mean(moving)), "", None)
 
 
-def check_downscales(folder: Path, frames: list[Frame], report: Report) -> None:
+def check_downscales(frames: list[Frame], report: Report) -> None:
     """Reduced copies show the same: images by mean, masks without a moving pixel lost, depth within a few percent."""
-    for factor in _factors(folder):
+    for factor in _factors(frames):
         image_error, lost, depth_error = [], 0, []
         for frame in frames[:: max(1, len(frames) // 5)]:
             full, small = cv2.imread(str(frame.image)), cv2.imread(str(_at(frame.image, factor)))
@@ -377,8 +377,8 @@ def _blocks(image: np.ndarray, factor: int) -> np.ndarray:
     return cut.reshape(height, factor, width, factor, *image.shape[2:])
 
 
-def _factors(folder: Path) -> list[int]:
-    return [2**k for k in range(1, 7) if (folder / f"images_{2**k}").is_dir()]
+def _factors(frames: list[Frame]) -> list[int]:
+    return [2**k for k in range(1, 7) if any(_at(frame.image, 2**k).exists() for frame in frames)]
 
 
 def _at(path: Path | None, factor: int) -> Path | None:

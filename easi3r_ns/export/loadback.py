@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 MIN_CAMERA_SPREAD = 1e-6
 """Largest distance of a camera from their mean, in scene units, below which nerfstudio's division by it overflows."""
 
-_FEW_FRAMES = 10
-
-
 def check_loads(output_dir: Path, log: RunLog) -> None:
     """Load the dataset through nerfstudio's ``Nerfstudio`` dataparser: all splits, at every downscale that is there.
 
@@ -37,8 +34,7 @@ def check_loads(output_dir: Path, log: RunLog) -> None:
             "the camera never moves: nerfstudio-data would divide by its path; train with the easi3r-data dataparser, "
             "or give nerfstudio-data --auto-scale-poses False"
         )
-    factors = [1] + [2**k for k in range(1, 7) if (output_dir / f"images_{2**k}").is_dir()]
-    for factor in factors:
+    for factor in (1, *_downscales(output_dir, meta)):
         outputs = {split: _load(output_dir, factor, split, spread) for split in ("train", "val", "test")}
         for split, parsed in outputs.items():
             if parsed is not None:
@@ -49,6 +45,12 @@ def check_loads(output_dir: Path, log: RunLog) -> None:
             f"{len(meta['frames'])} frames are too few for nerfstudio's default split to keep one for evaluation: "
             "train with --eval-mode interval (or all)"
         )
+
+
+def _downscales(output_dir: Path, meta: dict[str, Any]) -> list[int]:
+    names = [Path(frame["file_path"]).name for frame in meta["frames"]]
+    folders = {2**k: output_dir / f"images_{2**k}" for k in range(1, 7)}
+    return [factor for factor, folder in folders.items() if any((folder / name).exists() for name in names)]
 
 
 def _load(output_dir: Path, factor: int, split: str, spread: float) -> DataparserOutputs | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -138,6 +139,9 @@ def _claim(output_dir: Path, files: set[str], overwrite: bool) -> None:
             (output_dir / file).unlink(missing_ok=True)
         for folder in {(output_dir / file).parent for file in owned | files}:
             _discard_leftovers(folder)
+        for folder in {(output_dir / file).parent for file in owned - files} - {output_dir}:
+            with contextlib.suppress(OSError):  # not empty: somebody else's files lie there
+                folder.rmdir()
 
 
 def _owned_files(output_dir: Path) -> set[str]:
