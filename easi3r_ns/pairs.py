@@ -59,3 +59,16 @@ def _window_pairs(offsets: list[int], num_frames: int, cyclic: bool) -> set[tupl
             if j < num_frames and j != i:
                 pairs.add((min(i, j), max(i, j)))
     return pairs
+
+
+def attach_frames(graph: PairGraph, num_extra: int, links: int = 5) -> PairGraph:
+    """Append frames that were taken apart from the clip (evaluation views) to its graph.
+
+    Each is paired with its predecessor among the new frames and with ``links`` frames spread evenly over the clip.
+    """
+    n = graph.num_frames
+    anchors = sorted({round(x) for x in np.linspace(0, n - 1, min(links, n)).tolist()})
+    new = [(n + k, anchor) for k in range(num_extra) for anchor in anchors]
+    new += [(n + k, n + k - 1) for k in range(1, num_extra)]
+    edges = {tuple(edge) for edge in graph.edges.tolist()} | {pair for i, j in new for pair in ((i, j), (j, i))}
+    return PairGraph(np.array(sorted(edges), dtype=np.int64), n + num_extra, f"{graph.strategy} + {num_extra} frames")

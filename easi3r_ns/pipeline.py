@@ -23,7 +23,7 @@ from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
 from .flow import DISFlow, pair_flow
 from .geometry import choose_scale, focal_from_source, image_centre_in_network, rescale_scene
 from .inference import Compute, choose_compute, collect_attention, decode_pairs, encode_frames
-from .pairs import make_pairs
+from .pairs import attach_frames, make_pairs
 from .runlog import RunLog
 from .types import AttentionStats, DynamicMasks, Frames, PairGraph, PairPredictions, Scene
 from .user_masks import load_user_masks
@@ -49,12 +49,20 @@ class Backbone(Protocol):
 
 
 def reconstruct(
-    frames: Frames, backbone: Backbone, config: Easi3RConfig, align_config: AlignConfig, cache: StageCache, log: RunLog
+    frames: Frames,
+    backbone: Backbone,
+    config: Easi3RConfig,
+    align_config: AlignConfig,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    num_eval: int = 0,
 ) -> Scene:
     """Cameras, depth and motion masks of a clip.
 
     Args:
         frames: at network size for ``backbone``.
+        num_eval: this many frames at the end are evaluation views, taken apart from the clip.
         cache: where finished stages are kept and found.
 
     Returns:
@@ -65,7 +73,10 @@ def reconstruct(
     """
     info = backbone.info
     compute = choose_compute(config.device, config.dtype, config.batch_size)
-    graph = make_pairs(info.graph or DEFAULT_GRAPH if config.graph == "auto" else config.graph, len(frames))
+    strategy = (info.graph or DEFAULT_GRAPH) if config.graph == "auto" else config.graph
+    graph = make_pairs(strategy, len(frames) - num_eval)
+    if num_eval:
+        graph = attach_frames(graph, num_eval)
     run = _NetworkStage(frames, graph, backbone, config, compute, cache, log)
     before = run.masks_before_decoding()
     predictions, dynamic = run.decode(before)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import tyro
 from rich.console import Console
@@ -44,6 +44,8 @@ class ProcessEasi3R:
     """A video file or a folder of images."""
     output_dir: Path
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
+    eval_data: Optional[Path] = None
+    """Second video or folder, same size: its frames are posed in the same scene and become the val and test splits."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
@@ -66,7 +68,7 @@ class ProcessEasi3R:
             from .run import RunConfig, process
 
             log = RichRunLog()
-            config = RunConfig(self.frames, self.config, self.align, self.dataset)
+            config = RunConfig(self.frames, self.config, self.align, self.dataset, self.eval_data)
             result = process(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
             print_summary(result, log.stages, log.warnings, Console(highlight=False))
 

@@ -14,13 +14,13 @@ from .backbone.lazy import LazyBackbone
 from .backbone.weights import WeightsInfo
 from .cache import StageCache
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from .errors import Easi3RError, OutputError
+from .errors import Easi3RError, InputError, OutputError
 from .export.nerfstudio import TRANSFORMS, check_loads, write_dataset
 from .frames import ImageGeometry, load_frames
 from .inference import choose_compute
 from .pipeline import Backbone, reconstruct
 from .runlog import RunLog
-from .types import Scene
+from .types import Frames, Scene
 
 WORKSPACE = ".easi3r"
 
@@ -33,6 +33,8 @@ class RunConfig:
     easi3r: Easi3RConfig = Easi3RConfig()
     align: AlignConfig = AlignConfig()
     dataset: DatasetConfig = DatasetConfig()
+    eval_data: Path | None = None
+    """Second video or folder whose frames are posed in the same scene and become the val and test splits."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,16 @@ def process_with(
     network = backbone.info.config
     geometry = ImageGeometry(network.image_size, network.patch_size, network.square, config.frames.square_ok)
     frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
+    num_train, splits = len(frames), None
+    if config.eval_data is not None:
+        frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
+        held_out = list(range(num_train, len(frames)))
+        splits = {"train": list(range(num_train)), "val": held_out, "test": held_out}
     cache = StageCache(workspace / "stages")
-    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log)
+    num_eval = len(frames) - num_train
+    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval)
     scene = replace(scene, provenance=scene.provenance | _provenance(data, config, log))
-    transforms = write_dataset(scene, output_dir, config.dataset, log, overwrite=overwrite)
+    transforms = write_dataset(scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite)
     try:
         with log.stage("check"):
             check_loads(output_dir, log)
@@ -87,6 +95,17 @@ def process_with(
     images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
     shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(replace(scene, source_paths=images), transforms, backbone.info, frames.num_source_frames)
+
+
+def _with_eval_frames(
+    frames: Frames, eval_data: Path, store: Path, geometry: ImageGeometry, config: RunConfig, log: RunLog
+) -> Frames:
+    select = replace(config.frames, start=0.0, end=None)
+    held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log)
+    if held_out.pixel_map != frames.pixel_map:
+        sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]
+        raise InputError(f"--eval-data {eval_data}: its frames are {sizes[0]}, those of --data {sizes[1]}; use one size")
+    return frames.followed_by(held_out)
 
 
 def _provenance(data: Path, config: RunConfig, log: RunLog) -> dict:

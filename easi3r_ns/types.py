@@ -86,6 +86,19 @@ class Frames:
     def __len__(self) -> int:
         return len(self.images)
 
+    def followed_by(self, other: Frames) -> Frames:
+        """These frames, then those of another source with the same size; raises ValueError for another size."""
+        _require(self.pixel_map == other.pixel_map, f"sizes differ: {self.pixel_map} and {other.pixel_map}")
+        return Frames(
+            images=np.concatenate([self.images, other.images]),
+            pixel_map=self.pixel_map,
+            times=np.concatenate([self.times, other.times]),
+            indices=np.concatenate([self.indices, other.indices]),
+            names=self.names + other.names,
+            source_paths=self.source_paths + other.source_paths,
+            num_source_frames=self.num_source_frames + other.num_source_frames,
+        )
+
 
 @dataclass(frozen=True)
 class PairGraph:

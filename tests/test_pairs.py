@@ -5,7 +5,7 @@ import json
 import pytest
 
 from easi3r_ns.errors import InputError
-from easi3r_ns.pairs import make_pairs
+from easi3r_ns.pairs import attach_frames, make_pairs
 from tests.helpers import GOLDEN
 
 GOLDEN_GRAPHS = json.loads((GOLDEN / "pipeline" / "scene_graphs.json").read_text())
@@ -37,3 +37,10 @@ def test_unknown_strategies_are_named(strategy):
 def test_one_frame_is_refused():
     with pytest.raises(InputError, match="at least two"):
         make_pairs("complete", 1)
+
+
+def test_attached_frames_see_the_whole_clip():
+    graph = attach_frames(make_pairs("swin-1-noncyclic", 9), 2, links=3)
+    assert graph.num_frames == 11
+    assert {j for i, j in graph.edges.tolist() if i == 9} == {0, 4, 8, 10}
+    assert attach_frames(make_pairs("complete", 2), 1).num_frames == 3

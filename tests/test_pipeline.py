@@ -13,7 +13,7 @@ import torch
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.errors import OutputError
+from easi3r_ns.errors import InputError, OutputError
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.geometry import Z_UP_FROM_OPENCV_WORLD, is_rigid, opencv_to_opengl, project, transform
 from easi3r_ns.run import WORKSPACE, RunConfig, process_with
@@ -42,7 +42,9 @@ def write_images(clip: Clip, folder: Path) -> Path:
     return folder
 
 
-def run_stand_in(tmp_path: Path, clip: Clip, network: DUSt3RConfig, **easi3r) -> tuple[StandIn, RunLog, Path]:
+def run_stand_in(
+    tmp_path: Path, clip: Clip, network: DUSt3RConfig, eval_data: Path | None = None, **easi3r
+) -> tuple[StandIn, RunLog, Path]:
     """The pipeline with the true pointmaps plus noise; returns the stand-in, its log and the dataset."""
     height, width = clip.depth.shape[1:]
     geometry = ImageGeometry(network.image_size, network.patch_size, network.square)
@@ -55,6 +57,7 @@ def run_stand_in(tmp_path: Path, clip: Clip, network: DUSt3RConfig, **easi3r) ->
         Easi3RConfig(weights="stand-in", device="cpu", **easi3r),
         AlignConfig(iterations=100),
         DatasetConfig(num_downscales=1),
+        eval_data,
     )
     process_with(stand_in, data, out, config, overwrite=False, log=log)
     return stand_in, log, out
@@ -168,6 +171,25 @@ def test_two_frames_work(tmp_path, small_clip):
     directions = [T[:3, 3] / np.linalg.norm(T[:3, 3]) for T in (ours, true)]
     assert directions[0] @ directions[1] > 0.99
     assert any("two frames" in warning for warning in log.warnings)
+
+
+def test_eval_data_becomes_the_val_and_test_splits(tmp_path, small_clip):
+    data = write_images(small_clip, tmp_path / "clip")
+    held_out = tmp_path / "held_out"
+    held_out.mkdir()
+    for k in (4, 5):
+        (data / f"shot_{k}.png").rename(held_out / f"shot_{k}.png")
+    _, _, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out)
+    meta = json.loads((out / "transforms.json").read_text())
+    assert [len(meta[f"{split}_filenames"]) for split in ("train", "val", "test")] == [4, 2, 2]
+    poses, _ = dataset_cameras(out)
+    assert align_sim3(poses[:, :3, 3], small_clip.T_world_cam[:, :3, 3]).rmse < 0.02
+
+
+def test_eval_data_of_another_size_is_refused(tmp_path, small_clip):
+    other = write_images(render_clip(5, 2, 120, 160), tmp_path / "other")
+    with pytest.raises(InputError, match="160x120, those of --data 320x240"):
+        run_stand_in(tmp_path, small_clip, SMALL, eval_data=other)
 
 
 class Killed(BaseException):

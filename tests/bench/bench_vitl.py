@@ -1,0 +1,88 @@
+"""Cost of a whole run with a network of the published size (ViT-L, 512x288), weights random: time does not know them.
+
+    python tests/bench/bench_vitl.py clip.mp4 [--frames 10]
+
+Prints seconds, CPU-seconds and peak memory by stage beside the recorded cost of the reference implementation (CPU,
+2 threads, float32). Needs 2.3 GB of disk for the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from easi3r_ns.backbone.config import DUSt3RConfig
+from easi3r_ns.backbone.model import DUSt3R
+from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.run import RunConfig, process
+from easi3r_ns.runlog import RunLog
+
+# Recorded on the reference, 10 frames (50 ordered pairs): CPU-seconds per call and GiB.
+REFERENCE = {"pass 1": 50 * 23.4, "pass 2": 50 * 24.0, "masks": 2 * 6.9, "alignment": 30 * 3.25 + 270 * 6.3}
+REFERENCE_PEAK_GIB = 4.26
+REFERENCE_FRAMES = 10
+
+
+def random_weights(folder: Path) -> None:
+    """A published-size checkpoint with seeded random weights, as safetensors."""
+    config = DUSt3RConfig()
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in DUSt3R(config).state_dict().items()}
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name, shape in shapes.items():
+        if name.endswith("bias"):
+            state[name] = torch.zeros(shape)
+        elif len(shape) == 1:
+            state[name] = torch.ones(shape)
+        else:
+            state[name] = torch.randn(shape, generator=generator) * shape[1:].numel() ** -0.5
+    for head in ("downstream_head1", "downstream_head2"):
+        # Points in front of the camera, so that the alignment has an ordinary scene to work on.
+        state[f"{head}.dpt.head.4.weight"] *= 0.3
+        state[f"{head}.dpt.head.4.bias"] = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--frames", type=int, default=REFERENCE_FRAMES)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    log = RunLog()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        random_weights(folder)
+        config = RunConfig(
+            FrameConfig(num_frames_target=args.frames),
+            Easi3RConfig(weights=str(folder), device="cpu", dtype="fp32"),
+            AlignConfig(),
+            DatasetConfig(),
+        )
+        process(args.clip, folder / "out", config, overwrite=False, log=log)
+    table = Table("stage", "seconds", "CPU-s", "peak GiB", title=f"{args.frames} frames, ViT-L, 512 px, CPU, float32")
+    for stage in log.stages:
+        gib = stage.peak_memory_bytes / 2**30
+        table.add_row(stage.name, f"{stage.seconds:.1f}", f"{stage.cpu_seconds:.1f}", f"{gib:.2f}")
+    total = sum(stage.cpu_seconds for stage in log.stages)
+    peak = max(stage.peak_memory_bytes for stage in log.stages) / 2**30
+    table.add_row("total", f"{sum(s.seconds for s in log.stages):.1f}", f"{total:.1f}", f"{peak:.2f}", style="bold")
+    if args.frames == REFERENCE_FRAMES:
+        reference = sum(REFERENCE.values())
+        table.add_row("reference (recorded)", "", f"{reference:.0f}", f"{REFERENCE_PEAK_GIB:.2f}")
+        table.add_row("ratio", "", f"{total / reference:.3f}", f"{peak / REFERENCE_PEAK_GIB:.3f}", style="bold")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
