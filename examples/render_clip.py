@@ -89,7 +89,7 @@ def living_room(duration: float) -> Scene:
         half_size=np.array([t.half_size for t in things]), T_world_obj=poses, motion=motion,
         textures=np.array([walls] + [[t.texture] * 6 for t in things]), tile=np.array([1.7] + [t.tile for t in things]),
         offset=np.zeros((count + 1, 2)), gain=np.full((count + 1, 3), 1.1), light=np.array([-0.4, -0.6, 2.5]),
-        ambient=0.55, shadows=True,
+        ambient=0.55, casts_shadow=~motion.moves,
     )
 
 

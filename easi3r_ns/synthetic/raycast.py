@@ -112,7 +112,7 @@ def _pack(scenes: list[Scene], cameras: Cameras, device: torch.device) -> _Packe
         n = scene.num_solids + 1
         half[s, 0], half[s, 1:n] = scene.room_half, scene.half_size
         kinds[s, 0], kinds[s, 1:n] = BOX, scene.kinds
-        casts[s, 1:n] = scene.shadows & ~scene.motion.moves
+        casts[s, 1:n] = scene.casts_shadow
         centre[s, :, :n] = pose[:, :, :3, 3]
         centre[s, :, 0, 2] = scene.room_half[2]
         M[s, :, :n] = np.swapaxes(pose[:, :, :3, :3], -1, -2) / half[s, None, :n, :, None]
@@ -305,7 +305,7 @@ def _light(packed: _Packed, scenes: list[Scene], world: torch.Tensor, normal: to
     distance = to_light.norm(dim=-1)
     lambert = ((to_light * normal).sum(-1) / distance.clamp_min(1e-6)).clamp_min(0)
     lit = lambert * (2.2 / (1 + (distance / 5) ** 2))
-    if any(scene.shadows for scene in scenes):
+    if any(scene.casts_shadow.any() for scene in scenes):
         kinds = torch.where(packed.casts, packed.kinds, -1)
         origin = packed.light[:, None].expand(-1, world.shape[1], 3)
         blocked = _nearest(packed, origin, -to_light.transpose(2, 3), kinds)[0] < 1 - 1e-3

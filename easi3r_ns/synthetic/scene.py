@@ -71,8 +71,8 @@ class Scene:
     """(3,) position of the point light."""
     ambient: float
     """Share of the light that comes from everywhere."""
-    shadows: bool
-    """Static solids throw shadows (movers do not: then what is static looks the same with and without motion)."""
+    casts_shadow: np.ndarray
+    """(K,) bool. Movers never do: what is static looks the same with and without motion."""
 
     @property
     def num_solids(self) -> int:
@@ -111,7 +111,7 @@ class SceneOptions:
     duration: float = 2.0
     """Seconds over which movers shall travel a noticeable way."""
     shadows: bool | None = None
-    """None: half of the scenes."""
+    """Static solids throw shadows; None: in half of the scenes."""
     open_ground: bool | None = None
     """None: every fourth scene."""
 
@@ -139,7 +139,8 @@ def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
         seed=seed, family=options.family, room_half=room, kinds=np.array([s.kind for s in solids], dtype=int),
         half_size=np.array([s.half_size for s in solids]).reshape(count, 3),
         T_world_obj=np.array([s.T_world_obj for s in solids]).reshape(count, 4, 4), motion=motion, textures=textures,
-        tile=tile, offset=offset, gain=gain, light=light, ambient=float(rs.uniform(0.45, 0.8)), shadows=shadows,
+        tile=tile, offset=offset, gain=gain, light=light, ambient=float(rs.uniform(0.45, 0.8)),
+        casts_shadow=shadows & ~motion.moves,
     )
 
 

@@ -8,6 +8,8 @@ import torch
 import tyro
 
 from .config import TrainConfig
+from .curve import draw
+from .export import export
 from .trainer import Trainer
 
 
@@ -17,6 +19,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(config.threads)
     Trainer(config).run()
+    draw(config.output_dir)
+    folder = export(config, config.output_dir / "export")
+    logging.info("exported to %s; measure it with: python -m easi3r_ns.training.measure %s", folder, folder)
 
 
 if __name__ == "__main__":

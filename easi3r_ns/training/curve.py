@@ -1,0 +1,48 @@
+"""The learning curve of a run as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .trainer import METRICS
+
+
+def read_metrics(output_dir: Path) -> list[dict]:
+    """Rows of the metrics log, oldest first."""
+    path = output_dir / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def draw(output_dir: Path) -> Path | None:
+    """Write ``learning_curve.png`` beside the metrics; None when there are none yet."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(output_dir)
+    if not rows:
+        return None
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    pairs = np.array([row["pairs"] for row in rows]) / 1000
+    for axis, names in ((left, ("error_i", "error_j")), (right, ("match",))):
+        for name in names:
+            values = np.array([row[name] for row in rows])
+            window = min(len(values), max(1, len(values) // 20))
+            smooth = np.convolve(values, np.ones(window) / window, "valid")
+            dots = axis.plot(pairs, values, ".", markersize=2, alpha=0.3)[0]
+            axis.plot(pairs[window - 1 :], smooth, label=name, color=dots.get_color())
+        axis.set_xlabel("thousand ordered pairs seen")
+        axis.legend()
+        final = [p for p, row in zip(pairs, rows, strict=True) if row["stage"] == "final"]
+        if final:
+            axis.axvline(final[0], color="grey", linestyle=":")
+    left.set_ylabel("point error / mean distance")
+    left.set_ylim(bottom=0)
+    right.set_ylabel("true token matched")
+    path = output_dir / "learning_curve.png"
+    figure.savefig(path, dpi=110)
+    return path

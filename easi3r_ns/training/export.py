@@ -1,0 +1,66 @@
+"""From a training checkpoint to the folder that ships: half-precision safetensors, architecture, card."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ..files import make_folder, write_bytes, write_json
+from .config import TrainConfig
+from .trainer import read_checkpoint
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
+
+DEFAULT_SCORE = {"mean_src": 0, "std_src": 0, "mean_ref": 0, "std_ref": 1}
+DEFAULT_GRAPH = "swin-3-noncyclic"
+
+
+def export(config: TrainConfig, folder: Path, name: str = "tiny") -> Path:
+    """Write the averaged weights of a run, its architecture and a card without measurements; returns ``folder``.
+
+    The match head is not exported: it serves the training only.
+    """
+    checkpoint = read_checkpoint(config.output_dir)
+    make_folder(folder)
+    network = config.network(final=True)
+    weights = {key: value.to(torch.float16).contiguous() for key, value in checkpoint["ema"].items()}
+    content = save(weights)
+    write_bytes(folder / WEIGHTS, content)
+    write_json(folder / CONFIG, {**asdict(network), "dpt_layer_dims": list(network.dpt_layer_dims)})
+    write_json(folder / CARD, {
+        "name": name,
+        "licence": "Apache-2.0",
+        "description": "A small DUSt3R trained from scratch on rendered scenes: a preview, not a replacement for the "
+        "published weights.",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "parameters": sum(value.numel() for value in weights.values()),
+        "dynamic_score": DEFAULT_SCORE,
+        "graph": DEFAULT_GRAPH,
+        "training": training_record(checkpoint),
+        "limits": [
+            "Trained on rendered rooms with boxes, spheres and cylinders only; nothing is claimed on real footage.",
+            "128 pixels on the long side, 8-pixel tokens: coarse edges in masks and depth.",
+            "Much of its depth is a monocular guess; focal lengths are weak.",
+            "Its dynamic score is NOT the formula of the Easi3R paper, whose signs do not hold for this network.",
+        ],
+    })
+    return folder
+
+
+def training_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What the training saw, for the card."""
+    config = {k: v for k, v in checkpoint["config"].items() if k not in ("output_dir", "device", "threads")}
+    return {
+        "data": f"{checkpoint['scenes']} rendered static scenes with {config['views']} views each (nothing moves); "
+        "texture family 'train'",
+        "steps": checkpoint["step"],
+        "ordered_pairs": checkpoint["pairs"],
+        "minutes": round(checkpoint["seconds"] / 60, 1),
+        "stage": checkpoint["stage"],
+        "options": config,
+    }
