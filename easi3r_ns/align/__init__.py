@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,7 +99,8 @@ def align(
             observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
             problem = replace(problem, flows=(observed,))
         problem = problem.to(device)
-        state, curve = optimise(problem, start.state.map(lambda x: x.to(device)), config, focal is not None, advance)
+        with _one_thread(torch.device(device)):
+            state, curve = optimise(problem, start.state.map(lambda x: x.to(device)), config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = decoded.depth.cpu().view(-1, height, width) if sample.complete else full_depths(problem, predictions, decoded)
         confidence = _cleaned_confidence(problem, predictions, decoded, depth)
@@ -122,6 +125,19 @@ def align(
         loss_curve=curve,
         diagnostics=diagnostics,
     )
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    # The solver works in blocks that fit the cache: a second thread saves no time, and on a busy machine the threads'
+    # waiting for each other costs ten times the work itself.
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def camera_travel(centre: torch.Tensor, depth: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ other view. Points are stored planar, (2E, 3, P), which keeps every sum over pix
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class Problem:
         """(2E,) pair that each observation belongs to."""
         return torch.arange(len(self.edges), device=self.edges.device).repeat(2)
 
-    @property
+    @cached_property
     def weight(self) -> torch.Tensor:
         """(2E, P) weight of each residual: log confidence, 0 where there is none."""
         return self.confidence.clamp_min(1.0).log_()

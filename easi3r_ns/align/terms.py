@@ -89,6 +89,12 @@ def _blocks(count: int, numbers_each: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
+def _length(vectors: torch.Tensor) -> torch.Tensor:
+    """(N, 3, P) -> (N, P). Written out: torch's norm over a short, strided axis is twenty times slower on the CPU."""
+    x, y, z = vectors.unbind(dim=1)
+    return torch.addcmul(x * x, y, y).addcmul_(z, z).sqrt_()
+
+
 class _Pairwise(torch.autograd.Function):
     """sum w |X_f - (A_e x + b_e)| / (E P) with its gradient for X, A and b."""
 
@@ -102,7 +108,7 @@ class _Pairwise(torch.autograd.Function):
             f, e, x, w = frame[rows], pair[rows], points[rows], weight[rows]
             residual = world[f]
             residual -= torch.baddbmm(b[e].unsqueeze(-1), A[e], x)
-            distance = torch.linalg.vector_norm(residual, dim=1)
+            distance = _length(residual)
             total += torch.dot(distance.flatten(), w.flatten())
             residual *= (w / distance.clamp_min_(1e-12)).unsqueeze(1)
             grad_world.index_add_(0, f, residual)
