@@ -80,16 +80,26 @@ def living_room(duration: float) -> Scene:
     motion = Motion(
         velocity=np.array([thing.velocity for thing in things]),
         sway=np.array([[0, 0, thing.sway] for thing in things]),
-        sway_rate=np.full(count, 2 * np.pi / duration), spin=np.radians([thing.spin for thing in things]),
+        sway_rate=np.full(count, 2 * np.pi / duration),
+        spin=np.radians([thing.spin for thing in things]),
         rest_time=duration / 2,
     )
     walls = [44, 44, 62, 62, 30, 52]
     return Scene(
-        seed=0, family=FAMILY, room_half=np.array([3.0, 2.6, 1.35]), kinds=np.array([t.kind for t in things]),
-        half_size=np.array([t.half_size for t in things]), T_world_obj=poses, motion=motion,
-        textures=np.array([walls] + [[t.texture] * 6 for t in things]), tile=np.array([1.7] + [t.tile for t in things]),
-        offset=np.zeros((count + 1, 2)), gain=np.full((count + 1, 3), 1.1), light=np.array([-0.4, -0.6, 2.5]),
-        ambient=0.55, casts_shadow=~motion.moves,
+        seed=0,
+        family=FAMILY,
+        room_half=np.array([3.0, 2.6, 1.35]),
+        kinds=np.array([t.kind for t in things]),
+        half_size=np.array([t.half_size for t in things]),
+        T_world_obj=poses,
+        motion=motion,
+        textures=np.array([walls] + [[t.texture] * 6 for t in things]),
+        tile=np.array([1.7] + [t.tile for t in things]),
+        offset=np.zeros((count + 1, 2)),
+        gain=np.full((count + 1, 3), 1.1),
+        light=np.array([-0.4, -0.6, 2.5]),
+        ambient=0.55,
+        casts_shadow=~motion.moves,
     )
 
 
@@ -119,18 +129,30 @@ def write_truth(clip: Clip, small: Clip, folder: Path) -> None:
         name = f"frame_{index + 1:05d}.png"
         Image.fromarray(clip.moving[index].astype(np.uint8) * 255).convert("1").save(folder / "masks" / name)
         Image.fromarray(np.round(small.depth[index] / DEPTH_UNIT).astype(np.uint16)).save(folder / "depth" / name)
-        frames.append({
-            "time": round(float(clip.times[index]), 6), "mask": f"masks/{name}", "depth": f"depth/{name}",
-            "T_world_cam": np.round(pose, 8).tolist(),
-        })
+        frames.append(
+            {
+                "time": round(float(clip.times[index]), 6),
+                "mask": f"masks/{name}",
+                "depth": f"depth/{name}",
+                "T_world_cam": np.round(pose, 8).tolist(),
+            }
+        )
     truth = {
         "conventions": "T_world_cam: camera to world, OpenCV axes (x right, y down, z forward), world z up, metres. "
         "Pixel centres at integer coordinates. Masks: white where something moves. Depth: z-depth; 0 is unknown; "
         f"pixel (x, y) of a depth map covers the clip's pixels {DEPTH_DOWNSCALE}x .. {DEPTH_DOWNSCALE}x + "
         f"{DEPTH_DOWNSCALE - 1} and likewise in y.",
-        "width": WIDTH, "height": HEIGHT, "fx": FOCAL, "fy": FOCAL,
-        "cx": float(clip.principal_point[0]), "cy": float(clip.principal_point[1]), "fps": FPS,
-        "depth_unit_m": DEPTH_UNIT, "depth_downscale": DEPTH_DOWNSCALE, "licence": "Apache-2.0", "frames": frames,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "fx": FOCAL,
+        "fy": FOCAL,
+        "cx": float(clip.principal_point[0]),
+        "cy": float(clip.principal_point[1]),
+        "fps": FPS,
+        "depth_unit_m": DEPTH_UNIT,
+        "depth_downscale": DEPTH_DOWNSCALE,
+        "licence": "Apache-2.0",
+        "frames": frames,
     }
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
 

@@ -38,15 +38,24 @@ def small_scene(kinds=(), half_size=(), poses=()) -> Scene:
     """Solids of one's choice in a room of 6 x 6 x 3 metres."""
     count = len(kinds)
     return Scene(
-        seed=0, family="train", room_half=np.array([3.0, 3.0, 1.5]), kinds=np.array(kinds, dtype=int),
-        half_size=np.array(half_size, dtype=float).reshape(count, 3), T_world_obj=np.array(poses).reshape(count, 4, 4),
-        motion=Motion.none(count), textures=np.zeros((count + 1, 6), dtype=int), tile=np.ones(count + 1),
-        offset=np.zeros((count + 1, 2)), gain=np.ones((count + 1, 3)), light=np.array([0.3, 0.2, 2.5]), ambient=0.6,
+        seed=0,
+        family="train",
+        room_half=np.array([3.0, 3.0, 1.5]),
+        kinds=np.array(kinds, dtype=int),
+        half_size=np.array(half_size, dtype=float).reshape(count, 3),
+        T_world_obj=np.array(poses).reshape(count, 4, 4),
+        motion=Motion.none(count),
+        textures=np.zeros((count + 1, 6), dtype=int),
+        tile=np.ones(count + 1),
+        offset=np.zeros((count + 1, 2)),
+        gain=np.ones((count + 1, 3)),
+        light=np.array([0.3, 0.2, 2.5]),
+        ambient=0.6,
         casts_shadow=np.zeros(count, dtype=bool),
     )
 
 
-def pose(R=np.eye(3), t=(0.0, 0.0, 0.0)) -> np.ndarray:
+def pose(R=((1, 0, 0), (0, 1, 0), (0, 0, 1)), t=(0.0, 0.0, 0.0)) -> np.ndarray:
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, t
     return T
@@ -54,8 +63,13 @@ def pose(R=np.eye(3), t=(0.0, 0.0, 0.0)) -> np.ndarray:
 
 def shoot(scenes: list[Scene], T_world_cam: np.ndarray, focal: float, size: tuple[int, int], **options):
     count = len(scenes)
-    cameras = Cameras(np.array(T_world_cam).reshape(count, -1, 4, 4), np.full((count, 1), focal), np.zeros((count, 1)),
-                      *size, **options)
+    cameras = Cameras(
+        np.array(T_world_cam).reshape(count, -1, 4, 4),
+        np.full((count, 1), focal),
+        np.zeros((count, 1)),
+        *size,
+        **options,
+    )
     return render(scenes, cameras)
 
 
@@ -111,7 +125,8 @@ def test_hits_agree_with_marching_along_the_ray(kind):
     for y, x in np.ndindex(24, 32):
         along = (T[:3, 3] + steps[:, None] * rays[y, x]) @ to_unit[:3, :3].T + to_unit[:3, 3]
         inside = {
-            BOX: np.abs(along).max(1) < 1, SPHERE: (along**2).sum(1) < 1,
+            BOX: np.abs(along).max(1) < 1,
+            SPHERE: (along**2).sum(1) < 1,
             CYLINDER: ((along[:, :2] ** 2).sum(1) < 1) & (np.abs(along[:, 2]) < 1),
         }[kind]
         if inside.sum() > 2:
@@ -138,7 +153,9 @@ def test_several_scenes_at_once_equal_one_at_a_time():
 
 def test_supersampling_leaves_the_geometry_alone():
     scene = make_scene(4)
-    cameras = Cameras(training_views(scene, 1, np.random.RandomState(1))[None], np.array([[40.0]]), np.zeros((1, 1)), 30, 40)
+    cameras = Cameras(
+        training_views(scene, 1, np.random.RandomState(1))[None], np.array([[40.0]]), np.zeros((1, 1)), 30, 40
+    )
     plain, fine = render([scene], cameras), render([scene], cameras, supersample=2)
     assert torch.equal(plain.depth, fine.depth) and torch.equal(plain.object_id, fine.object_id)
     difference = (plain.colour - fine.colour).abs()
@@ -217,7 +234,12 @@ def test_seeds_keep_their_meaning():
     np.testing.assert_allclose(means, GOLDEN["textures"], atol=0.05)
 
 
-GOLDEN = {"num_solids": 11, "centres": [-16.90022245, 12.24987021, 8.5812892], "velocity": [-0.39631122, 0.1244262, 0.0], "textures": [85.81, 189.028]}
+GOLDEN = {
+    "num_solids": 11,
+    "centres": [-16.90022245, 12.24987021, 8.5812892],
+    "velocity": [-0.39631122, 0.1244262, 0.0],
+    "textures": [85.81, 189.028],
+}
 
 
 def test_does_not_touch_global_random_state():

@@ -34,8 +34,17 @@ SHAPE = (48, 64)
 
 def small(folder: Path, **changes) -> TrainConfig:
     defaults = {
-        "steps": 4, "enc_dim": 16, "enc_depth": 1, "dec_dim": 16, "dec_depth": 1, "heads": 2, "low_share": 0.5,
-        "pool_scenes": 4, "first_scenes": 1, "views": 3, "warmup_steps": 2,
+        "steps": 4,
+        "enc_dim": 16,
+        "enc_depth": 1,
+        "dec_dim": 16,
+        "dec_depth": 1,
+        "heads": 2,
+        "low_share": 0.5,
+        "pool_scenes": 4,
+        "first_scenes": 1,
+        "views": 3,
+        "warmup_steps": 2,
     }
     return TrainConfig(output_dir=folder, **(defaults | changes))
 
@@ -83,9 +92,7 @@ def test_augmentation_keeps_the_geometry(batch):
 def test_both_orders_are_the_same_pairs_seen_from_the_other_side(batch):
     double = both_orders(batch)
     assert torch.equal(double.images[0, 6:], batch.images[1]) and torch.equal(double.images[1, 6:], batch.images[0])
-    torch.testing.assert_close(
-        double.T_i_j[6:] @ batch.T_i_j, torch.eye(4).expand(6, 4, 4), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(double.T_i_j[6:] @ batch.T_i_j, torch.eye(4).expand(6, 4, 4), atol=1e-5, rtol=0)
 
 
 def test_pool_keeps_the_newest_scenes_and_restores_itself(pool):
@@ -132,7 +139,9 @@ def test_regression_ignores_the_scale_and_nothing_else():
 
 def test_token_matches_of_a_view_with_itself_are_itself(batch):
     same = replace(
-        batch, points=batch.points[:1].expand(2, -1, -1, -1, -1), focal=batch.focal[:1].expand(2, -1),
+        batch,
+        points=batch.points[:1].expand(2, -1, -1, -1, -1),
+        focal=batch.focal[:1].expand(2, -1),
         T_i_j=torch.eye(4).expand(6, 4, 4),
     )
     match, seen = token_matches(same, 8)
@@ -206,7 +215,12 @@ def test_the_change_of_resolution_keeps_weights_and_moments(tmp_path):
     before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
     moments = [s["exp_avg"].clone() for s in trainer.state.optimizer.state_dict()["state"].values()]
     trainer._to_final_stage()
-    assert trainer.state.model.config.rope_stretch == 0.5 and set(trainer.pools) == {"96x128", "72x128", "128x96", "128x72"}
+    assert trainer.state.model.config.rope_stretch == 0.5 and set(trainer.pools) == {
+        "96x128",
+        "72x128",
+        "128x96",
+        "128x72",
+    }
     assert all(torch.equal(before[name], value) for name, value in trainer.state.model.state_dict().items())
     after = trainer.state.optimizer.state_dict()["state"].values()
     assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, after, strict=True))
@@ -250,8 +264,10 @@ def test_damaged_or_foreign_checkpoints_are_refused(tmp_path):
 
 def test_learning_curve_is_drawn(tmp_path):
     assert draw(tmp_path) is None
-    rows = [{"pairs": 16 * n, "stage": "low" if n < 9 else "final", "error_i": 1 / n, "error_j": 2 / n, "match": 0.5}
-            for n in range(1, 20)]
+    rows = [
+        {"pairs": 16 * n, "stage": "low" if n < 9 else "final", "error_i": 1 / n, "error_j": 2 / n, "match": 0.5}
+        for n in range(1, 20)
+    ]
     (tmp_path / METRICS).write_text("\n".join(json.dumps(row) for row in rows))
     assert draw(tmp_path).stat().st_size > 5000
 
@@ -315,6 +331,12 @@ def test_the_formula_that_shows_motion_is_chosen():
 def test_update_card(tmp_path):
     path = tmp_path / "card.json"
     path.write_text(json.dumps({"name": "x", "dynamic_score": {}, "graph": "old"}))
-    measuring.update_card(path, {"dynamic_score": {"std_ref": 1}, "graph": "swin-2-noncyclic", "geometry": {"rotation": 3}})
+    measuring.update_card(
+        path, {"dynamic_score": {"std_ref": 1}, "graph": "swin-2-noncyclic", "geometry": {"rotation": 3}}
+    )
     card = json.loads(path.read_text())
-    assert card["graph"] == "swin-2-noncyclic" and card["measured"] == {"geometry": {"rotation": 3}} and card["name"] == "x"
+    assert (
+        card["graph"] == "swin-2-noncyclic"
+        and card["measured"] == {"geometry": {"rotation": 3}}
+        and card["name"] == "x"
+    )

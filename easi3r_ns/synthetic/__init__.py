@@ -9,7 +9,22 @@ from .raycast import Cameras, Rendering, render
 from .scene import Motion, Scene, SceneOptions, make_scene, object_poses
 
 __all__ = [
-    "Cameras", "Clip", "ClipOptions", "Motion", "Rendering", "Scene", "SceneOptions", "correspondences", "film", "flow",
-    "focal_from_fov", "handheld_path", "look_at", "make_scene", "object_poses", "render", "render_clip",
+    "Cameras",
+    "Clip",
+    "ClipOptions",
+    "Motion",
+    "Rendering",
+    "Scene",
+    "SceneOptions",
+    "correspondences",
+    "film",
+    "flow",
+    "focal_from_fov",
+    "handheld_path",
+    "look_at",
+    "make_scene",
+    "object_poses",
+    "render",
+    "render_clip",
     "training_views",
 ]

@@ -59,7 +59,9 @@ def training_views(scene: Scene, num_views: int, rs: np.random.RandomState) -> n
     while len(views) < num_views:
         for _ in range(20):
             position = _around(
-                target, azimuth + spread * rs.uniform(-0.5, 0.5), distance * (1 + 0.35 * spread * rs.uniform(-1, 1)),
+                target,
+                azimuth + spread * rs.uniform(-0.5, 0.5),
+                distance * (1 + 0.35 * spread * rs.uniform(-1, 1)),
                 height + 0.6 * spread * rs.uniform(-1, 1),
             )
             if is_clear(scene, position, np.zeros(1)):
@@ -101,9 +103,15 @@ def handheld_path(scene: Scene, times: np.ndarray, rs: np.random.RandomState) ->
         sway = _wander(rs, phase, 0.05, (0.4, 1.6)) + _wander(rs, phase, 0.008, (3.0, 6.0))
         aim = target + _wander(rs, phase, 0.12, (0.3, 1.2)) + _wander(rs, phase, 0.012, (3.0, 6.0))
         roll = _wander(rs, phase, 0.02, (0.5, 3.0))[:, 0]
-        positions = np.stack([
-            _around(target, azimuth + sweep * (s - 0.5), near + (far - near) * s, low + (high - low) * s) for s in phase
-        ]) + sway
+        positions = (
+            np.stack(
+                [
+                    _around(target, azimuth + sweep * (s - 0.5), near + (far - near) * s, low + (high - low) * s)
+                    for s in phase
+                ]
+            )
+            + sway
+        )
         # A tight room may leave no path that keeps its distance: ask for less with every failure.
         margin = 0.35 * (1 - attempt / 60)
         if all(is_clear(scene, p, times, margin) for p in positions):

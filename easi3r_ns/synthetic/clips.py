@@ -68,8 +68,14 @@ class ClipOptions:
 
 
 def render_clip(
-    seed: int, num_frames: int, height: int, width: int, num_movers: int = 2, frozen: bool = False,
-    device: str = "cpu", options: ClipOptions = ClipOptions(),
+    seed: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    num_movers: int = 2,
+    frozen: bool = False,
+    device: str = "cpu",
+    options: ClipOptions = ClipOptions(),
 ) -> Clip:
     """Render the clip that ``seed`` names; cameras, scene and field of view do not depend on the image size.
 
@@ -83,13 +89,20 @@ def render_clip(
     rs = np.random.RandomState([seed % 2**32, num_movers, 77])
     poses = handheld_path(scene, times, rs)
     focal = focal_from_fov(rs.uniform(*HFOV_DEGREES), height, width)
-    return film(scene.at_rest() if frozen else scene, scene.mover_ids, poses, focal, (height, width), times,
-                options, device)
+    return film(
+        scene.at_rest() if frozen else scene, scene.mover_ids, poses, focal, (height, width), times, options, device
+    )
 
 
 def film(
-    scene: Scene, mover_ids: tuple[int, ...], T_world_cam: np.ndarray, focal: float, size: tuple[int, int],
-    times: np.ndarray, options: ClipOptions = ClipOptions(), device: str = "cpu",
+    scene: Scene,
+    mover_ids: tuple[int, ...],
+    T_world_cam: np.ndarray,
+    focal: float,
+    size: tuple[int, int],
+    times: np.ndarray,
+    options: ClipOptions = ClipOptions(),
+    device: str = "cpu",
 ) -> Clip:
     """Render a scene along a camera path; ``size`` is (H, W). Frame by frame, so that memory stays small."""
     frames = []
@@ -101,11 +114,18 @@ def film(
     images, depth, object_id = (np.stack(column) for column in zip(*frames, strict=True))
     would_move = np.isin(object_id, mover_ids)
     return Clip(
-        images=images, depth=depth, object_id=object_id, moving=np.isin(object_id, scene.mover_ids),
-        would_move=would_move, T_world_cam=np.asarray(T_world_cam, dtype=float),
-        T_world_object=object_poses(scene, times), focal=float(focal),
-        principal_point=np.array([(size[1] - 1) / 2, (size[0] - 1) / 2]), times=np.asarray(times, dtype=float),
-        mover_ids=tuple(mover_ids), seed=scene.seed,
+        images=images,
+        depth=depth,
+        object_id=object_id,
+        moving=np.isin(object_id, scene.mover_ids),
+        would_move=would_move,
+        T_world_cam=np.asarray(T_world_cam, dtype=float),
+        T_world_object=object_poses(scene, times),
+        focal=float(focal),
+        principal_point=np.array([(size[1] - 1) / 2, (size[0] - 1) / 2]),
+        times=np.asarray(times, dtype=float),
+        mover_ids=tuple(mover_ids),
+        seed=scene.seed,
     )
 
 
@@ -133,9 +153,10 @@ def correspondences(clip: Clip, source: int, target: int) -> tuple[np.ndarray, n
     image and not hidden (its depth agrees with the target's depth map at the nearest pixel within 2 %).
     """
     motion = clip.T_world_object[target] @ np.linalg.inv(clip.T_world_object[source])
-    moved = motion[clip.object_id[source]] @ np.concatenate(
-        [clip.points(source), np.ones((*clip.depth.shape[1:], 1))], axis=-1
-    )[..., None]
+    moved = (
+        motion[clip.object_id[source]]
+        @ np.concatenate([clip.points(source), np.ones((*clip.depth.shape[1:], 1))], axis=-1)[..., None]
+    )
     local = transform(np.linalg.inv(clip.T_world_cam[target]), moved[..., :3, 0])
     local[local[..., 2] <= 0] = np.nan
     xy = project(local, clip.focal, clip.focal, *clip.principal_point)

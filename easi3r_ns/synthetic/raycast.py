@@ -51,7 +51,7 @@ class Cameras:
 
 @dataclass(frozen=True)
 class _Packed:
-    """Scenes as tensors. Row 0 of every K + 1 axis is the room. ``M`` maps world vectors into the unit solid's frame."""
+    """Scenes as tensors. Row 0 of every K + 1 axis is the room. ``M`` maps world vectors to the unit solid's frame."""
 
     M: torch.Tensor
     """(S, V, K + 1, 3, 3) float32."""
@@ -91,7 +91,9 @@ def render(scenes: list[Scene], cameras: Cameras, supersample: int = 1, device: 
     depth, winner = centre_hit
     shape = (len(scenes), cameras.focal.shape[1], cameras.height, cameras.width)
     return Rendering(
-        (colour / supersample**2).reshape(*shape, 3), depth.reshape(shape), winner.reshape(shape),
+        (colour / supersample**2).reshape(*shape, 3),
+        depth.reshape(shape),
+        winner.reshape(shape),
     )
 
 
@@ -122,10 +124,15 @@ def _pack(scenes: list[Scene], cameras: Cameras, device: torch.device) -> _Packe
             ids[s, k, f] = keys.setdefault((scene.family, int(scene.textures[k, f])), len(keys))
     as_float = lambda x: torch.as_tensor(np.asarray(x), dtype=torch.float32, device=device)  # noqa: E731
     return _Packed(
-        M=as_float(M), centre=as_float(centre), half=as_float(half), kinds=torch.as_tensor(kinds, device=device),
-        casts=torch.as_tensor(casts, device=device), textures=torch.as_tensor(ids, device=device),
+        M=as_float(M),
+        centre=as_float(centre),
+        half=as_float(half),
+        kinds=torch.as_tensor(kinds, device=device),
+        casts=torch.as_tensor(casts, device=device),
+        textures=torch.as_tensor(ids, device=device),
         **{name: as_float(values) for name, values in surface.items()},
-        light=as_float([scene.light for scene in scenes]), ambient=as_float([scene.ambient for scene in scenes]),
+        light=as_float([scene.light for scene in scenes]),
+        ambient=as_float([scene.ambient for scene in scenes]),
         mips=torch.as_tensor(np.stack([texture_pyramid(*key) for key in keys]), device=device),
     )
 
@@ -135,7 +142,8 @@ def _rays(cameras: Cameras, dx: float, dy: float, packed: _Packed) -> torch.Tens
     device = packed.M.device
     y, x = torch.meshgrid(
         torch.arange(cameras.height, device=device, dtype=torch.float32) + dy,
-        torch.arange(cameras.width, device=device, dtype=torch.float32) + dx, indexing="ij",
+        torch.arange(cameras.width, device=device, dtype=torch.float32) + dx,
+        indexing="ij",
     )
     cx, cy = cameras.centre
     plane = torch.stack([x.flatten() - cx, y.flatten() - cy, torch.ones(x.numel(), device=device)])
@@ -201,7 +209,7 @@ def _quadratic(o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     a = (d * d).sum(-2).clamp_min(1e-18)
     b = (o[..., None] * d).sum(-2) / a
     nearest = o[..., None] - b.unsqueeze(-2) * d  # the cancellation-free form of the discriminant
-    root = ((1 - (nearest * nearest).sum(-2)) / a)
+    root = (1 - (nearest * nearest).sum(-2)) / a
     reach = torch.where(root > 0, root, torch.nan).sqrt()
     return -b - reach, -b + reach
 

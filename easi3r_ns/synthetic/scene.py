@@ -1,7 +1,7 @@
 """What a synthetic scene is: a textured room (or open ground under a sky box) with boxes, ellipsoids and cylinders.
 
-World frame: z up, floor at z = 0, metres. Every solid is the image of a unit solid (box, sphere, cylinder along z) under
-``T_world_obj @ diag(half_size)``. A seed names a scene forever: all draws come from ``numpy.random.RandomState``.
+World frame: z up, floor at z = 0, metres. Every solid is the image of a unit solid (box, sphere, cylinder along z)
+under ``T_world_obj @ diag(half_size)``. A seed names a scene forever: all draws come from ``numpy.random.RandomState``.
 """
 
 from __future__ import annotations
@@ -130,16 +130,28 @@ def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
     solids = _without_collisions(solids, options)
     count = len(solids)
     motion = Motion(
-        np.array([s.velocity for s in solids]).reshape(count, 3), np.array([s.sway for s in solids]).reshape(count, 3),
-        np.array([s.sway_rate for s in solids]), np.array([s.spin for s in solids]), options.duration / 2,
+        np.array([s.velocity for s in solids]).reshape(count, 3),
+        np.array([s.sway for s in solids]).reshape(count, 3),
+        np.array([s.sway_rate for s in solids]),
+        np.array([s.spin for s in solids]),
+        options.duration / 2,
     )
     textures, tile, offset, gain = _draw_surfaces(rs, seed, solids, open_ground)
     light = rs.uniform([-1.0, -1.0, 1.5], [1.0, 1.0, 1.9]) * [room[0] * 0.7, room[1] * 0.7, room[2]]
     return Scene(
-        seed=seed, family=options.family, room_half=room, kinds=np.array([s.kind for s in solids], dtype=int),
+        seed=seed,
+        family=options.family,
+        room_half=room,
+        kinds=np.array([s.kind for s in solids], dtype=int),
         half_size=np.array([s.half_size for s in solids]).reshape(count, 3),
-        T_world_obj=np.array([s.T_world_obj for s in solids]).reshape(count, 4, 4), motion=motion, textures=textures,
-        tile=tile, offset=offset, gain=gain, light=light, ambient=float(rs.uniform(0.45, 0.8)),
+        T_world_obj=np.array([s.T_world_obj for s in solids]).reshape(count, 4, 4),
+        motion=motion,
+        textures=textures,
+        tile=tile,
+        offset=offset,
+        gain=gain,
+        light=light,
+        ambient=float(rs.uniform(0.45, 0.8)),
         casts_shadow=shadows & ~motion.moves,
     )
 

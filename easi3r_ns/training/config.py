@@ -92,7 +92,15 @@ class TrainConfig:
     def network(self, final: bool = True) -> DUSt3RConfig:
         """Architecture; the final stage has twice the tokens per side, so RoPE steps are half as long."""
         return DUSt3RConfig(
-            patch_size=8, enc_embed_dim=self.enc_dim, enc_depth=self.enc_depth, enc_num_heads=self.heads,
-            dec_embed_dim=self.dec_dim, dec_depth=self.dec_depth, dec_num_heads=self.heads, head_type="linear",
-            image_size=128, absolute_position=True, rope_stretch=0.5 if final else 1.0,
+            patch_size=8,
+            enc_embed_dim=self.enc_dim,
+            enc_depth=self.enc_depth,
+            enc_num_heads=self.heads,
+            dec_embed_dim=self.dec_dim,
+            dec_depth=self.dec_depth,
+            dec_num_heads=self.heads,
+            head_type="linear",
+            image_size=128,
+            absolute_position=True,
+            rope_stretch=0.5 if final else 1.0,
         )

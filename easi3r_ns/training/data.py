@@ -128,10 +128,12 @@ class ScenePool:
             seeds = [self.first_seed + self.count + k for k in range(size)]
             fresh = render_views(seeds, self.shape, self.views, "train", self.device)
             if self._data is None:
-                self._data = Views(*(
-                    torch.empty((self.capacity, *x.shape[1:]), dtype=x.dtype, device=x.device)
-                    for x in vars(fresh).values()
-                ))
+                self._data = Views(
+                    *(
+                        torch.empty((self.capacity, *x.shape[1:]), dtype=x.dtype, device=x.device)
+                        for x in vars(fresh).values()
+                    )
+                )
             slots = torch.arange(self.count, self.count + size, device=fresh.depth.device) % self.capacity
             for target, source in zip(vars(self._data).values(), vars(fresh).values(), strict=True):
                 target[slots] = source

@@ -32,23 +32,26 @@ def export(config: TrainConfig, folder: Path, name: str = "tiny") -> Path:
     content = save(weights)
     write_bytes(folder / WEIGHTS, content)
     write_json(folder / CONFIG, {**asdict(network), "dpt_layer_dims": list(network.dpt_layer_dims)})
-    write_json(folder / CARD, {
-        "name": name,
-        "licence": "Apache-2.0",
-        "description": "A small DUSt3R trained from scratch on rendered scenes: a preview, not a replacement for the "
-        "published weights.",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "parameters": sum(value.numel() for value in weights.values()),
-        "dynamic_score": DEFAULT_SCORE,
-        "graph": DEFAULT_GRAPH,
-        "training": training_record(checkpoint),
-        "limits": [
-            "Trained on rendered rooms with boxes, spheres and cylinders only; nothing is claimed on real footage.",
-            "128 pixels on the long side, 8-pixel tokens: coarse edges in masks and depth.",
-            "Much of its depth is a monocular guess; focal lengths are weak.",
-            "Its dynamic score is NOT the formula of the Easi3R paper, whose signs do not hold for this network.",
-        ],
-    })
+    write_json(
+        folder / CARD,
+        {
+            "name": name,
+            "licence": "Apache-2.0",
+            "description": "A small DUSt3R trained from scratch on rendered scenes: a preview, not a replacement "
+            "for the published weights.",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "parameters": sum(value.numel() for value in weights.values()),
+            "dynamic_score": DEFAULT_SCORE,
+            "graph": DEFAULT_GRAPH,
+            "training": training_record(checkpoint),
+            "limits": [
+                "Trained on rendered rooms with boxes, spheres and cylinders only; nothing is claimed on real footage.",
+                "128 pixels on the long side, 8-pixel tokens: coarse edges in masks and depth.",
+                "Much of its depth is a monocular guess; focal lengths are weak.",
+                "Its dynamic score is NOT the formula of the Easi3R paper, whose signs do not hold for this network.",
+            ],
+        },
+    )
     return folder
 
 

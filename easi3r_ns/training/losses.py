@@ -21,7 +21,7 @@ def regression(predicted: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor]) -
 
 
 def confidence_loss(errors: tuple[Tensor, Tensor], confidence: tuple[Tensor, Tensor], alpha: float) -> Tensor:
-    """Mean of conf * error - alpha log conf over the pixels of each view, summed over the views (DUSt3R, equation 4)."""
+    """Mean of conf * error - alpha log conf over the pixels, summed over both views (DUSt3R, equation 4)."""
     return sum((c * e - alpha * c.log()).mean() for e, c in zip(errors, confidence, strict=True))
 
 
@@ -34,9 +34,11 @@ def confidence_loss_naive(predicted, confidence, truth, alpha: float) -> float:
             distances = [float(p.norm()) for view in views for p in view[b].reshape(-1, 3)]
             norms.append(sum(distances) / len(distances))
         for v in range(2):
-            pixels = zip(predicted[v][b].reshape(-1, 3), truth[v][b].reshape(-1, 3), confidence[v][b].flatten())
+            points = predicted[v][b].reshape(-1, 3), truth[v][b].reshape(-1, 3)
+            pixels = zip(*points, confidence[v][b].flatten(), strict=True)
             terms = [
-                float(c) * float((p / norms[0] - t / norms[1]).norm()) - alpha * float(torch.log(c)) for p, t, c in pixels
+                float(c) * float((p / norms[0] - t / norms[1]).norm()) - alpha * float(torch.log(c))
+                for p, t, c in pixels
             ]
             total += sum(terms) / len(terms) / len(predicted[0])
     return total

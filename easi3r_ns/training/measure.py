@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from ..align.init import register, weiszfeld_focals
-from ..attention import ScoreFormula, fuse
+from ..attention import ScoreFormula, fuse, min_max_per_frame
 from ..backbone.model import DUSt3R
 from ..backbone.weights import load_backbone
 from ..dynamic import cluster_means, cluster_tokens, segment_dynamic
@@ -26,10 +26,8 @@ from ..files import write_json
 from ..inference import Compute, collect_attention, encode_frames
 from ..pairs import make_pairs
 from ..synthetic import Clip, ClipOptions, render_clip
-from .data import camera_points, make_pairs as select_pairs, move, render_views
-from .data import PairBatch
-from .export import CARD
-from .losses import normalise
+from .data import PairBatch, move, render_views
+from .data import make_pairs as select_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +106,7 @@ def _measure_pair(model: DUSt3R, batch: PairBatch) -> dict[str, float]:
         "points_1": float((scale * predicted[0] - truth[0]).norm(dim=-1).mean() / mean),
         "points_2": float((scale * predicted[1] - truth[1]).norm(dim=-1).mean() / mean),
         "depth_abs_rel": float(((depth[0] - depth[1]).abs() / depth[1]).mean()),
-        "rotation": _angle_of(R[0].float() @ true_R.T.cpu() if R.device.type == "cpu" else R[0].float() @ true_R.T),
+        "rotation": _angle_of(R[0].float() @ true_R.T),
         "rotation_identity": _angle_of(true_R),
         "translation": _angle_between(t[0].float(), true_t),
         "baseline": float(true_t.norm() / mean),
@@ -129,7 +127,8 @@ def _summary(table: dict[str, np.ndarray]) -> dict[str, float]:
     wide = table["baseline"] > 0.15
     result = {name: float(np.median(values)) for name, values in table.items()}
     result |= {
-        "points_1_mean": float(table["points_1"].mean()), "points_2_mean": float(table["points_2"].mean()),
+        "points_1_mean": float(table["points_1"].mean()),
+        "points_2_mean": float(table["points_2"].mean()),
         "rotation_below_5": float((table["rotation"] < 5).mean()),
         "rotation_below_10": float((table["rotation"] < 10).mean()),
         "translation_wide_baseline": float(np.median(table["translation"][wide])) if wide.any() else float("nan"),
@@ -195,7 +194,7 @@ def clips_of(family: str, count: int, frames: int, frozen: bool) -> list[Clip]:
 
 
 def choose_formula(clips: list[ClipMaps], twins: list[ClipMaps]) -> ScoreFormula:
-    """The signs with the best AUC after clustering, averaged over clips, plus half of the lead over the frozen twins."""
+    """The signs with the best AUC after clustering, mean over clips, plus half the lead over the frozen twins."""
     best, best_value = PAPER, -np.inf
     for signs in itertools.product((0, 1, -1), repeat=len(MAPS)):
         if not any(signs):
@@ -220,9 +219,9 @@ def measure_scores(clips: list[ClipMaps], twins: list[ClipMaps], formula: ScoreF
         row = {}
         for kind, group in (("auc", clips), ("auc_frozen_twin", twins)):
             scores = [cluster_means(combine(c.fused, candidate), c.labels) for c in group]
-            row[kind] = round(float(np.nanmean([
-                area_under_curve(s, c.truth) for s, c in zip(scores, group, strict=True)
-            ])), 3)
+            row[kind] = round(
+                float(np.nanmean([area_under_curve(s, c.truth) for s, c in zip(scores, group, strict=True)])), 3
+            )
         row["jaccard"] = round(float(np.mean([_jaccard(c, candidate, patch) for c in clips])), 3)
         table[title] = row
     table["every pixel moves"] = {"jaccard": round(float(np.mean([c.pixels.mean() for c in clips])), 3)}
@@ -232,9 +231,9 @@ def measure_scores(clips: list[ClipMaps], twins: list[ClipMaps], formula: ScoreF
 
 
 def _jaccard(clip: ClipMaps, formula: ScoreFormula, patch: int) -> float:
-    from ..attention import min_max_per_frame
-
-    return _overlap(segment_dynamic(min_max_per_frame(combine(clip.fused, formula)), clip.labels, patch).masks, clip.pixels)
+    return _overlap(
+        segment_dynamic(min_max_per_frame(combine(clip.fused, formula)), clip.labels, patch).masks, clip.pixels
+    )
 
 
 def _overlap(masks: np.ndarray, truth: np.ndarray) -> float:

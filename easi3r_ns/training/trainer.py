@@ -161,7 +161,10 @@ class Trainer:
         state.step += 1
         state.pairs += batch.images.shape[1]
         self._average()
-        return {name: float(value) for name, value in metrics.items()} | {"loss": float(loss.detach()), "gradient": float(norm)}
+        return {name: float(value) for name, value in metrics.items()} | {
+            "loss": float(loss.detach()),
+            "gradient": float(norm),
+        }
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch whose second half is the first with its views swapped."""
@@ -183,7 +186,7 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + self.state.step) / (10 + self.state.step))
         with torch.no_grad():
             averaged = list(self.state.ema.values())
-            torch._foreach_lerp_(averaged, [v for v in self.state.model.state_dict().values()], 1 - decay)
+            torch._foreach_lerp_(averaged, list(self.state.model.state_dict().values()), 1 - decay)
 
     def _to_final_stage(self) -> None:
         """Twice the tokens per side: RoPE steps of half the length leave the geometry of the attention as it was."""
@@ -214,8 +217,11 @@ class Trainer:
         state = self.state
         payload = {
             "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.config).items()},
-            "model": state.model.state_dict(), "match": state.match.state_dict(), "ema": state.ema,
-            "optimizer": state.optimizer.state_dict(), "generator": state.generator.get_state(),
+            "model": state.model.state_dict(),
+            "match": state.match.state_dict(),
+            "ema": state.ema,
+            "optimizer": state.optimizer.state_dict(),
+            "generator": state.generator.get_state(),
             **{name: getattr(state, name) for name in _COUNTERS},
         }
         path = self.config.output_dir / CHECKPOINT
@@ -233,7 +239,7 @@ class Trainer:
             state.model.load_state_dict(payload["model"])
         except RuntimeError as error:
             raise CheckpointError(
-                f"{self.config.output_dir}: its checkpoint has another architecture; give another --output-dir ({error})"
+                f"{self.config.output_dir}: checkpoint of another architecture; use another --output-dir ({error})"
             ) from error
         state.match.load_state_dict(payload["match"])
         state.ema = {name: value.to(self.config.device) for name, value in payload["ema"].items()}
@@ -244,13 +250,26 @@ class Trainer:
 
     def _log(self, metrics: dict[str, float]) -> None:
         state = self.state
-        row = {"step": state.step, "pairs": state.pairs, "minutes": state.seconds / 60, "stage": state.stage,
-               "rate": learning_rate(self.config, state), **metrics}
+        row = {
+            "step": state.step,
+            "pairs": state.pairs,
+            "minutes": state.seconds / 60,
+            "stage": state.stage,
+            "rate": learning_rate(self.config, state),
+            **metrics,
+        }
         with (self.config.output_dir / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         logger.info(
-            "step %d  %d pairs  %.1f min  %s  loss %.3f  error %.3f / %.3f  match %.2f", state.step, state.pairs,
-            state.seconds / 60, state.stage, row["loss"], row["error_i"], row["error_j"], row["match"],
+            "step %d  %d pairs  %.1f min  %s  loss %.3f  error %.3f / %.3f  match %.2f",
+            state.step,
+            state.pairs,
+            state.seconds / 60,
+            state.stage,
+            row["loss"],
+            row["error_i"],
+            row["error_j"],
+            row["match"],
         )
 
 
