@@ -14,7 +14,9 @@ from .resample import MAX_RELATIVE_STEP, grow_mask, trusted_depth
 
 _MAX_BEND = 0.03
 """Relative second difference of the inverse depth above which neighbours do not lie on one plane."""
-_CANDIDATES_PER_POINT = 10
+_NOISE_BENDS = 4.0
+"""The same in multiples of its median, for depth maps so rough that bends of that size are noise."""
+_CANDIDATES_PER_POINT = 5
 """How many pixels at most are unprojected for every point that is kept."""
 
 
@@ -105,7 +107,9 @@ def _on_surface(depth: np.ndarray) -> np.ndarray:
         before, after = (_neighbour(inverse, shift, axis) for shift in (1, -1))
         flat = np.where((before > 0) & (after > 0), np.abs(before + after - 2 * inverse), 0)
         bend = np.maximum(bend, flat)
-    edge = known & step & (bend > _MAX_BEND * inverse)
+    relative = np.divide(bend, inverse, out=np.zeros_like(bend), where=known)
+    roughness = float(np.median(relative[known])) if known.any() else 0.0
+    edge = known & step & (relative > max(_MAX_BEND, _NOISE_BENDS * roughness))
     return known & ~binary_dilation(edge, np.ones((3, 3), dtype=bool))
 
 
