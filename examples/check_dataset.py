@@ -68,6 +68,8 @@ class Frame:
     size: tuple[int, int]
     time: float
     index: int
+    held_out: bool
+    """An evaluation view from another recording, with its own clock."""
 
     def project(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) world points -> (N, 2) pixels and (N,) z-depth (OpenGL camera: z points backward)."""
@@ -130,6 +132,7 @@ def _frames(folder: Path, meta: dict[str, Any], report: Report) -> list[Frame] |
             path(entry, "dynamic_ply_path"), np.array(entry["transform_matrix"], dtype=float),
             np.array([values[k] for k in ("fl_x", "fl_y", "cx", "cy")], dtype=float),
             (int(values["w"]), int(values["h"])), float(entry["time"]), int(entry["frame_index"]),
+            "train_filenames" in meta and entry["file_path"] not in meta["train_filenames"],
         ))
     report.add("frames", len(frames), ">= 2", len(frames) >= 2)
     return frames if len(frames) >= 2 else None
@@ -143,7 +146,8 @@ def check_files(frames: list[Frame], report: Report) -> bool:
     names = [str(frame.image) for frame in frames]
     report.add("file names sort in the order of frames", "yes" if names == sorted(names) else "no", "yes",
                names == sorted(names) and len(set(names)) == len(names))
-    steps = [(b.time - a.time, b.index - a.index) for a, b in zip(frames, frames[1:])]
+    pairs = [(a, b) for a, b in zip(frames, frames[1:]) if a.held_out == b.held_out]
+    steps = [(b.time - a.time, b.index - a.index) for a, b in pairs]
     report.add("time and frame_index increase", f"{min(s[0] for s in steps):.3g} s, {min(s[1] for s in steps)}",
                "> 0", min(min(step) for step in steps) > 0)
     wrong, count = [], 0
@@ -335,6 +339,7 @@ def check_depth_between_views(frames: list[Frame], report: Report) -> None:
 
 def compare_with_truth(frames: list[Frame], truth: Path, report: Report) -> None:
     """Errors against known cameras and masks, matched by ``frame_index``; reported, not judged."""
+    frames = [frame for frame in frames if not frame.held_out]
     if (truth / "gt_cameras.json").is_file():
         known = json.loads((truth / "gt_cameras.json").read_text())
         centres = np.array([frame["c2w"] for frame in known["frames"]])[[frame.index for frame in frames], :3, 3]
