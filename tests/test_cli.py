@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,21 @@ def test_exit_code_reaches_the_shell(tmp_path: Path) -> None:
     )
     assert result.returncode == 3
     assert result.stderr.splitlines() == [f"error: --weights {tmp_path / 'missing.pth'}: no such file or folder"]
+
+
+@pytest.mark.slow
+def test_interrupted_run_says_so_and_goes_on_later(tmp_path: Path) -> None:
+    """Ctrl-C after the encoder: code 130, one line, nothing that looks like a dataset."""
+    clip = ROOT / "examples" / "clip" / "clip.mp4"
+    if not clip.exists() or not (sources.BUNDLED / "tiny" / "model.safetensors").exists():
+        pytest.skip("needs the example clip and the tiny weights")
+    command = [sys.executable, "-m", "easi3r_ns", "run", "--data", clip, "--output-dir", tmp_path, "--weights", "tiny"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    said = []
+    for line in process.stderr:
+        said.append(line.strip())
+        if line.startswith("done  encode frames"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert said[-1].startswith("interrupted") and not any("Traceback" in line for line in said)
+    assert not (tmp_path / "transforms.json").exists()
