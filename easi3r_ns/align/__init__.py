@@ -20,7 +20,7 @@ from .solve import flow_value, optimise
 from .state import Decoded, State, decode
 from .terms import intrinsics
 
-LOW_PARALLAX = 0.01
+LOW_PARALLAX = 0.02
 """Camera travel, in units of the median depth, below which depth and focal length are hardly observed."""
 
 
@@ -41,7 +41,7 @@ class AlignDiagnostics:
 
     @property
     def low_parallax(self) -> bool:
-        """Whether the cameras hardly moved, so that the depth's scale of trust is the network's alone."""
+        """Whether the cameras hardly moved, so that depth and focal length rest on the network alone."""
         return self.travel < LOW_PARALLAX
 
 
@@ -91,7 +91,7 @@ def align(
     log = log if log is not None else RunLog()
     height, width = predictions.conf_i.shape[1:]
     _check_inputs(predictions, focal, dynamic_masks, flow)
-    with log.stage("global alignment", total=config.iterations) as advance:
+    with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
         sample = sample_pixels(height, width, config.max_pixels, seed)
         problem = build_problem(predictions, sample, principal_point, log)
         start = initialise(problem, focal, config.shared_focal, log)
@@ -99,8 +99,7 @@ def align(
             observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
             problem = replace(problem, flows=(observed,))
         problem = problem.to(device)
-        with _one_thread(torch.device(device)):
-            state, curve = optimise(problem, start.state.map(lambda x: x.to(device)), config, focal is not None, advance)
+        state, curve = optimise(problem, start.state.map(lambda x: x.to(device)), config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = decoded.depth.cpu().view(-1, height, width) if sample.complete else full_depths(problem, predictions, decoded)
         confidence = _cleaned_confidence(problem, predictions, decoded, depth)

@@ -43,8 +43,7 @@ def full_depths(problem: Problem, predictions: PairPredictions, decoded: Decoded
         step = max(1, BLOCK_NUMBERS // len(observations.rows))
         for start in range(0, height * width, step):
             pixels = slice(start, min(start + step, height * width))
-            points, weight = _gather(predictions, observations, pixels)
-            depth[frame, pixels] = _solve_block(problem, decoded, frame, observations, pixels, points, weight)
+            depth[frame, pixels] = _solve_block(problem, predictions, decoded, frame, observations, pixels)
     return depth.view(-1, height, width)
 
 
@@ -141,14 +140,15 @@ def _gather(
 
 def _solve_block(
     problem: Problem,
+    predictions: PairPredictions,
     decoded: Decoded,
     frame: int,
     observations: FrameObservations,
     pixels: slice,
-    points: torch.Tensor,
-    weight: torch.Tensor,
 ) -> torch.Tensor:
+    """(P,) depths of one frame's block of pixels, 0 where unknown."""
     device = decoded.R.device
+    points, weight = _gather(predictions, observations, pixels)
     index = torch.arange(pixels.start, pixels.stop, device=device)
     width = problem.sample.size[1]
     xy = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1).float()

@@ -36,6 +36,8 @@ class Placement:
 
     points: torch.Tensor
     """(F, 3, P) points of each frame, in the camera frame of the tree's first reference view."""
+    known: torch.Tensor
+    """(F, P) bool, False where the pointmap that placed the frame has no finite point."""
     poses: dict[int, torch.Tensor]
     """Frame -> (4, 4) camera-to-world, for the frames that were the reference view of a tree edge."""
     reference_pair: dict[int, int]
@@ -63,8 +65,9 @@ def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: R
     scores = edge_scores(problem)
     placement = place_frames(problem, scores)
     focals = frame_focals(problem, placement, scores, focal, shared_focal, log)
-    frame_points = placement.points[problem.edges[:, 0]]
-    scale, R, t = register(problem.points[: len(problem.edges)], frame_points, _reference_confidence(problem))
+    count, reference = len(problem.edges), problem.edges[:, 0]
+    weight = problem.confidence[:count] * placement.known[reference]
+    scale, R, t = register(problem.points[:count], placement.points[reference], weight)
     poses, registered_by = _all_poses(problem, placement, focals, scores, (R, t), log)
     log_scale = scale.log()
     shrink = scale_normaliser(log_scale)
@@ -74,7 +77,7 @@ def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: R
     state = State(
         cam_quat=roma.rotmat_to_unitquat(poses[:, :3, :3]),
         cam_trans=signed_log1p(poses[:, :3, 3] * shrink),
-        log_depth=_positive(depth, log).log(),
+        log_depth=_positive(depth.masked_fill(~placement.known, torch.nan), log).log(),
         focal=FOCAL_GAIN * stored.log(),
         pair_quat=roma.rotmat_to_unitquat(R),
         pair_trans=signed_log1p(t / scale[:, None]),
@@ -104,6 +107,7 @@ def place_frames(problem: Problem, scores: torch.Tensor) -> Placement:
     row_of = {(int(i), int(j)): e for e, (i, j) in enumerate(edges.tolist())}
     queue = deque(spanning_tree(edges, scores.numpy(), problem.num_frames))
     points: dict[int, torch.Tensor] = {}
+    known: dict[int, torch.Tensor] = {}
     poses: dict[int, torch.Tensor] = {}
     reference_pair: dict[int, int] = {}
     used = []
@@ -113,19 +117,21 @@ def place_frames(problem: Problem, scores: torch.Tensor) -> Placement:
         reference_pair.setdefault(i, row)
         if not points:
             points = {i: problem.points[row], j: problem.points[count + row]}
+            known = {i: problem.confidence[row] > 0, j: problem.confidence[count + row] > 0}
             poses[i] = torch.eye(4)
         elif i in points or j in points:
-            known, known_row, new, new_row = (i, row, j, count + row) if i in points else (j, count + row, i, row)
-            confidence = problem.confidence[known_row]
-            s, R, t = (x[0] for x in register(problem.points[known_row][None], points[known][None], confidence[None]))
+            old, old_row, new, new_row = (i, row, j, count + row) if i in points else (j, count + row, i, row)
+            weight = problem.confidence[old_row] * known[old]
+            s, R, t = (x[0] for x in register(problem.points[old_row][None], points[old][None], weight[None]))
             points[new] = torch.addmm(t[:, None], s * R, problem.points[new_row])
+            known[new] = problem.confidence[new_row] > 0
             poses.setdefault(i, _homogeneous(R, t))
         else:
             queue.append((i, j))
             continue
         used.append((i, j))
-    stacked = torch.stack([points[f] for f in range(problem.num_frames)])
-    return Placement(stacked, poses, reference_pair, tuple(used))
+    stacked, finite = (torch.stack([x[f] for f in range(problem.num_frames)]) for x in (points, known))
+    return Placement(stacked, finite, poses, reference_pair, tuple(used))
 
 
 def register(
@@ -254,7 +260,7 @@ def _all_poses(
     for f in range(problem.num_frames):
         pose, by = placement.poses.get(f), "tree"
         if pose is None:
-            trusted = _trusted(confidence[f]).numpy()
+            trusted = _trusted(confidence[f] * placement.known[f]).numpy()
             world = placement.points[f].T.numpy()[trusted]
             pose, by = pnp(world, pixels[trusted], float(focals[f]), problem.principal_point[f].numpy()), "pnp"
         if pose is None:
@@ -299,10 +305,6 @@ def _positive(depth: torch.Tensor, log: RunLog) -> torch.Tensor:
         log.warn(f"more than half of the points of {int((share < 0.5).sum())} frames start behind the camera")
     median = depth.masked_fill(~good, torch.nan).nanmedian(dim=1).values
     return torch.where(good, depth, median[:, None])
-
-
-def _reference_confidence(problem: Problem) -> torch.Tensor:
-    return problem.confidence[: len(problem.edges)]
 
 
 def _homogeneous(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
