@@ -26,7 +26,8 @@ pytestmark = [
 
 
 def call(*command: str | Path, **variables: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "EASI3R_NS_NO_BRIDGE")}
+    hidden = ("PYTHONPATH", "EASI3R_NS_NO_BRIDGE")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     result = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -66,8 +67,8 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def process_data(python: Path, *arguments: str, **variables: str) -> str:
     """``ns-process-data``, as the console script of nerfstudio calls it."""
-    script = "import sys; sys.argv[0] = 'ns-process-data'; from nerfstudio.scripts.process_data import entrypoint; entrypoint()"
-    return call(python, "-c", script, *arguments, **variables)
+    script = "import sys; from nerfstudio.scripts.process_data import entrypoint; sys.argv[0] = 'ns-process-data'"
+    return call(python, "-c", f"{script}; entrypoint()", *arguments, **variables)
 
 
 def commands(helptext: str) -> list[str]:
