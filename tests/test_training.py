@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from easi3r_ns.backbone.model import DUSt3R, PairOutput
 from easi3r_ns.backbone.weights import load_backbone
 from easi3r_ns.errors import CheckpointError, InputError
 from easi3r_ns.training import measure as measuring
+from easi3r_ns.training.card import _GEOMETRY
 from easi3r_ns.training.config import TrainConfig
 from easi3r_ns.training.curve import draw
 from easi3r_ns.training.data import ScenePool, augment, both_orders, camera_points, invert, look_up, move, render_views
@@ -272,6 +275,24 @@ def test_learning_curve_is_drawn(tmp_path):
     assert draw(tmp_path).stat().st_size > 5000
 
 
+@pytest.mark.slow
+def test_the_commands_train_and_measure(tmp_path):
+    def run(module: str, *arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", module, *arguments], check=True, timeout=300)
+
+    options = (
+        "--enc-dim 16 --enc-depth 1 --dec-dim 16 --dec-depth 1 --heads 2 --views 2 --pool-scenes 4 --first-scenes 1"
+    )
+    run("easi3r_ns.training", "--output-dir", str(tmp_path), "--steps", "3", *options.split())
+    folder = tmp_path / "export"
+    few = ["--pairs", "3", "--clips", "1", "--selection-clips", "1", "--frames", "3", "--update-card"]
+    run("easi3r_ns.training.measure", str(folder), *few)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["measured"]["geometry"]["pairs"] == 3 and "chosen" in card["measured"]["score"]
+    assert "rotation" in (folder / "README.md").read_text()
+    load_backbone(str(folder))
+
+
 class Oracle:
     """Stands in for the network and knows the truth of one batch."""
 
@@ -329,14 +350,15 @@ def test_the_formula_that_shows_motion_is_chosen():
 
 
 def test_update_card(tmp_path):
-    path = tmp_path / "card.json"
-    path.write_text(json.dumps({"name": "x", "dynamic_score": {}, "graph": "old"}))
+    config = small(tmp_path / "run", steps=1)
+    Trainer(config).run()
+    export(config, tmp_path / "shipped")
+    score = {"mean_src": -1, "std_src": 0, "mean_ref": 0, "std_ref": 1}
+    geometry = dict.fromkeys([name for name, _ in _GEOMETRY] + ["pairs"], 3)
     measuring.update_card(
-        path, {"dynamic_score": {"std_ref": 1}, "graph": "swin-2-noncyclic", "geometry": {"rotation": 3}}
+        tmp_path / "shipped", {"dynamic_score": score, "graph": "swin-2-noncyclic", "geometry": geometry}
     )
-    card = json.loads(path.read_text())
-    assert (
-        card["graph"] == "swin-2-noncyclic"
-        and card["measured"] == {"geometry": {"rotation": 3}}
-        and card["name"] == "x"
-    )
+    _, info = load_backbone(str(tmp_path / "shipped"))
+    assert info.graph == "swin-2-noncyclic" and info.dynamic_score == score
+    text = (tmp_path / "shipped" / "README.md").read_text()
+    assert "(1 - mean_src) * std_ref" in text and "| focal error, median | 3 |" in text

@@ -153,11 +153,9 @@ def correspondences(clip: Clip, source: int, target: int) -> tuple[np.ndarray, n
     image and not hidden (its depth agrees with the target's depth map at the nearest pixel within 2 %).
     """
     motion = clip.T_world_object[target] @ np.linalg.inv(clip.T_world_object[source])
-    moved = (
-        motion[clip.object_id[source]]
-        @ np.concatenate([clip.points(source), np.ones((*clip.depth.shape[1:], 1))], axis=-1)[..., None]
-    )
-    local = transform(np.linalg.inv(clip.T_world_cam[target]), moved[..., :3, 0])
+    T = motion[clip.object_id[source]]
+    moved = (T[..., :3, :3] @ clip.points(source)[..., None])[..., 0] + T[..., :3, 3]
+    local = transform(np.linalg.inv(clip.T_world_cam[target]), moved)
     local[local[..., 2] <= 0] = np.nan
     xy = project(local, clip.focal, clip.focal, *clip.principal_point)
     height, width = clip.depth.shape[1:]

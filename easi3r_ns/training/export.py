@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save
 
 from ..files import make_folder, write_bytes, write_json
+from .card import write_card
 from .config import TrainConfig
 from .trainer import read_checkpoint
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 DEFAULT_SCORE = {"mean_src": 0, "std_src": 0, "mean_ref": 0, "std_ref": 1}
 DEFAULT_GRAPH = "swin-3-noncyclic"
@@ -32,8 +33,8 @@ def export(config: TrainConfig, folder: Path, name: str = "tiny") -> Path:
     content = save(weights)
     write_bytes(folder / WEIGHTS, content)
     write_json(folder / CONFIG, {**asdict(network), "dpt_layer_dims": list(network.dpt_layer_dims)})
-    write_json(
-        folder / CARD,
+    write_card(
+        folder,
         {
             "name": name,
             "licence": "Apache-2.0",

@@ -26,6 +26,7 @@ from ..files import write_json
 from ..inference import Compute, collect_attention, encode_frames
 from ..pairs import make_pairs
 from ..synthetic import Clip, ClipOptions, render_clip
+from .card import read_card, write_card
 from .data import PairBatch, move, render_views
 from .data import make_pairs as select_pairs
 
@@ -262,18 +263,15 @@ def measure(config: MeasureConfig) -> dict[str, Any]:
     if config.output:
         write_json(config.output, result)
     if config.update_card:
-        update_card(info.source.card_path, result)
+        update_card(info.source.card_path.parent, result)
     return result
 
 
-def update_card(path: Path, result: dict[str, Any]) -> None:
-    """Put measurements, signs and graph into a card."""
-    import json
-
-    card = json.loads(path.read_text())
-    card |= {"dynamic_score": result["dynamic_score"], "graph": result["graph"]}
+def update_card(folder: Path, result: dict[str, Any]) -> None:
+    """Put measurements, signs and graph into the card of a folder of weights."""
+    card = read_card(folder) | {"dynamic_score": result["dynamic_score"], "graph": result["graph"]}
     card["measured"] = {key: value for key, value in result.items() if key not in ("dynamic_score", "graph")}
-    write_json(path, card)
+    write_card(folder, card)
 
 
 def main() -> None:
