@@ -117,14 +117,16 @@ class ScenePool:
     def __init__(self, shape: tuple[int, int], capacity: int, views: int, first_seed: int, device: str) -> None:
         self.shape, self.capacity, self.views, self.device = shape, capacity, views, device
         self.first_seed = first_seed
+        self.chunk = min(capacity, 4 if device == "cpu" else 32)
+        """Scenes rendered together."""
         self.count = 0
         """Scenes rendered since the beginning."""
         self._data: Views | None = None
 
-    def grow(self, number: int, chunk: int = 4) -> None:
+    def grow(self, number: int) -> None:
         """Render ``number`` more scenes, in the place of the oldest when the pool is full."""
         while number > 0:
-            size = min(chunk, number)
+            size = min(self.chunk, number)
             seeds = [self.first_seed + self.count + k for k in range(size)]
             fresh = render_views(seeds, self.shape, self.views, "train", self.device)
             if self._data is None:
