@@ -42,11 +42,17 @@ class RichRunLog(RunLog):
 
     @contextlib.contextmanager
     def _display(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        start = time.perf_counter()
+        start, steps_done = time.perf_counter(), 0
         bar = self._bar(name, total) if self.console.is_terminal else self._plain(name, total)
-        with bar as advance:
+        with bar as show:
+
+            def advance(steps: int = 1) -> None:
+                nonlocal steps_done
+                steps_done += steps
+                show(steps)
+
             yield advance
-        count = f", {total}" if total else ""
+        count = f", {steps_done}" if total else ""
         self._line(f"[green]done[/]  {escape(name)}{count}  [dim]{time.perf_counter() - start:.1f} s[/]")
 
     @contextlib.contextmanager

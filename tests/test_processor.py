@@ -161,6 +161,14 @@ def test_display_on_any_terminal(width: int, terminal: bool) -> None:
         assert lines[0].startswith("done  inner [b]  ") and lines[2].startswith("done  outer, 4  ")
 
 
+def test_display_counts_what_was_done() -> None:
+    out = io.StringIO()
+    with RichRunLog(console=Console(file=out, width=60)).stage("frames", 50) as advance:
+        advance(20)
+        advance()
+    assert out.getvalue().startswith("done  frames, 21  ")
+
+
 def test_display_of_a_stage_that_fails() -> None:
     out = io.StringIO()
     log = RichRunLog(console=Console(file=out, force_terminal=True, width=60))
