@@ -220,16 +220,16 @@ class _Best:
     """Per static point: what was seen in the frame whose depth map it agrees with best."""
 
     error: np.ndarray
-    color: np.ndarray
-    gradient: np.ndarray
-    offset: np.ndarray
-    """Pixels from the principal point."""
+    """(N,) relative difference of depth, infinite where the point is in no image."""
+    frame: np.ndarray
+    xy: np.ndarray
+    """(N, 2) pixels."""
     static: np.ndarray
 
 
 def check_points(folder: Path, meta: dict[str, Any], frames: list[Frame], report: Report) -> None:
     """Do the static points lie where the images show their colour, the depth maps their depth, the masks white?"""
-    cloud = open3d.io.read_point_cloud(str(folder / meta.get("ply_file_path", "")))
+    cloud = _read_ply(folder / meta.get("ply_file_path", "none"))
     points, colors = np.asarray(cloud.points), np.asarray(cloud.colors) * 255
     report.at_least("static points", len(points), 50)
     if len(points) < 50 or len(colors) != len(points) or not np.isfinite(points).all():
@@ -244,59 +244,98 @@ def check_points(folder: Path, meta: dict[str, Any], frames: list[Frame], report
         return
     if frames[0].depth is not None:
         report.at_most("static points against depth: median error", float(np.median(best.error[seen])), 0.03)
-    difference = np.abs(best.color - colors)[seen].mean(axis=1)
-    by_chance = np.abs(best.color[seen] - np.roll(colors[seen], 1, axis=0)).mean(axis=1)
-    report.at_most("static points: median colour difference", float(np.median(difference)), 20)
-    # A picture in a few flat colours agrees with anything: without contrast there is nothing to compare with.
-    if np.median(by_chance) > 10:
-        report.at_most("the same / that of random pairs", float(np.median(difference) / np.median(by_chance)), 0.5)
-    shift, zoom = _misfit(best, colors, seen & (np.abs(best.color - colors).mean(axis=1) < 40))
-    report.at_most("images against points: shift", shift, 0.35, " px")
-    report.at_most("images against points: zoom, at the corner", zoom * 0.5 * float(np.hypot(*frames[0].size)), 1.5, " px")
+    best, colors = _Best(best.error[seen], best.frame[seen], best.xy[seen], best.static[seen]), colors[seen]
+    check_colors(frames, best, colors, report)
     if frames[0].mask is not None:
-        report.at_least("static points: share on white mask", float(best.static[seen].mean()), 0.8)
+        report.at_least("static points: share on white mask", float(best.static.mean()), 0.8)
         _check_moving_clouds(frames, report)
 
 
 def _best_views(frames: list[Frame], points: np.ndarray) -> _Best:
     n = len(points)
-    best = _Best(np.full(n, np.inf), np.zeros((n, 3)), np.zeros((n, 3, 2)), np.zeros((n, 2)), np.zeros(n, dtype=bool))
-    for frame in frames:
+    best = _Best(np.full(n, np.inf), np.zeros(n, int), np.zeros((n, 2)), np.ones(n, dtype=bool))
+    for number, frame in enumerate(frames):
         xy, z = frame.project(points)
         width, height = frame.size
         inside = (z > 0) & (xy > 0.5).all(axis=1) & (xy < [width - 0.5, height - 0.5]).all(axis=1)
         column, row = (np.floor(np.where(inside, xy[:, k], 0)).astype(int) for k in (0, 1))
+        error = np.where(inside, 0.0, np.inf)
         if frame.depth is not None:
             depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)[row, column] * DEPTH_STEP
             error = np.where(inside & (depth > 0), np.abs(z - depth) / np.maximum(depth, 1e-9), np.inf)
-        else:
-            error = np.where(inside, 0.0, np.inf)
         better = error < best.error
-        image = cv2.GaussianBlur(cv2.imread(str(frame.image))[..., ::-1].astype(np.float32), (0, 0), 1.0)
-        where = (xy[better] - 0.5).astype(np.float32)
-        best.error[better] = error[better]
-        best.color[better] = _sample(image, where)
-        for axis, step in enumerate(np.eye(2, dtype=np.float32)):
-            best.gradient[better, :, axis] = (_sample(image, where + step) - _sample(image, where - step)) / 2
-        best.offset[better] = xy[better] - frame.K[2:]
+        best.error[better], best.frame[better], best.xy[better] = error[better], number, xy[better]
         if frame.mask is not None:
             best.static[better] = cv2.imread(str(frame.mask), 0)[row[better], column[better]] > 0
     return best
 
 
-def _misfit(best: _Best, colors: np.ndarray, keep: np.ndarray) -> tuple[float, float]:
-    """Shift (pixels) and relative zoom that would bring the points' colours closest to the images (one Gauss step)."""
-    gradient, offset = best.gradient[keep], best.offset[keep]
-    columns = [gradient[..., 0], gradient[..., 1]]
-    columns += [gradient[..., k] * offset[:, None, k] for k in (0, 1)]
-    A = np.stack(columns, axis=-1).reshape(-1, 4)
-    b = (colors - best.color)[keep].reshape(-1)
-    weight = np.ones(len(b))
-    x = np.zeros(4)
+def check_colors(frames: list[Frame], best: _Best, colors: np.ndarray, report: Report) -> None:
+    """Colours at the points' pixels, and the shift and zoom that would bring them closer: half a pixel shows.
+
+    The points carry the colours of smaller images: of several blurs of ours the one that fits best is compared.
+    """
+    scale = max(frames[0].size) / 640
+    views = [_sampled(frames, best, sigma * scale) for sigma in (0.5, 1.0, 2.0, 4.0)]
+    differences = [np.abs(view[0] - colors).mean(axis=1) for view in views]
+    difference, (color, gradient) = min(zip(differences, views), key=lambda pair: np.median(pair[0]))
+    by_chance = np.abs(color - np.roll(colors, 1, axis=0)).mean(axis=1)
+    report.at_most("static points: median colour difference", float(np.median(difference)), 20)
+    # A picture in a few flat colours agrees with anything: without contrast there is nothing to compare with.
+    if np.median(by_chance) > 10:
+        report.at_most("the same / that of random pairs", float(np.median(difference) / np.median(by_chance)), 0.5)
+    near = difference < max(40, 2 * np.median(difference))
+    principal = np.stack([frame.K[2:] for frame in frames])[best.frame]
+    left, patch = (colors - color)[near], _patches(frames, best)[near]
+    shift, shift_error = _misfit(gradient[near], left, patch)
+    # The offset from the principal point takes the place of a shift of 1: the answer is a relative zoom.
+    zoom, zoom_error = _misfit(gradient[near] * (best.xy - principal)[near][:, None], left, patch)
+    corner = 0.5 * float(np.hypot(*frames[0].size))
+    # Few or flat points say little: only what exceeds their own scatter counts.
+    report.at_most("images against points: shift beyond scatter", max(shift - 3 * shift_error, 0), 0.3, " px")
+    report.at_most("images against points: zoom beyond scatter", max(zoom - 3 * zoom_error, 0) * corner, 1.5, " px")
+    report.add("  (shift and its scatter)", f"{shift:.3g} +- {shift_error:.2g} px", "", None)
+    report.add("  (zoom at the corner and its scatter)", f"{zoom * corner:.3g} +- {zoom_error * corner:.2g} px", "", None)
+
+
+def _sampled(frames: list[Frame], best: _Best, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) colours and (N, 3, 2) gradients per pixel of the blurred images at the points' pixels."""
+    color, gradient = np.zeros((len(best.xy), 3)), np.zeros((len(best.xy), 3, 2))
+    for number in np.unique(best.frame):
+        mine = best.frame == number
+        image = cv2.imread(str(frames[number].image))[..., ::-1].astype(np.float32)
+        image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        where = (best.xy[mine] - 0.5).astype(np.float32)
+        color[mine] = _sample(image, where)
+        for axis, step in enumerate(np.eye(2, dtype=np.float32)):
+            gradient[mine, :, axis] = (_sample(image, where + step) - _sample(image, where - step)) / 2
+    return color, gradient
+
+
+def _patches(frames: list[Frame], best: _Best) -> np.ndarray:
+    """(N,) one of 12 groups for every point; neighbours share a group, since their errors are alike."""
+    cell = np.floor(best.xy / (max(frames[0].size) / 8)).astype(int)
+    return (7 * cell[:, 0] + 13 * cell[:, 1] + 29 * best.frame) % 12
+
+
+def _misfit(gradient: np.ndarray, difference: np.ndarray, group: np.ndarray) -> tuple[float, float]:
+    """Length of the (x, y) step along the gradients that brings the points' colours closest to the images.
+
+    With its scatter, from leaving out one group of points at a time (jackknife). One robust Gauss step.
+    """
+    weight = np.ones(difference.shape)
+
+    def solve(keep: np.ndarray) -> np.ndarray:
+        w = weight[keep].reshape(-1, 1)
+        return np.linalg.lstsq(gradient[keep].reshape(-1, 2) * w, difference[keep].reshape(-1) * w[:, 0], rcond=None)[0]
+
     for _ in range(5):
-        x = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
-        weight = np.sqrt(4.0 / np.maximum(np.abs(b - A @ x), 4.0))
-    return float(np.hypot(x[0], x[1])), float(np.abs(x[2:]).max())
+        step = solve(np.ones(len(gradient), dtype=bool))
+        weight = np.sqrt(4.0 / np.maximum(np.abs(difference - gradient @ step), 4.0))
+    groups = np.unique(group)
+    left_out = np.stack([solve(group != g) for g in groups])
+    scatter = np.sqrt((len(groups) - 1) * left_out.var(axis=0)) if len(groups) > 3 else np.full(2, np.inf)
+    return float(np.hypot(*step)), float(np.hypot(*scatter))
 
 
 def _check_moving_clouds(frames: list[Frame], report: Report) -> None:
@@ -304,7 +343,7 @@ def _check_moving_clouds(frames: list[Frame], report: Report) -> None:
     for frame in frames:
         if frame.cloud is None:
             continue
-        points = np.asarray(open3d.io.read_point_cloud(str(frame.cloud)).points)
+        points = np.asarray(_read_ply(frame.cloud).points)
         if not len(points):
             continue
         xy, z = frame.project(points)
@@ -334,7 +373,8 @@ def check_depth_between_views(frames: list[Frame], report: Report) -> None:
         seen = other[row, column]
         errors.append((np.abs(z[inside] - seen) / np.maximum(seen, 1e-9))[seen > 0])
     errors = np.concatenate(errors)
-    report.add("depth between views: median difference", float(np.median(errors)) if len(errors) else np.nan, "", None)
+    measured = float(np.median(errors)) if len(errors) else "no common pixels"
+    report.add("depth between views: median difference", measured, "", None)
 
 
 def compare_with_truth(frames: list[Frame], truth: Path, report: Report) -> None:
@@ -368,6 +408,11 @@ def _similar(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     d = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     scale = (s * d).sum() / max((p**2).sum(), 1e-12)
     return scale * p @ (u * d @ vt).T + target.mean(axis=0)
+
+
+def _read_ply(path: Path) -> open3d.geometry.PointCloud:
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        return open3d.io.read_point_cloud(str(path))
 
 
 def _sample(image: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -142,10 +142,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "OpenCV poses": (lambda d: _edit_poses(d, lambda T: T @ OPENGL_FROM_OPENCV), "static points: share that is in an image"),
     "world to camera": (lambda d: _edit_poses(d, np.linalg.inv), "static points: share that is in an image"),
     "stretched poses": (lambda d: _edit_poses(d, _stretch), "poses are rigid: error of R R^T"),
-    "half a pixel": (_shift_meta(cx=-0.5, cy=-0.5), "images against points: shift"),
-    "half a pixel in x": (_shift_meta(cx=0.5), "images against points: shift"),
+    "half a pixel": (_shift_meta(cx=-0.5, cy=-0.5), "images against points: shift beyond scatter"),
+    "half a pixel in x": (_shift_meta(cx=0.5), "images against points: shift beyond scatter"),
     "focal of the network crop": (_scale_meta(fl_x=0.4, fl_y=0.4), "static points: median colour difference"),
-    "focal 2 % too long": (_scale_meta(fl_x=1.02, fl_y=1.02), "images against points: zoom, at the corner"),
+    "focal 2 % too long": (_scale_meta(fl_x=1.02, fl_y=1.02), "images against points: zoom beyond scatter"),
     "one focal wrong": (_scale_meta(fl_y=1.05), "fl_x and fl_y differ by"),
     "depth in other units": (
         lambda d: _edit_pngs(d, "depths", lambda z: (z * 0.8).astype(np.uint16)), "static points against depth: median error"
@@ -159,7 +159,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "ply in other units": (lambda d: _edit_ply(d, lambda p: 1.3 * p), "static points against depth: median error"),
     "no ply": (lambda d: (d / "sparse_pc.ply").unlink(), "static points"),
-    "images of other frames": (_swap_images, "images against points: shift"),
+    "images of other frames": (_swap_images, "images against points: shift beyond scatter"),
     "mask pixels lost in masks_2": (_lose_mask_pixels, "masks_2: moving pixels lost"),
     "depth blended in depths_2": (_blend_depth, "depths_2: outside of what they cover"),
     "no applied_transform": (lambda d: _edit_meta(d, lambda m: m.pop("applied_transform")), "applied_transform: det"),
