@@ -288,7 +288,9 @@ def test_no_point_at_all_is_said(tmp_path):
     scene, _ = make_scene(tmp_path / "store", (320, 213), 2)
     log = RunLog()
     write_dataset(replace(scene, confidence=np.ones_like(scene.confidence)), tmp_path / "out", CONFIG, log)
-    assert any("no static point" in warning for warning in log.warnings)
+    assert any("only 0 static points" in warning for warning in log.warnings)
+    meta = json.loads((tmp_path / "out/transforms.json").read_text())
+    assert not any("dynamic_ply_path" in frame for frame in meta["frames"]) and not list((tmp_path / "out").glob("dynamic/*"))
     check_loads(tmp_path / "out", log)
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +33,7 @@ DEPTH_STEP = 0.001
 """Scene units per step of a 16-bit depth map (nerfstudio's default)."""
 
 _WRITERS = 4
+_FEW_POINTS = 1000
 _SPLITS = ("train", "val", "test")
 
 
@@ -44,6 +45,7 @@ class _FrameFiles:
     mask: str
     depth: str | None
     cloud: str | None
+    """None when nothing that moves in this frame has a trusted depth."""
 
 
 def write_dataset(
@@ -73,12 +75,13 @@ def write_dataset(
     with log.stage("dataset", len(scene) + 1) as advance:
         _write_static_cloud(scene, output_dir, config, log)
         advance(1)
+        written = []
         with ThreadPoolExecutor(_WRITERS) as pool:
-            write = _frame_writer(scene, output_dir, config, factors)
-            for _ in pool.map(write, range(len(scene)), frames):
+            for files in pool.map(_frame_writer(scene, output_dir, config, factors), range(len(scene)), frames):
+                written.append(files)
                 advance(1)
-        write_json(output_dir / TRANSFORMS, _transforms(scene, frames, splits))
-        write_json(output_dir / OWNED, {"files": sorted(_all_files(frames, factors))})
+        write_json(output_dir / TRANSFORMS, _transforms(scene, written, splits))
+        write_json(output_dir / OWNED, {"files": sorted(_all_files(written, factors))})
     return output_dir / TRANSFORMS
 
 
@@ -162,15 +165,18 @@ def _discard_leftovers(folder: Path) -> None:
 
 def _write_static_cloud(scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog) -> None:
     points, colors = static_points(scene, config.max_init_points, config.mask_growth)
-    if not len(points):
-        log.warn("no static point is confident enough: sparse_pc.ply is empty, splatfacto will start from random points")
+    if len(points) < _FEW_POINTS:
+        log.warn(
+            f"only {len(points)} static points have a confidence of {scene.min_confidence:g} or more, too few for "
+            "splatfacto to start from: lower --min-confidence (1 keeps all)"
+        )
     write_ply(output_dir / POINTS, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
 
 
 def _frame_writer(
     scene: Scene, output_dir: Path, config: DatasetConfig, factors: Sequence[int]
-) -> Callable[[int, _FrameFiles], None]:
-    def write(position: int, files: _FrameFiles) -> None:
+) -> Callable[[int, _FrameFiles], _FrameFiles]:
+    def write(position: int, files: _FrameFiles) -> _FrameFiles:
         source = scene.source_paths[position]
         image = read_png(source)
         if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
@@ -186,9 +192,14 @@ def _frame_writer(
             if files.depth:
                 steps = depth_at_source(depth, scene.pixel_map, factor) / DEPTH_STEP
                 write_png(output_dir / _scaled(files.depth, factor), _sixteen_bits(steps))
-        if files.cloud:
-            points, colors = dynamic_points(scene, position)
-            write_ply(output_dir / files.cloud, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+        if files.cloud is None:
+            return files
+        points, colors = dynamic_points(scene, position)
+        if not len(points):
+            (output_dir / files.cloud).unlink(missing_ok=True)
+            return replace(files, cloud=None)
+        write_ply(output_dir / files.cloud, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+        return files
 
     return write
 
