@@ -1,6 +1,7 @@
 """Trains the small network that ships, from scratch, on scenes that the package renders. Nothing is downloaded.
 
-Train, on a CPU or a GPU (the same command resumes an interrupted run; learning curve, checkpoints and the export land in the folder)::
+Train, on a CPU or a GPU (the same command resumes an interrupted run; learning curve, checkpoints and the export land
+in the folder)::
 
     python -m easi3r_ns.training --output-dir runs/tiny --minutes 120 --bf16
     python -m easi3r_ns.training --output-dir runs/tiny --minutes 25 --bf16 --device cuda --batch-scale 32
