@@ -8,6 +8,7 @@ import logging
 import math
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,12 @@ class ProcessEasi3R:
 
             log = RichRunLog()
             config = RunConfig(self.frames, self.config, self.align, self.dataset, self.eval_data)
-            result = process(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
+            with warnings.catch_warnings():
+                if not self.verbose:
+                    # What libraries announce for their future releases; a user can do nothing about it.
+                    for category in (FutureWarning, DeprecationWarning):
+                        warnings.simplefilter("ignore", category)
+                result = process(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
             print_summary(result, log.stages, log.warnings, Console(highlight=False))
 
 
@@ -102,7 +108,7 @@ def show_log() -> None:
 
 
 def print_summary(
-    result: ProcessResult, stages: Sequence[StageRecord], warnings: Sequence[str], console: Console
+    result: ProcessResult, stages: Sequence[StageRecord], to_mind: Sequence[str], console: Console
 ) -> None:
     """What was used, what it cost, what came out, what to mind, and what to do next."""
     table = Table(title="stages", title_justify="left", box=None, pad_edge=False)
@@ -118,7 +124,7 @@ def print_summary(
     console.print()
     for name, value in summary(result):
         console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
-    for warning in warnings:
+    for warning in to_mind:
         console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
     console.print(f"[bold]{'next':<9}[/] {escape(next_command(result.transforms_path.parent))}", soft_wrap=True)
 

@@ -148,6 +148,14 @@ def test_top_level_stays_clean() -> None:
     assert {Path(line).parts[0] for line in tracked.stdout.splitlines()} <= allowed
 
 
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [block.split("```")[0].strip() for block in readme.split("```bash\n")[1:3]]
+    assert all(commands)
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line in commands] == commands
+
+
 def loaded_by(code: str) -> set[str]:
     """Top-level names in sys.modules after a fresh interpreter ran the code."""
     full = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}\nprint('\\n', *sys.modules)"
