@@ -89,7 +89,9 @@ def make_scene(
         landing = focal * seen[..., :2] / seen[..., 2:] + pp
         flows.append(np.moveaxis(landing - xy + 0.1 * rng.normal(size=landing.shape), -1, 0))
     tensor = lambda x: torch.from_numpy(np.stack(x)).to(dtype)  # noqa: E731
-    predictions = PairPredictions(graph, tensor(views[0]), tensor(confidences[0]), tensor(views[1]), tensor(confidences[1]))
+    predictions = PairPredictions(
+        graph, tensor(views[0]), tensor(confidences[0]), tensor(views[1]), tensor(confidences[1])
+    )
     flow = PairFlow(graph, tensor(flows).float(), torch.ones(len(graph), height, width, dtype=torch.bool), "truth")
     return AlignScene(T, depth, focal, pp, predictions, flow)
 

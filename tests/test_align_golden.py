@@ -242,9 +242,7 @@ def test_whole_run_is_no_worse_than_recorded(name, predictions, inputs):
     if config.flow_weight > 0:
         forward = torch.from_numpy(inputs["flow_ij"])
         flow = PairFlow(predictions.graph, forward, torch.ones(18, 48, 64, dtype=torch.bool))
-    result = align(
-        predictions, principal_point=CENTRE, config=config, flow=flow, dynamic_masks=inputs["dynamic_masks"]
-    )
+    result = align(predictions, principal_point=CENTRE, config=config, flow=flow, dynamic_masks=inputs["dynamic_masks"])
     ours, recorded = result_errors(result, inputs), recorded_errors(name, inputs)
     if name == "cosine":
         # 100 iterations do not forget the start, and the reference's wrong pointmaps happen to start its focal length
@@ -275,7 +273,11 @@ def test_confidence_and_clean_up(predictions):
     np.testing.assert_array_equal(confidence, run["im_conf"])
     T = torch.from_numpy(run["final_c2w"])
     cleaned = depth.clean(
-        confidence, torch.from_numpy(run["final_depthmaps"]), T[:, :3, :3], T[:, :3, 3], torch.from_numpy(run["final_K"])
+        confidence,
+        torch.from_numpy(run["final_depthmaps"]),
+        T[:, :3, :3],
+        T[:, :3, 3],
+        torch.from_numpy(run["final_K"]),
     )
     np.testing.assert_array_equal(cleaned, run["im_conf_after_clean"])
     assert 0.4 < float((cleaned == 0).float().mean()) < 0.5

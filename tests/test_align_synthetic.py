@@ -307,12 +307,25 @@ def test_flow_corrects_what_the_pointmaps_get_wrong():
     assert errors[1]["rpe_rot_deg"] < 0.9 * errors[0]["rpe_rot_deg"]
 
 
+def test_useless_flow_is_left_out_and_reported():
+    scene, log = make_scene(), RunLog()
+    random = replace(
+        scene.flow, flow=40 * torch.randn(scene.flow.flow.shape, generator=torch.Generator().manual_seed(0))
+    )
+    result = run(replace(scene, flow=random), replace(SHORT, iterations=20), log)
+    without = run(scene, replace(SHORT, iterations=20), with_flow=False)
+    np.testing.assert_allclose(result.T_world_cam, without.T_world_cam, atol=1e-6)
+    assert any("left out" in w for w in log.warnings)
+
+
 def test_flow_rows_follow_the_pairs_that_are_left():
     scene = make_scene()
     problem = build_problem(scene.predictions, sample_pixels(36, 48, 0), scene.principal_point, RunLog())
     fewer = replace(problem, edges=problem.edges[[2, 5]], kept=torch.tensor([2, 5]))
     observed = flow_observations(fewer, scene.flow, None, check=False)
-    torch.testing.assert_close(observed.landing - problem.sample.xy, scene.flow.flow[[2, 5]].flatten(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        observed.landing - problem.sample.xy, scene.flow.flow[[2, 5]].flatten(2), atol=1e-5, rtol=0
+    )
 
 
 def test_smoothness_and_depth_prior_act():

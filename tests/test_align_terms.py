@@ -159,7 +159,9 @@ def test_pair_scales_keep_their_mean():
     assert float(torch.linalg.det(now.pair_A).log().mean() / 3) == pytest.approx(np.log(0.5))
 
 
-@pytest.mark.parametrize(("size", "budget"), [((288, 512), 16384), ((512, 288), 8192), ((96, 40), 256), ((30, 40), 999)])
+@pytest.mark.parametrize(
+    ("size", "budget"), [((288, 512), 16384), ((512, 288), 8192), ((96, 40), 256), ((30, 40), 999)]
+)
 def test_sample_is_spread_and_within_budget(size, budget):
     height, width = size
     sample = sample_pixels(height, width, budget, seed=1)

@@ -57,7 +57,9 @@ def test_each_ordered_pair_is_computed_once_and_lies_in_its_row():
     provider, log = Recorder(), RunLog()
     result = pair_flow(images, GRAPH, provider, log, batch_size=3)
     assert provider.calls == [(0, 1), (1, 0), (1, 2), (2, 1)]
-    np.testing.assert_array_equal(result.flow[:, :, 0, 0], 10 * GRAPH.edges[:, :1] * [1, 0] + GRAPH.edges[:, 1:] * [0, 1])
+    np.testing.assert_array_equal(
+        result.flow[:, :, 0, 0], 10 * GRAPH.edges[:, :1] * [1, 0] + GRAPH.edges[:, 1:] * [0, 1]
+    )
     assert result.flow.dtype == torch.float16 and result.flow.shape == (4, 2, 8, 8)
     assert log.stages[0].name == "optical flow"
 

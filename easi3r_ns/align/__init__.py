@@ -17,7 +17,7 @@ from .depth import clean, full_confidence, full_depths
 from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
 from .solve import flow_value, optimise
-from .state import Decoded, State, decode
+from .state import Decoded, decode
 from .terms import intrinsics
 
 LOW_PARALLAX = 0.02
@@ -101,7 +101,11 @@ def align(
         problem = problem.to(device)
         state, curve = optimise(problem, start.state.map(lambda x: x.to(device)), config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
-        depth = decoded.depth.cpu().view(-1, height, width) if sample.complete else full_depths(problem, predictions, decoded)
+        depth = (
+            decoded.depth.cpu().view(-1, height, width)
+            if sample.complete
+            else full_depths(problem, predictions, decoded)
+        )
         confidence = _cleaned_confidence(problem, predictions, decoded, depth)
         diagnostics = AlignDiagnostics(
             registered_by=start.registered_by,
@@ -110,14 +114,10 @@ def align(
             sampled_pixels=len(sample.index),
             final_flow=float(flow_value(decoded, problem)) if problem.flows else None,
         )
-        if diagnostics.low_parallax:
-            log.warn(
-                f"almost no parallax: the cameras move by {100 * diagnostics.travel:.2g} % of the scene's depth; "
-                "depth and focal length rest on the network alone"
-            )
+        _warn(diagnostics, config, log)
     return AlignResult(
         T_world_cam=_in_first_camera(decoded),
-        focals=decoded.focal.double().cpu().numpy(),
+        focals=decoded.focal.cpu().double().numpy(),
         depth=depth.numpy(),
         confidence=confidence.numpy(),
         pair_scales=_pair_scales(problem, decoded, len(predictions.graph)),
@@ -159,6 +159,19 @@ def _check_inputs(
         raise AlignmentError("the optical flow was computed for other pairs than the pointmaps")
 
 
+def _warn(diagnostics: AlignDiagnostics, config: AlignConfig, log: RunLog) -> None:
+    if diagnostics.low_parallax:
+        log.warn(
+            f"almost no parallax: the cameras move by {100 * diagnostics.travel:.2g} % of the scene's depth; "
+            "depth and focal length rest on the network alone"
+        )
+    if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
+        log.warn(
+            f"the optical flow disagrees with the cameras by {diagnostics.final_flow:.0f} pixels and was left out of the "
+            "alignment (threshold: --flow-threshold)"
+        )
+
+
 def _cleaned_confidence(
     problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor
 ) -> torch.Tensor:
@@ -170,7 +183,7 @@ def _cleaned_confidence(
 
 def _in_first_camera(decoded: Decoded) -> np.ndarray:
     T = np.tile(np.eye(4), (len(decoded.R), 1, 1))
-    T[:, :3, :3], T[:, :3, 3] = decoded.R.double().cpu().numpy(), decoded.centre.double().cpu().numpy()
+    T[:, :3, :3], T[:, :3, 3] = decoded.R.cpu().double().numpy(), decoded.centre.cpu().double().numpy()
     # float32 quaternions leave a rotation orthonormal to 1e-7 only; the nearest exact rotation costs nothing.
     U, _, Vt = np.linalg.svd(T[:, :3, :3])
     T[:, :3, :3] = U @ Vt
@@ -181,8 +194,8 @@ def _in_first_camera(decoded: Decoded) -> np.ndarray:
 
 def _pair_scales(problem: Problem, decoded: Decoded, count: int) -> np.ndarray:
     scales = np.zeros(count)
-    scales[problem.kept.cpu().numpy()] = torch.linalg.det(decoded.pair_A.double()).cpu().numpy() ** (1 / 3)
+    scales[problem.kept.cpu().numpy()] = torch.linalg.det(decoded.pair_A.cpu().double()).numpy() ** (1 / 3)
     return scales
 
 
-__all__ = ["AlignDiagnostics", "AlignResult", "State", "align", "camera_travel"]
+__all__ = ["AlignDiagnostics", "AlignResult", "align"]

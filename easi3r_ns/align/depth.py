@@ -56,7 +56,9 @@ def frame_observations(problem: Problem, frame: int) -> FrameObservations:
     return FrameObservations(problem.kept.cpu()[pairs], pairs, is_reference)
 
 
-def ray_depths(along: torch.Tensor, across: torch.Tensor, weight: torch.Tensor, ray_square: torch.Tensor) -> torch.Tensor:
+def ray_depths(
+    along: torch.Tensor, across: torch.Tensor, weight: torch.Tensor, ray_square: torch.Tensor
+) -> torch.Tensor:
     """(P,) depths d that minimise sum_n weight |d ray - q_n|, by iterative re-weighting.
 
     ``along``: (n, P) depth at which the ray passes q_n most closely; ``across``: (n, P) squared distance there;
@@ -129,7 +131,9 @@ def _gather(
     """(n, P, 3) points in their pairs' reference cameras and (n, P) weights of one frame's block of pixels."""
     points, weight = [], []
     for row, is_reference in zip(observations.rows.tolist(), observations.is_reference.tolist()):
-        source = (predictions.points_i, predictions.conf_i) if is_reference else (predictions.points_j, predictions.conf_j)
+        source = (
+            (predictions.points_i, predictions.conf_i) if is_reference else (predictions.points_j, predictions.conf_j)
+        )
         x = source[0][row].reshape(-1, 3)[pixels].float()
         c = source[1][row].reshape(-1)[pixels].float()
         valid = _valid(x, c)

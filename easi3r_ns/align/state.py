@@ -6,9 +6,9 @@ translations as sign(t) log(1 + |t|), log-depths, 20 log(focal), log-scales norm
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import roma
 import torch
 
@@ -88,7 +88,7 @@ def rotation(quat: torch.Tensor) -> torch.Tensor:
 
 def scale_normaliser(pair_log_scale: torch.Tensor) -> torch.Tensor:
     """Scalar that brings the geometric mean of the pair scales to :data:`MEAN_PAIR_SCALE`."""
-    return (np.log(MEAN_PAIR_SCALE) - pair_log_scale.mean()).exp()
+    return (math.log(MEAN_PAIR_SCALE) - pair_log_scale.mean()).exp()
 
 
 def decode(state: State, xy: torch.Tensor, principal_point: torch.Tensor) -> Decoded:
