@@ -116,6 +116,11 @@ def test_published_config_json(folder: Path) -> None:
     assert weights.read_config(sources.resolve(str(folder))) == SMALL_CONFIG
 
 
+@pytest.mark.parametrize("mode", [["exp", 1, math.inf], ["exp", 1, "inf"], ["exp", 1.0, "Infinity"], "('exp', 1, inf)"])
+def test_every_spelling_of_infinity(mode: object) -> None:
+    assert checkpoint.config_from_fields({**PUBLISHED, "conf_mode": mode}, "x") == SMALL_CONFIG
+
+
 def test_own_config_round_trip() -> None:
     fields = json.loads(json.dumps(vars(SMALL_CONFIG)))
     assert checkpoint.config_from_fields(fields, "x") == SMALL_CONFIG

@@ -121,9 +121,11 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists (JSON has no tuples) and tuples written as text -> tuples."""
+    """Lists (JSON has no tuples) and tuples written as text -> tuples; infinities written as text -> numbers."""
     if isinstance(value, str) and value.startswith("("):
         return _literal(ast.parse(value, mode="eval").body)
+    if value in ("inf", "-inf", "Infinity", "-Infinity"):  # strict JSON has no number for them
+        return float(value)
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
