@@ -360,6 +360,37 @@ def test_offline_error_says_what_to_fetch_and_where(name: str, offline: Path) ->
         assert text in message
 
 
+@pytest.mark.parametrize("spec", ["monst3r", "someone/their-net"])
+def test_hub_is_asked_after_the_cache(spec: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def download(repo: str, name: str, local_files_only: bool = False) -> str:
+        calls.append((repo, name, local_files_only))
+        if local_files_only:
+            raise FileNotFoundError(name)
+        return str(folder / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr(sources, "_hub_can_be_reached", lambda: True)
+    monkeypatch.setenv("EASI3R_NS_WEIGHTS", str(folder / "none"))
+    source = sources.resolve(spec)
+    repo = sources.KNOWN[spec].hub_repo if spec in sources.KNOWN else spec
+    assert [call[2] for call in calls] == [True, False, False]
+    assert {call[0] for call in calls} == {source.hub_repo} == {repo}
+    assert (source.path, source.config_path) == (folder / "model.safetensors", folder / "config.json")
+    assert source.licence == (sources.NON_COMMERCIAL if spec == "monst3r" else sources.UNKNOWN_LICENCE)
+
+
+def test_failed_download_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*args: object, **options: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr(sources, "_hub_can_be_reached", lambda: True)
+    with pytest.raises(CheckpointError, match="the download failed: the disk is full"):
+        sources.resolve("someone/their-net")
+
+
 def test_files_put_where_the_error_says_are_found(offline: Path, folder: Path) -> None:
     target = offline / "dust3r"
     target.mkdir(parents=True)
