@@ -55,6 +55,18 @@ def test_pixels_equal_the_golden_ones(size, corner, full_wh):
         np.testing.assert_allclose([normalised.mean(), normalised.std()], golden["px_512_out_mean_std"], atol=1e-3)
 
 
+def test_filters_are_those_of_the_golden_table():
+    table = np.load(GOLDEN / "image_preproc.npz")
+    rng = np.random.default_rng(0)
+    for row in range(0, 80, 3):
+        wh, size = tuple(table["in_wh"][row].tolist()), int(table["size"][row])
+        image = rng.integers(0, 256, (wh[1], wh[0], 3), dtype=np.uint8)
+        plan = plan_preprocessing(wh, ImageGeometry(size, 16, square=size == 224, square_ok=bool(table["square_ok"][row])))
+        resized = Image.fromarray(image).resize(table["resized_wh"][row], Image.Resampling[str(table["resample"][row])])
+        expected = np.asarray(resized.crop(tuple(table["crop_box_ltrb"][row].astype(int))))
+        np.testing.assert_array_equal(resize_and_crop(image, plan), expected)
+
+
 @pytest.mark.parametrize("size, patch, square", [(512, 16, False), (224, 16, True), (128, 8, False), (96, 7, False), (130, 16, True)])
 def test_plans_are_whole_patches_around_the_centre(size, patch, square):
     rng = np.random.default_rng(0)
@@ -443,6 +455,15 @@ def test_stored_frames_are_reused_only_when_nothing_changed(tmp_path):
 
     _write_video(tmp_path / "clip.mp4", [_code(i + 100) for i in range(30)])
     assert _decode(cv2.imread(str(_load(clip, tmp_path, select).source_paths[0]))[..., ::-1]) == 100
+
+
+def test_a_stored_frame_that_was_cut_short_is_extracted_again(tmp_path):
+    clip = _write_video(tmp_path / "clip.mp4", [_code(i) for i in range(10)])
+    frames = _load(clip, tmp_path)
+    content = frames.source_paths[3].read_bytes()
+    frames.source_paths[3].write_bytes(content[:-20])
+    _load(clip, tmp_path)
+    assert frames.source_paths[3].read_bytes() == content
 
 
 def test_kill_before_the_manifest_means_a_fresh_start(tmp_path):
