@@ -167,8 +167,8 @@ def _warn(diagnostics: AlignDiagnostics, config: AlignConfig, log: RunLog) -> No
         )
     if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
         log.warn(
-            f"the optical flow disagrees with the cameras by {diagnostics.final_flow:.0f} pixels and was left out of the "
-            "alignment (threshold: --flow-threshold)"
+            f"the optical flow disagrees with the cameras by {diagnostics.final_flow:.0f} pixels and was left out of "
+            "the alignment (threshold: --flow-threshold)"
         )
 
 
