@@ -244,11 +244,6 @@ def test_whole_run_is_no_worse_than_recorded(name, predictions, inputs):
         flow = PairFlow(predictions.graph, forward, torch.ones(18, 48, 64, dtype=torch.bool))
     result = align(predictions, principal_point=CENTRE, config=config, flow=flow, dynamic_masks=inputs["dynamic_masks"])
     ours, recorded = result_errors(result, inputs), recorded_errors(name, inputs)
-    if name == "cosine":
-        # 100 iterations do not forget the start, and the reference's wrong pointmaps happen to start its focal length
-        # 0.17 px nearer to the truth. From its start the loop is equal step by step (test above).
-        assert ours.pop("focal") < 0.003 * float(inputs["gt_focal"])
-        recorded.pop("focal")
     for key, value in recorded.items():
         assert ours[key] <= value * RUN_NOISE, f"{name} {key}: {ours[key]:.5f}, recorded {value:.5f}"
     assert result.loss_curve[-1] == pytest.approx(golden_run(name)["loss_curve"][-1], rel=0.01)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from easi3r_ns.align import align, init
-from easi3r_ns.align.depth import full_depths, ray_depths
+from easi3r_ns.align.depth import full_depths, ray_depths, sampled_depths
 from easi3r_ns.align.problem import build_problem, flow_observations, sample_pixels
 from easi3r_ns.align.state import decode
 from easi3r_ns.config import AlignConfig
@@ -350,6 +350,15 @@ def test_wrong_shapes_are_refused():
     other = make_scene(num_frames=4)
     with pytest.raises(AlignmentError, match="other pairs"):
         align(scene.predictions, principal_point=scene.principal_point, config=SHORT, flow=other.flow)
+
+
+def test_sampled_and_full_depths_agree():
+    scene = make_scene(num_frames=3, graph=window_graph(3))
+    problem = build_problem(scene.predictions, sample_pixels(36, 48, 300), scene.principal_point, RunLog())
+    state = init.initialise(problem, None, True, RunLog()).state
+    now = decode(state, problem.sample.xy, problem.principal_point)
+    whole = full_depths(problem, scene.predictions, now).flatten(1)
+    torch.testing.assert_close(sampled_depths(problem, now), whole[:, problem.sample.index], rtol=1e-4, atol=0)
 
 
 def test_depth_blocks_do_not_matter(monkeypatch):

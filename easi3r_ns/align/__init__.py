@@ -13,11 +13,11 @@ from ..config import AlignConfig
 from ..errors import AlignmentError, InputError
 from ..runlog import RunLog
 from ..types import PairFlow, PairPredictions
-from .depth import clean, full_confidence, full_depths
+from .depth import clean, full_confidence, full_depths, sampled_depths
 from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
 from .solve import flow_value, optimise
-from .state import Decoded, decode
+from .state import Decoded, State, decode
 from .terms import intrinsics
 
 LOW_PARALLAX = 0.02
@@ -99,21 +99,12 @@ def align(
             observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
             problem = replace(problem, flows=(observed,))
         problem = problem.to(device)
-        state, curve = optimise(problem, start.state.map(lambda x: x.to(device)), config, focal is not None, advance)
+        state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
+        state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
-        depth = (
-            decoded.depth.cpu().view(-1, height, width)
-            if sample.complete
-            else full_depths(problem, predictions, decoded)
-        )
+        depth = _final_depths(problem, predictions, decoded)
         confidence = _cleaned_confidence(problem, predictions, decoded, depth)
-        diagnostics = AlignDiagnostics(
-            registered_by=start.registered_by,
-            dropped_pairs=problem.dropped,
-            travel=camera_travel(decoded.centre, depth),
-            sampled_pixels=len(sample.index),
-            final_flow=float(flow_value(decoded, problem)) if problem.flows else None,
-        )
+        diagnostics = _diagnose(problem, decoded, depth, start.registered_by)
         _warn(diagnostics, config, log)
     return AlignResult(
         T_world_cam=_in_first_camera(decoded),
@@ -139,6 +130,12 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _with_fitted_depths(problem: Problem, state: State) -> State:
+    """Depths that fit all pairs instead of the one of the spanning tree: the loop starts nearer to its end."""
+    decoded = decode(state, problem.sample.xy, problem.principal_point)
+    return replace(state, log_depth=sampled_depths(problem, decoded).log())
+
+
 def camera_travel(centre: torch.Tensor, depth: torch.Tensor) -> float:
     """Largest distance of a camera (F, 3) from their mean, in units of the median of the known depths (F, H, W)."""
     distance = (centre - centre.mean(dim=0)).norm(dim=1).max()
@@ -157,6 +154,25 @@ def _check_inputs(
         raise AlignmentError(f"dynamic masks have shape {tuple(dynamic_masks.shape)}, the frames {expected}")
     if flow is not None and not np.array_equal(flow.graph.edges, predictions.graph.edges):
         raise AlignmentError("the optical flow was computed for other pairs than the pointmaps")
+
+
+def _final_depths(problem: Problem, predictions: PairPredictions, decoded: Decoded) -> torch.Tensor:
+    """(F, H, W): the optimised depths where every pixel took part, else solved at full resolution."""
+    if problem.sample.complete:
+        return decoded.depth.cpu().view(-1, *problem.sample.size)
+    return full_depths(problem, predictions, decoded)
+
+
+def _diagnose(
+    problem: Problem, decoded: Decoded, depth: torch.Tensor, registered_by: tuple[str, ...]
+) -> AlignDiagnostics:
+    return AlignDiagnostics(
+        registered_by=registered_by,
+        dropped_pairs=problem.dropped,
+        travel=camera_travel(decoded.centre.cpu(), depth),
+        sampled_pixels=len(problem.sample.index),
+        final_flow=float(flow_value(decoded, problem)) if problem.flows else None,
+    )
 
 
 def _warn(diagnostics: AlignDiagnostics, config: AlignConfig, log: RunLog) -> None:

@@ -47,6 +47,18 @@ def full_depths(problem: Problem, predictions: PairPredictions, decoded: Decoded
     return depth.view(-1, height, width)
 
 
+def sampled_depths(problem: Problem, decoded: Decoded) -> torch.Tensor:
+    """(F, P) the same at the sampled pixels only; the depth of ``decoded`` where no pair knows one."""
+    depth = decoded.depth.clone()
+    weight = torch.where(problem.confidence > 0, problem.weight + LEAST_WEIGHT, 0.0)
+    for frame in range(problem.num_frames):
+        rows = torch.nonzero(problem.frame == frame)[:, 0]
+        pairs = problem.pair[rows]
+        solved = _frame_depths(decoded, frame, pairs, problem.points[rows], weight[rows], decoded.rays[frame])
+        depth[frame] = torch.where(solved > 0, solved, depth[frame])
+    return depth
+
+
 def frame_observations(problem: Problem, frame: int) -> FrameObservations:
     """Where to find the pointmaps of one frame."""
     reference = torch.nonzero(problem.edges[:, 0].cpu() == frame)[:, 0]
@@ -152,21 +164,27 @@ def _solve_block(
 ) -> torch.Tensor:
     """(P,) depths of one frame's block of pixels, 0 where unknown."""
     device = decoded.R.device
-    points, weight = _gather(predictions, observations, pixels)
+    points, weight = (x.to(device) for x in _gather(predictions, observations, pixels))
     index = torch.arange(pixels.start, pixels.stop, device=device)
     width = problem.sample.size[1]
-    xy = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1).float()
-    planar = (xy - problem.principal_point[frame]) / decoded.focal[frame]
-    ray = torch.cat([planar, torch.ones_like(planar[:, :1])], dim=-1)
-    ray_square = ray.square().sum(dim=-1)
-    pairs = observations.pairs.to(device)
+    xy = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")]).float()
+    planar = (xy - problem.principal_point[frame, :, None]) / decoded.focal[frame]
+    rays = torch.cat([planar, torch.ones_like(planar[:1])])
+    return _frame_depths(decoded, frame, observations.pairs.to(device), points.transpose(1, 2), weight, rays).cpu()
+
+
+def _frame_depths(
+    decoded: Decoded, frame: int, pairs: torch.Tensor, points: torch.Tensor, weight: torch.Tensor, rays: torch.Tensor
+) -> torch.Tensor:
+    """(P,) depths along the rays (3, P) of one frame that fit its pairs' points (n, 3, P) best; 0 where unknown."""
     to_camera = decoded.R[frame].T @ decoded.pair_A[pairs]
     shift = (decoded.pair_b[pairs] - decoded.centre[frame]) @ decoded.R[frame]
-    q = torch.baddbmm(shift.unsqueeze(1), points.to(device), to_camera.transpose(1, 2))
-    along = (q * ray).sum(dim=-1) / ray_square
-    across = (q - along.unsqueeze(-1) * ray).square().sum(dim=-1)
-    depth = ray_depths(along, across, weight.to(device), ray_square)
-    return torch.where(torch.isfinite(depth) & (depth > 0), depth, 0.0).cpu()
+    q = torch.baddbmm(shift.unsqueeze(-1), to_camera, points)
+    ray_square = rays.square().sum(dim=0)
+    along = (q * rays).sum(dim=1) / ray_square
+    across = (q - along.unsqueeze(1) * rays).square().sum(dim=1)
+    depth = ray_depths(along, across, weight, ray_square)
+    return torch.where(torch.isfinite(depth) & (depth > 0), depth, 0.0)
 
 
 def _valid(points: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
