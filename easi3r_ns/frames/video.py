@@ -105,7 +105,7 @@ class Video:
                 index = wanted.pop(frame.pts if pts is not None else count, None)
                 if index is None:
                     continue
-                if frame.color_trc in _HDR_TRANSFERS:
+                if getattr(frame, "color_trc", None) in _HDR_TRANSFERS:
                     log.warn("the video is HDR: its colours are used without tone mapping and may look flat")
                 image = _upright_rgb(frame, stream)
                 size = (image.shape[1], image.shape[0])
