@@ -96,8 +96,7 @@ def align(
         problem = build_problem(predictions, sample, principal_point, log)
         start = initialise(problem, focal, config.shared_focal, log)
         if flow is not None and config.flow_weight > 0:
-            observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
-            problem = replace(problem, flows=(observed,))
+            problem = replace(problem, flows=(flow_observations(problem, flow, dynamic_masks, config.flow_check),))
         problem = problem.to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
         state, curve = optimise(problem, state, config, focal is not None, advance)
