@@ -24,6 +24,7 @@ import open3d
 
 DEPTH_STEP = 0.001
 MAX_POINTS = 20_000
+KEYS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "transform_matrix", "time", "frame_index", "source")
 FLIP = np.diag([1.0, -1.0, -1.0])
 
 
@@ -122,8 +123,7 @@ def _frames(folder: Path, meta: dict[str, Any], report: Report) -> list[Frame] |
     frames = []
     for entry in meta["frames"]:
         values = {**meta, **entry}
-        missing = [k for k in ("fl_x", "fl_y", "cx", "cy", "w", "h", "transform_matrix", "time", "frame_index", "source")
-                   if k not in values]
+        missing = [key for key in KEYS if key not in values]
         if missing:
             report.add("every frame is complete", f"{entry.get('file_path')}: no {missing[0]}", "all keys", False)
             return None
@@ -294,8 +294,8 @@ def check_colors(frames: list[Frame], best: _Best, colors: np.ndarray, report: R
     # Few or flat points say little: only what exceeds their own scatter counts.
     report.at_most("images against points: shift beyond scatter", max(shift - 3 * shift_error, 0), 0.3, " px")
     report.at_most("images against points: zoom beyond scatter", max(zoom - 3 * zoom_error, 0) * corner, 1.5, " px")
-    report.add("  (shift and its scatter)", f"{shift:.3g} +- {shift_error:.2g} px", "", None)
-    report.add("  (zoom at the corner and its scatter)", f"{zoom * corner:.3g} +- {zoom_error * corner:.2g} px", "", None)
+    for name, value, scatter in (("shift", shift, shift_error), ("zoom", zoom * corner, zoom_error * corner)):
+        report.add(f"  ({name} and its scatter)", f"{value:.3g} +- {scatter:.2g} px", "", None)
 
 
 def _sampled(frames: list[Frame], best: _Best, sigma: float) -> tuple[np.ndarray, np.ndarray]:

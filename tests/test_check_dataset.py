@@ -136,10 +136,16 @@ def _stretch(T: np.ndarray) -> np.ndarray:
 
 CORRUPTIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "mask polarity": (lambda d: _edit_pngs(d, "masks", lambda m: 255 - m), "static points: share on white mask"),
-    "mask polarity, moving": (lambda d: _edit_pngs(d, "masks", lambda m: 255 - m), "moving points: share on black mask"),
+    "mask polarity, moving": (
+        lambda d: _edit_pngs(d, "masks", lambda m: 255 - m),
+        "moving points: share on black mask",
+    ),
     "mask of 0 and 1": (lambda d: _edit_pngs(d, "masks", lambda m: m // 255), "masks: one channel of 0 and 255"),
     "colour mask": (lambda d: _edit_pngs(d, "masks", lambda m: np.dstack([m] * 3)), "masks: one channel of 0 and 255"),
-    "OpenCV poses": (lambda d: _edit_poses(d, lambda T: T @ OPENGL_FROM_OPENCV), "static points: share that is in an image"),
+    "OpenCV poses": (
+        lambda d: _edit_poses(d, lambda T: T @ OPENGL_FROM_OPENCV),
+        "static points: share that is in an image",
+    ),
     "world to camera": (lambda d: _edit_poses(d, np.linalg.inv), "static points: share that is in an image"),
     "stretched poses": (lambda d: _edit_poses(d, _stretch), "poses are rigid: error of R R^T"),
     "half a pixel": (_shift_meta(cx=-0.5, cy=-0.5), "images against points: shift beyond scatter"),
@@ -148,7 +154,8 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "focal 2 % too long": (_scale_meta(fl_x=1.02, fl_y=1.02), "images against points: zoom beyond scatter"),
     "one focal wrong": (_scale_meta(fl_y=1.05), "fl_x and fl_y differ by"),
     "depth in other units": (
-        lambda d: _edit_pngs(d, "depths", lambda z: (z * 0.8).astype(np.uint16)), "static points against depth: median error"
+        lambda d: _edit_pngs(d, "depths", lambda z: (z * 0.8).astype(np.uint16)),
+        "static points against depth: median error",
     ),
     "no depth at all": (lambda d: _edit_pngs(d, "depths", np.zeros_like), "static points: share that is in an image"),
     "one small mask": (lambda d: _edit_pngs(d, "masks", lambda m: m[1:], only=1), "files of the right size"),
@@ -165,10 +172,12 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no applied_transform": (lambda d: _edit_meta(d, lambda m: m.pop("applied_transform")), "applied_transform: det"),
     "NaN": (lambda d: _edit_meta(d, _nan), "transforms.json is strict JSON"),
     "one frame without mask": (
-        lambda d: _edit_meta(d, lambda m: m["frames"][1].pop("mask_path")), "masks for all frames or none"
+        lambda d: _edit_meta(d, lambda m: m["frames"][1].pop("mask_path")),
+        "masks for all frames or none",
     ),
     "times run backwards": (
-        lambda d: _edit_meta(d, lambda m: m["frames"][0].update(time=9.0)), "time and frame_index increase"
+        lambda d: _edit_meta(d, lambda m: m["frames"][0].update(time=9.0)),
+        "time and frame_index increase",
     ),
 }
 

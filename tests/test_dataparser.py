@@ -35,7 +35,9 @@ def _parse(folder: Path, split: str = "train", **options):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-@pytest.mark.parametrize("options", [{}, {"eval_mode": "interval", "eval_interval": 3}, {"eval_mode": "all"}, {"downscale_factor": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"eval_mode": "interval", "eval_interval": 3}, {"eval_mode": "all"}, {"downscale_factor": 2}]
+)
 def test_times_stay_with_their_frames(dataset, split, options):
     parsed = _parse(dataset, split, **options)
     times = parsed.cameras.times

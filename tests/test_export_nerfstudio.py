@@ -55,7 +55,9 @@ class _Written:
         """(h, w, 3) points in the dataset's world."""
         height, width = self.depth.shape
         xy = source_pixels((width, height))
-        rays = np.dstack([(xy[..., 0] - self.K[2]) / self.K[0], -(xy[..., 1] - self.K[3]) / self.K[1], -np.ones((height, width))])
+        rays = np.dstack(
+            [(xy[..., 0] - self.K[2]) / self.K[0], -(xy[..., 1] - self.K[3]) / self.K[1], -np.ones((height, width))]
+        )
         return (rays * self.depth[..., None]) @ self.c2w[:3, :3].T + self.c2w[:3, 3]
 
     def to_scene_world(self, points: np.ndarray) -> np.ndarray:
@@ -78,7 +80,9 @@ def test_depth_reprojects_to_within_half_a_pixel(tmp_path, wh, factor):
         # Only where two walls meet does the grid of the network cut a corner.
         assert np.quantile(error, 0.99) < 0.5 and np.median(error) < 0.05
         # The same in the frame itself: intrinsics, axes and the half pixel.
-        own = np.linalg.norm(truth.project(position, world[good]) - (source_pixels((width, height)) * factor)[good], axis=-1)
+        own = np.linalg.norm(
+            truth.project(position, world[good]) - (source_pixels((width, height)) * factor)[good], axis=-1
+        )
         assert own.max() < 1e-6 * max(wh) + 1e-3
         colors = room_color(world)[good]
         assert np.median(np.abs(colors.astype(int) - written.image[good])) <= 2 * factor
@@ -174,7 +178,9 @@ def _depth_naive(depth: np.ndarray, plan, factor: int) -> np.ndarray:
             if not (-0.5 <= x <= columns - 0.5 and -0.5 <= y <= rows - 0.5):
                 continue
             x0, y0 = min(max(int(np.floor(x)), 0), columns - 2), min(max(int(np.floor(y)), 0), rows - 2)
-            near = depth[min(max(int(np.floor(y + 0.5)), 0), rows - 1), min(max(int(np.floor(x + 0.5)), 0), columns - 1)]
+            near = depth[
+                min(max(int(np.floor(y + 0.5)), 0), rows - 1), min(max(int(np.floor(x + 0.5)), 0), columns - 1)
+            ]
             four = depth[y0 : y0 + 2, x0 : x0 + 2]
             if (four > 0).all() and four.max() <= 1.05 * four.min():
                 a, b = min(max(x - x0, 0), 1), min(max(y - y0, 0), 1)
@@ -203,7 +209,10 @@ def test_depth_edges_are_not_smeared_and_zero_is_never_mixed_in():
 
 def test_planes_come_out_exactly():
     plan = plan_preprocessing((500, 375), ImageGeometry(128, 8))
-    plane = lambda xy: 1 / (0.3 + 0.0003 * xy[..., 0] - 0.0002 * xy[..., 1])
+
+    def plane(xy: np.ndarray) -> np.ndarray:
+        return 1 / (0.3 + 0.0003 * xy[..., 0] - 0.0002 * xy[..., 1])
+
     source = source_pixels((500, 375))
     got, exact = depth_at_source(plane(network_pixels(plan)).astype(np.float32), plan), plane(source)
     inner = np.s_[4:-4, 4:-4]
@@ -277,7 +286,9 @@ def test_impossible_splits(tmp_path, splits):
 
 def test_without_movers_and_without_depth(tmp_path):
     scene, _ = make_scene(tmp_path / "store", (320, 213), 3)
-    still = replace(scene, dynamic=DynamicMasks(np.zeros_like(scene.dynamic.masks), scene.dynamic.score, float("nan"), "none"))
+    still = replace(
+        scene, dynamic=DynamicMasks(np.zeros_like(scene.dynamic.masks), scene.dynamic.score, float("nan"), "none")
+    )
     write_dataset(still, tmp_path / "out", replace(CONFIG, depths=False), RunLog())
     assert not (tmp_path / "out/dynamic").exists() and not (tmp_path / "out/depths").exists()
     assert (cv2.imread(str(tmp_path / "out/masks/frame_00002.png"), -1) == 255).all()
@@ -290,7 +301,9 @@ def test_no_point_at_all_is_said(tmp_path):
     write_dataset(replace(scene, confidence=np.ones_like(scene.confidence)), tmp_path / "out", CONFIG, log)
     assert any("only 0 static points" in warning for warning in log.warnings)
     meta = json.loads((tmp_path / "out/transforms.json").read_text())
-    assert not any("dynamic_ply_path" in frame for frame in meta["frames"]) and not list((tmp_path / "out").glob("dynamic/*"))
+    assert not any("dynamic_ply_path" in frame for frame in meta["frames"]) and not list(
+        (tmp_path / "out").glob("dynamic/*")
+    )
     check_loads(tmp_path / "out", log)
 
 
@@ -324,7 +337,11 @@ def test_overwrite_replaces_ours_and_keeps_what_is_foreign(tmp_path):
     fewer, _ = make_scene(tmp_path / "store2", (200, 200), 2)
     write_dataset(fewer, out, replace(CONFIG, num_downscales=1), RunLog(), overwrite=True)
     assert (out / "notes.txt").read_text() == "mine" and (out / "images/extra.png").read_bytes() == b"mine"
-    assert sorted(file.name for file in (out / "images").iterdir()) == ["extra.png", "frame_00001.png", "frame_00002.png"]
+    assert sorted(file.name for file in (out / "images").iterdir()) == [
+        "extra.png",
+        "frame_00001.png",
+        "frame_00002.png",
+    ]
     assert not (out / "masks_4").exists()
     # The first dataset's images were links to its store: that has kept its content.
     assert cv2.imread(str(scene.source_paths[0])).shape == (213, 320, 3)
@@ -403,7 +420,11 @@ def test_nerfstudio_sees_the_cameras_and_points_that_were_written(tmp_path, wh, 
     scene, truth, out = _write(tmp_path, wh, frames)
     check_loads(out, RunLog())
     for factor in (1, 2, 4):
-        parsed = NerfstudioDataParserConfig(data=out, downscale_factor=factor, load_3D_points=True).setup().get_dataparser_outputs("train")
+        parsed = (
+            NerfstudioDataParserConfig(data=out, downscale_factor=factor, load_3D_points=True)
+            .setup()
+            .get_dataparser_outputs("train")
+        )
         c2w, scale = parsed.dataparser_transform.numpy(), parsed.dataparser_scale
         positions = [int(path.stem[-5:]) - 1 for path in parsed.image_filenames]
         for camera, position in enumerate(positions):

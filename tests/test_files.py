@@ -43,7 +43,14 @@ def test_png_is_lossless_and_rgb(tmp_path, shape, dtype):
 
 
 def test_json_is_strict(tmp_path):
-    value = {"nan": float("nan"), "inf": np.float32("inf"), "a": np.arange(2), "b": np.bool_(True), 3: Path("x"), "s": (1, np.int64(2))}
+    value = {
+        "nan": float("nan"),
+        "inf": np.float32("inf"),
+        "a": np.arange(2),
+        "b": np.bool_(True),
+        3: Path("x"),
+        "s": (1, np.int64(2)),
+    }
     files.write_json(tmp_path / "a.json", value)
     back = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert back == {"nan": None, "inf": None, "a": [0, 1], "b": True, "3": "x", "s": [1, 2]}

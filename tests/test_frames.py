@@ -42,7 +42,9 @@ def test_plan_equals_every_row_of_the_golden_table():
         assert plan.network_wh == tuple(table["out_wh"][row]), row
 
 
-@pytest.mark.parametrize("size, corner, full_wh", [(512, "px_512_out_corner", (512, 288)), (224, "px_224_out_corner", (224, 224))])
+@pytest.mark.parametrize(
+    "size, corner, full_wh", [(512, "px_512_out_corner", (512, 288)), (224, "px_224_out_corner", (224, 224))]
+)
 def test_pixels_equal_the_golden_ones(size, corner, full_wh):
     golden = np.load(GOLDEN / "image_preproc.npz")
     image = golden["px_input_uint8"]
@@ -61,13 +63,17 @@ def test_filters_are_those_of_the_golden_table():
     for row in range(0, 80, 3):
         wh, size = tuple(table["in_wh"][row].tolist()), int(table["size"][row])
         image = rng.integers(0, 256, (wh[1], wh[0], 3), dtype=np.uint8)
-        plan = plan_preprocessing(wh, ImageGeometry(size, 16, square=size == 224, square_ok=bool(table["square_ok"][row])))
+        plan = plan_preprocessing(
+            wh, ImageGeometry(size, 16, square=size == 224, square_ok=bool(table["square_ok"][row]))
+        )
         resized = Image.fromarray(image).resize(table["resized_wh"][row], Image.Resampling[str(table["resample"][row])])
         expected = np.asarray(resized.crop(tuple(table["crop_box_ltrb"][row].astype(int))))
         np.testing.assert_array_equal(resize_and_crop(image, plan), expected)
 
 
-@pytest.mark.parametrize("size, patch, square", [(512, 16, False), (224, 16, True), (128, 8, False), (96, 7, False), (130, 16, True)])
+@pytest.mark.parametrize(
+    "size, patch, square", [(512, 16, False), (224, 16, True), (128, 8, False), (96, 7, False), (130, 16, True)]
+)
 def test_plans_are_whole_patches_around_the_centre(size, patch, square):
     rng = np.random.default_rng(0)
     for width, height in rng.integers(64, 2000, (200, 2)).tolist():
@@ -189,7 +195,9 @@ def _turn(mp4: Path, degrees: int) -> Path:
 
 
 def _load(data: Path, tmp_path: Path, select: FrameConfig = ALL, log: RunLog | None = None, **geometry):
-    return load_frames(data, tmp_path / "store", select=select, geometry=geometry.get("geometry", TINY), log=log or RunLog())
+    return load_frames(
+        data, tmp_path / "store", select=select, geometry=geometry.get("geometry", TINY), log=log or RunLog()
+    )
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "mov", "ts"])
@@ -208,8 +216,11 @@ def test_video_frames_come_in_presentation_order(tmp_path, suffix):
 
 def test_variable_frame_rate_keeps_its_time_stamps(tmp_path):
     pts = np.concatenate([np.arange(20) * 2, 40 + np.arange(20) * 20])
-    frames = _load(_write_video(tmp_path / "vfr.mkv", [_code(i) for i in range(40)], pts.tolist()), tmp_path,
-                   FrameConfig(num_frames_target=9))
+    frames = _load(
+        _write_video(tmp_path / "vfr.mkv", [_code(i) for i in range(40)], pts.tolist()),
+        tmp_path,
+        FrameConfig(num_frames_target=9),
+    )
     np.testing.assert_allclose(frames.times, pts[frames.indices] / 100, atol=1e-3)
     np.testing.assert_allclose(frames.times, np.linspace(0, 4.2, 9), atol=0.11)
     assert [_decode(cv2.imread(str(p))[..., ::-1]) for p in frames.source_paths] == frames.indices.tolist()
@@ -339,7 +350,9 @@ def test_unusable_sources_are_refused_with_a_remedy(tmp_path, make, word):
 def test_black_and_frozen_clips_are_said(tmp_path):
     for name, image, word in (("black", np.zeros((64, 96, 3), np.uint8), "black"), ("still", _code(3), "frozen")):
         log = RunLog()
-        load_frames(_write_video(tmp_path / f"{name}.mp4", [image] * 5), tmp_path / name, select=ALL, geometry=TINY, log=log)
+        load_frames(
+            _write_video(tmp_path / f"{name}.mp4", [image] * 5), tmp_path / name, select=ALL, geometry=TINY, log=log
+        )
         assert any(word in warning for warning in log.warnings)
 
 
@@ -368,8 +381,16 @@ def test_natural_order(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path, orientation):
-    undo = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     upright = Image.fromarray(_code(9, 96, 64))
     stored = upright.transpose(undo[orientation]) if undo[orientation] is not None else upright
     exif = Image.Exif()
@@ -401,7 +422,17 @@ def test_bit_depths_channels_and_alpha(tmp_path):
     log = RunLog()
     got = [cv2.imread(str(p))[..., ::-1].astype(int) for p in _load(folder, tmp_path, log=log).source_paths]
     grey, colour = np.rint(grey16 / 257).astype(int), np.rint(colour16 / 257).astype(int)
-    expected = [np.dstack([grey] * 3), colour, rgb, np.dstack([rgb[..., 0]] * 3), rgb, np.dstack([rgb[..., 0]] * 3), rgb, colour, colour]
+    expected = [
+        np.dstack([grey] * 3),
+        colour,
+        rgb,
+        np.dstack([rgb[..., 0]] * 3),
+        rgb,
+        np.dstack([rgb[..., 0]] * 3),
+        rgb,
+        colour,
+        colour,
+    ]
     for index, (image, truth) in enumerate(zip(got, expected)):
         assert np.abs(image - truth).max() <= (3 if index == 4 else 0), index
     assert any("alpha" in warning for warning in log.warnings)
@@ -511,7 +542,9 @@ def test_the_manifest_is_plain_json(tmp_path):
 # Real clips
 
 
-@pytest.mark.parametrize("clip, total, wh", [("clips/dog.mp4", 122, (1280, 720)), ("clips/blocks.mp4", 292, (1280, 720))])
+@pytest.mark.parametrize(
+    "clip, total, wh", [("clips/dog.mp4", 122, (1280, 720)), ("clips/blocks.mp4", 292, (1280, 720))]
+)
 def test_real_clips(tmp_path, clip, total, wh):
     frames = _load(shared_data() / clip, tmp_path, FrameConfig(num_frames_target=6), geometry=ImageGeometry(512, 16))
     assert frames.num_source_frames == total and frames.images.shape == (6, 288, 512, 3)
@@ -519,7 +552,9 @@ def test_real_clips(tmp_path, clip, total, wh):
     assert frames.times[-1] == pytest.approx((total - 1) / 29.97, abs=0.01)
 
 
-@pytest.mark.parametrize("name, total", [("car-shadow", 40), ("blackswan", 50), ("horsejump-high", 50), ("drift-chicane", 52)])
+@pytest.mark.parametrize(
+    "name, total", [("car-shadow", 40), ("blackswan", 50), ("horsejump-high", 50), ("drift-chicane", 52)]
+)
 def test_davis_folders(tmp_path, name, total):
     frames = _load(shared_data() / "davis" / "JPEGImages" / "480p" / name, tmp_path, FrameConfig(num_frames_target=5))
     assert frames.num_source_frames == total and frames.pixel_map.source_wh == (854, 480)

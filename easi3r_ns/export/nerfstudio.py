@@ -115,7 +115,7 @@ def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str
 
 
 def _claim(output_dir: Path, files: set[str], overwrite: bool) -> None:
-    """Make ``output_dir`` ours to write ``files`` in: no transforms.json, no leftovers of ours, nothing foreign hurt."""
+    """Make ``output_dir`` ours to write ``files`` in: no transforms.json, no leftovers, nothing foreign hurt."""
     owned = _owned_files(output_dir)
     if (output_dir / TRANSFORMS).exists():
         if not overwrite:

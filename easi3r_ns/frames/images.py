@@ -57,8 +57,8 @@ class ImageFolder:
             first = first or (self.files[index].name, size)
             if size != first[1]:
                 raise InputError(
-                    f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, {self.files[index].name} is "
-                    f"{size[0]}x{size[1]} (after EXIF orientation); a clip has one size: sort out the odd ones"
+                    f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, "
+                    f"{self.files[index].name} is {size[0]}x{size[1]} (upright); a clip has one size: sort out the odd ones"
                 )
             yield int(index), image
 
