@@ -58,7 +58,7 @@ class ImageFolder:
             if size != first[1]:
                 raise InputError(
                     f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, "
-                    f"{self.files[index].name} is {size[0]}x{size[1]} (upright); a clip has one size: sort out the odd ones"
+                    f"{self.files[index].name} is {size[0]}x{size[1]} (upright): one size only, remove the odd ones"
                 )
             yield int(index), image
 
