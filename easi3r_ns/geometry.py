@@ -46,10 +46,13 @@ def image_centre_in_network(pixel_map: PixelMap) -> np.ndarray:
 
 
 def intrinsics_to_source(focal: float, principal_point: np.ndarray, pixel_map: PixelMap) -> tuple[float, float, float, float]:
-    """Network intrinsics -> (fl_x, fl_y, cx, cy) in pixels of the source image, first pixel centre at 0.5."""
-    sx, sy = pixel_map.scale_xy
+    """Network intrinsics -> (fl_x, fl_y, cx, cy) in pixels of the source image, first pixel centre at 0.5.
+
+    ``focal`` is the horizontal one; the pixels of the source are square.
+    """
     cx, cy = network_to_source(principal_point, pixel_map)
-    return float(focal / sx), float(focal / sy), float(cx), float(cy)
+    source_focal = float(focal / pixel_map.scale_xy[0])
+    return source_focal, source_focal, float(cx), float(cy)
 
 
 def focal_from_source(focal_px: float, pixel_map: PixelMap) -> float:
@@ -62,8 +65,11 @@ def pixel_grid(height: int, width: int) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float)), axis=-1)
 
 
-def unproject(depth: np.ndarray, focal: float, principal_point: np.ndarray) -> np.ndarray:
-    """(H, W) z-depth -> (H, W, 3) points in the camera frame (OpenCV axes); pixels at integer centres."""
+def unproject(depth: np.ndarray, focal: float | np.ndarray, principal_point: np.ndarray) -> np.ndarray:
+    """(H, W) z-depth -> (H, W, 3) points in the camera frame (OpenCV axes); pixels at integer centres.
+
+    ``focal`` in pixels, one for both axes or (2,) for x and y.
+    """
     rays = (pixel_grid(*depth.shape) - principal_point) / focal
     return np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
 

@@ -187,6 +187,7 @@ def _align(
         principal_point=image_centre_in_network(frames.pixel_map),
         config=align_config,
         focal=focal,
+        pixel_aspect=frames.pixel_map.pixel_aspect,
         dynamic_masks=dynamic.masks,
         flow=flow,
         device=compute.device,

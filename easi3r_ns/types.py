@@ -55,6 +55,11 @@ class PixelMap:
         """Resized pixels per source pixel, in x and y."""
         return self.resized_wh[0] / self.source_wh[0], self.resized_wh[1] / self.source_wh[1]
 
+    @property
+    def pixel_aspect(self) -> float:
+        """Vertical over horizontal focal length in network pixels: not exactly 1 where the resized size was rounded."""
+        return self.scale_xy[1] / self.scale_xy[0]
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -213,7 +218,7 @@ class Scene:
     T_world_cam: np.ndarray
     """(F, 4, 4) float64 camera-to-world, OpenCV axes, scene units."""
     focals: np.ndarray
-    """(F,) float64 focal length in pixels of the RESIZED image's x axis (= network pixels)."""
+    """(F,) float64 horizontal focal length in network pixels; see :attr:`focals_xy`."""
     principal_point: np.ndarray
     """(2,) float64 (cx, cy) in network pixels, integer pixel centres."""
     depth: np.ndarray
@@ -248,6 +253,11 @@ class Scene:
             _require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
         for name in ("times", "indices", "names", "source_paths"):
             _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+
+    @property
+    def focals_xy(self) -> np.ndarray:
+        """(F, 2) focal lengths in network pixels, horizontal and vertical (the source's pixels are square)."""
+        return self.focals[:, None] * np.array([1.0, self.pixel_map.pixel_aspect])
 
     def __len__(self) -> int:
         return len(self.images)

@@ -21,8 +21,8 @@ BALL_RADIUS = 0.45
 class Truth:
     """What the cameras saw, in the world of ``Scene``; source pixels with the first centre at 0.5."""
 
-    focal: np.ndarray
-    """(2,) in source pixels."""
+    focal: float
+    """In source pixels, which are square."""
     T_world_cam: np.ndarray
     source_wh: tuple[int, int]
 
@@ -52,19 +52,13 @@ def room_color(world: np.ndarray) -> np.ndarray:
 
 
 def make_scene(
-    folder: Path, source_wh: tuple[int, int], num_frames: int = 5, geometry: ImageGeometry = ImageGeometry(128, 8),
-    square_pixels: bool = False,
+    folder: Path, source_wh: tuple[int, int], num_frames: int = 5, geometry: ImageGeometry = ImageGeometry(128, 8)
 ) -> tuple[Scene, Truth]:
-    """A perfectly reconstructed Scene and its truth; the source images are written into ``folder``.
-
-    A Scene has one focal length on the network grid. Where the resize rounds, that means source pixels which are a
-    little off square: so are those of the true camera, unless ``square_pixels``.
-    """
+    """A perfectly reconstructed Scene and its truth; the source images are written into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     pixel_map = plan_preprocessing(source_wh, geometry)
     scale = np.array(pixel_map.resized_wh) / np.array(source_wh)
-    focal = 0.9 * max(source_wh) * (np.ones(2) if square_pixels else scale[0] / scale)
-    truth = Truth(focal, np.stack([camera(frame) for frame in range(num_frames)]), source_wh)
+    truth = Truth(0.9 * max(source_wh), np.stack([camera(frame) for frame in range(num_frames)]), source_wh)
     images, depths, masks, paths = [], [], [], []
     for frame in range(num_frames):
         image = render(truth, frame)
@@ -78,7 +72,7 @@ def make_scene(
     left, top = pixel_map.crop_box[:2]
     moving = np.stack(masks)
     scene = Scene(
-        images=np.stack(images), T_world_cam=truth.T_world_cam, focals=np.full(num_frames, truth.focal[0] * scale[0]),
+        images=np.stack(images), T_world_cam=truth.T_world_cam, focals=np.full(num_frames, truth.focal * scale[0]),
         principal_point=np.array(pixel_map.resized_wh) / 2 - [left, top] - 0.5,
         depth=np.stack(depths).astype(np.float32), confidence=np.full((num_frames, height, width), 3.0, np.float32),
         dynamic=DynamicMasks(moving, np.zeros((num_frames, 4, 4), np.float32), 0.5), pixel_map=pixel_map,
@@ -139,5 +133,5 @@ def write_truth(scene: Scene, truth: Truth, folder: Path) -> None:
         _, _, hit = truth.cast(frame, source_pixels(truth.source_wh))
         cv2.imwrite(str(folder / "masks" / f"{index:05d}.png"), hit.astype(np.uint8) * 255)
         entries.append({"file": f"{index:05d}.png", "c2w": truth.T_world_cam[frame].tolist()})
-    intrinsics = {"fl_x": float(truth.focal[0]), "fl_y": float(truth.focal[1])}
+    intrinsics = {"fl_x": truth.focal, "fl_y": truth.focal}
     (folder / "gt_cameras.json").write_text(json.dumps({"intrinsics": intrinsics, "frames": entries}))

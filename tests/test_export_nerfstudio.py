@@ -90,7 +90,7 @@ def test_depth_reprojects_to_within_half_a_pixel(tmp_path, wh, factor):
 
 @pytest.mark.parametrize("wh", [(640, 426), (854, 480), (480, 854), (640, 480)], ids=lambda wh: f"{wh[0]}x{wh[1]}")
 def test_square_pixels_survive_the_rounding_of_the_resize(tmp_path, wh):
-    scene, truth = make_scene(tmp_path / "store", wh, 2, ImageGeometry(512, 16), square_pixels=True)
+    scene, truth = make_scene(tmp_path / "store", wh, 2, ImageGeometry(512, 16))
     write_dataset(scene, tmp_path / "out", replace(CONFIG, num_downscales=0), RunLog())
     written = _Written(tmp_path / "out", 0)
     world = written.to_scene_world(written.lift())

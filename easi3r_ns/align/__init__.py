@@ -52,7 +52,7 @@ class AlignResult:
     T_world_cam: np.ndarray
     """(F, 4, 4) float64 camera-to-world, OpenCV axes; the first is the identity."""
     focals: np.ndarray
-    """(F,) float64 focal lengths in network pixels."""
+    """(F,) float64 horizontal focal lengths in network pixels."""
     depth: np.ndarray
     """(F, H, W) float32 z-depth, 0 where unknown."""
     confidence: np.ndarray
@@ -70,6 +70,7 @@ def align(
     principal_point: np.ndarray,
     config: AlignConfig,
     focal: float | None = None,
+    pixel_aspect: float = 1.0,
     dynamic_masks: np.ndarray | None = None,
     flow: PairFlow | None = None,
     device: torch.device | str = "cpu",
@@ -84,6 +85,8 @@ def align(
     :param predictions: pointmaps of a symmetric, connected pair graph, float16 or float32, any device.
     :param principal_point: (2,) or (F, 2) network pixels, integer pixel centres.
     :param focal: known focal length in network pixels, kept fixed; None estimates it.
+    :param pixel_aspect: vertical over horizontal focal length in network pixels (a resize that rounds makes it differ
+        a little from 1); focal lengths are the horizontal ones.
     :param dynamic_masks: (F, H, W) bool, True where something moves; such pixels are left out of the flow term.
     :param flow: optical flow of the same pairs, or None to leave the flow term out.
     :raises AlignmentError: the pairs do not connect all frames, or pointmaps are degenerate or contradict each other.
@@ -92,7 +95,7 @@ def align(
     height, width = predictions.conf_i.shape[1:]
     _check_inputs(predictions, focal, dynamic_masks, flow)
     with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
-        sample = sample_pixels(height, width, config.max_pixels, seed)
+        sample = sample_pixels(height, width, config.max_pixels, seed, pixel_aspect)
         problem = build_problem(predictions, sample, principal_point, log)
         start = initialise(problem, focal, config.shared_focal, log)
         if flow is not None and config.flow_weight > 0:
@@ -193,7 +196,8 @@ def _cleaned_confidence(
     confidence = full_confidence(predictions, problem.kept.cpu())
     confidence.masked_fill_(depth <= 0, 0.0)
     R, centre, focal, pp = (x.cpu() for x in (decoded.R, decoded.centre, decoded.focal, problem.principal_point))
-    return clean(confidence, depth, R, centre, intrinsics(focal, pp))
+    stretch = torch.tensor([1.0, problem.sample.aspect, 1.0])
+    return clean(confidence, depth, R, centre, stretch[:, None] * intrinsics(focal, pp))
 
 
 def _in_first_camera(decoded: Decoded) -> np.ndarray:

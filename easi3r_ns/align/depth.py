@@ -167,7 +167,8 @@ def _solve_block(
     points, weight = (x.to(device) for x in _gather(predictions, observations, pixels))
     index = torch.arange(pixels.start, pixels.stop, device=device)
     width = problem.sample.size[1]
-    xy = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")]).float()
+    rows = torch.div(index, width, rounding_mode="floor") / problem.sample.aspect
+    xy = torch.stack([(index % width).float(), rows])
     planar = (xy - problem.principal_point[frame, :, None]) / decoded.focal[frame]
     rays = torch.cat([planar, torch.ones_like(planar[:1])])
     return _frame_depths(decoded, frame, observations.pairs.to(device), points.transpose(1, 2), weight, rays).cpu()

@@ -9,7 +9,6 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -62,6 +61,8 @@ def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: R
     ``focal``: known focal length in network pixels, or None. Raises :class:`AlignmentError` when a frame cannot be
     placed in front of its camera.
     """
+    import roma  # here, because it brings torch's compiler: 160 MB that the network stage needs more
+
     scores = edge_scores(problem)
     placement = place_frames(problem, scores)
     focals = frame_focals(problem, placement, scores, focal, shared_focal, log)
@@ -141,6 +142,8 @@ def register(
 
     Raises :class:`AlignmentError` where the points do not determine one.
     """
+    import roma
+
     parts = []
     for rows in range(0, len(source), REGISTRATION_BLOCK):
         block = slice(rows, rows + REGISTRATION_BLOCK)

@@ -33,9 +33,11 @@ class PixelSample:
     index: torch.Tensor
     """(P,) int64 row-major pixel numbers, increasing."""
     xy: torch.Tensor
-    """(2, P) float32 pixel coordinates, integer centres."""
+    """(2, P) float32 pixel coordinates, integer centres, y divided by ``aspect``: one focal length fits both axes."""
     size: tuple[int, int]
     """(H, W) of the full grid."""
+    aspect: float = 1.0
+    """Vertical over horizontal focal length in network pixels."""
 
     @property
     def complete(self) -> bool:
@@ -74,7 +76,7 @@ class Problem:
     confidence: torch.Tensor
     """(2E, P) float32 >= 0; 0 where the network gave no finite answer."""
     principal_point: torch.Tensor
-    """(F, 2) float32 network pixels."""
+    """(F, 2) float32 network pixels, y divided by ``sample.aspect``."""
     flows: tuple[FlowObservations, ...] = ()
     dropped: tuple[tuple[int, int], ...] = ()
     """Degenerate pairs that were left out."""
@@ -103,7 +105,7 @@ class Problem:
         return self.confidence.clamp_min(1.0).log_()
 
 
-def sample_pixels(height: int, width: int, budget: int, seed: int = 0) -> PixelSample:
+def sample_pixels(height: int, width: int, budget: int, seed: int = 0, aspect: float = 1.0) -> PixelSample:
     """At most ``budget`` pixels (0: all), one per cell of a regular grid, at a random place inside the cell.
 
     The jitter keeps the sample from always hitting the same place inside the network's square patches.
@@ -119,8 +121,8 @@ def sample_pixels(height: int, width: int, budget: int, seed: int = 0) -> PixelS
         rows = row_edges[:-1, None] + (rng.random(shape) * np.diff(row_edges)[:, None]).astype(int)
         cols = col_edges[None, :-1] + (rng.random(shape) * np.diff(col_edges)[None, :]).astype(int)
     index = np.sort((rows * width + cols).ravel())
-    xy = np.stack([index % width, index // width]).astype(np.float32)
-    return PixelSample(torch.from_numpy(index), torch.from_numpy(xy), (height, width))
+    xy = np.stack([index % width, index // width / aspect]).astype(np.float32)
+    return PixelSample(torch.from_numpy(index), torch.from_numpy(xy), (height, width), aspect)
 
 
 def build_problem(
@@ -153,7 +155,7 @@ def build_problem(
         sample=sample,
         points=points[both] if dropped else points,
         confidence=confidence[both] if dropped else confidence,
-        principal_point=_per_frame(principal_point, num_frames),
+        principal_point=_per_frame(principal_point, num_frames) / torch.tensor([1.0, sample.aspect]),
         dropped=dropped,
     )
 
@@ -175,6 +177,7 @@ def flow_observations(
     if dynamic_masks is not None:
         static = ~torch.from_numpy(np.asarray(dynamic_masks, dtype=bool)).flatten(1)[:, sample.index]
         used &= static[source]
+    sampled[:, 1] /= sample.aspect
     landing = sampled.nan_to_num_(0.0, 0.0, 0.0) + sample.xy
     return FlowObservations(source, problem.edges[:, 1], landing, used, weight=2.0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-import roma
 import torch
 
 FOCAL_GAIN = 20.0
@@ -83,6 +82,8 @@ def signed_expm1(x: torch.Tensor) -> torch.Tensor:
 
 def rotation(quat: torch.Tensor) -> torch.Tensor:
     """(N, 4) xyzw of any length -> (N, 3, 3)."""
+    import roma  # not at the top: it brings torch's compiler, 160 MB that the network stage needs more
+
     return roma.unitquat_to_rotmat(quat / quat.norm(dim=-1, keepdim=True))
 
 

@@ -81,7 +81,7 @@ def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> Path:
 
 
 def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points = unproject(scene.depth[frame], scene.focals[frame], scene.principal_point)[keep]
+    points = unproject(scene.depth[frame], scene.focals_xy[frame], scene.principal_point)[keep]
     return transform(scene.T_world_cam[frame], points).astype(np.float32), scene.images[frame][keep]
 
 

@@ -23,7 +23,7 @@ from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.model import DUSt3R
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.run import RunConfig, process
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.display import RichRunLog
 
 # Recorded on the reference, 10 frames (50 ordered pairs): CPU-seconds per call and GiB.
 REFERENCE = {"pass 1": 50 * 23.4, "pass 2": 50 * 24.0, "masks": 2 * 6.9, "alignment": 30 * 3.25 + 270 * 6.3}
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    log = RunLog()
+    log = RichRunLog()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         random_weights(folder)
