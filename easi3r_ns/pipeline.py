@@ -237,6 +237,7 @@ def _scene(
         principal_point=image_centre_in_network(frames.pixel_map),
         depth=aligned.depth,
         confidence=aligned.confidence,
+        contradicted=aligned.contradicted,
         dynamic=dynamic,
         pixel_map=frames.pixel_map,
         times=frames.times,

@@ -224,7 +224,7 @@ class Scene:
     depth: np.ndarray
     """(F, H, W) float32 z-depth in scene units, 0 where unknown."""
     confidence: np.ndarray
-    """(F, H, W) float32 confidence, 0 where a point was cleaned away."""
+    """(F, H, W) float32 confidence, 0 where the depth is unknown."""
     dynamic: DynamicMasks
     pixel_map: PixelMap
     times: np.ndarray
@@ -234,7 +234,9 @@ class Scene:
     names: tuple[str, ...]
     source_paths: tuple[Path, ...]
     min_confidence: float = 1.1
-    """Points below this confidence are not trusted (kept out of the clouds)."""
+    """Pixels below this confidence are not trusted: they have no depth in the dataset and no point in the clouds."""
+    contradicted: np.ndarray | None = None
+    """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
 
@@ -249,6 +251,8 @@ class Scene:
         for name in ("depth", "confidence"):
             _require(getattr(self, name).shape == (n, height, width), f"{name} has shape {getattr(self, name).shape}")
         _require(self.dynamic.masks.shape == (n, height, width), f"masks have shape {self.dynamic.masks.shape}")
+        if self.contradicted is not None:
+            _require(self.contradicted.shape == (n, height, width), f"contradicted: {self.contradicted.shape}")
         for name in ("T_world_cam", "focals", "depth", "confidence"):
             _require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
         for name in ("times", "indices", "names", "source_paths"):

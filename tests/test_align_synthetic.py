@@ -40,6 +40,7 @@ def assert_sound(result, frames: int) -> None:
         assert np.isfinite(values).all()
     assert (result.focals > 0).all() and (result.depth >= 0).all() and (result.confidence >= 0).all()
     assert result.depth.dtype == result.confidence.dtype == np.float32
+    assert result.contradicted.dtype == bool and result.contradicted.mean() < 0.9
 
 
 CASES = {

@@ -10,6 +10,7 @@ import pytest
 
 from easi3r_ns.errors import OutputError
 from easi3r_ns.export.pointcloud import _on_surface, dynamic_points, static_points, thin, write_ply
+from easi3r_ns.export.resample import trusted_depth
 from easi3r_ns.types import DynamicMasks
 
 from .dataset_scene import BALL_RADIUS, ROOM, ball_centre, make_scene, room_color
@@ -122,3 +123,13 @@ def test_ply_comes_back(tmp_path):
 def test_ply_into_a_missing_folder(tmp_path):
     with pytest.raises(OutputError, match="missing"):
         write_ply(tmp_path / "missing" / "a.ply", np.zeros((1, 3)), np.zeros((1, 3)))
+
+
+def test_contradicted_points_stay_out_of_the_clouds_and_keep_their_depth(tmp_path):
+    scene, _ = make_scene(tmp_path / "store", (320, 240))
+    contradicted = np.zeros(scene.depth.shape, dtype=bool)
+    contradicted[:, :, : scene.depth.shape[2] // 2] = True
+    all_points, _ = static_points(scene, 10**6)
+    some_points, _ = static_points(replace(scene, contradicted=contradicted), 10**6)
+    assert 0.3 * len(all_points) < len(some_points) < 0.7 * len(all_points)
+    np.testing.assert_array_equal(trusted_depth(replace(scene, contradicted=contradicted), 0), trusted_depth(scene, 0))

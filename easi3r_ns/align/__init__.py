@@ -56,7 +56,9 @@ class AlignResult:
     depth: np.ndarray
     """(F, H, W) float32 z-depth, 0 where unknown."""
     confidence: np.ndarray
-    """(F, H, W) float32 confidence, 0 where a point was cleaned away or is unknown."""
+    """(F, H, W) float32 largest confidence of any pair, 0 where the depth is unknown."""
+    contradicted: np.ndarray
+    """(F, H, W) bool: the point lies in front of what another, more confident view sees there (see :func:`clean`)."""
     pair_scales: np.ndarray
     """(E,) float64 scene units per unit of each pair's pointmaps, 0 for pairs that were left out."""
     loss_curve: np.ndarray
@@ -105,7 +107,7 @@ def align(
         state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = _final_depths(problem, predictions, decoded)
-        confidence = _cleaned_confidence(problem, predictions, decoded, depth)
+        confidence, contradicted = _confidence(problem, predictions, decoded, depth)
         diagnostics = _diagnose(problem, decoded, depth, start.registered_by)
         _warn(diagnostics, config, log)
     return AlignResult(
@@ -113,6 +115,7 @@ def align(
         focals=decoded.focal.cpu().double().numpy(),
         depth=depth.numpy(),
         confidence=confidence.numpy(),
+        contradicted=contradicted.numpy(),
         pair_scales=_pair_scales(problem, decoded, len(predictions.graph)),
         loss_curve=curve,
         diagnostics=diagnostics,
@@ -190,14 +193,15 @@ def _warn(diagnostics: AlignDiagnostics, config: AlignConfig, log: RunLog) -> No
         )
 
 
-def _cleaned_confidence(
+def _confidence(
     problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     confidence = full_confidence(predictions, problem.kept.cpu())
     confidence.masked_fill_(depth <= 0, 0.0)
     R, centre, focal, pp = (x.cpu() for x in (decoded.R, decoded.centre, decoded.focal, problem.principal_point))
     stretch = torch.tensor([1.0, problem.sample.aspect, 1.0])
-    return clean(confidence, depth, R, centre, stretch[:, None] * intrinsics(focal, pp))
+    cleaned = clean(confidence, depth, R, centre, stretch[:, None] * intrinsics(focal, pp))
+    return confidence, cleaned < confidence
 
 
 def _in_first_camera(decoded: Decoded) -> np.ndarray:

@@ -26,10 +26,7 @@ def static_points(scene: Scene, max_points: int, mask_growth: float = 3) -> tupl
     Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
     out too. Points are averaged, with their colours, over voxels just large enough to keep within ``max_points``.
     """
-    keeps = [
-        _on_surface(depth := trusted_depth(scene, f)) & ~grow_mask(scene.dynamic.masks[f], mask_growth) & (depth > 0)
-        for f in range(len(scene))
-    ]
+    keeps = [_solid(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in range(len(scene))]
     total = sum(int(keep.sum()) for keep in keeps)
     stride = max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
     parts = [_frame_points(scene, f, _every(stride, keep)) for f, keep in enumerate(keeps)]
@@ -39,8 +36,7 @@ def static_points(scene: Scene, max_points: int, mask_growth: float = 3) -> tupl
 
 def dynamic_points(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: what moves in ``frame`` and is confident."""
-    depth = trusted_depth(scene, frame)
-    return _frame_points(scene, frame, scene.dynamic.masks[frame] & _on_surface(depth) & (depth > 0))
+    return _frame_points(scene, frame, scene.dynamic.masks[frame] & _solid(scene, frame))
 
 
 def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +74,13 @@ def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> Path:
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *properties, "end_header\n"]
     write_bytes(path, "\n".join(header).encode() + data.tobytes())
     return path
+
+
+def _solid(scene: Scene, frame: int) -> np.ndarray:
+    """(H, W) bool: pixels with a trusted depth on a surface that no more confident view contradicts."""
+    depth = trusted_depth(scene, frame)
+    solid = _on_surface(depth) & (depth > 0)
+    return solid if scene.contradicted is None else solid & ~scene.contradicted[frame]
 
 
 def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

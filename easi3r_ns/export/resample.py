@@ -20,7 +20,7 @@ _FAR = 1e9
 
 
 def trusted_depth(scene: Scene, frame: int) -> np.ndarray:
-    """(H, W) float32 z-depth of one frame, 0 where it is unknown, cleaned away or not confident enough."""
+    """(H, W) float32 z-depth of one frame, 0 where it is unknown or not confident enough."""
     trusted = scene.confidence[frame] >= max(scene.min_confidence, np.finfo(np.float32).tiny)
     return np.where(trusted & (scene.depth[frame] > 0), scene.depth[frame], 0).astype(np.float32)
 
