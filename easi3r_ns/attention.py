@@ -35,7 +35,7 @@ class ScoreFormula:
 
 
 class AttentionAccumulator:
-    """Mean and deviation over the pairs of every frame, one pair at a time (Welford): memory grows with F, not with E."""
+    """Mean and deviation over the pairs of every frame, pair by pair (Welford): memory grows with F, not with E."""
 
     def __init__(self, num_frames: int) -> None:
         self._src = _RunningMoments(num_frames)

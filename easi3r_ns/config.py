@@ -88,7 +88,8 @@ class Easi3RConfig:
     """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
     with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository."""
     graph: str = "auto"
-    """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete, swin-W, swinstride-W, swin2stride-W, logwin-W, oneref-R; -noncyclic appended."""
+    """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete,
+    oneref-R, swin-W, swinstride-W, swin2stride-W, swinskip_start-W or logwin-W; -noncyclic appended for video."""
     no_adapt: bool = False
     """Skip the second, attention-re-weighted pass: plain DUSt3R or MonST3R for comparison."""
     masks: Optional[Path] = None

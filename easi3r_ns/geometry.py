@@ -45,7 +45,9 @@ def image_centre_in_network(pixel_map: PixelMap) -> np.ndarray:
     return source_to_network(np.array(pixel_map.source_wh) / 2, pixel_map)
 
 
-def intrinsics_to_source(focal: float, principal_point: np.ndarray, pixel_map: PixelMap) -> tuple[float, float, float, float]:
+def intrinsics_to_source(
+    focal: float, principal_point: np.ndarray, pixel_map: PixelMap
+) -> tuple[float, float, float, float]:
     """Network intrinsics -> (fl_x, fl_y, cx, cy) in pixels of the source image, first pixel centre at 0.5.
 
     ``focal`` is the horizontal one; the pixels of the source are square.

@@ -40,7 +40,7 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
         if reference >= num_frames:
             raise InputError(f"--graph {strategy}: the clip has only {num_frames} frames (numbered from 0)")
         unordered = {(i, reference) for i in range(num_frames) if i != reference}
-    elif match := re.fullmatch(r"(swin|swinstride|swin2stride|swinskip_start|logwin)-([1-9]\d*)(-noncyclic)?", strategy):
+    elif match := re.fullmatch(rf"({'|'.join(_OFFSETS)})-([1-9]\d*)(-noncyclic)?", strategy):
         unordered = _window_pairs(_OFFSETS[match[1]](int(match[2])), num_frames, cyclic=not match[3])
     else:
         raise InputError(

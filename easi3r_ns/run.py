@@ -104,7 +104,7 @@ def _with_eval_frames(
     held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log)
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]
-        raise InputError(f"--eval-data {eval_data}: its frames are {sizes[0]}, those of --data {sizes[1]}; use one size")
+        raise InputError(f"--eval-data {eval_data}: its frames are {sizes[0]}, those of --data {sizes[1]}")
     return frames.followed_by(held_out)
 
 

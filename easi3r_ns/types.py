@@ -168,7 +168,7 @@ class PairFlow:
 
 @dataclass(frozen=True)
 class AttentionStats:
-    """Mean and deviation, over the pairs of a frame, of the query-averaged cross-attention logits (Easi3R, section 3.2).
+    """Mean and deviation, over the pairs of a frame, of query-averaged cross-attention logits (Easi3R, section 3.2).
 
     ``src``: the frame is the second view of the pair (keys of decoder 1); ``ref``: the first view (keys of decoder 2).
     """

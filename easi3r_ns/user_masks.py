@@ -29,8 +29,8 @@ def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMas
         paths = [paths[i] for i in frames.indices]
     if len(paths) != len(frames):
         raise InputError(
-            f"--masks {folder}: {len(paths)} images for {len(frames)} used frames of {frames.num_source_frames}; give one "
-            "per used frame or one per frame of the source"
+            f"--masks {folder}: {len(paths)} images for {len(frames)} used frames of {frames.num_source_frames}; give "
+            "one per used frame or one per frame of the source"
         )
     masks = np.stack([_to_network(_read(path, frames.pixel_map), frames.pixel_map) for path in paths])
     score = np.zeros((len(frames), masks.shape[1] // patch_size, masks.shape[2] // patch_size), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A backbone that answers with the truth of a rendered clip plus noise, so that everything around a network is tested."""
+"""A backbone that answers with the truth of a rendered clip plus noise: tests everything around a network."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StandIn:
         return torch.cat([number * 1e-3, colour * 0.1, moving * 3], dim=-1)
 
     def attention(self, features_i: torch.Tensor, features_j: torch.Tensor, grid: tuple[int, int]) -> PairAttention:
-        """Logits that follow the paper's signs: moving keys are low and unsteady as source, high and steady as reference."""
+        """Logits with the paper's signs: moving keys are low and unsteady as source, high and steady as reference."""
         on_j, on_i = [], []
         for i, j in zip(self._frames(features_i), self._frames(features_j)):
             rng = np.random.default_rng([i, j])

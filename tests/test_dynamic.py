@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.attention import min_max_per_frame
-from easi3r_ns.dynamic import cluster_means, cluster_tokens, clip_threshold, enlarge, segment_dynamic, token_masks
+from easi3r_ns.dynamic import clip_threshold, cluster_means, cluster_tokens, enlarge, segment_dynamic, token_masks
 from tests.helpers import GOLDEN, load_golden
 
 REPORT = json.loads((GOLDEN / "pipeline" / "report.json").read_text())

@@ -28,7 +28,9 @@ def test_golden_edge_counts(name):
     assert len(make_pairs(strategy, int(n))) == GOLDEN_GRAPHS["directed_edge_counts"][name]
 
 
-@pytest.mark.parametrize("strategy", ["swin", "swin-0", "swin-x-noncyclic", "star-3", "complete-noncyclic", "oneref-9", ""])
+@pytest.mark.parametrize(
+    "strategy", ["swin", "swin-0", "swin-x-noncyclic", "star-3", "complete-noncyclic", "oneref-9", ""]
+)
 def test_unknown_strategies_are_named(strategy):
     with pytest.raises(InputError, match="--graph"):
         make_pairs(strategy, 5)

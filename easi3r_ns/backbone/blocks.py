@@ -88,7 +88,7 @@ def mean_query_logits(q: Tensor, k: Tensor) -> Tensor:
 
 
 def cross_attention_naive(q: Tensor, k: Tensor, v: Tensor, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
-    """Explicit softmax attention, the reference of :class:`CrossAttention`: returns (B, H, N, d) and (B, H, N, M) logits."""
+    """Explicit softmax, the reference of :class:`CrossAttention`: returns (B, H, N, d) and (B, H, N, M) logits."""
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     weights = logits.softmax(dim=-1)
     if silence is not None:

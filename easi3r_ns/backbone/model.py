@@ -99,7 +99,7 @@ class DUSt3R(nn.Module):
         return self.enc_norm(x)
 
     def attention(self, features_i: Tensor, features_j: Tensor, grid: Grid) -> PairAttention:
-        """Pass 1: (B, N, enc_embed_dim) features of both views -> attention means, stopping at the last layer's keys."""
+        """Pass 1: (B, N, enc_embed_dim) features of both views -> attention means; stops at the last layer's keys."""
         x, y, tables = self._start(features_i, features_j, grid)
         on_j, on_i = [], []
         for block_i, block_j in self._layers(stop=-1):

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.model import DUSt3R
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.run import RunConfig, process
 from easi3r_ns.display import RichRunLog
+from easi3r_ns.run import RunConfig, process
 
 # Recorded on the reference, 10 frames (50 ordered pairs): CPU-seconds per call and GiB.
 REFERENCE = {"pass 1": 50 * 23.4, "pass 2": 50 * 24.0, "masks": 2 * 6.9, "alignment": 30 * 3.25 + 270 * 6.3}
