@@ -51,8 +51,8 @@ def export(config: TrainConfig, folder: Path, name: str = "tiny") -> Path:
                 "128 pixels on the long side, 8-pixel tokens: coarse edges in masks and depth.",
                 "Much of its depth is a monocular guess; focal lengths are weak.",
                 "Trained on pairs about 16 degrees and 14 % of the scene's depth apart: between neighbouring frames of "
-                "a hand-held clip its rotations are off by degrees and its translations are not to be trusted, not even "
-                "in direction.",
+                "a hand-held clip its rotations are off by degrees and its translations are not to be trusted, not "
+                "even in direction.",
                 "Its dynamic score was chosen on rendered clips; it is not the formula of the Easi3R paper.",
             ],
         },
