@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Optional
 
 from .errors import InputError
+
+
+def _check(flag: str, value: float | None, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+    """Raises InputError, with the flag, unless ``value`` is None or a finite number in the range."""
+    if value is None:
+        return
+    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+        least = f"{'above' if open_low else 'at least'} {low:g}"
+        most = f" and at most {high:g}" if high < math.inf else ""
+        raise InputError(f"{flag} {value:g}: give a number {least}{most}")
 
 
 @dataclass(frozen=True)
@@ -27,10 +38,11 @@ class FrameConfig:
     def __post_init__(self) -> None:
         if self.num_frames_target < 0 or self.num_frames_target == 1:
             raise InputError(f"--num-frames-target {self.num_frames_target}: give 0 (all frames) or at least 2")
-        if self.fps is not None and self.fps <= 0:
-            raise InputError(f"--fps {self.fps}: must be positive")
-        if self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise InputError(f"--start {self.start} --end {self.end}: need 0 <= start < end")
+        _check("--fps", self.fps, 0, open_low=True)
+        _check("--start", self.start, 0)
+        _check("--end", self.end, 0)
+        if self.end is not None and self.end <= self.start:
+            raise InputError(f"--start {self.start:g} --end {self.end:g}: the end must come after the start")
 
 
 @dataclass(frozen=True)
@@ -66,18 +78,18 @@ class AlignConfig:
     0 optimises every pixel (slow, and a lot of memory)."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise InputError(f"iterations {self.iterations}: must not be negative")
+        _check("--align.iterations", self.iterations, 0)
         if self.max_pixels < 0 or 0 < self.max_pixels < 256:
-            raise InputError(f"max_pixels {self.max_pixels}: give 0 (every pixel) or at least 256")
+            raise InputError(f"--align.max-pixels {self.max_pixels}: give 0 (every pixel) or at least 256")
         for name in ("learning_rate", "learning_rate_min", "flow_threshold"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} {getattr(self, name)}: must be positive")
+            _check(_align_flag(name), getattr(self, name), 0, open_low=True)
         for name in ("flow_weight", "smooth_weight", "smooth_translation_weight", "depth_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} {getattr(self, name)}: must not be negative")
-        if not 0 <= self.flow_start <= 1:
-            raise InputError(f"flow_start {self.flow_start}: must lie between 0 and 1")
+            _check(_align_flag(name), getattr(self, name), 0)
+        _check("--align.flow-start", self.flow_start, 0, 1)
+
+
+def _align_flag(name: str) -> str:
+    return f"--align.{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -112,10 +124,10 @@ class Easi3RConfig:
     def __post_init__(self) -> None:
         if self.masks is not None and self.no_masks:
             raise InputError("--masks and --no-masks contradict each other: give one of them")
-        if self.focal_length is not None and self.focal_length <= 0:
-            raise InputError(f"--focal-length {self.focal_length}: must be positive (pixels of the source image)")
-        if self.batch_size < 0:
-            raise InputError(f"--batch-size {self.batch_size}: must not be negative")
+        _check("--focal-length", self.focal_length, 0, open_low=True)
+        _check("--min-confidence", self.min_confidence, 0)
+        _check("--batch-size", self.batch_size, 0)
+        _check("--seed", self.seed, 0, 2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -132,9 +144,6 @@ class DatasetConfig:
     """Write depth maps."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_downscales <= 6:
-            raise InputError(f"--num-downscales {self.num_downscales}: give 0 to 6")
-        if self.mask_growth < 0:
-            raise InputError(f"--mask-growth {self.mask_growth}: must not be negative")
-        if self.max_init_points < 100:
-            raise InputError(f"--max-init-points {self.max_init_points}: give at least 100")
+        _check("--num-downscales", self.num_downscales, 0, 6)
+        _check("--mask-growth", self.mask_growth, 0)
+        _check("--max-init-points", self.max_init_points, 100)

@@ -63,7 +63,10 @@ class Easi3RDataParser(Nerfstudio):
             CONSOLE.print("[bold yellow]Warning: not every frame has a time: Cameras.times is not set")
             return {}
         stamps = np.array([frame["time"] for frame in frames], dtype=float)
-        stamps = (stamps - stamps.min()) / (np.ptp(stamps) or 1.0)
+        # Views taken apart from the clip have a clock of their own: the clip's range is what counts.
+        clip = set(meta.get("train_filenames", [frame["file_path"] for frame in frames]))
+        inside = stamps[[frame["file_path"] in clip for frame in frames]]
+        stamps = np.clip((stamps - inside.min()) / (np.ptp(inside) or 1.0), 0.0, 1.0)
         return {self._get_fname(Path(frame["file_path"]), folder): t for frame, t in zip(frames, stamps)}
 
 

@@ -43,7 +43,7 @@ class Compute:
 
     def batch_for(self, num_tokens: int) -> int:
         """Images or pairs per call for images of ``num_tokens`` tokens."""
-        budget = 1024 if self.device.type == "cpu" else 16384
+        budget = 1024 if self.device.type == "cpu" else 4096
         return self.batch_size or max(1, budget // num_tokens)
 
 

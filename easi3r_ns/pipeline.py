@@ -14,12 +14,14 @@ import torch
 
 from . import __version__
 from .align import AlignResult, align
+from .align.init import FOCAL_RANGE
 from .attention import ScoreFormula, dynamic_score
 from .backbone.model import DUSt3R
 from .backbone.weights import WeightsInfo
 from .cache import StageCache, Tensors, digest
 from .config import AlignConfig, Easi3RConfig
 from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
+from .errors import InputError
 from .flow import DISFlow, pair_flow
 from .geometry import choose_scale, focal_from_source, image_centre_in_network, rescale_scene
 from .inference import Compute, choose_compute, collect_attention, decode_pairs, encode_frames
@@ -77,9 +79,8 @@ def reconstruct(
     graph = make_pairs(strategy, len(frames) - num_eval)
     if num_eval:
         graph = attach_frames(graph, num_eval)
-    run = _NetworkStage(frames, graph, backbone, config, compute, cache, log)
-    before = run.masks_before_decoding()
-    predictions, dynamic = run.decode(before)
+    _check_focal(config, frames)
+    predictions, dynamic = _NetworkStage(frames, graph, backbone, config, compute, cache, log).run()
     backbone.release()
     _warn_about_motion(dynamic, len(frames), log)
     aligned = _align(frames, predictions, dynamic, config, align_config, compute, log)
@@ -105,9 +106,15 @@ class _NetworkStage:
         height, width = frames.images.shape[1:3]
         self.grid = (height // self.patch, width // self.patch)
         self.formula = ScoreFormula(**backbone.info.dynamic_score)
-        self.key = digest(frames.images, backbone.info.sha256, str(compute.dtype), graph.edges, config.seed)
+        network = (__version__, backbone.info.sha256, asdict(backbone.info.config), str(compute.dtype))
+        self.features_key = digest(frames.images, network)
+        self.key = digest(self.features_key, graph.edges, config.seed)
         self._features: torch.Tensor | None = None
         self._labels: np.ndarray | None = None
+
+    def run(self) -> tuple[PairPredictions, DynamicMasks]:
+        """Both passes."""
+        return self.decode(self.masks_before_decoding())
 
     def masks_before_decoding(self) -> DynamicMasks | None:
         """Masks that silence tokens in the decoders: the user's, none, or those that pass 1 finds."""
@@ -151,8 +158,7 @@ class _NetworkStage:
     def features(self) -> torch.Tensor:
         """(F, N, D) encoder features: every frame is encoded once, for both passes."""
         if self._features is None:
-            key = digest(self.frames.images, self.backbone.info.sha256, str(self.compute.dtype))
-            tensors = self.cache.stage("features", key, self._encode)
+            tensors = self.cache.stage("features", self.features_key, self._encode)
             self._features = tensors["features"].to(self.compute.device)
         return self._features
 
@@ -194,6 +200,16 @@ def _align(
         seed=config.seed,
         log=log,
     )
+
+
+def _check_focal(config: Easi3RConfig, frames: Frames) -> None:
+    longer = max(frames.pixel_map.source_wh)
+    low, high = (share * longer for share in FOCAL_RANGE)
+    if config.focal_length is not None and not low <= config.focal_length <= high:
+        raise InputError(
+            f"--focal-length {config.focal_length:g}: no lens has it at {longer} pixels a side; give a number between "
+            f"{low:.0f} and {high:.0f} pixels of the source image"
+        )
 
 
 def _warn_about_motion(dynamic: DynamicMasks, num_frames: int, log: RunLog) -> None:

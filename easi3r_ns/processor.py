@@ -88,7 +88,7 @@ def exit_on_error() -> Iterator[None]:
         _say(f"error: {error}")
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say("interrupted; the same command goes on where it stopped")
+        _say("interrupted; without --overwrite, the same command goes on where it stopped")
         raise SystemExit(INTERRUPTED) from error
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)

@@ -1,12 +1,17 @@
 """Clip -> checked dataset: what `ns-process-data easi3r` and `easi3r run` do between their options and their summary.
 
 Work in progress lives in ``OUTPUT/.easi3r`` (frames, finished stages), where a killed run finds it again.
-``transforms.json`` comes last, and goes again when the dataset cannot be loaded back.
+``transforms.json`` comes last, after the dataset was loaded back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,8 +19,9 @@ from .backbone.lazy import LazyBackbone
 from .backbone.weights import WeightsInfo
 from .cache import StageCache
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from .errors import Easi3RError, InputError, OutputError
-from .export.nerfstudio import TRANSFORMS, check_loads, write_dataset
+from .errors import InputError, OutputError
+from .export.nerfstudio import check_loads, refuse_taken, write_dataset
+from .files import make_folder
 from .frames import ImageGeometry, load_frames
 from .inference import choose_compute
 from .pipeline import Backbone, reconstruct
@@ -53,26 +59,63 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
     Raises:
         Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
-    refuse_existing(output_dir, overwrite)
+    refuse_taken(output_dir, overwrite)
     compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
     backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log)
     return process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log)
-
-
-def refuse_existing(output_dir: Path, overwrite: bool) -> None:
-    """Raises OutputError, before any work is done, when ``output_dir`` holds a dataset that may not be replaced."""
-    if (output_dir / TRANSFORMS).exists() and not overwrite:
-        raise OutputError(f"{output_dir} already holds a dataset: choose another --output-dir or add --overwrite")
 
 
 def process_with(
     backbone: Backbone, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
 ) -> ProcessResult:
     """:func:`process` with a network that is already there."""
-    refuse_existing(output_dir, overwrite)
+    refuse_taken(output_dir, overwrite)
+    for source in filter(None, (data, config.eval_data)):
+        _refuse_own_output(source, output_dir)
+    with _locked(output_dir):
+        if overwrite:
+            shutil.rmtree(output_dir / WORKSPACE, ignore_errors=True)
+        return _process(backbone, data, output_dir, config, overwrite=overwrite, log=log)
+
+
+@contextlib.contextmanager
+def _locked(output_dir: Path) -> Iterator[None]:
+    """Keep a second run out of the same folder (on Unix); the lock goes with the process, however it ends."""
+    make_folder(output_dir)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(output_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise OutputError(
+                    f"another run is writing to {output_dir}: wait for it, or choose another --output-dir"
+                ) from error
+            # A file system without locks (some network drives): go on without.
+        yield
+    finally:
+        os.close(handle)
+
+
+def _refuse_own_output(source: Path, output_dir: Path) -> None:
+    """Raises InputError when a source lies where this run writes."""
+    try:
+        folder = source.resolve().relative_to(output_dir.resolve()).parts[:1]
+    except ValueError:
+        return
+    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|\.easi3r", folder[0]):
+        raise InputError(f"{source} is a folder that this run would write to: choose another --output-dir")
+
+
+def _process(
+    backbone: Backbone, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
+) -> ProcessResult:
     workspace = output_dir / WORKSPACE
-    if overwrite:
-        shutil.rmtree(workspace, ignore_errors=True)
     network = backbone.info.config
     geometry = ImageGeometry(network.image_size, network.patch_size, network.square, config.frames.square_ok)
     frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
@@ -84,14 +127,15 @@ def process_with(
     cache = StageCache(workspace / "stages")
     num_eval = len(frames) - num_train
     scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval)
-    scene = replace(scene, provenance=scene.provenance | _provenance(data, config, log))
-    transforms = write_dataset(scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite)
-    try:
+    scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
+
+    def verify(dataset: Path) -> None:
         with log.stage("check"):
-            check_loads(output_dir, log)
-    except Easi3RError:
-        transforms.unlink(missing_ok=True)
-        raise
+            check_loads(dataset, log)
+
+    transforms = write_dataset(
+        scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
+    )
     images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
     shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(replace(scene, source_paths=images), transforms, backbone.info, frames.num_source_frames)
@@ -106,12 +150,3 @@ def _with_eval_frames(
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]
         raise InputError(f"--eval-data {eval_data}: its frames are {sizes[0]}, those of --data {sizes[1]}")
     return frames.followed_by(held_out)
-
-
-def _provenance(data: Path, config: RunConfig, log: RunLog) -> dict:
-    return {
-        "source": data.name,
-        "config": asdict(config),
-        "warnings": list(log.warnings),
-        "stages": [asdict(stage) for stage in log.stages],
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ class StageRecord:
     cpu_seconds: float
     """User plus system seconds over all threads."""
     peak_memory_bytes: int
-    """Largest resident set of the process during the stage (since its start where the system cannot tell)."""
+    """Largest resident set of the process during the stage (of the whole run outside Linux, 0 on Windows)."""
 
 
 @dataclass
@@ -60,11 +59,14 @@ class RunLog:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident set of this process in bytes, since the start of the stage where the system can tell."""
+    """Largest resident set of this process in bytes, since the start of the stage where the system can tell; or 0."""
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    with contextlib.suppress(ImportError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
 
 
 def _reset_peak_memory() -> None:

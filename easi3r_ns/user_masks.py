@@ -52,6 +52,12 @@ def _read(path: Path, pixel_map: PixelMap) -> np.ndarray:
             else:
                 pixels = np.asarray(upright.convert("L") if not upright.mode.startswith("I") else upright)
                 moving = pixels > (32767 if pixels.dtype.itemsize > 1 else 127)
+            if pixels.max() > 0 and not moving.any():
+                if pixels.max() > 1:
+                    raise InputError(
+                        f"--masks: nothing in {path} is brighter than {pixels.max()}; what moves must be white"
+                    )
+                moving = pixels == 1
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(f"--masks: cannot read {path}: {error}") from error
     if moving.shape[::-1] != pixel_map.source_wh:

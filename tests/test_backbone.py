@@ -210,3 +210,12 @@ def test_procedural_weights_are_the_golden_ones():
         shape, total, first = checksums[key]
         assert list(value.shape) == shape
         np.testing.assert_allclose([value.double().sum(), value.flatten()[0]], [total, first], rtol=1e-4, atol=1e-3)
+
+
+def test_tables_made_during_inference_serve_training():
+    rope_tables.cache_clear()
+    model = DUSt3R(DUSt3RConfig(8, 16, 1, 2, 16, 4, 2, head_type="linear"))
+    with torch.inference_mode():
+        model.encode(torch.zeros(1, 3, 8, 16))
+    model.encode(torch.zeros(1, 3, 8, 16)).sum().backward()
+    assert model.patch_embed.proj.weight.grad is not None

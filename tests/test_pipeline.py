@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import open3d
 import pytest
 import torch
 
@@ -192,17 +193,52 @@ def test_eval_data_of_another_size_is_refused(tmp_path, small_clip):
         run_stand_in(tmp_path, small_clip, SMALL, eval_data=other)
 
 
+def test_held_out_views_give_no_points(tmp_path, small_clip):
+    data = write_images(small_clip, tmp_path / "clip")
+    held_out = tmp_path / "held_out"
+    held_out.mkdir()
+    for k in (4, 5):
+        (data / f"shot_{k}.png").rename(held_out / f"shot_{k}.png")
+        green = np.zeros_like(small_clip.images[k])
+        green[..., 1] = 255
+        cv2.imwrite(str(held_out / f"shot_{k}.png"), green)
+    _, _, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out)
+    colours = np.asarray(open3d.io.read_point_cloud(str(out / "sparse_pc.ply")).colors)
+    assert len(colours) > 1000 and not (colours == [0, 1, 0]).all(axis=1).any()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, small_clip, monkeypatch):
+    second = []
+
+    def meanwhile(*args, **kwargs):
+        with pytest.raises(OutputError, match="another run is writing"):
+            run_stand_in(tmp_path, small_clip, SMALL)
+        second.append(1)
+
+    monkeypatch.setattr("easi3r_ns.run.check_loads", meanwhile)
+    run_stand_in(tmp_path, small_clip, SMALL)
+    assert second
+
+
+def test_a_folder_that_the_run_writes_to_is_no_source(tmp_path, small_clip):
+    _, _, out = run_stand_in(tmp_path, small_clip, SMALL)
+    before = sorted(p.name for p in (out / "images").iterdir())
+    with pytest.raises(InputError, match="would write to"):
+        process_with(StandIn, out / "images", out, RunConfig(), overwrite=True, log=RunLog())
+    assert sorted(p.name for p in (out / "images").iterdir()) == before
+
+
 class Killed(BaseException):
     """Stands for Ctrl-C."""
 
 
-@pytest.mark.parametrize("stage", ["encode", "attention", "decode"])
+@pytest.mark.parametrize("stage", ["encode", "attention", "decode", "check"])
 def test_a_killed_run_leaves_no_dataset_and_resumes(tmp_path, small_clip, stage, monkeypatch):
     def killed(*args, **kwargs):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(StandIn, stage, killed)
+        patch.setattr(*(("easi3r_ns.run.check_loads",) if stage == "check" else (StandIn, stage)), killed)
         with pytest.raises(Killed):
             run_stand_in(tmp_path, small_clip, SMALL)
     assert not (tmp_path / "out" / "transforms.json").exists()

@@ -188,8 +188,8 @@ def _warn(diagnostics: AlignDiagnostics, config: AlignConfig, log: RunLog) -> No
         )
     if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
         log.warn(
-            f"the optical flow disagrees with the cameras by {diagnostics.final_flow:.0f} pixels and was left out of "
-            "the alignment (threshold: --flow-threshold)"
+            f"the optical flow still disagrees with the cameras at the end (flow term {diagnostics.final_flow:.0f}, "
+            "threshold --align.flow-threshold), so it hardly took part in the alignment"
         )
 
 

@@ -22,6 +22,8 @@ LARGEST_COORDINATE = 1e6
 """A coordinate beyond this is an overflow of the network, not a place."""
 FEWEST_POINTS = 16
 """A pointmap with fewer valid samples says nothing."""
+CHECKED_AT_ONCE = 64
+"""Pointmaps per block of a check: bounds its memory."""
 FLATTEST = 1e-10
 """Second eigenvalue of a pointmap's covariance, relative to its mean square, below which it is a line or a point."""
 
@@ -189,14 +191,19 @@ def _sampled(values: torch.Tensor, sample: PixelSample) -> torch.Tensor:
 
 def _usable_pairs(points: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """(2E, 3, P), (2E, P) -> (E,) whether both pointmaps of a pair have enough points that span at least a plane."""
+    blocks = zip(points.split(CHECKED_AT_ONCE), valid.split(CHECKED_AT_ONCE))
+    return torch.cat([_spans_a_plane(*block) for block in blocks]).view(2, -1).all(dim=0)
+
+
+def _spans_a_plane(points: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """(N, 3, P), (N, P) -> (N,)."""
     weight = valid.float().unsqueeze(1)
     count = weight.sum(dim=-1).clamp_min(1.0)
     centred = (points - (points * weight).sum(dim=-1, keepdim=True) / count.unsqueeze(-1)) * weight
     covariance = centred @ centred.transpose(1, 2) / count.unsqueeze(-1)
     spread = torch.linalg.eigvalsh(covariance.double())[:, 1]
     mean_square = (points.double().square().sum(dim=1) * valid).sum(dim=1) / count[:, 0]
-    good = (valid.sum(dim=1) >= FEWEST_POINTS) & (spread > FLATTEST * mean_square)
-    return good.view(2, -1).all(dim=0)
+    return (valid.sum(dim=1) >= FEWEST_POINTS) & (spread > FLATTEST * mean_square)
 
 
 def _require_connected(edges: np.ndarray, num_frames: int, some_dropped: bool) -> None:

@@ -76,7 +76,7 @@ def optimise(
         adam.step()
         curve.append(loss.detach())
         advance(1)
-    curve = torch.stack(curve).double().cpu().numpy() if curve else np.zeros(0)
+    curve = torch.stack(curve).cpu().double().numpy() if curve else np.zeros(0)
     final = state.map(torch.Tensor.detach)
     if not np.isfinite(curve).all() or not all(bool(torch.isfinite(x).all()) for x in final.tensors().values()):
         raise AlignmentError("the alignment diverged (loss is not finite): lower the learning rate")

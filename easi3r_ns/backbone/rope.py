@@ -20,6 +20,12 @@ def rope_tables(
     c + d/4, and both turn by ``position * stretch * 100^(-2c / (d/2))``. Returns two (h * w, d) float32 tables; the
     sign of rotate-half is folded into the second.
     """
+    # The tables are kept and may serve a training later, so they must not be inference tensors.
+    with torch.inference_mode(False):
+        return _rope_tables(grid, head_dim, stretch, device)
+
+
+def _rope_tables(grid: tuple[int, int], head_dim: int, stretch: float, device: torch.device) -> tuple[Tensor, Tensor]:
     height, width = grid
     quarter = head_dim // 4
     inv_freq = BASE ** (-torch.arange(quarter, dtype=torch.float32) / quarter)

@@ -130,7 +130,7 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
         config=config,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         dynamic_score=_dynamic_score(card, source),
-        graph=card.get("graph"),
+        graph=_graph(card, source),
     )
     return model, info
 
@@ -218,6 +218,13 @@ def _read(source: WeightsSource, prefix: str) -> dict[str, Tensor]:
 
 def _part_of(name: str) -> Part:
     return "encoder" if name.startswith(ENCODER_PREFIXES) else "decoder"
+
+
+def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
+    graph = card.get("graph")
+    if graph is not None and not isinstance(graph, str):
+        raise CheckpointError(f"{source.card_path}: graph must be the name of a pair graph, not {graph!r}")
+    return graph
 
 
 def _dynamic_score(card: Mapping[str, Any], source: WeightsSource) -> dict[str, int]:

@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 MIN_CAMERA_SPREAD = 1e-6
 """Largest distance of a camera from their mean, in scene units, below which nerfstudio's division by it overflows."""
 
-def check_loads(output_dir: Path, log: RunLog) -> None:
-    """Load the dataset through nerfstudio's ``Nerfstudio`` dataparser: all splits, at every downscale that is there.
+def check_loads(dataset: Path, log: RunLog) -> None:
+    """Load a dataset (its folder, or a JSON file in it) through nerfstudio's dataparser: all splits, every downscale.
 
     Counts, files, sizes, poses (rigid), intrinsics and points (finite) must be right, else OutputError. Says through
     ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split.
     """
-    meta = json.loads((output_dir / "transforms.json").read_text())
+    file = dataset if dataset.suffix == ".json" else dataset / "transforms.json"
+    meta = json.loads(file.read_text())
     spread = _camera_spread(meta)
     if spread < MIN_CAMERA_SPREAD:
         log.warn(
             "the camera never moves: nerfstudio-data would divide by its path; train with the easi3r-data dataparser, "
             "or give nerfstudio-data --auto-scale-poses False"
         )
-    for factor in (1, *_downscales(output_dir, meta)):
-        outputs = {split: _load(output_dir, factor, split, spread) for split in ("train", "val", "test")}
+    for factor in (1, *_downscales(file.parent, meta)):
+        outputs = {split: _load(file, factor, split, spread) for split in ("train", "val", "test")}
         for split, parsed in outputs.items():
             if parsed is not None:
                 _check(parsed, f"{split} split at 1/{factor} size", factor)
@@ -53,15 +54,15 @@ def _downscales(output_dir: Path, meta: dict[str, Any]) -> list[int]:
     return [factor for factor, folder in folders.items() if any((folder / name).exists() for name in names)]
 
 
-def _load(output_dir: Path, factor: int, split: str, spread: float) -> DataparserOutputs | None:
+def _load(file: Path, factor: int, split: str, spread: float) -> DataparserOutputs | None:
     """What the parser makes of a split; None for an evaluation split that is empty."""
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     config = NerfstudioDataParserConfig(
-        data=output_dir, downscale_factor=factor, load_3D_points=factor == 1,
+        data=file, downscale_factor=factor, load_3D_points=factor == 1,
         auto_scale_poses=spread >= MIN_CAMERA_SPREAD,
     )
-    meta = json.loads((output_dir / "transforms.json").read_text())
+    meta = json.loads(file.read_text())
     if split != "train" and _eval_is_empty(meta, config.train_split_fraction, split):
         return None
     try:
@@ -69,7 +70,7 @@ def _load(output_dir: Path, factor: int, split: str, spread: float) -> Dataparse
             return config.setup().get_dataparser_outputs(split)
     except Exception as error:
         # The parser is not ours and checks with assert and whatever torch raises: each means that it does not load.
-        raise OutputError(f"nerfstudio cannot load {output_dir} ({split}, 1/{factor} size): {error!r}") from error
+        raise OutputError(f"nerfstudio cannot load {file.parent} ({split}, 1/{factor} size): {error!r}") from error
 
 
 def _eval_is_empty(meta: dict[str, Any], train_fraction: float, split: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,9 +24,11 @@ from .loadback import check_loads
 from .pointcloud import dynamic_points, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source, trusted_depth
 
-__all__ = ["check_loads", "write_dataset"]
+__all__ = ["check_loads", "refuse_taken", "write_dataset"]
 
 TRANSFORMS = "transforms.json"
+UNCHECKED = "transforms.unchecked.json"
+"""Its name until the dataset has passed its check."""
 POINTS = "sparse_pc.ply"
 OWNED = ".easi3r_files.json"
 """Lists every file of the dataset that we wrote or were about to write: only these are ever replaced or deleted."""
@@ -56,12 +59,15 @@ def write_dataset(
     *,
     splits: Mapping[str, Sequence[int]] | None = None,
     overwrite: bool = False,
+    verify: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which is written last.
+    """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which appears last.
 
     Poses are camera-to-world with OpenGL axes in a world whose z points up; ``applied_transform`` leads there from the
     scene's world. Depth is z-depth in scene units (see :func:`easi3r_ns.geometry.choose_scale`). ``splits`` gives the
-    frame positions of 'train', 'val' and 'test'. ``scene.source_paths`` must not lie inside the dataset's own folders.
+    frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
+    ``scene.source_paths`` must not lie inside the dataset's own folders. ``verify`` is called with the dataset under
+    another name of its JSON file; only when it returns does the dataset get its ``transforms.json``.
 
     Raises OutputError when ``output_dir`` holds a dataset (without ``overwrite``), when a file that is not ours would
     have to be replaced, or when the disk refuses; InputError for impossible ``splits``.
@@ -73,15 +79,26 @@ def write_dataset(
     for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
         make_folder(folder)
     with log.stage("dataset", len(scene) + 1) as advance:
-        _write_static_cloud(scene, output_dir, config, log)
+        _write_static_cloud(scene, output_dir, config, log, (splits or {}).get("train"))
         advance(1)
         written = []
         with ThreadPoolExecutor(_WRITERS) as pool:
             for files in pool.map(_frame_writer(scene, output_dir, config, factors), range(len(scene)), frames):
                 written.append(files)
                 advance(1)
-        write_json(output_dir / TRANSFORMS, _transforms(scene, written, splits))
         write_json(output_dir / OWNED, {"files": sorted(_all_files(written, factors))})
+        stages = [asdict(stage) for stage in log.stages]
+        meta = _transforms(scene, written, splits)
+        meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
+        write_json(output_dir / UNCHECKED, meta)
+    try:
+        if verify is not None:
+            verify(output_dir / UNCHECKED)
+        with writing(output_dir):
+            os.replace(output_dir / UNCHECKED, output_dir / TRANSFORMS)
+    finally:
+        with contextlib.suppress(OSError):
+            (output_dir / UNCHECKED).unlink(missing_ok=True)
     return output_dir / TRANSFORMS
 
 
@@ -107,27 +124,32 @@ def _scaled(file: str, factor: int) -> str:
 
 
 def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str]:
-    files = {TRANSFORMS, POINTS}
+    files = {TRANSFORMS, UNCHECKED, POINTS}
     for frame in frames:
         files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
         files |= {frame.cloud} if frame.cloud else set()
     return files
 
 
-def _claim(output_dir: Path, files: set[str], overwrite: bool) -> None:
-    """Make ``output_dir`` ours to write ``files`` in: no transforms.json, no leftovers, nothing foreign hurt."""
-    owned = _owned_files(output_dir)
+def refuse_taken(output_dir: Path, overwrite: bool) -> None:
+    """Raises OutputError when ``output_dir`` holds a dataset that may not be replaced."""
     if (output_dir / TRANSFORMS).exists():
         if not overwrite:
             raise OutputError(
                 f"{output_dir} already holds a dataset ({TRANSFORMS}): choose another --output-dir, or replace it "
                 "with --overwrite"
             )
-        if TRANSFORMS not in owned:
+        if TRANSFORMS not in _owned_files(output_dir):
             raise OutputError(
                 f"{output_dir / TRANSFORMS} was not written by easi3r and is not overwritten: choose another "
                 "--output-dir"
             )
+
+
+def _claim(output_dir: Path, files: set[str], overwrite: bool) -> None:
+    """Make ``output_dir`` ours to write ``files`` in: no transforms.json, no leftovers, nothing foreign hurt."""
+    refuse_taken(output_dir, overwrite)
+    owned = _owned_files(output_dir)
     foreign = sorted(file for file in files - owned if (output_dir / file).exists())
     if foreign:
         raise OutputError(
@@ -163,12 +185,15 @@ def _discard_leftovers(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _write_static_cloud(scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog) -> None:
-    points, colors = static_points(scene, config.max_init_points, config.mask_growth)
-    if len(points) < _FEW_POINTS:
+def _write_static_cloud(
+    scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog, frames: Sequence[int] | None
+) -> None:
+    points, colors = static_points(scene, config.max_init_points, config.mask_growth, frames)
+    if len(points) < min(_FEW_POINTS, config.max_init_points):
         log.warn(
-            f"only {len(points)} static points have a confidence of {scene.min_confidence:g} or more, too few for "
-            "splatfacto to start from: lower --min-confidence (1 keeps all)"
+            f"only {len(points)} points are static and confident, too few for splatfacto to start from: look at the "
+            f"masks, and lower --min-confidence ({scene.min_confidence:g}; 1 keeps all) or --mask-growth "
+            f"({config.mask_growth})"
         )
     write_ply(output_dir / POINTS, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
 

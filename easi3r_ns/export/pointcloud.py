@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
+from ..errors import MissingExtraError
 from ..files import write_bytes
 from ..geometry import transform, unproject
 from ..types import Scene
@@ -20,16 +22,20 @@ _CANDIDATES_PER_POINT = 5
 """How many pixels at most are unprojected for every point that is kept."""
 
 
-def static_points(scene: Scene, max_points: int, mask_growth: float = 3) -> tuple[np.ndarray, np.ndarray]:
+def static_points(
+    scene: Scene, max_points: int, mask_growth: float = 3, frames: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: static, confident, N <= ``max_points``.
 
     Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
     out too. Points are averaged, with their colours, over voxels just large enough to keep within ``max_points``.
+    ``frames`` names the frames that count (default: all).
     """
-    keeps = [_solid(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in range(len(scene))]
-    total = sum(int(keep.sum()) for keep in keeps)
+    counted = range(len(scene)) if frames is None else frames
+    keeps = {f: _solid(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in counted}
+    total = sum(int(keep.sum()) for keep in keeps.values())
     stride = max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
-    parts = [_frame_points(scene, f, _every(stride, keep)) for f, keep in enumerate(keeps)]
+    parts = [_frame_points(scene, f, _every(stride, keep)) for f, keep in keeps.items()]
     points, colors = (np.concatenate(columns) for columns in zip(*parts))
     return thin(points, colors, max_points)
 
@@ -43,7 +49,13 @@ def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.nd
     """Average (N, 3) points and (N, 3) uint8 colours over cubic voxels so that at most ``max_points`` are left."""
     if len(points) <= max_points:
         return points.astype(np.float32), colors
-    import open3d
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise MissingExtraError(
+            f"open3d does not load ({error}): on Debian or Ubuntu, apt-get install libusb-1.0-0 libgl1 libgomp1; the "
+            "same command then goes on where it stopped"
+        ) from error
 
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
     cloud.colors = open3d.utility.Vector3dVector(colors / 255.0)
