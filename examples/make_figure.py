@@ -58,7 +58,7 @@ def cloud_picture(out: Path, meta: dict) -> np.ndarray:
     def project(xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         local = xyz @ to_view[:3, :3].T + to_view[:3, 3]
         z = np.maximum(local[..., 2], 1e-6)
-        return 1.45 * height * local[..., :2] / z[..., None] + np.array([width / 2, height / 2]), local[..., 2]
+        return 1.15 * height * local[..., :2] / z[..., None] + np.array([width / 2, height / 2]), local[..., 2]
 
     xy, z = project(points)
     for k in np.argsort(-z):
