@@ -21,7 +21,7 @@ from .types import AttentionStats, PairGraph, PairPredictions
 
 Advance = Callable[[int], None]
 
-FULL_PRECISION_LIMIT = 2**30
+FULL_PRECISION_LIMIT = 2**27
 """Bytes of float32 pair predictions above which they are kept in half precision."""
 
 

@@ -219,3 +219,12 @@ def test_tables_made_during_inference_serve_training():
         model.encode(torch.zeros(1, 3, 8, 16))
     model.encode(torch.zeros(1, 3, 8, 16)).sum().backward()
     assert model.patch_embed.proj.weight.grad is not None
+
+
+@torch.inference_mode()
+def test_strips_of_the_head_equal_the_whole(monkeypatch):
+    head, path = golden_model("fulldpt_procedural").downstream_head1.dpt, torch.randn(2, 256, 12, 20)
+    whole = head.head(path)
+    for numbers in (1, 2 * 128 * 40 * 7, 1 << 30):
+        monkeypatch.setattr("easi3r_ns.backbone.heads.STRIP_NUMBERS", numbers)
+        torch.testing.assert_close(head._enlarge(path), whole, **TOKENS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_shuffle, relu
+from torch.nn.functional import conv2d, interpolate, pad, pixel_shuffle, relu
 
 from .config import DUSt3RConfig
 
 NUM_CHANNELS = 4
+STRIP_NUMBERS = 1 << 21
+"""Numbers per layer of a strip."""
 
 
 class LinearHead(nn.Module):
@@ -33,7 +35,7 @@ class ResidualConvUnit(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(relu(self.conv1(relu(x))))
+        return x + self.conv2(relu(self.conv1(relu(x)), inplace=True))
 
 
 class FusionBlock(nn.Module):
@@ -85,7 +87,7 @@ class DPTCore(nn.Module):
             nn.Conv2d(dim, dim // 2, 3, padding=1),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
             nn.Conv2d(dim // 2, last, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(last, NUM_CHANNELS, 1),
         )
 
@@ -99,7 +101,24 @@ class DPTCore(nn.Module):
         path = self.scratch.refinenet3(path, maps[2])
         path = self.scratch.refinenet2(path, maps[1])
         path = self.scratch.refinenet1(path, maps[0])
-        return self.head(path)
+        return self._enlarge(path)
+
+    def _enlarge(self, path: Tensor) -> Tensor:
+        """``self.head`` on (B, D, H/2, W/2); on the CPU the layers at full resolution go by strips of rows.
+
+        A strip's intermediate results fit the cache and do not add to the peak memory of a run.
+        """
+        first, double, second, activation, last = self.head
+        x = double(first(path))
+        rows = x.shape[-2]
+        if x.device.type == "cpu":
+            rows = max(1, STRIP_NUMBERS // x[..., 0, :].numel())
+        x = pad(x, (0, 0, 1, 1))
+        strips = [
+            last(activation(conv2d(x[..., top : top + rows + 2, :], second.weight, second.bias, padding=(0, 1))))
+            for top in range(0, x.shape[-2] - 2, rows)
+        ]
+        return torch.cat(strips, dim=-2)
 
 
 class DPTHead(nn.Module):

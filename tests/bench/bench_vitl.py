@@ -12,12 +12,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from easi3r_ns import pipeline
@@ -26,6 +30,7 @@ from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.model import DUSt3R
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.display import RichRunLog
+from easi3r_ns.pairs import make_pairs
 from easi3r_ns.run import RunConfig, process
 from easi3r_ns.types import PairPredictions
 from tests.align_scene import make_scene
@@ -34,6 +39,9 @@ from tests.align_scene import make_scene
 REFERENCE = {"pass 1": 50 * 23.4, "pass 2": 50 * 24.0, "masks": 2 * 6.9, "alignment": 30 * 3.25 + 270 * 6.3}
 REFERENCE_PEAK_GIB = 4.26
 REFERENCE_FRAMES = 10
+MAPS = ("points_i", "conf_i", "points_j", "conf_j")
+SIZE = (288, 512)
+"""Height and width of a 16:9 clip on the network grid."""
 
 
 def random_weights(folder: Path) -> None:
@@ -53,16 +61,32 @@ def random_weights(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
 
 
-def align_synthetic(predictions: PairPredictions, **options) -> AlignResult:
+def synthetic_pointmaps(folder: Path, frames: int, size: tuple[int, int]) -> None:
+    """Pointmaps of a synthetic scene for the default pair graph."""
+    graph = make_pairs(pipeline.DEFAULT_GRAPH, frames)
+    scene = make_scene(num_frames=frames, size=size, focal=size[1], graph=graph)
+    save_file({name: getattr(scene.predictions, name) for name in MAPS}, folder / "pointmaps.safetensors")
+
+
+def align_synthetic(folder: Path, size: tuple[int, int], predictions: PairPredictions, **options) -> AlignResult:
     """The alignment of a synthetic scene whose pointmaps overwrite the given ones, so that no memory is added."""
-    size = tuple(predictions.conf_i.shape[1:])
+    in_its_own_process(synthetic_pointmaps, folder, predictions.graph.num_frames, size)
     options["log"].info("pointmaps are replaced by those of a synthetic scene")
-    scene = make_scene(num_frames=predictions.graph.num_frames, size=size, focal=size[1], graph=predictions.graph)
-    with torch.inference_mode():
-        for name in ("points_i", "conf_i", "points_j", "conf_j"):
-            getattr(predictions, name).copy_(getattr(scene.predictions, name))
-    del scene
+    with torch.inference_mode(), safe_open(folder / "pointmaps.safetensors", framework="pt") as file:
+        for name in MAPS:
+            rows = file.get_slice(name)
+            for pair, target in enumerate(getattr(predictions, name)):
+                target.copy_(rows[pair])
     return align(predictions, **options)
+
+
+def in_its_own_process(function: Callable, *arguments) -> None:
+    """So that its memory is not counted as the run's."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} failed")
 
 
 def main() -> None:
@@ -73,10 +97,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     log = RichRunLog()
-    pipeline.align = align_synthetic
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        random_weights(folder)
+        in_its_own_process(random_weights, folder)
+        pipeline.align = partial(align_synthetic, folder, SIZE)
         config = RunConfig(
             FrameConfig(num_frames_target=args.frames),
             Easi3RConfig(weights=str(folder), device="cpu", dtype="fp32"),
