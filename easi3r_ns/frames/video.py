@@ -61,9 +61,9 @@ class Video:
         """(n,) float64 seconds of all frames, from their packets alone (nothing is decoded). Raises InputError."""
         with _opened(self.path) as stream:
             declared = stream.frames if "mp4" in stream.container.format.name else 0
-            stamps, complete = _demux(stream)
+            stamps, trimmed, complete = _demux(stream)
             timeline = _timeline(stamps, stream)
-        if len(stamps) < declared:
+        if len(stamps) + trimmed < declared:
             log.warn(f"{self.path.name} is incomplete: it announces {declared} frames and holds {len(stamps)}")
         elif not complete:
             log.warn(f"{self.path.name} is damaged: reading stopped after {len(stamps)} frames")
@@ -142,18 +142,21 @@ def _opened(path: Path) -> Iterator[av.VideoStream]:
         yield stream
 
 
-def _demux(stream: av.VideoStream) -> tuple[list[int | None], bool]:
-    """Time stamps of all packets that become frames, in file order; False when reading broke off."""
+def _demux(stream: av.VideoStream) -> tuple[list[int | None], int, bool]:
+    """Time stamps of all packets that become frames, in file order; how many an edit list trims; False: broke off."""
     import av
 
     stamps: list[int | None] = []
+    trimmed = 0
     try:
         for packet in stream.container.demux(stream):
-            if packet.size and not packet.is_discard:
+            if packet.size and packet.is_discard:
+                trimmed += 1
+            elif packet.size:
                 stamps.append(packet.pts)
     except av.error.FFmpegError:
-        return stamps, False
-    return stamps, True
+        return stamps, trimmed, False
+    return stamps, trimmed, True
 
 
 def _decode(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
