@@ -100,24 +100,25 @@ class DPTCore(nn.Module):
         path = self.scratch.refinenet4(maps[3])[..., : maps[2].shape[-2], : maps[2].shape[-1]]
         path = self.scratch.refinenet3(path, maps[2])
         path = self.scratch.refinenet2(path, maps[1])
-        path = self.scratch.refinenet1(path, maps[0])
+        path = self.head[0](self.scratch.refinenet1(path, maps[0]))
+        del maps
         return self._enlarge(path)
 
     def _enlarge(self, path: Tensor) -> Tensor:
-        """``self.head`` on (B, D, H/2, W/2); on the CPU the layers at full resolution go by strips of rows.
+        """``self.head[1:]`` on (B, D, H/2, W/2); on the CPU what follows the doubling goes by strips of rows.
 
         A strip's intermediate results fit the cache and do not add to the peak memory of a run.
         """
-        first, double, second, activation, last = self.head
-        x = double(first(path))
-        rows = x.shape[-2]
-        if x.device.type == "cpu":
-            rows = max(1, STRIP_NUMBERS // x[..., 0, :].numel())
-        x = pad(x, (0, 0, 1, 1))
-        strips = [
-            last(activation(conv2d(x[..., top : top + rows + 2, :], second.weight, second.bias, padding=(0, 1))))
-            for top in range(0, x.shape[-2] - 2, rows)
-        ]
+        _, double, second, activation, last = self.head
+        x = double(path)
+        height = x.shape[-2]
+        rows = height if x.device.type != "cpu" else max(1, STRIP_NUMBERS // x[..., 0, :].numel())
+        strips = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            above, below = int(top > 0), int(bottom < height)
+            strip = pad(x[..., top - above : bottom + below, :], (0, 0, 1 - above, 1 - below))
+            strips.append(last(activation(conv2d(strip, second.weight, second.bias, padding=(0, 1)))))
         return torch.cat(strips, dim=-2)
 
 
