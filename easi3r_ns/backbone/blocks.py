@@ -26,6 +26,8 @@ class Silence(NamedTuple):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
@@ -36,6 +38,8 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """Multi-head attention of one view to itself; (B, N, D) -> (B, N, D)."""
+
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -49,6 +53,8 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
+    """Multi-head attention of one view to the other, which also tells how much each key was attended to."""
+
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -98,6 +104,8 @@ def cross_attention_naive(q: Tensor, k: Tensor, v: Tensor, silence: Silence | No
 
 
 class EncoderBlock(nn.Module):
+    """Pre-norm ViT block; (B, N, D) -> (B, N, D)."""
+
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
@@ -111,6 +119,8 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
+    """Self-attention, attention to the other view, MLP; residual after each."""
+
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)

@@ -29,6 +29,8 @@ class LinearHead(nn.Module):
 
 
 class ResidualConvUnit(nn.Module):
+    """ReLU, convolution, ReLU, convolution, plus the input."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
@@ -39,6 +41,8 @@ class ResidualConvUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
+    """Adds a finer level to the coarser result and doubles its size."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(dim, dim, 1)
@@ -63,6 +67,8 @@ class _Scratch(nn.Module):
 
 
 class DPTCore(nn.Module):
+    """Reassembles four token layers to feature maps and fuses them from coarse to fine."""
+
     def __init__(self, config: DUSt3RConfig) -> None:
         super().__init__()
         depth, dims = config.dec_depth, config.dpt_layer_dims

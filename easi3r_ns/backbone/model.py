@@ -51,6 +51,8 @@ class PairOutput:
 
 
 class PatchEmbed(nn.Module):
+    """(B, 3, H, W) images -> (B, N, D) tokens, row by row."""
+
     def __init__(self, patch_size: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
