@@ -22,7 +22,7 @@ from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from .errors import InputError, OutputError
 from .export.nerfstudio import check_loads, refuse_taken, write_dataset
 from .files import make_folder
-from .frames import ImageGeometry, load_frames
+from .frames import ImageGeometry, load_frames, open_source
 from .inference import choose_compute
 from .pipeline import Backbone, reconstruct
 from .runlog import RunLog
@@ -72,6 +72,7 @@ def process_with(
     refuse_taken(output_dir, overwrite)
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
+        open_source(source)  # a source that cannot be used leaves no folder behind
     with _locked(output_dir):
         if overwrite:
             shutil.rmtree(output_dir / WORKSPACE, ignore_errors=True)

@@ -228,6 +228,12 @@ def test_a_folder_that_the_run_writes_to_is_no_source(tmp_path, small_clip):
     assert sorted(p.name for p in (out / "images").iterdir()) == before
 
 
+def test_a_missing_source_leaves_no_folder(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        process_with(StandIn, tmp_path / "none.mp4", tmp_path / "out", RunConfig(), overwrite=False, log=RunLog())
+    assert not (tmp_path / "out").exists()
+
+
 class Killed(BaseException):
     """Stands for Ctrl-C."""
 
