@@ -52,6 +52,7 @@ def make_scene(
     num_frames: int = 6,
     size: tuple[int, int] = (36, 48),
     focal: float = 50.0,
+    aspect: float = 1.0,
     principal_point: tuple[float, float] | None = None,
     travel: float = 1.0,
     noise: float = 0.01,
@@ -71,7 +72,8 @@ def make_scene(
     T = camera_path(num_frames, travel, rng)
     depth = np.stack([4 + 0.8 * smooth_field(height, width, rng) for _ in range(num_frames)])
     xy = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
-    rays = np.concatenate([(xy - pp) / focal, np.ones((height, width, 1))], axis=-1)
+    focals = focal * np.array([1.0, aspect])
+    rays = np.concatenate([(xy - pp) / focals, np.ones((height, width, 1))], axis=-1)
     local = rays * depth[..., None]
     world = np.einsum("fab,fhwb->fhwa", T[:, :3, :3], local) + T[:, None, None, :3, 3]
     views, confidences, flows = ([], []), ([], []), []
@@ -86,7 +88,7 @@ def make_scene(
             confidences[k].append(1 + 3 * rng.uniform(0.2, 1, (height, width)))
         back = np.linalg.inv(T[j])
         seen = world[i] @ back[:3, :3].T + back[:3, 3]
-        landing = focal * seen[..., :2] / seen[..., 2:] + pp
+        landing = focals * seen[..., :2] / seen[..., 2:] + pp
         flows.append(np.moveaxis(landing - xy + 0.1 * rng.normal(size=landing.shape), -1, 0))
     tensor = lambda x: torch.from_numpy(np.stack(x)).to(dtype)  # noqa: E731
     predictions = PairPredictions(

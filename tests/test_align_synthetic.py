@@ -63,6 +63,19 @@ def test_cameras_focal_and_depth_are_recovered(name):
     assert depth_error(result.depth, scene.depth) < 0.01
 
 
+@pytest.mark.parametrize("budget", [0, 600], ids=["all pixels", "sampled"])
+@pytest.mark.parametrize("aspect", [0.9, 1.1])
+def test_pixels_that_are_not_square(aspect, budget):
+    """The horizontal focal length, flow and depth come out right when the network's pixels are stretched."""
+    scene, log = make_scene(aspect=aspect, noise=0.002), RunLog()
+    config = AlignConfig(iterations=120, flow_weight=0.1, max_pixels=budget)
+    result = run(scene, config, log, pixel_aspect=aspect)
+    assert result.focals == pytest.approx(scene.focal, rel=0.002)
+    assert depth_error(result.depth, scene.depth) < 0.005
+    assert result.diagnostics.final_flow < 0.1
+    assert run(scene, config, pixel_aspect=1.0).focals != pytest.approx(scene.focal, rel=0.01)
+
+
 def test_cameras_and_depth_share_one_scale():
     """The distance between the cameras, in units of the depth, is the true one."""
     scene = make_scene()

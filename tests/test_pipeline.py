@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from easi3r_ns.backbone.config import DUSt3RConfig
+from easi3r_ns.cache import StageCache
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.errors import InputError, OutputError
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
@@ -130,6 +131,12 @@ def test_world_of_the_dataset_stands_upright(tmp_path, small_clip):
     np.testing.assert_allclose(meta["applied_transform"], Z_UP_FROM_OPENCV_WORLD[:3])
     assert meta["easi3r"]["weights"]["licence"] == "Apache-2.0"
     assert not (out / WORKSPACE).exists()
+
+
+def test_every_frame_is_encoded_once_without_a_cache_too(tmp_path, small_clip, monkeypatch):
+    monkeypatch.setattr("easi3r_ns.run.StageCache", lambda folder: StageCache(None))
+    stand_in, _, _ = run_stand_in(tmp_path, small_clip, SMALL)
+    assert stand_in.encoded == NUM_FRAMES
 
 
 def test_known_focal_is_kept(tmp_path, small_clip):
