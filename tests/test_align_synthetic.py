@@ -76,6 +76,17 @@ def test_pixels_that_are_not_square(aspect, budget):
     assert run(scene, config, pixel_aspect=1.0).focals != pytest.approx(scene.focal, rel=0.01)
 
 
+def test_flow_lands_on_stretched_pixels():
+    scene = make_scene(aspect=1.1)
+    sample = sample_pixels(36, 48, 500, aspect=1.1)
+    problem = build_problem(scene.predictions, sample, scene.principal_point, RunLog())
+    landing = flow_observations(problem, scene.flow, None, False).landing
+    flow = scene.flow.flow.flatten(2)[:, :, sample.index]
+    rows, cols = sample.index // 48, sample.index % 48
+    torch.testing.assert_close(landing[:, 0], cols + flow[:, 0])
+    torch.testing.assert_close(landing[:, 1] * 1.1, rows + flow[:, 1], atol=1e-4, rtol=1e-4)
+
+
 def test_cameras_and_depth_share_one_scale():
     """The distance between the cameras, in units of the depth, is the true one."""
     scene = make_scene()

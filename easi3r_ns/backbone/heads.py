@@ -9,7 +9,7 @@ from torch.nn.functional import conv2d, interpolate, pad, pixel_shuffle, relu
 from .config import DUSt3RConfig
 
 NUM_CHANNELS = 4
-STRIP_NUMBERS = 1 << 21
+STRIP_NUMBERS = 1 << 20
 """Numbers per layer of a strip."""
 
 
