@@ -69,7 +69,7 @@ def random_flow() -> FlowObservations:
     return FlowObservations(EDGES[:, 0], EDGES[:, 1], landing.double(), used, weight=2.0)
 
 
-def compare(term, naive) -> None:
+def assert_equal_with_gradients(term, naive) -> None:
     values, grads = [], []
     for function in (term, naive):
         state = leaves(random_state())
@@ -88,7 +88,7 @@ def test_pairwise_term_equals_its_naive_twin(block, monkeypatch):
     g = torch.Generator().manual_seed(1)
     points = torch.randn(16, 3, 48, generator=g, dtype=torch.float64) + torch.tensor([0, 0, 3.0])[:, None]
     weight = torch.rand(16, 48, generator=g, dtype=torch.float64)
-    compare(
+    assert_equal_with_gradients(
         lambda _, now: terms.pairwise_term(now, points, weight, EDGES),
         lambda _, now: pairwise_naive(now, points, weight, EDGES),
     )
@@ -99,7 +99,9 @@ def test_flow_term_equals_its_naive_twin(block, monkeypatch):
     monkeypatch.setattr(terms, "BLOCK_NUMBERS", block)
     monkeypatch.setattr(terms, "EPS", 1e-12)
     flow, xy, pp = random_flow(), SAMPLE.xy.double(), PRINCIPAL.double()
-    compare(lambda _, now: terms.flow_term(now, xy, pp, flow), lambda _, now: flow_naive(now, xy, pp, flow))
+    assert_equal_with_gradients(
+        lambda _, now: terms.flow_term(now, xy, pp, flow), lambda _, now: flow_naive(now, xy, pp, flow)
+    )
 
 
 def test_gradients_are_finite_at_a_perfect_fit():
