@@ -33,8 +33,11 @@ def test_impossible_values_are_refused(config, name, value, flag):
         config(**{name: value})
 
 
-def test_defaults_and_borders_are_accepted():
-    for config in (FrameConfig, AlignConfig, Easi3RConfig, DatasetConfig):
-        config()
-    AlignConfig(iterations=0, flow_weight=0, flow_start=1, max_pixels=0)
-    Easi3RConfig(seed=2**32 - 1, min_confidence=0)
+@pytest.mark.parametrize("config", [FrameConfig, AlignConfig, Easi3RConfig, DatasetConfig])
+def test_defaults_are_accepted(config):
+    assert config() == config()
+
+
+def test_borders_are_accepted():
+    assert AlignConfig(iterations=0, flow_weight=0, flow_start=1, max_pixels=0).flow_start == 1
+    assert Easi3RConfig(seed=2**32 - 1, min_confidence=0).min_confidence == 0
