@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -90,6 +91,12 @@ def link_or_copy(source: Path, target: Path) -> None:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which runs of digits compare as numbers and text without regard to case."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part] + [(-1, 0, name)]
 
 
 def make_folder(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InputError
+from .files import natural_key
 from .types import DynamicMasks, Frames, PixelMap
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -24,7 +24,7 @@ def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMas
     """
     if not folder.is_dir():
         raise InputError(f"--masks {folder}: not a folder")
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=_natural)
+    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: natural_key(p.name))
     if len(paths) == frames.num_source_frames:
         paths = [paths[i] for i in frames.indices]
     if len(paths) != len(frames):
@@ -35,10 +35,6 @@ def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMas
     masks = np.stack([_to_network(_read(path, frames.pixel_map), frames.pixel_map) for path in paths])
     score = np.zeros((len(frames), masks.shape[1] // patch_size, masks.shape[2] // patch_size), dtype=np.float32)
     return DynamicMasks(masks, score, float("nan"), source="user")
-
-
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name)]
 
 
 def _read(path: Path, pixel_map: PixelMap) -> np.ndarray:

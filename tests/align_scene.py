@@ -9,6 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from easi3r_ns.types import PairFlow, PairGraph, PairPredictions
+from tests.helpers import align_sim3
 
 
 @dataclass(frozen=True)
@@ -98,20 +99,10 @@ def make_scene(
     return AlignScene(T, depth, focal, pp, predictions, flow)
 
 
-def similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Umeyama's least-squares target ~ s R source + t of (N, 3) points."""
-    mean_s, mean_t = source.mean(axis=0), target.mean(axis=0)
-    s, t = source - mean_s, target - mean_t
-    U, D, Vt = np.linalg.svd(t.T @ s)
-    sign = np.array([1, 1, np.sign(np.linalg.det(U @ Vt))])
-    R = U @ np.diag(sign) @ Vt
-    scale = (D * sign).sum() / (s**2).sum()
-    return scale, R, mean_t - scale * R @ mean_s
-
-
 def trajectory_errors(estimate: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """ATE, RPE translation and RPE rotation (degrees) as RMSE over (F, 4, 4) paths after Sim(3) alignment, step 1."""
-    s, R, t = similarity(estimate[:, :3, 3], truth[:, :3, 3])
+    aligned = align_sim3(estimate[:, :3, 3], truth[:, :3, 3])
+    s, R, t = aligned.scale, aligned.R, aligned.t
     moved = estimate.copy()
     moved[:, :3, :3] = R @ estimate[:, :3, :3]
     moved[:, :3, 3] = s * estimate[:, :3, 3] @ R.T + t

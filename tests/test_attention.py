@@ -12,6 +12,7 @@ from easi3r_ns.attention import (
     fused_maps,
     min_max_per_frame,
 )
+from easi3r_ns.backbone.weights import PAPER_SCORE
 from easi3r_ns.types import AttentionStats
 from tests.helpers import load_golden
 
@@ -98,6 +99,10 @@ def test_formula_takes_single_maps_and_complements():
     np.testing.assert_allclose(inverse, 1 - only, atol=1e-4)
     paper = (1 - maps["mean_src"]) * maps["std_src"] * maps["mean_ref"] * (1 - maps["std_ref"])
     np.testing.assert_allclose(dynamic_score(stats), min_max_per_frame(paper), atol=1e-6)
+
+
+def test_weights_without_a_card_get_the_paper_s_signs():
+    assert ScoreFormula(**PAPER_SCORE) == ScoreFormula()
 
 
 @pytest.mark.parametrize("signs", [(0, 0, 0, 0), (2, 0, 0, 0)])

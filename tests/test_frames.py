@@ -15,8 +15,8 @@ from PIL import Image
 
 from easi3r_ns.config import FrameConfig
 from easi3r_ns.errors import InputError, OutputError
+from easi3r_ns.files import natural_key
 from easi3r_ns.frames import ImageGeometry, load_frames, plan_preprocessing, resize_and_crop
-from easi3r_ns.frames.images import natural_key
 from easi3r_ns.frames.select import choose_frames
 from easi3r_ns.frames.video import Video
 from easi3r_ns.runlog import RunLog

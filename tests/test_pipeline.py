@@ -181,12 +181,17 @@ def test_two_frames_work(tmp_path, small_clip):
     assert any("two frames" in warning for warning in log.warnings)
 
 
-def test_eval_data_becomes_the_val_and_test_splits(tmp_path, small_clip):
-    data = write_images(small_clip, tmp_path / "clip")
-    held_out = tmp_path / "held_out"
+def hold_out(clip: Clip, tmp_path: Path) -> Path:
+    """Write the clip's images, the last two into a folder of their own, which is returned."""
+    data, held_out = write_images(clip, tmp_path / "clip"), tmp_path / "held_out"
     held_out.mkdir()
     for k in (4, 5):
         (data / f"shot_{k}.png").rename(held_out / f"shot_{k}.png")
+    return held_out
+
+
+def test_eval_data_becomes_the_val_and_test_splits(tmp_path, small_clip):
+    held_out = hold_out(small_clip, tmp_path)
     _, _, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out)
     meta = json.loads((out / "transforms.json").read_text())
     assert [len(meta[f"{split}_filenames"]) for split in ("train", "val", "test")] == [4, 2, 2]
@@ -201,14 +206,9 @@ def test_eval_data_of_another_size_is_refused(tmp_path, small_clip):
 
 
 def test_held_out_views_give_no_points(tmp_path, small_clip):
-    data = write_images(small_clip, tmp_path / "clip")
-    held_out = tmp_path / "held_out"
-    held_out.mkdir()
-    for k in (4, 5):
-        (data / f"shot_{k}.png").rename(held_out / f"shot_{k}.png")
-        green = np.zeros_like(small_clip.images[k])
-        green[..., 1] = 255
-        cv2.imwrite(str(held_out / f"shot_{k}.png"), green)
+    held_out = hold_out(small_clip, tmp_path)
+    for path in held_out.iterdir():
+        cv2.imwrite(str(path), np.full((240, 320, 3), (0, 255, 0), np.uint8))
     _, _, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out)
     colours = np.asarray(open3d.io.read_point_cloud(str(out / "sparse_pc.ply")).colors)
     assert len(colours) > 1000 and not (colours == [0, 1, 0]).all(axis=1).any()

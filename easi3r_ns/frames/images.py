@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps
 
 from ..config import FrameConfig
 from ..errors import InputError
+from ..files import natural_key
 from ..runlog import RunLog
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -76,12 +76,6 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
             return _upright(_eight_bit_rgb(image, path), image.getexif().get(_EXIF_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which runs of digits compare as numbers and text without regard to case."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part] + [(-1, 0, name)]
 
 
 def _list_images(folder: Path) -> tuple[Path, ...]:
