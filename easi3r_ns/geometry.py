@@ -113,9 +113,10 @@ def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.
 
 
 def rescale_scene(scene: Scene, factor: float) -> Scene:
-    """The same scene in other units: camera positions and depths times ``factor`` (> 0)."""
+    """The same scene in other units: camera positions, depths and sparse points times ``factor`` (> 0)."""
     if not (np.isfinite(factor) and factor > 0):
         raise ValueError(f"scale factor {factor} is not a positive number")
     poses = scene.T_world_cam.copy()
     poses[:, :3, 3] *= factor
-    return replace(scene, T_world_cam=poses, depth=(scene.depth * factor).astype(np.float32))
+    sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points * factor)
+    return replace(scene, T_world_cam=poses, depth=(scene.depth * factor).astype(np.float32), sparse=sparse)

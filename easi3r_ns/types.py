@@ -197,7 +197,7 @@ class DynamicMasks:
     threshold: float
     """Score above which a pixel counts as moving; NaN for user-made masks or none."""
     source: str = "attention"
-    """'attention', 'user' or 'none'."""
+    """'attention', 'geometry', 'user' or 'none'."""
 
     def __post_init__(self) -> None:
         _require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
@@ -207,6 +207,34 @@ class DynamicMasks:
     def coverage(self) -> np.ndarray:
         """(F,) share of the pixels of each frame that move."""
         return self.masks.mean(axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class SparsePoints:
+    """Triangulated static points with their tracks: N points, M observations."""
+
+    points: np.ndarray
+    """(N, 3) float64 in the scene's world."""
+    colors: np.ndarray
+    """(N, 3) uint8 RGB."""
+    errors: np.ndarray
+    """(N,) float64 mean reprojection error in SOURCE pixels."""
+    point_index: np.ndarray
+    """(M,) int64 point of each observation."""
+    frame_index: np.ndarray
+    """(M,) int64 frame (position in the Scene) of each observation."""
+    pixels: np.ndarray
+    """(M, 2) float64 observed position in SOURCE pixels (first pixel centre at 0.5, distorted as in the image)."""
+
+    def __post_init__(self) -> None:
+        n, m = len(self.points), len(self.point_index)
+        _require(self.points.shape == (n, 3) and self.colors.shape == (n, 3), f"sparse points {self.points.shape}")
+        _require(self.errors.shape == (n,), f"sparse errors {self.errors.shape} for {n} points")
+        _require(self.frame_index.shape == (m,) and self.pixels.shape == (m, 2), f"{m} observations are incomplete")
+        _require(m == 0 or 0 <= self.point_index.min() <= self.point_index.max() < n, "an observation names no point")
+
+    def __len__(self) -> int:
+        return len(self.points)
 
 
 @dataclass(frozen=True)
@@ -235,6 +263,14 @@ class Scene:
     source_paths: tuple[Path, ...]
     min_confidence: float = 1.1
     """Pixels below this confidence are not trusted: they have no depth in the dataset and no point in the clouds."""
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """(k1, k2, p1, p2) of OpenCV's lens model, shared by all frames; it acts on normalised image coordinates, so it is
+    the same at every resolution. ``depth`` lies on the DISTORTED pixel grid, as the images do."""
+    sparse: SparsePoints | None = None
+    """Triangulated points, where bundle adjustment ran."""
+    pose_sources: tuple[str, ...] | None = None
+    """Per frame where its camera comes from: 'network', 'colmap', or 'aligned' (the network's, moved into COLMAP's
+    world because COLMAP did not register the frame). None: all 'network'."""
     contradicted: np.ndarray | None = None
     """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -257,6 +293,15 @@ class Scene:
             _require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
         for name in ("times", "indices", "names", "source_paths"):
             _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+        _require(len(self.distortion) == 4 and bool(np.isfinite(self.distortion).all()), f"distortion {self.distortion}")
+        _require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
+        if self.sparse is not None and len(self.sparse.frame_index):
+            _require(int(self.sparse.frame_index.max()) < n, "a sparse observation names a frame that is not there")
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether any pixel has a depth (the geometric route has none)."""
+        return bool((self.depth > 0).any())
 
     @property
     def focals_xy(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.geometry import intrinsics_to_source
-from easi3r_ns.types import DynamicMasks, PairGraph, PixelMap, Scene
+from easi3r_ns.types import DynamicMasks, PairGraph, PixelMap, Scene, SparsePoints
 
 
 @pytest.fixture
@@ -62,3 +62,23 @@ def test_scenes_that_make_no_sense_are_refused(scene, change):
 def test_graphs_that_make_no_sense_are_refused(edges, word):
     with pytest.raises(ValueError, match=word):
         PairGraph(np.array(edges), 3)
+
+
+def test_sparse_points_and_lens_are_checked(scene):
+    sparse = SparsePoints(
+        points=np.zeros((2, 3)),
+        colors=np.zeros((2, 3), np.uint8),
+        errors=np.zeros(2),
+        point_index=np.array([0, 1, 1]),
+        frame_index=np.array([0, 0, len(scene) - 1]),
+        pixels=np.zeros((3, 2)),
+    )
+    assert replace(scene, sparse=sparse).sparse is sparse
+    with pytest.raises(ValueError, match="frame that is not there"):
+        replace(scene, sparse=replace(sparse, frame_index=np.array([0, 0, len(scene)])))
+    with pytest.raises(ValueError, match="names no point"):
+        replace(sparse, point_index=np.array([0, 1, 2]))
+    with pytest.raises(ValueError, match="distortion"):
+        replace(scene, distortion=(np.nan, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="pose_sources"):
+        replace(scene, pose_sources=("network",) * (len(scene) + 1))

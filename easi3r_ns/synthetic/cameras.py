@@ -8,6 +8,10 @@ from .scene import Scene, object_poses
 
 HFOV_DEGREES = (40.0, 75.0)
 """Range of the field of view across the LONG side of an image."""
+SPREADS = (0.04, 1.0)
+"""Range of the spread of a set of training views."""
+WIDE_SPREADS = (0.3, 1.0)
+"""Spreads whose pairs are mostly far apart: the harder half of the training range."""
 
 
 def focal_from_fov(fov_degrees: float, height: int, width: int) -> float:
@@ -43,10 +47,17 @@ def _around(target: np.ndarray, azimuth: float, distance: float, height: float) 
     return np.array([target[0] + distance * np.cos(azimuth), target[1] + distance * np.sin(azimuth), height])
 
 
-def training_views(scene: Scene, num_views: int, rs: np.random.RandomState) -> np.ndarray:
-    """(V, 4, 4) cameras around a common target, from small to wide baselines."""
+def training_views(
+    scene: Scene, num_views: int, rs: np.random.RandomState, spread_range: tuple[float, float] = SPREADS
+) -> np.ndarray:
+    """(V, 4, 4) cameras around a common target.
+
+    ``spread`` sets how far apart they stand and aim: 1 is a wide baseline (up to a radian around the target), 0.04 what
+    lies between neighbouring frames of a clip. It is drawn log-uniformly, one for the whole set.
+    """
     reach = min(scene.room_half[:2].min(), 4.5)
-    spread = rs.uniform(0.15, 1.0)
+    spread = np.exp(rs.uniform(*np.log(spread_range)))
+    common = rs.uniform(-0.2, 0.2, 3) * (1 - spread)
     for _ in range(40):
         target = np.array([*rs.uniform(-0.5, 0.5, 2) * reach, rs.uniform(0.2, 1.2)])
         azimuth, distance = rs.uniform(0, 2 * np.pi), rs.uniform(0.5, 1.3) * reach
@@ -68,8 +79,10 @@ def training_views(scene: Scene, num_views: int, rs: np.random.RandomState) -> n
                 break
         else:
             position = _around(target, azimuth, distance, height)
-        aim = target + rs.uniform(-0.45, 0.45, 3) * distance * 0.5 * rs.uniform(0.3, 1.0)
-        views.append(look_at(position, aim, rs.uniform(-0.12, 0.12)))
+        # Hands turn a camera faster than feet carry it: the aim falls with the root of the spread.
+        turn = 0.225 * np.sqrt(spread) * rs.uniform(0.2, 1.0)
+        aim = target + distance * (common + turn * rs.uniform(-1, 1, 3))
+        views.append(look_at(position, aim, 0.12 * np.sqrt(spread) * rs.uniform(-1, 1)))
     return np.stack(views)
 
 
