@@ -6,7 +6,7 @@ the moving tokens silenced; global alignment makes one scene of the pairs.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from . import __version__
 from .align import AlignResult, align
 from .align.init import FOCAL_RANGE
-from .attention import ScoreFormula, dynamic_score
+from .attention import ScoreFormula, dynamic_score, fused_maps
 from .backbone.model import DUSt3R
 from .backbone.weights import WeightsInfo
 from .cache import StageCache, Tensors, digest
@@ -33,6 +33,8 @@ from .user_masks import load_user_masks
 DEFAULT_GRAPH = "swinstride-5-noncyclic"
 MUCH_MOTION = 0.5
 """Share of moving pixels above which the user is warned."""
+_MAP = "map_"
+"""Begins the names of the attention maps among a kept stage's tensors."""
 
 
 class Backbone(Protocol):
@@ -172,7 +174,8 @@ class _NetworkStage:
             if self._labels is None:
                 features = self.features().unflatten(1, self.grid).cpu().numpy()
                 self._labels = cluster_tokens(features, self.config.seed)
-            return segment_dynamic(dynamic_score(stats, self.formula), self._labels, self.patch)
+            dynamic = segment_dynamic(dynamic_score(stats, self.formula), self._labels, self.patch)
+            return replace(dynamic, maps=fused_maps(stats))
 
 
 def _align(
@@ -236,11 +239,15 @@ def _pack(dynamic: DynamicMasks) -> Tensors:
         "masks": torch.from_numpy(dynamic.masks),
         "score": torch.from_numpy(dynamic.score),
         "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
+        **{_MAP + name: torch.from_numpy(values) for name, values in (dynamic.maps or {}).items()},
     }
 
 
 def _unpack(tensors: Tensors) -> DynamicMasks:
-    return DynamicMasks(tensors["masks"].numpy(), tensors["score"].numpy(), float(tensors["threshold"]))
+    maps = {name[len(_MAP) :]: values.numpy() for name, values in tensors.items() if name.startswith(_MAP)}
+    return DynamicMasks(
+        tensors["masks"].numpy(), tensors["score"].numpy(), float(tensors["threshold"]), maps=maps or None
+    )
 
 
 def _scene(

@@ -198,10 +198,15 @@ class DynamicMasks:
     """Score above which a pixel counts as moving; NaN for user-made masks or none."""
     source: str = "attention"
     """'attention', 'geometry', 'user' or 'none'."""
+    maps: dict[str, np.ndarray] | None = None
+    """What the score is made of, for people to look at: name -> (F, h, w) float32 in [0, 1]. For 'attention' the
+    channel-averaged 'mean_src', 'std_src', 'mean_ref' and 'std_ref' (see :class:`AttentionStats`)."""
 
     def __post_init__(self) -> None:
         _require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
         _require(len(self.score) == len(self.masks), "score and masks differ in the number of frames")
+        for name, values in (self.maps or {}).items():
+            _require(values.shape == self.score.shape, f"map {name}: {values.shape}, the score {self.score.shape}")
 
     @property
     def coverage(self) -> np.ndarray:
