@@ -7,6 +7,7 @@ from .cameras import focal_from_fov, handheld_path, look_at, training_views
 from .clips import Clip, ClipOptions, correspondences, film, flow, render_clip
 from .raycast import Cameras, Rendering, render
 from .scene import Motion, Scene, SceneOptions, make_scene, object_poses
+from .showing import Showing, showing_seeds, shows_motion
 
 __all__ = [
     "Cameras",
@@ -16,6 +17,7 @@ __all__ = [
     "Rendering",
     "Scene",
     "SceneOptions",
+    "Showing",
     "correspondences",
     "film",
     "flow",
@@ -26,5 +28,7 @@ __all__ = [
     "object_poses",
     "render",
     "render_clip",
+    "showing_seeds",
+    "shows_motion",
     "training_views",
 ]
