@@ -67,13 +67,39 @@ def pixel_grid(height: int, width: int) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float)), axis=-1)
 
 
-def unproject(depth: np.ndarray, focal: float | np.ndarray, principal_point: np.ndarray) -> np.ndarray:
+def unproject(
+    depth: np.ndarray,
+    focal: float | np.ndarray,
+    principal_point: np.ndarray,
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+) -> np.ndarray:
     """(H, W) z-depth -> (H, W, 3) points in the camera frame (OpenCV axes); pixels at integer centres.
 
-    ``focal`` in pixels, one for both axes or (2,) for x and y.
+    ``focal`` in pixels, one for both axes or (2,) for x and y; ``distortion`` is OpenCV's (k1, k2, p1, p2) of the grid.
     """
-    rays = (pixel_grid(*depth.shape) - principal_point) / focal
+    rays = undistort((pixel_grid(*depth.shape) - principal_point) / focal, distortion)
     return np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
+
+
+def distort(xy: np.ndarray, distortion: tuple[float, float, float, float]) -> np.ndarray:
+    """(..., 2) ideal normalised image coordinates -> where a lens with OpenCV's (k1, k2, p1, p2) shows them."""
+    k1, k2, p1, p2 = distortion
+    x, y = xy[..., 0], xy[..., 1]
+    r2 = x**2 + y**2
+    radial = 1 + k1 * r2 + k2 * r2**2
+    shift_x = 2 * p1 * x * y + p2 * (r2 + 2 * x**2)
+    shift_y = p1 * (r2 + 2 * y**2) + 2 * p2 * x * y
+    return np.stack([x * radial + shift_x, y * radial + shift_y], axis=-1)
+
+
+def undistort(xy: np.ndarray, distortion: tuple[float, float, float, float], iterations: int = 20) -> np.ndarray:
+    """The inverse of :func:`distort`, by the fixed-point iteration that OpenCV uses too."""
+    if not any(distortion):
+        return xy
+    ideal = xy
+    for _ in range(iterations):
+        ideal = ideal + xy - distort(ideal, distortion)
+    return ideal
 
 
 def project(points: np.ndarray, fx: float, fy: float, cx: float, cy: float) -> np.ndarray:

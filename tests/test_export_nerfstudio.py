@@ -18,10 +18,11 @@ from easi3r_ns.config import DatasetConfig
 from easi3r_ns.errors import InputError, OutputError
 from easi3r_ns.export import nerfstudio as export
 from easi3r_ns.export.nerfstudio import check_loads, write_dataset
-from easi3r_ns.export.resample import depth_at_source, grow_mask, shrink_image, shrink_static, static_at_source
+from easi3r_ns.export.resample import depth_at_source, shrink_image, shrink_static, static_at_source
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.geometry import choose_scale, rescale_scene
 from easi3r_ns.runlog import RunLog
+from easi3r_ns.surface import grow_mask
 from easi3r_ns.types import DynamicMasks
 
 from .dataset_scene import Truth, make_scene, network_pixels, room_color, source_pixels

@@ -23,6 +23,7 @@ RANKS = {
     "types": 1,
     "geometry": 2,
     "files": 2,
+    "surface": 3,
     "cache": 2,
     "frames": 10,
     "pairs": 10,

@@ -9,8 +9,8 @@ import open3d
 import pytest
 
 from easi3r_ns.errors import OutputError
-from easi3r_ns.export.pointcloud import _on_surface, dynamic_points, static_points, thin, write_ply
-from easi3r_ns.export.resample import trusted_depth
+from easi3r_ns.export.pointcloud import dynamic_points, static_points, thin, write_ply
+from easi3r_ns.surface import on_surface, trusted_depth
 from easi3r_ns.types import DynamicMasks
 
 from .dataset_scene import BALL_RADIUS, ROOM, ball_centre, make_scene, room_color
@@ -75,17 +75,17 @@ def test_flying_pixels_are_dropped_and_slopes_kept():
     y, x = np.mgrid[:60, :80].astype(float)
     step = np.where(x < 40, 2.0, 4.0)
     step[:, 40] = 3.0  # a pixel in between, as a network smears edges
-    keep = _on_surface(step)
+    keep = on_surface(step)
     assert not keep[:, 39:42].any() and keep[:, :37].all() and keep[:, 44:].all()
     floor = 1.0 / (0.02 + 0.01 * y)  # a floor seen at a grazing angle: 30 % a pixel at the top
-    assert _on_surface(floor).all()
+    assert on_surface(floor).all()
     unknown = np.where(x < 40, 2.0, 0.0)
-    assert (_on_surface(unknown) == (unknown > 0)).all()
+    assert (on_surface(unknown) == (unknown > 0)).all()
     for noise in (0.01, 0.05):
         rough = 3 * (1 + noise * np.random.default_rng(0).standard_normal((60, 80)))
-        assert _on_surface(rough).mean() > 0.9
+        assert on_surface(rough).mean() > 0.9
         rough[:, 40:] *= 3
-        assert not _on_surface(rough)[:, 39:41].any()
+        assert not on_surface(rough)[:, 39:41].any()
 
 
 @pytest.mark.parametrize("max_points", [100, 1000, 20_000])

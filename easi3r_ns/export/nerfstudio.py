@@ -19,10 +19,11 @@ from ..errors import InputError, OutputError
 from ..files import link_or_copy, make_folder, read_png, write_json, write_png, writing
 from ..geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rigid, opencv_to_opengl, transform
 from ..runlog import RunLog
+from ..surface import trusted_depth
 from ..types import Scene
 from .loadback import check_loads
 from .pointcloud import dynamic_points, static_points, write_ply
-from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source, trusted_depth
+from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
 
 __all__ = ["check_loads", "refuse_taken", "write_dataset"]
 

@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
 from ..errors import MissingExtraError
 from ..files import write_bytes
-from ..geometry import transform, unproject
+from ..surface import grow_mask, solid_pixels, world_points
 from ..types import Scene
-from .resample import MAX_RELATIVE_STEP, grow_mask, trusted_depth
 
-_MAX_BEND = 0.03
-"""Relative second difference of the inverse depth above which neighbours do not lie on one plane."""
-_NOISE_BENDS = 4.0
-"""The same in multiples of its median, for depth maps so rough that bends of that size are noise."""
 _CANDIDATES_PER_POINT = 5
 """How many pixels at most are unprojected for every point that is kept."""
 
@@ -32,7 +26,7 @@ def static_points(
     ``frames`` names the frames that count (default: all).
     """
     counted = range(len(scene)) if frames is None else frames
-    keeps = {f: _solid(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in counted}
+    keeps = {f: solid_pixels(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in counted}
     total = sum(int(keep.sum()) for keep in keeps.values())
     stride = max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
     parts = [_frame_points(scene, f, _every(stride, keep)) for f, keep in keeps.items()]
@@ -42,7 +36,7 @@ def static_points(
 
 def dynamic_points(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: what moves in ``frame`` and is confident."""
-    return _frame_points(scene, frame, scene.dynamic.masks[frame] & _solid(scene, frame))
+    return _frame_points(scene, frame, scene.dynamic.masks[frame] & solid_pixels(scene, frame))
 
 
 def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,49 +82,11 @@ def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> Path:
     return path
 
 
-def _solid(scene: Scene, frame: int) -> np.ndarray:
-    """(H, W) bool: pixels with a trusted depth on a surface that no more confident view contradicts."""
-    depth = trusted_depth(scene, frame)
-    solid = _on_surface(depth) & (depth > 0)
-    return solid if scene.contradicted is None else solid & ~scene.contradicted[frame]
-
-
 def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points = unproject(scene.depth[frame], scene.focals_xy[frame], scene.principal_point)[keep]
-    return transform(scene.T_world_cam[frame], points).astype(np.float32), scene.images[frame][keep]
+    return world_points(scene, frame)[keep], scene.images[frame][keep]
 
 
 def _every(stride: int, keep: np.ndarray) -> np.ndarray:
     lattice = np.zeros_like(keep)
     lattice[stride // 2 :: stride, stride // 2 :: stride] = True
     return keep & lattice
-
-
-def _on_surface(depth: np.ndarray) -> np.ndarray:
-    """(H, W) bool: False at and next to depth edges, where pixels mix two surfaces and their points fly in between.
-
-    An edge is a large step that is no slope either: along a slanted plane the inverse depth runs straight.
-    """
-    known = depth > 0
-    inverse = np.zeros(depth.shape)
-    np.divide(1.0, depth, out=inverse, where=known)
-    nearest = maximum_filter(inverse, 3, mode="nearest")
-    farthest = minimum_filter(np.where(known, inverse, np.inf), 3, mode="nearest")
-    step = nearest > (1 + MAX_RELATIVE_STEP) * farthest
-    bend = np.zeros(depth.shape)
-    for axis in (0, 1):
-        before, after = (_neighbour(inverse, shift, axis) for shift in (1, -1))
-        flat = np.where((before > 0) & (after > 0), np.abs(before + after - 2 * inverse), 0)
-        bend = np.maximum(bend, flat)
-    relative = np.divide(bend, inverse, out=np.zeros_like(bend), where=known)
-    roughness = float(np.median(relative[known])) if known.any() else 0.0
-    edge = known & step & (relative > max(_MAX_BEND, _NOISE_BENDS * roughness))
-    return known & ~binary_dilation(edge, np.ones((3, 3), dtype=bool))
-
-
-def _neighbour(values: np.ndarray, shift: int, axis: int) -> np.ndarray:
-    moved = np.roll(values, shift, axis)
-    border = [slice(None), slice(None)]
-    border[axis] = slice(0, 1) if shift > 0 else slice(-1, None)
-    moved[tuple(border)] = 0
-    return moved

@@ -7,27 +7,10 @@ so its centre lies at s (u + 0.5) in source pixels and the intrinsics divide by 
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from ..geometry import source_to_network
-from ..types import PixelMap, Scene
-
-MAX_RELATIVE_STEP = 0.05
-"""Relative depth step between neighbouring network pixels above which they belong to different surfaces."""
-
-_FAR = 1e9
-"""Distance to a region that does not exist, in pixels."""
-
-
-def trusted_depth(scene: Scene, frame: int) -> np.ndarray:
-    """(H, W) float32 z-depth of one frame, 0 where it is unknown or not confident enough."""
-    trusted = scene.confidence[frame] >= max(scene.min_confidence, np.finfo(np.float32).tiny)
-    return np.where(trusted & (scene.depth[frame] > 0), scene.depth[frame], 0).astype(np.float32)
-
-
-def grow_mask(mask: np.ndarray, growth: float) -> np.ndarray:
-    """(H, W) bool -> the same with every True region grown by ``growth`` pixels (a disc)."""
-    return _distance_to(mask) <= growth
+from ..surface import MAX_RELATIVE_STEP, distance_to
+from ..types import PixelMap
 
 
 def downscaled_size(source_wh: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -58,7 +41,7 @@ def static_at_source(moving: np.ndarray, pixel_map: PixelMap, growth: float) -> 
     and no region, however small, is lost. Pixels outside the network's crop continue the nearest pixel inside.
     """
     x, y = _network_coordinates(pixel_map, 1)
-    return _bilinear(_distance_to(moving), x, y) > growth + 0.5
+    return _bilinear(distance_to(moving), x, y) > growth + 0.5
 
 
 def depth_at_source(depth: np.ndarray, pixel_map: PixelMap, factor: int = 1) -> np.ndarray:
@@ -107,9 +90,3 @@ def _cell(coordinate: np.ndarray, size: int) -> np.ndarray:
 
 def _clamped_round(coordinate: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.floor(coordinate + 0.5).astype(np.int64), 0, size - 1)
-
-
-def _distance_to(mask: np.ndarray) -> np.ndarray:
-    if not mask.any():
-        return np.full(mask.shape, _FAR, dtype=np.float32)
-    return distance_transform_edt(~mask).astype(np.float32)
