@@ -132,6 +132,16 @@ class Easi3RConfig:
 
 
 @dataclass(frozen=True)
+class RefineConfig:
+    """Cameras from feature tracks on what stands still (extra easi3r-ns[refine])."""
+
+    refine: Literal["none", "colmap"] = "none"
+    """colmap: bundle adjustment on static SIFT tracks, kept when it explains held-out matches better."""
+    camera_model: Literal["pinhole", "radial", "opencv"] = "radial"
+    """Lens that bundle adjustment fits to the whole clip: pinhole, radial (k1, k2) or opencv (k1, k2, p1, p2)."""
+
+
+@dataclass(frozen=True)
 class DatasetConfig:
     """What is written, and how."""
 

@@ -1,0 +1,153 @@
+"""SIFT on the source images, away from what moves, and which frames show the same points."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from ..files import read_png
+from ..geometry import source_to_network
+from ..runlog import RunLog
+from ..types import DynamicMasks, Frames
+from .library import image_name, load_pycolmap, write_frames
+from .matching import choose_pairs
+from .model import Correspondences, Lens
+
+MAX_FEATURES = 4096
+"""Keypoints per frame; the ones with the largest scale are kept."""
+MAX_IMAGE_SIDE = 2400
+"""Pixels of the longer side above which a frame is shrunk before SIFT (its keypoints are still in source pixels)."""
+MASK_GROWTH = 4.0
+"""Network pixels by which moving regions are grown; the radius of a keypoint comes on top."""
+MIN_MATCHES = 15
+"""Verified matches below which two frames are taken as unrelated (COLMAP's default)."""
+MATCH_ERROR = 4.0
+"""Pixels of distance to the epipolar line above which a match is wrong (COLMAP's default)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints of every frame with their descriptors."""
+
+    keypoints: tuple[np.ndarray, ...]
+    """F arrays (K_f, 6) float32 as COLMAP keeps them: x, y in source pixels, then the affine shape."""
+    descriptors: tuple[np.ndarray, ...]
+    """F arrays (K_f, 128) uint8."""
+    num_masked: int
+    """Keypoints that were left out because they lie on something that moves."""
+
+
+def find_correspondences(
+    frames: Frames, dynamic: DynamicMasks, log: RunLog, *, focal: float | None, seed: int
+) -> Correspondences:
+    """Verified matches between the frames of a clip on its static parts.
+
+    Clips of up to :data:`~easi3r_ns.refine.matching.EXHAUSTIVE_FRAMES` frames are matched exhaustively, longer ones
+    between neighbours in time and between frames that look alike. ``focal`` (source pixels) lets the matches be
+    verified by an essential matrix instead of a fundamental matrix.
+
+    Raises:
+        MissingExtraError: pycolmap is not there.
+    """
+    features = extract_features(frames, dynamic, log)
+    pairs = choose_pairs(features.descriptors, seed)
+    return match_features(features, pairs, _lens(frames, focal), log, has_focal=focal is not None, seed=seed)
+
+
+def _lens(frames: Frames, focal: float | None) -> Lens:
+    return Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
+
+
+def default_focal(source_wh: tuple[int, int]) -> float:
+    """COLMAP's first guess: 1.2 times the longer side."""
+    return 1.2 * max(source_wh)
+
+
+def extract_features(frames: Frames, dynamic: DynamicMasks, log: RunLog) -> Features:
+    """SIFT on every source image; keypoints on, or touching, what moves are left out."""
+    pycolmap = load_pycolmap()
+    options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False, max_image_size=MAX_IMAGE_SIDE)
+    options.sift.max_num_features = MAX_FEATURES
+    extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
+    keypoints, descriptors, masked = [], [], 0
+    with log.stage("features", len(frames)) as advance:
+        for position, path in enumerate(frames.source_paths):
+            bitmap = pycolmap.Bitmap.from_array(read_png(path)).clone_as_grey()
+            found, described = extractor.extract(bitmap)
+            rows = np.array([[k.x, k.y, k.a11, k.a12, k.a21, k.a22] for k in found], dtype=np.float32).reshape(-1, 6)
+            still = on_static(rows, dynamic.masks[position], frames)
+            keypoints.append(rows[still])
+            descriptors.append(np.asarray(described.data)[still])
+            masked += int((~still).sum())
+            advance(1)
+    return Features(tuple(keypoints), tuple(descriptors), masked)
+
+
+def on_static(keypoints: np.ndarray, moving: np.ndarray, frames: Frames) -> np.ndarray:
+    """(K,) bool: keypoints whose disc keeps :data:`MASK_GROWTH` network pixels away from what moves.
+
+    Args:
+        keypoints: (K, 6) as in :class:`Features`.
+        moving: (H, W) bool on the network grid.
+    """
+    if not moving.any():
+        return np.ones(len(keypoints), dtype=bool)
+    distance = distance_transform_edt(~moving)
+    xy = source_to_network(keypoints[:, :2], frames.pixel_map)
+    # Source pixels outside the network's crop continue the nearest pixel inside, as the written masks do.
+    column = np.clip(np.rint(xy[:, 0]), 0, moving.shape[1] - 1).astype(int)
+    row = np.clip(np.rint(xy[:, 1]), 0, moving.shape[0] - 1).astype(int)
+    radius = np.hypot(keypoints[:, 2], keypoints[:, 4]) * frames.pixel_map.scale_xy[0]
+    return distance[row, column] > MASK_GROWTH + radius
+
+
+def match_features(
+    features: Features, pairs: np.ndarray, lens: Lens, log: RunLog, *, has_focal: bool, seed: int
+) -> Correspondences:
+    """Match the descriptors of the given (P, 2) pairs of frames and keep what a two-view geometry explains."""
+    pycolmap = load_pycolmap()
+    with log.stage("matching"), tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
+        database = pycolmap.Database.open(Path(folder) / "database.db")
+        write_frames(database, [k[:, :6] for k in features.keypoints], lens, "SIMPLE_RADIAL", has_focal)
+        for position, data in enumerate(features.descriptors):
+            kind = pycolmap.FeatureExtractorType.SIFT
+            database.write_descriptors(position + 1, pycolmap.FeatureDescriptors(kind, data))
+        database.close()
+        listed = Path(folder) / "pairs.txt"
+        listed.write_text("".join(f"{image_name(i)} {image_name(j)}\n" for i, j in pairs.tolist()))
+        verification = pycolmap.TwoViewGeometryOptions(min_num_inliers=MIN_MATCHES)
+        verification.ransac.max_error = MATCH_ERROR
+        # The draws of every pair start from this seed, so the number of threads does not matter here.
+        verification.ransac.random_seed = seed % 2**31
+        pycolmap.match_image_pairs(
+            Path(folder) / "database.db",
+            pycolmap.FeatureMatchingOptions(use_gpu=False),
+            pycolmap.ImportedPairingOptions(match_list_path=listed),
+            verification,
+            pycolmap.Device.cpu,
+        )
+        database = pycolmap.Database.open(Path(folder) / "database.db")
+        found, matches = _read_matches(database, pycolmap)
+        database.close()
+    return Correspondences(tuple(k[:, :2].astype(np.float64) for k in features.keypoints), found, matches)
+
+
+def _read_matches(database: Any, pycolmap: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    ids, geometries = database.read_two_view_geometries()
+    usable = {
+        pycolmap.pair_id_to_image_pair(pair_id): np.asarray(geometry.inlier_matches, dtype=np.int64)
+        for pair_id, geometry in zip(ids, geometries)
+        if len(geometry.inlier_matches) >= MIN_MATCHES
+        and geometry.config != pycolmap.TwoViewGeometryConfiguration.WATERMARK
+    }
+    ordered = sorted(usable)
+    pairs = np.array(ordered, dtype=np.int64).reshape(-1, 2) - 1
+    swapped = pairs[:, 0] > pairs[:, 1]
+    if swapped.any():
+        raise ValueError("COLMAP keeps a pair of images in the order of their ids")
+    return pairs, tuple(usable[pair] for pair in ordered)

@@ -1,0 +1,122 @@
+"""The only place where pycolmap is imported; our values to and from its own."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..errors import MissingExtraError
+from ..types import SparsePoints
+from .model import Correspondences, Lens, SparseModel
+
+
+def load_pycolmap() -> ModuleType:
+    """pycolmap, without its progress lines on stderr. Raises MissingExtraError when it is not there or too old."""
+    try:
+        import pycolmap
+    except ImportError as error:
+        raise MissingExtraError(
+            f"pycolmap does not load ({error}): pip install 'easi3r-ns[refine]', or leave out --refine colmap"
+        ) from error
+    if not hasattr(pycolmap, "FeatureExtractor"):
+        raise MissingExtraError(
+            f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade 'easi3r-ns[refine]'"
+        )
+    pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, int(pycolmap.logging.Level.ERROR))
+    return pycolmap
+
+
+def image_name(position: int) -> str:
+    """Name of a frame in a COLMAP database; its id there is ``position + 1``."""
+    return f"frame_{position + 1:05d}"
+
+
+def write_frames(database: Any, keypoints: list[np.ndarray], lens: Lens, model: str, has_focal: bool) -> None:
+    """Write one camera, the frames and their keypoints into an empty pycolmap database, with ids that we choose."""
+    pycolmap = load_pycolmap()
+    camera = colmap_camera(lens, model)
+    camera.has_prior_focal_length = has_focal
+    with pycolmap.DatabaseTransaction(database):
+        database.write_camera(camera, use_camera_id=True)
+        rig = pycolmap.Rig(rig_id=1)
+        rig.add_ref_sensor(camera.sensor_id)
+        database.write_rig(rig, use_rig_id=True)
+        for position, rows in enumerate(keypoints):
+            image = pycolmap.Image(name=image_name(position), camera_id=1, image_id=position + 1)
+            database.write_image(image, use_image_id=True)
+            frame = pycolmap.Frame(frame_id=position + 1, rig_id=1)
+            frame.add_data_id(image.data_id)
+            database.write_frame(frame, use_frame_id=True)
+            database.write_keypoints(position + 1, np.ascontiguousarray(rows, dtype=np.float32))
+
+
+def colmap_camera(lens: Lens, model: str) -> Any:
+    """The pycolmap camera with id 1; ``model`` SIMPLE_PINHOLE, SIMPLE_RADIAL, RADIAL or OPENCV."""
+    k1, k2, p1, p2 = lens.distortion
+    centre = list(lens.principal_point)
+    params = {
+        "SIMPLE_PINHOLE": [lens.focal, *centre],
+        "SIMPLE_RADIAL": [lens.focal, *centre, k1],
+        "RADIAL": [lens.focal, *centre, k1, k2],
+        "OPENCV": [lens.focal, lens.focal, *centre, k1, k2, p1, p2],
+    }[model]
+    return load_pycolmap().Camera(
+        camera_id=1, model=model, width=lens.width, height=lens.height, params=params
+    )
+
+
+def write_matches(database: Any, found: Correspondences) -> None:
+    """Write verified matches; mapping reads nothing else of a two-view geometry than its kind and its matches."""
+    pycolmap = load_pycolmap()
+    with pycolmap.DatabaseTransaction(database):
+        for (i, j), rows in zip(found.pairs.tolist(), found.matches):
+            geometry = pycolmap.TwoViewGeometry()
+            geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+            geometry.inlier_matches = rows.astype(np.uint32)
+            database.write_two_view_geometry(i + 1, j + 1, geometry)
+
+
+def read_lens(camera: Any) -> Lens:
+    """Our lens of a pycolmap camera; an OPENCV one must have equal focal lengths."""
+    params = list(camera.params)
+    model = camera.model_name
+    if model == "OPENCV":
+        fx, fy, cx, cy, *distortion = params
+        if not np.isclose(fx, fy, rtol=1e-9):
+            raise ValueError(f"focal lengths {fx} and {fy} differ")
+    else:
+        fx, cx, cy, *distortion = params
+    k1, k2, p1, p2 = [*map(float, distortion), 0.0, 0.0, 0.0, 0.0][:4]
+    return Lens(camera.width, camera.height, float(fx), (float(cx), float(cy)), (k1, k2, p1, p2))
+
+
+def read_model(reconstruction: Any, num_frames: int) -> SparseModel:
+    """Cameras, tracks and errors of a pycolmap reconstruction whose image ids are frame positions + 1; black points."""
+    T = np.tile(np.eye(4), (num_frames, 1, 1))
+    registered = np.zeros(num_frames, dtype=bool)
+    pixels = {}
+    for image_id in reconstruction.reg_image_ids():
+        image = reconstruction.image(image_id)
+        T[image_id - 1, :3] = image.cam_from_world().inverse().matrix()
+        registered[image_id - 1] = True
+        pixels[image_id] = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
+    reconstruction.update_point_3d_errors()
+    points, errors, rows = [], [], []
+    for index, point_id in enumerate(sorted(reconstruction.point3D_ids())):
+        point = reconstruction.point3D(point_id)
+        points.append(point.xyz)
+        errors.append(point.error)
+        track = sorted((element.image_id, element.point2D_idx) for element in point.track.elements)
+        rows += [(index, image_id - 1, *pixels[image_id][keypoint]) for image_id, keypoint in track]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    sparse = SparsePoints(
+        points=np.array(points, dtype=np.float64).reshape(-1, 3),
+        colors=np.zeros((len(points), 3), dtype=np.uint8),
+        errors=np.array(errors, dtype=np.float64),
+        point_index=table[:, 0].astype(np.int64),
+        frame_index=table[:, 1].astype(np.int64),
+        pixels=table[:, 2:],
+    )
+    return SparseModel(T, registered, read_lens(reconstruction.camera(1)), sparse)

@@ -1,0 +1,57 @@
+"""Which pairs of frames are matched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+EXHAUSTIVE_FRAMES = 60
+"""Clips of up to this many frames are matched exhaustively."""
+NEIGHBOURS = 10
+"""Neighbours in time of a frame in longer clips; frames 2^k further on come on top."""
+LOOKALIKES = 5
+"""Frames elsewhere in the clip that look most like a frame and are matched with it."""
+
+_WORDS = 64
+_SAMPLES = 200
+"""Descriptors per frame that represent it."""
+
+
+def choose_pairs(descriptors: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """(P, 2) int64 sorted pairs i < j: all of them in short clips, else neighbours in time and frames that look alike.
+
+    Args:
+        descriptors: F arrays (K_f, 128) uint8.
+    """
+    n = len(descriptors)
+    if n <= EXHAUSTIVE_FRAMES:
+        return np.stack(np.triu_indices(n, 1), axis=1)
+    offsets = [*range(1, NEIGHBOURS + 1), *(2**k for k in range(4, int(np.log2(n)) + 1))]
+    pairs = {(i, i + d) for d in offsets for i in range(n - d)}
+    likeness = _likeness(descriptors, seed)
+    near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= NEIGHBOURS
+    likeness[near] = -np.inf
+    for i, row in enumerate(np.argsort(-likeness, axis=1, kind="stable")[:, :LOOKALIKES]):
+        pairs |= {(min(i, j), max(i, j)) for j in row.tolist() if np.isfinite(likeness[i, j])}
+    return np.array(sorted(pairs), dtype=np.int64)
+
+
+def _likeness(descriptors: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """(F, F) cosines between VLAD vectors (Jegou et al., CVPR 2010) over a vocabulary made of the clip itself."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    # The first descriptors of a frame belong to its largest features.
+    rows = [d[:_SAMPLES].astype(np.float32) for d in descriptors]
+    pool = np.concatenate(rows)
+    words = min(_WORDS, max(1, len(pool) // 4))
+    codebook = MiniBatchKMeans(words, random_state=seed, n_init=1, batch_size=2048).fit(pool)
+    vectors = np.zeros((len(rows), words, pool.shape[1]))
+    for frame, own in enumerate(rows):
+        if len(own):
+            nearest = codebook.predict(own)
+            np.add.at(vectors[frame], nearest, own - codebook.cluster_centers_[nearest])
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-9)
+    flat = vectors.reshape(len(rows), -1)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return flat @ flat.T

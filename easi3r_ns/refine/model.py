@@ -1,0 +1,114 @@
+"""What bundle adjustment and mapping return, free of pycolmap's types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..geometry import transform
+from ..types import SparsePoints
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Points that were found again in other frames: F frames, P pairs of them."""
+
+    keypoints: tuple[np.ndarray, ...]
+    """F arrays (K_f, 2) float64, SOURCE pixels (first pixel centre at 0.5), all on what stands still."""
+    pairs: np.ndarray
+    """(P, 2) int64 frames (i, j), i < j, each pair once, sorted."""
+    matches: tuple[np.ndarray, ...]
+    """P arrays (M_p, 2) int64: keypoint of frame i, keypoint of frame j; geometrically verified."""
+
+    def __post_init__(self) -> None:
+        if self.pairs.shape != (len(self.matches), 2):
+            raise ValueError(f"{len(self.matches)} lists of matches for pairs of shape {self.pairs.shape}")
+        if len(self.pairs) and not (self.pairs[:, 0] < self.pairs[:, 1]).all():
+            raise ValueError("a pair of frames is not in order")
+
+    @property
+    def num_frames(self) -> int:
+        """F."""
+        return len(self.keypoints)
+
+    @property
+    def num_matches(self) -> int:
+        """All matches of all pairs."""
+        return sum(len(rows) for rows in self.matches)
+
+
+@dataclass(frozen=True)
+class Lens:
+    """One camera for all frames, in SOURCE pixels (first pixel centre at 0.5); OpenCV's distortion."""
+
+    width: int
+    height: int
+    focal: float
+    principal_point: tuple[float, float]
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """(k1, k2, p1, p2)."""
+
+    @staticmethod
+    def centred(source_wh: tuple[int, int], focal: float) -> Lens:
+        """No distortion, principal point at the centre of the image."""
+        width, height = source_wh
+        return Lens(width, height, float(focal), (width / 2, height / 2))
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """Cameras and triangulated points of a clip; OpenCV axes, the world of the first registered camera or a given one.
+
+    From :func:`easi3r_ns.refine.map_static` the unit is such that the median depth of the points is 4.
+    """
+
+    T_world_cam: np.ndarray
+    """(F, 4, 4) float64 camera-to-world; identity where a frame is not registered."""
+    registered: np.ndarray
+    """(F,) bool."""
+    lens: Lens
+    sparse: SparsePoints
+    """Tracks; pixels as observed in the (distorted) source images."""
+
+    def __post_init__(self) -> None:
+        if self.T_world_cam.shape != (len(self.registered), 4, 4):
+            raise ValueError(f"T_world_cam has shape {self.T_world_cam.shape} for {len(self.registered)} frames")
+
+    @property
+    def focal(self) -> float:
+        """Focal length in source pixels, the same in x and y."""
+        return self.lens.focal
+
+    @property
+    def principal_point(self) -> tuple[float, float]:
+        """(cx, cy) in source pixels, first pixel centre at 0.5."""
+        return self.lens.principal_point
+
+    @property
+    def distortion(self) -> tuple[float, float, float, float]:
+        """(k1, k2, p1, p2), as in :class:`~easi3r_ns.types.Scene`."""
+        return self.lens.distortion
+
+    @property
+    def track_length(self) -> float:
+        """Mean number of frames that see a point; 0 without points."""
+        return len(self.sparse.point_index) / len(self.sparse) if len(self.sparse) else 0.0
+
+    def moved(self, scale: float, R: np.ndarray, t: np.ndarray) -> SparseModel:
+        """The model in another world: x' = scale R x + t."""
+        T = self.T_world_cam.copy()
+        T[:, :3, :3] = R @ self.T_world_cam[:, :3, :3]
+        T[:, :3, 3] = scale * self.T_world_cam[:, :3, 3] @ R.T + t
+        T[~self.registered] = np.eye(4)
+        points = scale * self.sparse.points @ R.T + t
+        return replace(self, T_world_cam=T, sparse=replace(self.sparse, points=points))
+
+    def observed_depth(self) -> np.ndarray:
+        """(M,) z-depth of every observation's point in the camera that observes it."""
+        world = self.sparse.points[self.sparse.point_index]
+        out = np.zeros(len(world))
+        for frame in np.unique(self.sparse.frame_index):
+            seen = self.sparse.frame_index == frame
+            out[seen] = transform(np.linalg.inv(self.T_world_cam[frame]), world[seen])[:, 2]
+        return out
