@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,37 @@ def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
     An existing file is replaced, never written into, so hard links to the old one keep their content. ``durable``
     waits for the disk, so that this holds after a power cut too. Raises OutputError.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well and is deleted when it does not.
+
+    ``suffix`` ends the temporary name, for libraries that choose the format by it. Raises OutputError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}")
     with writing(path):
         try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+            yield temporary
             os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a compressed ``.npz`` atomically; equal arrays give identical bytes. Raises OutputError."""
+    zipped = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", **zipped) as archive:
+        for name, array in arrays.items():
+            # Opened by name, a member has a fixed date.
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def write_json(path: Path, value: Any) -> None:

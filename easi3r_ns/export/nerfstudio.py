@@ -24,6 +24,7 @@ from ..types import Scene
 from .loadback import check_loads
 from .pointcloud import dynamic_points, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
+from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
 __all__ = ["check_loads", "refuse_taken", "write_dataset"]
 
@@ -65,7 +66,8 @@ def write_dataset(
     """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which appears last.
 
     Poses are camera-to-world with OpenGL axes in a world whose z points up; ``applied_transform`` leads there from the
-    scene's world. Depth is z-depth in scene units (see :func:`easi3r_ns.geometry.choose_scale`). ``splits`` gives the
+    scene's world. Depth is z-depth in scene units (see :func:`easi3r_ns.geometry.choose_scale`). The scene itself goes
+    into ``scene/`` (see :mod:`~easi3r_ns.export.scene_folder`), with these images as its sources. ``splits`` gives the
     frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
     ``scene.source_paths`` must not lie inside the dataset's own folders. ``verify`` is called with the dataset under
     another name of its JSON file; only when it returns does the dataset get its ``transforms.json``.
@@ -91,6 +93,8 @@ def write_dataset(
         stages = [asdict(stage) for stage in log.stages]
         meta = _transforms(scene, written, splits)
         meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
+        images = tuple(output_dir / files.image for files in written)
+        write_scene(replace(scene, source_paths=images, provenance=meta["easi3r"]), output_dir / SCENE_FOLDER)
         write_json(output_dir / UNCHECKED, meta)
     try:
         if verify is not None:
@@ -125,7 +129,7 @@ def _scaled(file: str, factor: int) -> str:
 
 
 def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str]:
-    files = {TRANSFORMS, UNCHECKED, POINTS}
+    files = {TRANSFORMS, UNCHECKED, POINTS, *(f"{SCENE_FOLDER}/{name}" for name in SCENE_FILES)}
     for frame in frames:
         files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
         files |= {frame.cloud} if frame.cloud else set()
@@ -181,8 +185,9 @@ def _owned_files(output_dir: Path) -> set[str]:
 
 def _discard_leftovers(folder: Path) -> None:
     # What a killed run was writing: see files.write_bytes for the name.
+    ours = r"\.(frame_\d+\.(png|ply)|sparse_pc\.ply|(transforms|scene)\.json|arrays\.npz)\.\d+\.\d+\.tmp"
     for file in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\.(frame_\d+\.(png|ply)|sparse_pc\.ply|transforms\.json)\.\d+\.\d+\.tmp", file.name):
+        if re.fullmatch(ours, file.name):
             file.unlink(missing_ok=True)
 
 
