@@ -47,6 +47,7 @@ RANKS = {
     "display": 40,
     "doctor": 41,
     "processor": 42,
+    "evaluation": 42,
     "cli": 43,
     "__main__": 44,
 }
@@ -60,10 +61,11 @@ DOORS = {
     "pycolmap": {"refine"},
     "transformers": {"masks_sam2"},
     "huggingface_hub": {"backbone.sources"},
+    "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "processor", "training", "evaluate"},
-    "rich": {"cli", "display", "processor"},
+    "tyro": {"bridge", "cli", "processor", "training", "evaluation"},
+    "rich": {"cli", "display", "evaluation", "processor"},
 }
 
 

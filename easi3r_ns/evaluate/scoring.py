@@ -1,0 +1,151 @@
+"""A reconstructed scene against a capture's truth: every score that the truth allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import AlignmentError, InputError
+from ..geometry import network_to_source, pixel_grid
+from ..types import Scene
+from .datasets import Capture, read_depth, read_mask
+from .depth import DepthErrors, compare_depths
+from .masks import jaccard, prediction_at_source, truth_on_network
+from .trajectory import Drift, TrajectoryErrors, camera_drift, compare_paths, is_fixed
+
+
+@dataclass(frozen=True)
+class MaskErrors:
+    """J of every frame with a true mask, under both protocols of :mod:`easi3r_ns.evaluate.masks`."""
+
+    network: tuple[float, ...]
+    """At network resolution (paper)."""
+    source: tuple[float, ...]
+    """At source resolution (standard)."""
+    true_coverage: float
+    """Share of the source pixels that move: the JM of marking everything."""
+    predicted_coverage: float
+    """Share of the network pixels that were marked."""
+
+
+@dataclass(frozen=True)
+class SequenceScores:
+    """What one clip's reconstruction is worth; None where the truth says nothing about it."""
+
+    num_frames: int
+    """Frames in the reconstruction."""
+    num_posed: int
+    """Frames whose camera was found by the route itself, not carried over from another."""
+    trajectory: TrajectoryErrors | None = None
+    drift: Drift | None = None
+    """For a fixed camera."""
+    focal_error: float | None = None
+    """(estimated - true) / true, horizontal."""
+    masks: MaskErrors | None = None
+    depth: DepthErrors | None = None
+    problems: tuple[str, ...] = ()
+    """Scores that the truth asks for and that could not be computed, with the reason: failures, never left out."""
+
+
+def score_scene(scene: Scene, capture: Capture) -> SequenceScores:
+    """Compare ``scene`` with the truth of the capture that it was made from.
+
+    Frames without a truth are left out of that score only.
+
+    Raises:
+        InputError: the truth has another size than the frames, or cannot be read.
+        MissingExtraError: cameras are to be scored and evo is missing.
+    """
+    keys = capture.keys(scene.names, [int(i) for i in scene.indices])
+    problems: list[str] = []
+    trajectory, drift = _cameras(scene, capture, keys, problems)
+    depth = _depth(scene, capture, keys)
+    if depth is None and scene.has_depth and any(key in capture.depth for key in keys):
+        problems.append("depth: no pixel has both an estimated and a true depth")
+    return SequenceScores(
+        num_frames=len(scene),
+        num_posed=sum(source != "aligned" for source in scene.pose_sources or ("network",) * len(scene)),
+        trajectory=trajectory,
+        drift=drift,
+        focal_error=_focal_error(scene, capture),
+        masks=_masks(scene, capture, keys),
+        depth=depth,
+        problems=tuple(problems),
+    )
+
+
+def typical_depth(scene: Scene) -> float | None:
+    """Median depth of what is static, in scene units: of the depth maps, else of the triangulated points; or None."""
+    static = (scene.depth > 0) & ~scene.dynamic.masks
+    if static.any():
+        return float(np.median(scene.depth[static]))
+    if scene.sparse is None or not len(scene.sparse.point_index):
+        return None
+    cameras = np.linalg.inv(scene.T_world_cam)[scene.sparse.frame_index]
+    points = scene.sparse.points[scene.sparse.point_index]
+    z = (cameras[:, 2, :3] * points).sum(axis=-1) + cameras[:, 2, 3]
+    return float(np.median(z[z > 0])) if (z > 0).any() else None
+
+
+def true_depth_on_network(depth: np.ndarray, scene: Scene) -> np.ndarray:
+    """(h, w) true depth of the source's field of view, at any resolution -> (H, W) on the network grid, nearest."""
+    width, height = scene.pixel_map.source_wh
+    xy = network_to_source(pixel_grid(*scene.images.shape[1:3]), scene.pixel_map)
+    cell = np.floor(xy * np.array([depth.shape[1] / width, depth.shape[0] / height])).astype(int)
+    return depth[np.clip(cell[..., 1], 0, depth.shape[0] - 1), np.clip(cell[..., 0], 0, depth.shape[1] - 1)]
+
+
+def _cameras(
+    scene: Scene, capture: Capture, keys: list[str], problems: list[str]
+) -> tuple[TrajectoryErrors | None, Drift | None]:
+    known = [position for position, key in enumerate(keys) if key in capture.T_world_cam]
+    truth = np.stack([capture.T_world_cam[keys[k]] for k in known]) if known else None
+    if capture.fixed_camera or (truth is not None and is_fixed(truth)):
+        return None, camera_drift(scene.T_world_cam, typical_depth(scene))
+    if truth is None:
+        if capture.T_world_cam:
+            problems.append("cameras: no frame of the run has a true camera")
+        return None, None
+    try:
+        return compare_paths(scene.T_world_cam[known], truth), None
+    except AlignmentError as error:
+        problems.append(f"cameras: {error}")
+        return None, None
+
+
+def _focal_error(scene: Scene, capture: Capture) -> float | None:
+    if capture.intrinsics is None:
+        return None
+    lens = capture.intrinsics
+    if (lens.width, lens.height) != scene.pixel_map.source_wh:
+        raise InputError(
+            f"{capture.name}: true intrinsics for {lens.width}x{lens.height}, the frames are "
+            f"{'x'.join(map(str, scene.pixel_map.source_wh))}"
+        )
+    return float(np.mean(scene.focals) / scene.pixel_map.scale_xy[0] / lens.fl_x - 1)
+
+
+def _masks(scene: Scene, capture: Capture, keys: list[str]) -> MaskErrors | None:
+    known = [position for position, key in enumerate(keys) if key in capture.masks]
+    if not known:
+        return None
+    network, source, coverage = [], [], []
+    for position in known:
+        truth, ours = read_mask(capture.masks[keys[position]]), scene.dynamic.masks[position]
+        if truth.shape[::-1] != scene.pixel_map.source_wh:
+            size, wanted = ("x".join(map(str, wh)) for wh in (truth.shape[::-1], scene.pixel_map.source_wh))
+            raise InputError(f"{capture.masks[keys[position]]} is {size}, the frames are {wanted}")
+        network.append(float(jaccard([ours], [truth_on_network(truth, scene.pixel_map)])[0]))
+        source.append(float(jaccard([prediction_at_source(ours, scene.pixel_map)], [truth])[0]))
+        coverage.append(float(truth.mean()))
+    marked = float(scene.dynamic.masks[known].mean())
+    return MaskErrors(tuple(network), tuple(source), float(np.mean(coverage)), marked)
+
+
+def _depth(scene: Scene, capture: Capture, keys: list[str]) -> DepthErrors | None:
+    known = [position for position, key in enumerate(keys) if key in capture.depth]
+    if not known or not scene.has_depth:
+        return None
+    truth = np.stack([true_depth_on_network(read_depth(capture.depth[keys[k]]), scene) for k in known])
+    return compare_depths(scene.depth[known], truth)
