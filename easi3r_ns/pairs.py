@@ -17,6 +17,16 @@ _OFFSETS: dict[str, Callable[[int], list[int]]] = {
     "swinskip_start": lambda window: list(range(2, window + 2)),
     "logwin": lambda window: [2**k for k in range(window)],
 }
+_WINDOWED = re.compile(rf"({'|'.join(_OFFSETS)})-([1-9]\d*)(-noncyclic)?")
+
+
+def check_strategy(strategy: str) -> None:
+    """Raises InputError unless :func:`make_pairs` knows the strategy, whatever the number of frames."""
+    if strategy != "complete" and not re.fullmatch(r"oneref-\d+", strategy) and not _WINDOWED.fullmatch(strategy):
+        raise InputError(
+            f"--graph {strategy}: not a known pair graph; use complete, oneref-R, swin-W, swinstride-W, swin2stride-W "
+            "or logwin-W (R a frame number, W a window), and append -noncyclic for video"
+        )
 
 
 def make_pairs(strategy: str, num_frames: int) -> PairGraph:
@@ -31,6 +41,7 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
     Raises:
         InputError: the strategy is not known, or there are fewer than two frames.
     """
+    check_strategy(strategy)
     if num_frames < 2:
         raise InputError(f"{num_frames} frame(s): at least two are needed to reconstruct a scene")
     if strategy == "complete":
@@ -40,13 +51,9 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
         if reference >= num_frames:
             raise InputError(f"--graph {strategy}: the clip has only {num_frames} frames (numbered from 0)")
         unordered = {(i, reference) for i in range(num_frames) if i != reference}
-    elif match := re.fullmatch(rf"({'|'.join(_OFFSETS)})-([1-9]\d*)(-noncyclic)?", strategy):
-        unordered = _window_pairs(_OFFSETS[match[1]](int(match[2])), num_frames, cyclic=not match[3])
     else:
-        raise InputError(
-            f"--graph {strategy}: not a known pair graph; use complete, oneref-R, swin-W, swinstride-W, swin2stride-W "
-            "or logwin-W (R a frame number, W a window), and append -noncyclic for video"
-        )
+        kind, window, noncyclic = _WINDOWED.fullmatch(strategy).groups()
+        unordered = _window_pairs(_OFFSETS[kind](int(window)), num_frames, cyclic=not noncyclic)
     ordered = sorted({pair for i, j in unordered for pair in ((i, j), (j, i))})
     return PairGraph(np.array(ordered, dtype=np.int64), num_frames, strategy)
 

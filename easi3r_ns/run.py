@@ -24,6 +24,7 @@ from .export.nerfstudio import check_loads, refuse_taken, write_dataset
 from .files import make_folder
 from .frames import ImageGeometry, load_frames, open_source
 from .inference import choose_compute
+from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .runlog import RunLog
 from .types import Frames, Scene
@@ -70,6 +71,8 @@ def process_with(
 ) -> ProcessResult:
     """:func:`process` with a network that is already there."""
     refuse_taken(output_dir, overwrite)
+    if config.easi3r.graph != "auto":
+        check_strategy(config.easi3r.graph)
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # a source that cannot be used leaves no folder behind

@@ -235,6 +235,12 @@ def test_a_folder_that_the_run_writes_to_is_no_source(tmp_path, small_clip):
     assert sorted(p.name for p in (out / "images").iterdir()) == before
 
 
+def test_an_unknown_graph_is_refused_before_any_work(tmp_path, small_clip):
+    with pytest.raises(InputError, match="--graph star-3"):
+        run_stand_in(tmp_path, small_clip, SMALL, graph="star-3")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_source_leaves_no_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         process_with(StandIn, tmp_path / "none.mp4", tmp_path / "out", RunConfig(), overwrite=False, log=RunLog())
