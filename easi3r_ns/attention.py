@@ -5,7 +5,8 @@ Letters in shapes: F frames, h x w tokens, C = layers * heads.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from .types import AttentionStats
 
 EPS = 1e-6
+MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
+"""The four attention maps of Easi3R, as :class:`~easi3r_ns.types.AttentionStats` names them."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +30,47 @@ class ScoreFormula:
     std_src: int = 1
     mean_ref: int = 1
     std_ref: int = -1
+    centred: bool = False
+    """Take the mean over a view's tokens off every map of every pair first. Softmax does not see what all keys of a
+    query have in common; in a small network it varies from pair to pair more than what moves does."""
 
     def __post_init__(self) -> None:
-        signs = asdict(self)
+        signs = self.signs
         if not set(signs.values()) <= {-1, 0, 1} or not any(signs.values()):
             raise ValueError(f"score formula {signs}: signs are -1, 0 or 1, and not all 0")
 
+    @property
+    def signs(self) -> dict[str, int]:
+        """Map -> -1, 0 or 1."""
+        return {name: getattr(self, name) for name in MAPS}
+
+    def __str__(self) -> str:
+        """For example 'std_src * (1 - std_ref), maps centred'."""
+        product = " * ".join(name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign)
+        return product + ", maps centred" * bool(self.centred)
+
+    def combine(self, fused: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The product over fused maps (F, h, w); not yet stretched per frame."""
+        factors = [fused[name] if sign > 0 else 1 - fused[name] for name, sign in self.signs.items() if sign]
+        return np.prod(factors, axis=0, dtype=np.float32)
+
 
 class AttentionAccumulator:
-    """Mean and deviation over the pairs of every frame, pair by pair (Welford): memory grows with F, not with E."""
+    """Mean and deviation over the pairs of every frame, pair by pair (Welford): memory grows with F, not with E.
 
-    def __init__(self, num_frames: int) -> None:
+    ``centred``: see :class:`ScoreFormula`.
+    """
+
+    def __init__(self, num_frames: int, centred: bool = False) -> None:
+        self._prepare = _centred if centred else _without_sink
         self._src = _RunningMoments(num_frames)
         self._ref = _RunningMoments(num_frames)
 
     def add(self, edge: tuple[int, int], on_j: Tensor, on_i: Tensor) -> None:
         """Take in pair (i, j): ``on_j`` (h, w, C) from decoder 1, ``on_i`` (h, w, C) from decoder 2."""
         i, j = edge
-        self._src.add(j, _without_sink(on_j.cpu().numpy()))
-        self._ref.add(i, _without_sink(on_i.cpu().numpy()))
+        self._src.add(j, self._prepare(on_j.cpu().numpy()))
+        self._ref.add(i, self._prepare(on_i.cpu().numpy()))
 
     def finish(self) -> AttentionStats:
         """The statistics of all pairs so far; every frame must have been first and second view at least once."""
@@ -78,18 +103,14 @@ def fuse(maps: np.ndarray) -> np.ndarray:
 
 def fused_maps(stats: AttentionStats) -> dict[str, np.ndarray]:
     """The four maps (F, h, w) of which the score is made, by the names of :class:`ScoreFormula`."""
-    return {name: fuse(getattr(stats, name)) for name in ("mean_src", "std_src", "mean_ref", "std_ref")}
+    return {name: fuse(getattr(stats, name)) for name in MAPS}
 
 
 def dynamic_score(stats: AttentionStats, formula: ScoreFormula | None = None) -> np.ndarray:
     """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7)."""
     formula = formula or ScoreFormula()
-    score = np.ones(stats.mean_src.shape[:3], dtype=np.float32)
-    for name, sign in asdict(formula).items():
-        if sign:
-            fused = fuse(getattr(stats, name))
-            score = score * (fused if sign > 0 else 1 - fused)
-    return min_max_per_frame(score)
+    needed = (name for name, sign in formula.signs.items() if sign)
+    return min_max_per_frame(formula.combine({name: fuse(getattr(stats, name)) for name in needed}))
 
 
 def min_max_per_frame(maps: np.ndarray) -> np.ndarray:
@@ -131,6 +152,12 @@ def _without_sink(attention: np.ndarray) -> np.ndarray:
     attention = attention.copy()
     attention[0, 0] = sum(neighbours) / len(neighbours)
     return attention
+
+
+def _centred(attention: np.ndarray) -> np.ndarray:
+    """(h, w, C) without the sink and without the mean over the tokens, per channel."""
+    attention = _without_sink(attention)
+    return attention - attention.mean(axis=(0, 1))
 
 
 def _min_max(maps: np.ndarray) -> np.ndarray:

@@ -60,13 +60,14 @@ class WeightsInfo:
     def main(self) -> None:
         """Print what is known."""
         source = sources.resolve(self.name, download=False)
+        from .attention import ScoreFormula
         from .backbone.weights import describe
 
         _, info = describe(source)
         lines = info.provenance()
         lines["file"] = info.source.path
         lines["config"] = ", ".join(f"{name} {value}" for name, value in lines["config"].items())
-        lines["dynamic_score"] = score_text(info.dynamic_score)
+        lines["dynamic_score"] = str(ScoreFormula(**info.dynamic_score))
         lines["num_parameters"] = f"{info.num_parameters:,}"
         lines["graph"] = info.graph or "no preference"
         for name, value in lines.items():
@@ -132,12 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=arguments,
         )
         command.main()
-
-
-def score_text(signs: dict[str, int]) -> str:
-    """The dynamic score as a product, for example '(1 - mean_src) * std_src'."""
-    factors = {1: "{}", -1: "(1 - {})"}
-    return " * ".join(factors[sign].format(name) for name, sign in signs.items() if sign)
 
 
 def _is_here(name: str) -> bool:

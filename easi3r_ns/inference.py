@@ -68,10 +68,20 @@ def encode_frames(model: DUSt3R, images: np.ndarray, compute: Compute, advance: 
 
 @torch.inference_mode()
 def collect_attention(
-    model: DUSt3R, features: Tensor, graph: PairGraph, grid: Grid, compute: Compute, advance: Advance
+    model: DUSt3R,
+    features: Tensor,
+    graph: PairGraph,
+    grid: Grid,
+    compute: Compute,
+    advance: Advance,
+    *,
+    centred: bool = False,
 ) -> AttentionStats:
-    """Pass 1: attention statistics of every frame; neither heads nor anything after the last keys is computed."""
-    accumulator = AttentionAccumulator(graph.num_frames)
+    """Pass 1: attention statistics of every frame; neither heads nor anything after the last keys is computed.
+
+    ``centred``: see :class:`~easi3r_ns.attention.ScoreFormula`.
+    """
+    accumulator = AttentionAccumulator(graph.num_frames, centred)
     for rows, (i, j) in _batches(graph, compute.batch_for(features.shape[1])):
         with compute.autocast():
             attention = model.attention(features[i], features[j], grid)
@@ -89,17 +99,20 @@ def decode_pairs(
     token_masks: np.ndarray | None,
     compute: Compute,
     advance: Advance,
+    *,
+    centred: bool = False,
 ) -> tuple[PairPredictions, AttentionStats]:
     """Pass 2: pointmaps, confidences and attention statistics.
 
     Args:
         token_masks: (F, h, w) bool, True where a token moves: silenced as keys of static queries in decoder 1; None
             decodes plainly.
+        centred: see :class:`~easi3r_ns.attention.ScoreFormula`.
 
     Raises:
         CheckpointError: the network returned NaN or infinity.
     """
-    accumulator = AttentionAccumulator(graph.num_frames)
+    accumulator = AttentionAccumulator(graph.num_frames, centred)
     moving = None if token_masks is None else torch.from_numpy(token_masks).flatten(1).to(features.device)
     height, width = (side * model.config.patch_size for side in grid)
     num_bytes = len(graph) * height * width * 8 * 4

@@ -131,7 +131,9 @@ class _NetworkStage:
         def compute() -> Tensors:
             features, model = self.features(), self.backbone.decoder()
             with self.log.stage("pass 1: attention", len(self.graph)) as advance:
-                stats = collect_attention(model, features, self.graph, self.grid, self.compute, advance)
+                stats = collect_attention(
+                    model, features, self.graph, self.grid, self.compute, advance, centred=self.formula.centred
+                )
             return _pack(self._segment(stats, "pass 1: motion"))
 
         return _unpack(self.cache.stage("pass1", digest(self.key, asdict(self.formula)), compute))
@@ -146,7 +148,14 @@ class _NetworkStage:
             features, model = self.features(), self.backbone.decoder()
             with self.log.stage("pass 2: pointmaps", len(self.graph)) as advance:
                 predictions, stats = decode_pairs(
-                    model, features, self.graph, self.grid, tokens, self.compute, advance
+                    model,
+                    features,
+                    self.graph,
+                    self.grid,
+                    tokens,
+                    self.compute,
+                    advance,
+                    centred=self.formula.centred,
                 )
             dynamic = final or self._segment(stats, "pass 2: motion")
             maps = {name: getattr(predictions, name) for name in ("points_i", "conf_i", "points_j", "conf_j")}

@@ -19,8 +19,8 @@ from tests.helpers import load_golden
 OFFICIAL = {"mean_src": "k_i_mean", "std_src": "k_i_std", "mean_ref": "k_j_mean", "std_ref": "k_j_std"}
 
 
-def accumulate(edges, on_j, on_i, num_frames) -> AttentionStats:
-    accumulator = AttentionAccumulator(num_frames)
+def accumulate(edges, on_j, on_i, num_frames, centred=False) -> AttentionStats:
+    accumulator = AttentionAccumulator(num_frames, centred)
     for edge, a, b in zip(edges.tolist(), on_j, on_i):
         accumulator.add(edge, torch.from_numpy(a), torch.from_numpy(b))
     return accumulator.finish()
@@ -84,6 +84,24 @@ def test_the_top_left_token_is_replaced_in_every_map():
     np.testing.assert_array_equal(accumulate(edges, on_j, on_i, 2).mean_src, stats.mean_src)
 
 
+def test_centred_statistics_do_not_see_what_all_tokens_of_a_pair_have_in_common():
+    edges = np.array([(i, j) for i in range(4) for j in range(4) if i != j])
+    on_j, on_i = random_maps(len(edges))
+    rng = np.random.default_rng(2)
+    shifted = [maps + 50 * rng.normal(size=(len(edges), 1, 1, 5)).astype(np.float32) for maps in (on_j, on_i)]
+    plain, centred, again = (
+        accumulate(edges, *maps, 4, centred) for maps, centred in (((on_j, on_i), 0), ((on_j, on_i), 1), (shifted, 1))
+    )
+    for name in OFFICIAL:
+        np.testing.assert_allclose(getattr(centred, name), getattr(again, name), atol=1e-3)
+        assert not np.allclose(getattr(centred, name), getattr(plain, name), atol=0.05)
+    np.testing.assert_allclose(centred.mean_src.mean(axis=(1, 2)), 0, atol=1e-5)
+    on_j[:, 0, 0] = (on_j[:, 0, 1] + on_j[:, 1, 0]) / 2  # the sink goes before the mean is taken
+    by_hand = [maps - maps.mean(axis=(1, 2), keepdims=True) for maps in (on_j, on_i)]
+    into = by_hand[0][edges[:, 1] == 2]
+    np.testing.assert_allclose(centred.std_src[2], into.std(axis=0, ddof=1), atol=1e-5)
+
+
 def test_a_frame_without_a_pair_is_named():
     with pytest.raises(ValueError, match=r"without a pair: \[2\]"):
         accumulate(np.array([(0, 1), (1, 0)]), *random_maps(2), 3)
@@ -103,6 +121,11 @@ def test_formula_takes_single_maps_and_complements():
 
 def test_weights_without_a_card_get_the_paper_s_signs():
     assert ScoreFormula(**PAPER_SCORE) == ScoreFormula()
+
+
+def test_a_formula_in_words():
+    assert str(ScoreFormula()) == "(1 - mean_src) * std_src * mean_ref * (1 - std_ref)"
+    assert str(ScoreFormula(0, 1, 0, -1, centred=True)) == "std_src * (1 - std_ref), maps centred"
 
 
 @pytest.mark.parametrize("signs", [(0, 0, 0, 0), (2, 0, 0, 0)])

@@ -452,7 +452,18 @@ def test_score_defaults_to_the_paper(folder: Path) -> None:
     assert info.dynamic_score == {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1} and info.graph is None
 
 
-@pytest.mark.parametrize("score", [{"mean_src": 1}, "x", {"mean_src": 2, "std_src": 1, "mean_ref": 1, "std_ref": -1}])
+@pytest.mark.parametrize(
+    "score",
+    [
+        {"mean_src": 1},
+        "x",
+        {"mean_src": 2, "std_src": 1, "mean_ref": 1, "std_ref": -1},
+        {"mean_src": 0, "std_src": 0, "mean_ref": 0, "std_ref": 0},
+        {"mean_src": 0, "std_src": 0.5, "mean_ref": 0, "std_ref": 0},
+        {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "centred": 2},
+        {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "centered": 1},
+    ],
+)
 def test_bad_score_is_refused(folder: Path, score: object) -> None:
     (folder / "card.json").write_text(json.dumps({"dynamic_score": score}))
     with pytest.raises(CheckpointError, match="dynamic_score"):

@@ -58,7 +58,8 @@ class WeightsInfo:
     config: DUSt3RConfig
     num_parameters: int
     dynamic_score: dict[str, int] = field(default_factory=lambda: dict(PAPER_SCORE))
-    """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's."""
+    """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's. May
+    also say ``centred`` (0 or 1); the fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
     graph: str | None = None
     """Pair graph that the card recommends; None: no preference."""
 
@@ -229,9 +230,12 @@ def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
 
 def _dynamic_score(card: Mapping[str, Any], source: WeightsSource) -> dict[str, int]:
     score = card.get("dynamic_score", PAPER_SCORE)
-    if not isinstance(score, dict) or set(score) != set(PAPER_SCORE) or not set(score.values()) <= {-1, 0, 1}:
+    signs = {name: value for name, value in score.items() if name != "centred"} if isinstance(score, dict) else {}
+    known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
+    if not known or not any(signs.values()) or score.get("centred", 0) not in (0, 1):
         raise CheckpointError(
-            f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}"
+            f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, "
+            "not 0 for all, and may give 0 or 1 for centred"
         )
     return dict(score)
 
