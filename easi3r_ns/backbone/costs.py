@@ -1,0 +1,95 @@
+"""What the network costs, counted from its configuration alone: floating-point operations and parameters.
+
+A multiplication and an addition count as two operations; norms, activations, softmax and interpolation are left out (a
+few per cent). Letters: N tokens of an image, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import DUSt3RConfig
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """Floating-point operations of the network's calls, for one image size."""
+
+    encode: float
+    """One frame through the encoder."""
+    attention: float
+    """One ordered pair through pass 1: both decoders up to the last layer's keys, no heads."""
+    decode: float
+    """One ordered pair through both decoders, without silencing."""
+    silence: float
+    """What silencing adds to one pair: decoder 1 attends to the other view twice."""
+    heads: float
+    """Both heads of one ordered pair."""
+
+
+def network_cost(config: DUSt3RConfig, grid: Grid) -> NetworkCost:
+    """Count for images of ``grid`` = (h, w) tokens."""
+    c, n = config, grid[0] * grid[1]
+    embed = 2.0 * n * 3 * c.patch_size**2 * c.enc_embed_dim
+    hidden_enc, hidden_dec = (int(dim * c.mlp_ratio) for dim in (c.enc_embed_dim, c.dec_embed_dim))
+    encoder_block = _attention(n, c.enc_embed_dim) + _linear(n, c.enc_embed_dim, 4 * c.enc_embed_dim)
+    encoder_block += 2 * _linear(n, c.enc_embed_dim, hidden_enc)
+
+    dim, start = c.dec_embed_dim, 2 * _linear(n, c.enc_embed_dim, c.dec_embed_dim)
+    self_attention = _attention(n, dim) + _linear(n, dim, 4 * dim)
+    cross_attention = _attention(n, dim) + _linear(n, dim, 4 * dim)
+    mean_logits = 2.0 * n * dim
+    block = self_attention + cross_attention + mean_logits + 2 * _linear(n, dim, hidden_dec)
+    last_of_pass_1 = self_attention + _linear(n, dim, 2 * dim) + mean_logits
+    head = _dpt_head(c, grid) if c.head_type == "dpt" else _linear(n, dim, 4 * c.patch_size**2)
+    return NetworkCost(
+        encode=embed + c.enc_depth * encoder_block,
+        attention=start + 2 * ((c.dec_depth - 1) * block + last_of_pass_1),
+        decode=start + 2 * c.dec_depth * block,
+        silence=c.dec_depth * _attention(n, dim),
+        heads=2 * head,
+    )
+
+
+def num_parameters(config: DUSt3RConfig) -> tuple[int, int]:
+    """Parameters of (encoder, decoders and heads)."""
+    import torch
+
+    from .model import ENCODER_PREFIXES, DUSt3R
+
+    with torch.device("meta"):
+        model = DUSt3R(config)
+    counts = {name: p.numel() for name, p in model.named_parameters()}
+    encoder = sum(count for name, count in counts.items() if name.startswith(ENCODER_PREFIXES))
+    return encoder, sum(counts.values()) - encoder
+
+
+def _linear(tokens: int, inputs: int, outputs: int) -> float:
+    return 2.0 * tokens * inputs * outputs
+
+
+def _attention(tokens: int, dim: int) -> float:
+    """Logits and weighted sum."""
+    return 4.0 * tokens * tokens * dim
+
+
+def _conv(height: int, width: int, inputs: int, outputs: int, kernel: int) -> float:
+    return 2.0 * height * width * inputs * outputs * kernel**2
+
+
+def _dpt_head(c: DUSt3RConfig, grid: Grid) -> float:
+    h, w = grid
+    inputs, dims = (c.enc_embed_dim, *(c.dec_embed_dim,) * 3), c.dpt_layer_dims
+    dim, last = c.dpt_feature_dim, c.dpt_last_dim
+    sizes = [(4 * h, 4 * w), (2 * h, 2 * w), (h, w), ((h + 1) // 2, (w + 1) // 2)]
+    total = sum(_conv(h, w, i, d, 1) for i, d in zip(inputs, dims))
+    # A transposed convolution whose stride is its kernel: every input pixel makes kernel^2 output pixels.
+    total += _conv(h, w, dims[0], dims[0], 4) + _conv(h, w, dims[1], dims[1], 2) + _conv(*sizes[3], dims[3], dims[3], 3)
+    for level, (rows, columns) in enumerate(sizes):
+        units = 1 if level == 3 else 2
+        total += _conv(rows, columns, dims[level], dim, 3)
+        total += 2 * units * _conv(rows, columns, dim, dim, 3) + _conv(rows, columns, dim, dim, 1)
+    total += _conv(8 * h, 8 * w, dim, dim // 2, 3)
+    return total + _conv(16 * h, 16 * w, dim // 2, last, 3) + _conv(16 * h, 16 * w, last, 4, 1)

@@ -1,0 +1,50 @@
+"""Counted operations against torch's own counter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from easi3r_ns.backbone.blocks import Silence
+from easi3r_ns.backbone.config import DUSt3RConfig
+from easi3r_ns.backbone.costs import network_cost, num_parameters
+from easi3r_ns.backbone.model import DUSt3R
+
+SMALL = DUSt3RConfig(
+    enc_embed_dim=48, enc_depth=3, enc_num_heads=4, dec_embed_dim=32, dec_depth=4, dec_num_heads=4, head_type="linear"
+)
+CONFIGS = {
+    "linear": (SMALL, (3, 5)),
+    "dpt": (
+        DUSt3RConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=4, dec_embed_dim=32, dec_depth=4, dec_num_heads=4),
+        (3, 4),
+    ),
+}
+
+
+def counted(call, *arguments) -> float:
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        call(*arguments)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_counts_agree_with_torch(name):
+    config, grid = CONFIGS[name]
+    model, cost = DUSt3R(config).eval(), network_cost(config, grid)
+    tokens = grid[0] * grid[1]
+    features = torch.randn(1, tokens, config.enc_embed_dim)
+    images = torch.randn(1, 3, *(side * config.patch_size for side in grid))
+    silence = Silence(torch.zeros(1, tokens, dtype=torch.bool), torch.ones(1, tokens, dtype=torch.bool))
+    assert cost.encode == counted(model.encode, images)
+    assert cost.attention == pytest.approx(counted(model.attention, features, features, grid))
+    plain = counted(model.decode, features, features, grid)
+    assert cost.decode + cost.heads == pytest.approx(plain)
+    assert cost.silence == pytest.approx(counted(model.decode, features, features, grid, silence) - plain)
+
+
+def test_published_size():
+    encoder, decoder = num_parameters(DUSt3RConfig())
+    assert encoder + decoder == 571_171_208  # as recorded from the reference
+    assert encoder == pytest.approx(303e6, rel=0.01)  # ViT-L
