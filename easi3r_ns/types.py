@@ -298,7 +298,8 @@ class Scene:
             _require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
         for name in ("times", "indices", "names", "source_paths"):
             _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
-        _require(len(self.distortion) == 4 and bool(np.isfinite(self.distortion).all()), f"distortion {self.distortion}")
+        lens = self.distortion
+        _require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
         _require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
         if self.sparse is not None and len(self.sparse.frame_index):
             _require(int(self.sparse.frame_index.max()) < n, "a sparse observation names a frame that is not there")
