@@ -45,6 +45,7 @@ RANKS = {
     "bridge": 40,
     "dataparser": 40,
     "display": 40,
+    "method": 41,
     "doctor": 41,
     "processor": 42,
     "evaluation": 42,
@@ -55,7 +56,8 @@ SCENE_ONLY = {"export", "evaluate", "view"}
 """Need a Scene, not a solver: they import layer 0 only."""
 FORBIDDEN = {"align": {"attention", "dynamic"}}
 DOORS = {
-    "nerfstudio": {"dataparser", "export.loadback"},
+    "nerfstudio": {"dataparser", "export.loadback", "method"},
+    "pytorch_msssim": {"method"},
     "open3d": {"dataparser", "doctor", "export.pointcloud", "export.mesh", "view"},
     "viser": {"view"},
     "pycolmap": {"refine"},
