@@ -5,7 +5,8 @@ Letters in shapes: F frames, E ordered pairs, H x W pixels, h x w tokens, N = h 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -15,12 +16,21 @@ from torch import Tensor
 
 from .attention import AttentionAccumulator
 from .backbone.blocks import Silence
+from .backbone.costs import activation_bytes
 from .backbone.model import DUSt3R, Grid, PairAttention
 from .errors import CheckpointError, InputError
 from .types import AttentionStats, PairGraph, PairPredictions
 
+logger = logging.getLogger(__name__)
+
 Advance = Callable[[int], None]
 
+CPU_TOKENS = 1024
+"""Tokens of one view per call on a CPU."""
+GPU_TOKENS = 16384
+"""Tokens of one view per call beyond which a GPU gains nothing."""
+MEMORY_SHARE = 0.5
+"""Of a GPU's free memory, for the activations of one call."""
 FULL_PRECISION_LIMIT = 2**27
 """Bytes of float32 pair predictions above which they are kept in half precision."""
 
@@ -33,7 +43,7 @@ class Compute:
     dtype: torch.dtype = torch.float32
     """Of the transformer blocks; heads and attention statistics are always float32."""
     batch_size: int = 0
-    """Pairs per call; 0: by device and size of the image."""
+    """Most images or pairs per call; 0: by device, free memory and size of the image."""
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the network is called."""
@@ -41,10 +51,21 @@ class Compute:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def batch_for(self, num_tokens: int) -> int:
-        """Images or pairs per call for images of ``num_tokens`` tokens."""
-        budget = 1024 if self.device.type == "cpu" else 4096
-        return self.batch_size or max(1, budget // num_tokens)
+    def batch_for(self, num_tokens: int, item_bytes: float) -> int:
+        """Images or pairs per call for images of ``num_tokens`` tokens, one of which takes ``item_bytes`` of memory.
+
+        A CPU is fastest while a call's activations stay small; a GPU takes what fits a part of its free memory, up to
+        what keeps it busy.
+        """
+        if self.batch_size:
+            return self.batch_size
+        if self.device.type == "cpu":
+            return max(1, CPU_TOKENS // num_tokens)
+        fitting = GPU_TOKENS // num_tokens
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            fitting = min(fitting, int(MEMORY_SHARE * free / item_bytes))
+        return max(1, fitting)
 
 
 def normalise(images: np.ndarray, device: torch.device) -> Tensor:
@@ -55,15 +76,17 @@ def normalise(images: np.ndarray, device: torch.device) -> Tensor:
 @torch.inference_mode()
 def encode_frames(model: DUSt3R, images: np.ndarray, compute: Compute, advance: Advance) -> Tensor:
     """(F, H, W, 3) uint8 -> (F, N, D) float32 encoder features on ``compute.device``."""
-    num_tokens = int(np.prod(model.token_grid(*images.shape[1:3])))
-    batch = compute.batch_for(num_tokens)
-    features = []
-    for start in range(0, len(images), batch):
-        chunk = normalise(images[start : start + batch], compute.device)
+    grid = model.token_grid(*images.shape[1:3])
+    features = torch.empty((len(images), grid[0] * grid[1], model.config.enc_embed_dim), device=compute.device)
+
+    def encode(rows: slice) -> None:
+        chunk = normalise(images[rows], compute.device)
         with compute.autocast():
-            features.append(model.encode(chunk).float())
+            features[rows] = model.encode(chunk).float()
         advance(len(chunk))
-    return torch.cat(features)
+
+    in_batches(len(images), compute.batch_for(features.shape[1], activation_bytes(model.config, grid).encode), encode)
+    return features
 
 
 @torch.inference_mode()
@@ -82,11 +105,15 @@ def collect_attention(
     ``centred``: see :class:`~easi3r_ns.attention.ScoreFormula`.
     """
     accumulator = AttentionAccumulator(graph.num_frames, centred)
-    for rows, (i, j) in _batches(graph, compute.batch_for(features.shape[1])):
+
+    def attend(rows: slice) -> None:
+        i, j = graph.edges[rows].T.tolist()
         with compute.autocast():
             attention = model.attention(features[i], features[j], grid)
         _accumulate(accumulator, graph.edges[rows], attention)
         advance(len(i))
+
+    in_batches(len(graph), compute.batch_for(features.shape[1], activation_bytes(model.config, grid).decode), attend)
     return accumulator.finish()
 
 
@@ -122,7 +149,9 @@ def decode_pairs(
         for name, tail in (("points_i", (3,)), ("conf_i", ()), ("points_j", (3,)), ("conf_j", ()))
     }
     limit = torch.finfo(storage).max
-    for rows, (i, j) in _batches(graph, compute.batch_for(features.shape[1])):
+
+    def decode(rows: slice) -> None:
+        i, j = graph.edges[rows].T.tolist()
         silence = None if moving is None else Silence(moving[i], moving[j])
         with compute.autocast():
             output = model.decode(features[i], features[j], grid, silence)
@@ -136,18 +165,50 @@ def decode_pairs(
             target[rows] = value.clamp(-limit, limit).to("cpu", storage)
         _accumulate(accumulator, graph.edges[rows], output.attention)
         advance(len(i))
+
+    item = activation_bytes(model.config, grid)
+    in_batches(len(graph), compute.batch_for(features.shape[1], item.decode + item.heads), decode)
     return PairPredictions(graph, **maps), accumulator.finish()
 
 
-def _batches(graph: PairGraph, size: int) -> Iterator[tuple[slice, tuple[list[int], list[int]]]]:
-    for start in range(0, len(graph), size):
-        rows = slice(start, start + size)
-        yield rows, (graph.edges[rows, 0].tolist(), graph.edges[rows, 1].tolist())
+def in_batches(total: int, size: int, work: Callable[[slice], None]) -> None:
+    """Call ``work`` on consecutive slices of ``range(total)``, ``size`` long; when memory does not suffice, halve them.
+
+    ``work`` must leave nothing behind when the device is out of memory: the same rows come again.
+
+    Raises:
+        InputError: a single row does not fit.
+    """
+    start = 0
+    while start < total:
+        rows = slice(start, min(start + size, total))
+        if _fits(work, rows):
+            start = rows.stop
+            continue
+        if size == 1:
+            raise InputError("one pair of frames alone does not fit into the memory of the device: use --device cpu")
+        size = max(1, (rows.stop - rows.start) // 2)
+        logger.info("out of memory: %d pairs per call from here on", size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _fits(work: Callable[[slice], None], rows: slice) -> bool:
+    # The exception holds the frames of the failed call, and with them its memory: it must be gone before the next try.
+    try:
+        work(rows)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    except RuntimeError as error:
+        if "out of memory" not in str(error):  # how MPS says it
+            raise
+        return False
+    return True
 
 
 def _accumulate(accumulator: AttentionAccumulator, edges: np.ndarray, attention: PairAttention) -> None:
-    for edge, on_j, on_i in zip(edges.tolist(), attention.on_j, attention.on_i):
-        accumulator.add(edge, on_j, on_i)
+    for edge, of_j, of_i in zip(edges.tolist(), attention.on_j.cpu(), attention.on_i.cpu()):
+        accumulator.add(edge, of_j, of_i)
 
 
 def choose_compute(device: str, dtype: str, batch_size: int) -> Compute:

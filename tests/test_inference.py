@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from easi3r_ns.dynamic import token_masks
-from easi3r_ns.errors import CheckpointError
+from easi3r_ns.errors import CheckpointError, InputError
 from easi3r_ns.inference import Compute, collect_attention, decode_pairs, encode_frames, normalise
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.types import PairGraph
@@ -73,6 +73,58 @@ def test_batches_of_pairs_do_not_change_the_result(golden_run):
     four = decode_pairs(model, features[:3], graph, grid, masks, Compute(CPU, batch_size=4), ignore)
     torch.testing.assert_close(one[0].points_j, four[0].points_j, atol=1e-3, rtol=1e-3)
     np.testing.assert_allclose(one[1].std_src, four[1].std_src, atol=1e-4)
+
+
+class Limited:
+    """A model that is out of memory above ``most`` rows a call."""
+
+    def __init__(self, model, most: int, error: Exception) -> None:
+        self.model, self.most, self.error, self.calls = model, most, error, []
+        self.config, self.token_grid, self.downstream_head1 = model.config, model.token_grid, model.downstream_head1
+
+    def __getattr__(self, name: str):
+        def call(rows, *arguments):
+            self.calls.append(len(rows))
+            if len(rows) > self.most:
+                raise self.error
+            return getattr(self.model, name)(rows, *arguments)
+
+        return call
+
+
+OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory"))
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "mps"])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(golden_run, error):
+    model, features, graph, grid = golden_run
+    compute, limited, steps = Compute(CPU, batch_size=8), Limited(model, 3, error), []
+    predictions, stats = decode_pairs(limited, features, graph, grid, None, compute, steps.append)
+    assert limited.calls[:4] == [8, 4, 2, 2] and max(limited.calls[2:]) == 2
+    assert sum(steps) == len(graph)
+    expected, expected_stats = decode_pairs(model, features, graph, grid, None, compute, ignore)
+    torch.testing.assert_close(predictions.points_j, expected.points_j, atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(stats.std_ref, expected_stats.std_ref, atol=1e-4)
+    again = collect_attention(Limited(model, 1, error), features, graph, grid, compute, ignore)
+    np.testing.assert_allclose(again.std_ref, expected_stats.std_ref, atol=1e-4)
+
+
+def test_a_pair_that_never_fits_is_said(golden_run):
+    model, features, graph, grid = golden_run
+    with pytest.raises(InputError, match="does not fit"):
+        collect_attention(Limited(model, 0, OUT_OF_MEMORY[0]), features, graph, grid, Compute(CPU), ignore)
+    with pytest.raises(RuntimeError, match="shapes"):
+        collect_attention(Limited(model, 0, RuntimeError("shapes")), features, graph, grid, Compute(CPU), ignore)
+
+
+def test_a_gpu_takes_what_fits_its_free_memory(monkeypatch):
+    gpu = Compute(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**34))
+    assert gpu.batch_for(576, item_bytes=2**27) == 4
+    assert gpu.batch_for(576, item_bytes=2**20) == 16384 // 576
+    assert gpu.batch_for(576, item_bytes=2**40) == 1
+    assert Compute(torch.device("cuda"), batch_size=7).batch_for(576, 2**40) == 7
+    assert Compute(CPU).batch_for(576, 1) == 1
 
 
 def test_images_are_normalised_to_plus_minus_one():

@@ -53,6 +53,31 @@ def network_cost(config: DUSt3RConfig, grid: Grid) -> NetworkCost:
     )
 
 
+@dataclass(frozen=True)
+class ActivationBytes:
+    """Largest memory of the activations of ONE image or pair while a call runs, in bytes (upper estimates)."""
+
+    encode: float
+    """One frame through the encoder."""
+    decode: float
+    """One pair through the decoders, the tokens that the heads read included."""
+    heads: float
+    """One head (they run one after the other), with its result."""
+
+
+def activation_bytes(config: DUSt3RConfig, grid: Grid) -> ActivationBytes:
+    """Estimate for images of ``grid`` = (h, w) tokens; float32 throughout, which half precision never exceeds."""
+    c, n = config, grid[0] * grid[1]
+    # Residual stream, its norm, and the MLP's hidden layer before and after its activation (q, k, v take less).
+    encode = 4.0 * n * c.enc_embed_dim * (2 + 2 * c.mlp_ratio)
+    streams = 4.0 * n * c.dec_embed_dim * (4 + 2 * c.mlp_ratio)
+    kept = 4.0 * n * 2 * (c.enc_embed_dim + 3 * c.dec_embed_dim if c.head_type == "dpt" else c.dec_embed_dim)
+    pixels = n * c.patch_size**2
+    # The DPT head is largest where it has doubled to full size: that map twice, and its half-size input.
+    numbers = pixels * (2 * c.dpt_last_dim + c.dpt_feature_dim / 4 + 8) if c.head_type == "dpt" else 12 * pixels
+    return ActivationBytes(encode, streams + kept, 4.0 * numbers)
+
+
 def num_parameters(config: DUSt3RConfig) -> tuple[int, int]:
     """Parameters of (encoder, decoders and heads)."""
     import torch
