@@ -23,7 +23,7 @@ from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.geometry import choose_scale, rescale_scene
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.surface import grow_mask
-from easi3r_ns.types import DynamicMasks
+from easi3r_ns.types import DynamicMasks, SparsePoints
 
 from .dataset_scene import Truth, make_scene, network_pixels, room_color, source_pixels
 
@@ -494,3 +494,29 @@ def test_truth_is_what_it_says():
     xy = source_pixels((320, 240))
     _, world, _ = truth.cast(0, xy)
     np.testing.assert_allclose(truth.project(0, world), xy, atol=1e-9)
+
+
+def test_a_scene_without_depth_gives_its_triangulated_points_and_no_depth_maps(tmp_path):
+    scene, truth = make_scene(tmp_path / "store", (320, 240), 4)
+    rng = np.random.default_rng(0)
+    sparse = SparsePoints(
+        points=rng.uniform(-1, 1, (50, 3)) + [0, 0, 3],
+        colors=rng.integers(0, 256, (50, 3), dtype=np.uint8),
+        errors=np.full(50, 0.5),
+        point_index=np.arange(50),
+        frame_index=np.arange(50) % 4,
+        pixels=rng.uniform(0, 240, (50, 2)),
+    )
+    nothing = np.zeros_like(scene.depth)
+    bare = replace(scene, depth=nothing, confidence=nothing, sparse=sparse, distortion=(0.01, 0.002, 0.0, -0.001))
+    out = tmp_path / "out"
+    splits = {"train": [0, 1, 2], "val": [3], "test": [3]}
+    write_dataset(bare, out, CONFIG, RunLog(), splits=splits, verify=lambda file: check_loads(file, RunLog()))
+    meta = json.loads((out / "transforms.json").read_text())
+    assert [meta[key] for key in ("k1", "k2", "p1", "p2")] == [0.01, 0.002, 0.0, -0.001]
+    assert not (out / "depths").exists() and not (out / "dynamic").exists()
+    assert not any("depth_file_path" in frame or "dynamic_ply_path" in frame for frame in meta["frames"])
+    cloud = open3d.io.read_point_cloud(str(out / "sparse_pc.ply"))
+    applied, seen = np.array(meta["applied_transform"]), sparse.frame_index < 3
+    np.testing.assert_allclose(np.asarray(cloud.points), sparse.points[seen] @ applied[:, :3].T, atol=1e-6)
+    np.testing.assert_array_equal(np.rint(np.asarray(cloud.colors) * 255), sparse.colors[seen])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from ..runlog import RunLog
 from ..surface import trusted_depth
 from ..types import Scene
 from .loadback import check_loads
+from .owned import claim, owned_files, settle
 from .pointcloud import dynamic_points, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
@@ -32,8 +31,6 @@ TRANSFORMS = "transforms.json"
 UNCHECKED = "transforms.unchecked.json"
 """Its name until the dataset has passed its check."""
 POINTS = "sparse_pc.ply"
-OWNED = ".easi3r_files.json"
-"""Lists every file of the dataset that we wrote or were about to write: only these are ever replaced or deleted."""
 DEPTH_STEP = 0.001
 """Scene units per step of a 16-bit depth map (nerfstudio's default)."""
 
@@ -78,7 +75,8 @@ def write_dataset(
     _check_splits(splits, len(scene))
     frames = [_frame_files(scene, position, config) for position in range(len(scene))]
     factors = _factors(scene, config)
-    _claim(output_dir, _all_files(frames, factors), overwrite)
+    refuse_taken(output_dir, overwrite)
+    claim(output_dir, _all_files(frames, factors), first=TRANSFORMS)
     for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
         make_folder(folder)
     with log.stage("dataset", len(scene) + 1) as advance:
@@ -89,7 +87,7 @@ def write_dataset(
             for files in pool.map(_frame_writer(scene, output_dir, config, factors), range(len(scene)), frames):
                 written.append(files)
                 advance(1)
-        write_json(output_dir / OWNED, {"files": sorted(_all_files(written, factors))})
+        settle(output_dir, _all_files(written, factors))
         stages = [asdict(stage) for stage in log.stages]
         meta = _transforms(scene, written, splits)
         meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
@@ -109,11 +107,11 @@ def write_dataset(
 
 def _frame_files(scene: Scene, position: int, config: DatasetConfig) -> _FrameFiles:
     stem = f"frame_{position + 1:05d}"
-    moving = scene.dynamic.masks[position].any()
+    moving = scene.has_depth and scene.dynamic.masks[position].any()
     return _FrameFiles(
         image=f"images/{stem}.png",
         mask=f"masks/{stem}.png",
-        depth=f"depths/{stem}.png" if config.depths else None,
+        depth=f"depths/{stem}.png" if config.depths and scene.has_depth else None,
         cloud=f"dynamic/{stem}.ply" if moving else None,
     )
 
@@ -144,51 +142,11 @@ def refuse_taken(output_dir: Path, overwrite: bool) -> None:
                 f"{output_dir} already holds a dataset ({TRANSFORMS}): choose another --output-dir, or replace it "
                 "with --overwrite"
             )
-        if TRANSFORMS not in _owned_files(output_dir):
+        if TRANSFORMS not in owned_files(output_dir):
             raise OutputError(
                 f"{output_dir / TRANSFORMS} was not written by easi3r and is not overwritten: choose another "
                 "--output-dir"
             )
-
-
-def _claim(output_dir: Path, files: set[str], overwrite: bool) -> None:
-    """Make ``output_dir`` ours to write ``files`` in: no transforms.json, no leftovers, nothing foreign hurt."""
-    refuse_taken(output_dir, overwrite)
-    owned = _owned_files(output_dir)
-    foreign = sorted(file for file in files - owned if (output_dir / file).exists())
-    if foreign:
-        raise OutputError(
-            f"{output_dir / foreign[0]} is in the way and was not written by easi3r"
-            f"{f' (nor {len(foreign) - 1} more files)' if len(foreign) > 1 else ''}: choose another --output-dir"
-        )
-    make_folder(output_dir)
-    write_json(output_dir / OWNED, {"files": sorted(owned | files)})
-    with writing(output_dir):
-        (output_dir / TRANSFORMS).unlink(missing_ok=True)
-        for file in sorted(owned - files):
-            (output_dir / file).unlink(missing_ok=True)
-        for folder in {(output_dir / file).parent for file in owned | files}:
-            _discard_leftovers(folder)
-        for folder in {(output_dir / file).parent for file in owned - files} - {output_dir}:
-            with contextlib.suppress(OSError):  # not empty: somebody else's files lie there
-                folder.rmdir()
-
-
-def _owned_files(output_dir: Path) -> set[str]:
-    try:
-        files = json.loads((output_dir / OWNED).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-    paths = {str(file): PurePosixPath(str(file)) for file in files}
-    return {file for file, path in paths.items() if not path.is_absolute() and ".." not in path.parts}
-
-
-def _discard_leftovers(folder: Path) -> None:
-    # What a killed run was writing: see files.write_bytes for the name.
-    ours = r"\.(frame_\d+\.(png|ply)|sparse_pc\.ply|(transforms|scene)\.json|arrays\.npz)\.\d+\.\d+\.tmp"
-    for file in folder.glob(".*.tmp"):
-        if re.fullmatch(ours, file.name):
-            file.unlink(missing_ok=True)
 
 
 def _write_static_cloud(
@@ -248,7 +206,7 @@ def _transforms(
         raise ValueError("a camera pose is not a rigid motion")
     intrinsics = [_intrinsics(scene, position) for position in range(len(scene))]
     shared = all(entry == intrinsics[0] for entry in intrinsics)
-    meta: dict[str, Any] = {"camera_model": "OPENCV", "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
+    meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
     meta |= intrinsics[0] if shared else {}
     meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3], "ply_file_path": POINTS}
     entries = []

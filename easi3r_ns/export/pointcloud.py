@@ -21,11 +21,16 @@ def static_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: static, confident, N <= ``max_points``.
 
+    A scene without depth gives its triangulated points.
+
     Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
     out too. Points are averaged, with their colours, over voxels just large enough to keep within ``max_points``.
     ``frames`` names the frames that count (default: all).
     """
     counted = range(len(scene)) if frames is None else frames
+    if not scene.has_depth and scene.sparse is not None:
+        seen = np.unique(scene.sparse.point_index[np.isin(scene.sparse.frame_index, list(counted))])
+        return thin(scene.sparse.points[seen], scene.sparse.colors[seen], max_points)
     keeps = {f: solid_pixels(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in counted}
     total = sum(int(keep.sum()) for keep in keeps.values())
     stride = max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))

@@ -1,0 +1,86 @@
+"""Which files in an output folder are ours: only these are ever replaced or deleted.
+
+A manifest lists, by group (the dataset, and each format of `easi3r export`), every file that we wrote or were about to
+write, relative to the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from ..errors import OutputError
+from ..files import make_folder, write_json, writing
+
+MANIFEST = ".easi3r_files.json"
+DATASET = "files"
+"""The group of the nerfstudio dataset."""
+
+
+def owned_files(folder: Path, group: str = DATASET) -> set[str]:
+    """The files of a group that are ours; none where there is no readable manifest."""
+    return _manifest(folder).get(group, set())
+
+
+def claim(folder: Path, files: Iterable[str], *, group: str = DATASET, first: str | None = None) -> None:
+    """Make ``folder`` ours to write ``files`` (relative, with ``/``) in.
+
+    Files of the group that are not among them are deleted, ``first`` (whose presence says that the rest is complete)
+    before all others; so is what a killed run was writing. Raises OutputError, and changes nothing, when a file that is
+    not ours is in the way.
+    """
+    files = set(files)
+    manifest = _manifest(folder)
+    owned = manifest.get(group, set())
+    foreign = sorted(file for file in files - set().union(*manifest.values()) if (folder / file).exists())
+    if foreign:
+        raise OutputError(
+            f"{folder / foreign[0]} is in the way and was not written by easi3r"
+            f"{f' (nor {len(foreign) - 1} more files)' if len(foreign) > 1 else ''}: choose another --output-dir"
+        )
+    make_folder(folder)
+    settle(folder, owned | files, group=group)
+    with writing(folder):
+        if first is not None:
+            (folder / first).unlink(missing_ok=True)
+        for file in sorted(owned - files):
+            (folder / file).unlink(missing_ok=True)
+        _discard_leftovers(folder, owned | files)
+        emptied = {parent for file in owned - files for parent in PurePosixPath(file).parents if parent.name}
+        for parent in sorted(emptied, reverse=True):  # the deepest first
+            with contextlib.suppress(OSError):  # not empty: somebody else's files lie there
+                (folder / parent).rmdir()
+
+
+def settle(folder: Path, files: Iterable[str], *, group: str = DATASET) -> None:
+    """Record that ``files`` are what we wrote. Raises OutputError."""
+    manifest = _manifest(folder) | {group: set(files)}
+    write_json(folder / MANIFEST, {name: sorted(manifest[name]) for name in sorted(manifest)})
+
+
+def _manifest(folder: Path) -> dict[str, set[str]]:
+    try:
+        groups = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {group: {str(file) for file in files if _stays_inside(str(file))} for group, files in groups.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _stays_inside(file: str) -> bool:
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _discard_leftovers(folder: Path, files: Iterable[str]) -> None:
+    """Delete what a killed run was writing: see :func:`easi3r_ns.files.replacing` for the names."""
+    by_parent: dict[Path, set[str]] = {}
+    for file in files:
+        by_parent.setdefault((folder / file).parent, set()).add(PurePosixPath(file).name)
+    for parent, names in by_parent.items():
+        for leftover in parent.glob(".*.tmp*"):
+            match = re.fullmatch(r"\.(.+)\.\d+\.\d+\.tmp(\.\w+)?", leftover.name)
+            if match and match[1] in names:
+                leftover.unlink(missing_ok=True)
