@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .display import RichRunLog
 from .errors import Easi3RError
 from .runlog import StageRecord
@@ -50,6 +50,7 @@ class ProcessEasi3R:
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the dataset that an earlier run left in --output-dir; other files stay."""
@@ -69,7 +70,7 @@ class ProcessEasi3R:
             from .run import RunConfig, process
 
             log = RichRunLog()
-            config = RunConfig(self.frames, self.config, self.align, self.dataset, self.eval_data)
+            config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
             with warnings.catch_warnings():
                 if not self.verbose:
                     # What libraries announce for their future releases; a user can do nothing about it.

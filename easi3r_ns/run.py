@@ -18,7 +18,7 @@ from pathlib import Path
 from .backbone.lazy import LazyBackbone
 from .backbone.weights import WeightsInfo
 from .cache import StageCache
-from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .errors import InputError, OutputError
 from .export.nerfstudio import check_loads, refuse_taken, write_dataset
 from .files import make_folder
@@ -26,6 +26,7 @@ from .frames import ImageGeometry, load_frames, open_source
 from .inference import choose_compute
 from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
+from .refine import check_refine, refine_scene
 from .runlog import RunLog
 from .types import Frames, Scene
 
@@ -40,6 +41,7 @@ class RunConfig:
     easi3r: Easi3RConfig = Easi3RConfig()
     align: AlignConfig = AlignConfig()
     dataset: DatasetConfig = DatasetConfig()
+    refine: RefineConfig = RefineConfig()
     eval_data: Path | None = None
     """Second video or folder whose frames are posed in the same scene and become the val and test splits."""
 
@@ -61,6 +63,7 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
         Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
     refuse_taken(output_dir, overwrite)
+    check_refine(config.refine, config.align)
     compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
     backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log)
     return process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log)
@@ -71,6 +74,7 @@ def process_with(
 ) -> ProcessResult:
     """:func:`process` with a network that is already there."""
     refuse_taken(output_dir, overwrite)
+    check_refine(config.refine, config.align)
     if config.easi3r.graph != "auto":
         check_strategy(config.easi3r.graph)
     for source in filter(None, (data, config.eval_data)):
@@ -131,6 +135,9 @@ def _process(
     cache = StageCache(workspace / "stages")
     num_eval = len(frames) - num_train
     scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval)
+    if config.refine.refine == "colmap":
+        fixed_focal = config.easi3r.focal_length is not None
+        scene = refine_scene(scene, config.refine, log, config.easi3r.seed, fixed_focal=fixed_focal)
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
     def verify(dataset: Path) -> None:

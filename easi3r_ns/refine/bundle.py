@@ -1,42 +1,124 @@
-"""Bundle adjustment with one shared camera."""
+"""Bundle adjustment with one shared camera, from cameras that are already there."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .library import colmap_camera, load_pycolmap, read_lens
+from ..config import RefineConfig
+from .library import colmap_camera, load_pycolmap, read_lens, read_model, write_frames, write_matches
+from .model import Correspondences, Lens, SparseModel
 
 ADJUST_MODELS = {"pinhole": "SIMPLE_PINHOLE", "radial": "RADIAL", "opencv": "OPENCV"}
+MAPPING_MODEL = "SIMPLE_RADIAL"
+"""While cameras are still far off, one parameter of distortion is all that they can hold."""
 MAX_ERROR = 4.0
 """Reprojection error in source pixels above which an observation is left out (COLMAP's default)."""
 MIN_ANGLE = 1.5
 """Degrees of parallax below which a point is left out (COLMAP's default)."""
+MIN_POINTS = 50
+"""A model with fewer points is no reconstruction."""
+MIN_OBSERVATIONS = 15
+"""Points that a frame must see to count as registered."""
+
+_ROUNDS = (16.0, 8.0, MAX_ERROR)
+"""Reprojection errors, in source pixels, of the rounds in which cameras of a network are brought to their tracks."""
 
 
-def adjust(reconstruction: Any, camera_model: str, *, fixed_focal: bool) -> Any:
-    """Bundle-adjust a pycolmap reconstruction in place with the full model of the camera, and drop wrong observations.
+def bundle_from(
+    found: Correspondences, T_world_cam: np.ndarray, lens: Lens, config: RefineConfig, *, fixed_focal: bool, seed: int
+) -> SparseModel | None:
+    """Triangulate the tracks with the given cameras, then adjust cameras and points, from coarse to fine.
+
+    Args:
+        T_world_cam: (F, 4, 4) camera-to-world, OpenCV axes.
+
+    Returns:
+        The adjusted model, its world where bundle adjustment left it; a frame is registered when it sees at least
+        :data:`MIN_OBSERVATIONS` points. None when the given cameras hold too few points.
+    """
+    pycolmap = load_pycolmap()
+    with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
+        database = pycolmap.Database.open(Path(folder) / "database.db")
+        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, True)
+        write_matches(database, found)
+        cache = pycolmap.DatabaseCache.create(database, pycolmap.DatabaseCacheOptions())
+        database.close()
+    reconstruction = pycolmap.Reconstruction()
+    mapper = pycolmap.IncrementalMapper(cache)
+    mapper.begin_reconstruction(reconstruction)
+    images = sorted(reconstruction.images)
+    for image_id in images:
+        pose = pycolmap.Rigid3d(np.linalg.inv(T_world_cam[image_id - 1])[:3])
+        reconstruction.frame(image_id).set_cam_from_world(1, pose)
+        reconstruction.register_frame(image_id)
+    for max_error in _ROUNDS:
+        _triangulate(mapper, images, max_error, lens, seed)
+        if reconstruction.num_points3D() < MIN_POINTS:
+            mapper.end_reconstruction(False)
+            return None
+        solve(reconstruction, refine_focal=not fixed_focal)
+        mapper.observation_manager.filter_all_points3D(max_error, MIN_ANGLE)
+    _drop_frames_without_points(reconstruction)
+    mapper.end_reconstruction(False)
+    return finish(reconstruction, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
+
+
+def _triangulate(mapper: Any, images: list[int], max_error: float, lens: Lens, seed: int) -> None:
+    options = load_pycolmap().IncrementalTriangulatorOptions(
+        random_seed=seed % 2**31,
+        create_max_angle_error=max(2.0, np.degrees(max_error / lens.focal)),
+        continue_max_angle_error=max(2.0, np.degrees(max_error / lens.focal)),
+        merge_max_reproj_error=max_error,
+        complete_max_reproj_error=max_error,
+        re_max_angle_error=max(5.0, np.degrees(max_error / lens.focal)),
+    )
+    for image_id in images:
+        mapper.triangulate_image(options, image_id)
+    mapper.complete_and_merge_tracks(options)
+    mapper.retriangulate(options)
+    mapper.observation_manager.filter_all_points3D(max_error, MIN_ANGLE)
+
+
+def _drop_frames_without_points(reconstruction: Any) -> None:
+    for image_id in list(reconstruction.reg_image_ids()):
+        if reconstruction.image(image_id).num_points3D < MIN_OBSERVATIONS:
+            reconstruction.deregister_frame(image_id)
+
+
+def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_focal: bool) -> SparseModel | None:
+    """The last adjustment of a pycolmap reconstruction (changed in place), with all parameters of the lens.
 
     The two focal lengths of OPENCV are made equal (the pixels of the source are square) and everything else is
     adjusted once more.
 
     Args:
         camera_model: 'pinhole', 'radial' (k1, k2) or 'opencv' (k1, k2, p1, p2).
+
+    Returns:
+        None when fewer than :data:`MIN_POINTS` points are left.
     """
     pycolmap = load_pycolmap()
     _change_camera(reconstruction, camera_model)
     manager = pycolmap.ObservationManager(reconstruction)
     for _ in range(2):
-        _solve(reconstruction, refine_focal=not fixed_focal)
+        if reconstruction.num_points3D() < MIN_POINTS:
+            return None
+        solve(reconstruction, refine_focal=not fixed_focal)
         manager.filter_all_points3D(MAX_ERROR, MIN_ANGLE)
     camera = reconstruction.camera(1)
     if camera.model_name == "OPENCV" and not fixed_focal:
-        params = camera.params
+        params = np.array(camera.params)
         params[:2] = np.sqrt(params[0] * params[1])
         camera.params = params
-        _solve(reconstruction, refine_focal=False)
-    return reconstruction
+        solve(reconstruction, refine_focal=False)
+    _drop_frames_without_points(reconstruction)
+    if reconstruction.num_points3D() < MIN_POINTS:
+        return None
+    return read_model(reconstruction, num_frames)
 
 
 def _change_camera(reconstruction: Any, camera_model: str) -> None:
@@ -48,8 +130,16 @@ def _change_camera(reconstruction: Any, camera_model: str) -> None:
         camera.params = new.params
 
 
-def _solve(reconstruction: Any, *, refine_focal: bool) -> None:
+def solve(reconstruction: Any, *, refine_focal: bool) -> None:
+    """Move cameras, lens and points of a pycolmap reconstruction to their observations, robustly.
+
+    One thread: the sums of several are added in an order that changes from run to run.
+    """
     pycolmap = load_pycolmap()
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in reconstruction.reg_image_ids():
+        config.add_image(image_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = pycolmap.BundleAdjustmentOptions(
         refine_focal_length=refine_focal,
         refine_principal_point=False,
@@ -58,4 +148,4 @@ def _solve(reconstruction: Any, *, refine_focal: bool) -> None:
     )
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     options.ceres.solver_options.num_threads = 1
-    pycolmap.bundle_adjustment(reconstruction, options)
+    pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()

@@ -13,7 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from ..files import read_png
 from ..geometry import source_to_network
 from ..runlog import RunLog
-from ..types import DynamicMasks, Frames
+from ..types import DynamicMasks, Frames, PixelMap, Scene
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
 from .model import Correspondences, Lens
@@ -43,7 +43,7 @@ class Features:
 
 
 def find_correspondences(
-    frames: Frames, dynamic: DynamicMasks, log: RunLog, *, focal: float | None, seed: int
+    clip: Frames | Scene, dynamic: DynamicMasks, log: RunLog, *, focal: float | None, seed: int
 ) -> Correspondences:
     """Verified matches between the frames of a clip on its static parts.
 
@@ -54,13 +54,11 @@ def find_correspondences(
     Raises:
         MissingExtraError: pycolmap is not there.
     """
-    features = extract_features(frames, dynamic, log)
+    features = extract_features(clip, dynamic, log)
     pairs = choose_pairs(features.descriptors, seed)
-    return match_features(features, pairs, _lens(frames, focal), log, has_focal=focal is not None, seed=seed)
-
-
-def _lens(frames: Frames, focal: float | None) -> Lens:
-    return Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
+    source_wh = clip.pixel_map.source_wh
+    lens = Lens.centred(source_wh, focal or default_focal(source_wh))
+    return match_features(features, pairs, lens, log, has_focal=focal is not None, seed=seed)
 
 
 def default_focal(source_wh: tuple[int, int]) -> float:
@@ -68,19 +66,19 @@ def default_focal(source_wh: tuple[int, int]) -> float:
     return 1.2 * max(source_wh)
 
 
-def extract_features(frames: Frames, dynamic: DynamicMasks, log: RunLog) -> Features:
+def extract_features(clip: Frames | Scene, dynamic: DynamicMasks, log: RunLog) -> Features:
     """SIFT on every source image; keypoints on, or touching, what moves are left out."""
     pycolmap = load_pycolmap()
     options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False, max_image_size=MAX_IMAGE_SIDE)
     options.sift.max_num_features = MAX_FEATURES
     extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
     keypoints, descriptors, masked = [], [], 0
-    with log.stage("features", len(frames)) as advance:
-        for position, path in enumerate(frames.source_paths):
+    with log.stage("features", len(clip)) as advance:
+        for position, path in enumerate(clip.source_paths):
             bitmap = pycolmap.Bitmap.from_array(read_png(path)).clone_as_grey()
             found, described = extractor.extract(bitmap)
             rows = np.array([[k.x, k.y, k.a11, k.a12, k.a21, k.a22] for k in found], dtype=np.float32).reshape(-1, 6)
-            still = on_static(rows, dynamic.masks[position], frames)
+            still = on_static(rows, dynamic.masks[position], clip.pixel_map)
             keypoints.append(rows[still])
             descriptors.append(np.asarray(described.data)[still])
             masked += int((~still).sum())
@@ -88,7 +86,7 @@ def extract_features(frames: Frames, dynamic: DynamicMasks, log: RunLog) -> Feat
     return Features(tuple(keypoints), tuple(descriptors), masked)
 
 
-def on_static(keypoints: np.ndarray, moving: np.ndarray, frames: Frames) -> np.ndarray:
+def on_static(keypoints: np.ndarray, moving: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     """(K,) bool: keypoints whose disc keeps :data:`MASK_GROWTH` network pixels away from what moves.
 
     Args:
@@ -98,11 +96,11 @@ def on_static(keypoints: np.ndarray, moving: np.ndarray, frames: Frames) -> np.n
     if not moving.any():
         return np.ones(len(keypoints), dtype=bool)
     distance = distance_transform_edt(~moving)
-    xy = source_to_network(keypoints[:, :2], frames.pixel_map)
+    xy = source_to_network(keypoints[:, :2], pixel_map)
     # Source pixels outside the network's crop continue the nearest pixel inside, as the written masks do.
     column = np.clip(np.rint(xy[:, 0]), 0, moving.shape[1] - 1).astype(int)
     row = np.clip(np.rint(xy[:, 1]), 0, moving.shape[0] - 1).astype(int)
-    radius = np.hypot(keypoints[:, 2], keypoints[:, 4]) * frames.pixel_map.scale_xy[0]
+    radius = np.hypot(keypoints[:, 2], keypoints[:, 4]) * pixel_map.scale_xy[0]
     return distance[row, column] > MASK_GROWTH + radius
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
+from ..config import AlignConfig, RefineConfig
+from ..errors import InputError, MissingExtraError
 from ..types import SparsePoints
 from .model import Correspondences, Lens, SparseModel
 
@@ -26,6 +27,20 @@ def load_pycolmap() -> ModuleType:
         )
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, int(pycolmap.logging.Level.ERROR))
     return pycolmap
+
+
+def check_refine(config: RefineConfig, align: AlignConfig) -> None:
+    """Whether ``--refine`` can run, before any work is done.
+
+    Raises MissingExtraError without pycolmap, InputError with one focal length per frame.
+    """
+    if config.refine == "none":
+        return
+    if not align.shared_focal:
+        raise InputError(
+            "--refine colmap fits one lens to the whole clip, --align.no-shared-focal one per frame: give one of them"
+        )
+    load_pycolmap()
 
 
 def image_name(position: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,20 +15,15 @@ from ..errors import AlignmentError
 from ..files import read_png
 from ..runlog import RunLog
 from ..types import DynamicMasks, Frames
-from .bundle import adjust
+from .bundle import MAPPING_MODEL, finish
 from .features import MIN_MATCHES, default_focal, find_correspondences
-from .library import load_pycolmap, read_model, write_frames, write_matches
+from .library import load_pycolmap, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 
 MEDIAN_DEPTH = 4.0
 """Units of the median point's depth in a model mapped from scratch; see :func:`easi3r_ns.geometry.choose_scale`."""
-MIN_POINTS = 50
-"""A model with fewer points is no reconstruction."""
 
 FocalTrust = Literal["guess", "prior", "fixed"]
-
-MAPPING_MODELS = {"pinhole": "SIMPLE_PINHOLE", "radial": "SIMPLE_RADIAL", "opencv": "SIMPLE_RADIAL"}
-"""While frames are still coming in, one parameter of distortion is all that they can hold."""
 
 
 def map_static(
@@ -62,7 +57,7 @@ def map_static(
             "move sideways, not only turn or stand still. Take a clip with more movement, or use a network (--weights "
             "tiny or dust3r), which needs no parallax"
         )
-    return in_first_camera(with_colors(model, frames))
+    return in_first_camera(with_colors(model, frames.source_paths))
 
 
 def map_incrementally(
@@ -87,7 +82,7 @@ def map_incrementally(
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
         database = pycolmap.Database.open(Path(folder) / "database.db")
-        write_frames(database, list(found.keypoints), lens, MAPPING_MODELS[config.camera_model], trust != "guess")
+        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, trust != "guess")
         write_matches(database, found)
         database.close()
         models = pycolmap.incremental_mapping(
@@ -100,9 +95,7 @@ def map_incrementally(
     if not models:
         return None
     best = max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-    if best.num_points3D() < MIN_POINTS:
-        return None
-    return read_model(adjust(best, config.camera_model, fixed_focal=trust == "fixed"), found.num_frames)
+    return finish(best, config.camera_model, found.num_frames, fixed_focal=trust == "fixed")
 
 
 def _mapping_options(fixed_focal: bool, seed: int) -> Any:
@@ -128,13 +121,13 @@ def in_first_camera(model: SparseModel) -> SparseModel:
     return model.moved(scale, first[:3, :3], scale * first[:3, 3])
 
 
-def with_colors(model: SparseModel, frames: Frames) -> SparseModel:
+def with_colors(model: SparseModel, source_paths: Sequence[Path]) -> SparseModel:
     """Every point in the mean colour of the source pixels that observe it."""
     sparse = model.sparse
     total = np.zeros((len(sparse), 3))
     for frame in np.unique(sparse.frame_index).tolist():
         seen = sparse.frame_index == frame
-        image = read_png(frames.source_paths[frame])
+        image = read_png(source_paths[frame])
         column, row = np.floor(sparse.pixels[seen]).astype(int).T
         colors = image[np.clip(row, 0, image.shape[0] - 1), np.clip(column, 0, image.shape[1] - 1)]
         np.add.at(total, sparse.point_index[seen], colors)

@@ -1,0 +1,157 @@
+"""Scene -> Scene: our cameras against bundle adjustment from them and against mapping from scratch; the best stay."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from ..config import RefineConfig
+from ..geometry import choose_scale, focal_from_source, intrinsics_to_source, rescale_scene, source_to_network
+from ..runlog import RunLog
+from ..types import Scene
+from .bundle import bundle_from
+from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
+from .features import find_correspondences
+from .mapping import map_incrementally, with_colors
+from .model import Correspondences, Lens, SparseModel
+from .score import HELD_OUT, Score, hold_out, score_cameras
+from .similarity import align_cameras, fill_missing
+
+OURS = "network"
+MIN_HELD_OUT = 30
+"""Held-out matches below which no candidate can be told from another."""
+MIN_REGISTERED = 0.5
+"""Share of the frames that a candidate must place itself."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Cameras that may be kept: all frames of the clip, in the world of the scene."""
+
+    name: str
+    T_world_cam: np.ndarray
+    lens: Lens
+    registered: np.ndarray
+    scales: np.ndarray
+    """(F,) what takes the scene's depths to these cameras where no point says it better."""
+    model: SparseModel | None
+
+
+def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, fixed_focal: bool = False) -> Scene:
+    """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
+
+    SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
+    incremental mapping from scratch. Cameras are kept by their cost on tracks that were held out of all candidates
+    (:class:`~easi3r_ns.refine.score.Score`). Frames that COLMAP cannot place keep their camera, carried into its world
+    (``pose_sources`` says 'aligned'). The scores stand in ``provenance["refine"]``.
+
+    Args:
+        fixed_focal: the focal length is known and stays.
+
+    Raises:
+        MissingExtraError: pycolmap is not installed.
+    """
+    lens = scene_lens(scene)
+    found = find_correspondences(scene, scene.dynamic, log, focal=lens.focal if fixed_focal else None, seed=seed)
+    seen, held = hold_out(found, HELD_OUT, seed)
+    if held.num_matches < MIN_HELD_OUT:
+        return _kept(scene, log, "too little static texture: the frames hardly match")
+    everywhere = np.ones(len(scene), dtype=bool)
+    ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None)
+    candidates = [ours, *_from_colmap(scene, seen, lens, config, log, fixed_focal=fixed_focal, seed=seed)]
+    scores = {c.name: score_cameras(c.T_world_cam, c.lens, held, c.registered) for c in candidates}
+    best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
+    for name, score in scores.items():
+        log.info(f"cameras of {name:<15} {score}{'   <- kept' if name == best.name else ''}")
+    record = {"kept": best.name, "held_out_matches": held.num_matches} | {n: _as_json(s) for n, s in scores.items()}
+    if best.model is None:
+        why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
+        return _kept(scene, log, why, record)
+    refined = _with_cameras(scene, best, log)
+    refined = replace(refined, provenance=scene.provenance | {"refine": record | refined.provenance["refine"]})
+    return rescale_scene(refined, choose_scale(refined))
+
+
+def scene_lens(scene: Scene) -> Lens:
+    """The scene's camera in source pixels; the median focal length where frames differ."""
+    focal, _, cx, cy = intrinsics_to_source(float(np.median(scene.focals)), scene.principal_point, scene.pixel_map)
+    return Lens(*scene.pixel_map.source_wh, focal, (cx, cy), scene.distortion)
+
+
+def _from_colmap(
+    scene: Scene, seen: Correspondences, lens: Lens, config: RefineConfig, log: RunLog, *, fixed_focal: bool, seed: int
+) -> list[Candidate]:
+    with log.stage("bundle adjustment"):
+        adjusted = bundle_from(seen, scene.T_world_cam, lens, config, fixed_focal=fixed_focal, seed=seed)
+    with log.stage("mapping", len(scene)) as advance:
+        trust = "fixed" if fixed_focal else "prior"
+        mapped = map_incrementally(seen, lens, trust, config, seed=seed, advance=advance)
+    found = {"bundle": adjusted, "mapping": mapped}
+    return [_candidate(name, scene, model) for name, model in found.items() if _usable(model)]
+
+
+def _usable(model: SparseModel | None) -> bool:
+    return model is not None and model.registered.sum() >= 3 and bool(model.registered.mean() >= MIN_REGISTERED)
+
+
+def _candidate(name: str, scene: Scene, model: SparseModel) -> Candidate:
+    known = model.registered
+    back = align_cameras(model.T_world_cam[known], scene.T_world_cam[known])
+    moved = model.moved(back.scale, back.R, back.t)
+    cameras, scales = fill_missing(scene.T_world_cam, moved.T_world_cam, known)
+    return Candidate(name, cameras, moved.lens, known, scales, moved)
+
+
+def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
+    model = with_colors(best.model, scene.source_paths)
+    with log.stage("refit depths", len(scene)):
+        fits = _depth_fits(scene, model, best.scales)
+        depth = np.stack([apply_fit(d, fit) for d, fit in zip(scene.depth, fits)])
+    shifted = sum(fit.shift != 0 for fit in fits)
+    errors = [fit.error for fit in fits if np.isfinite(fit.error)]
+    error = float(np.median(errors)) if errors else None
+    if error is not None:
+        log.info(f"depths agree with the points within {100 * error:.1f} % (median); {shifted} of {len(fits)} shifted")
+    focal = focal_from_source(best.lens.focal, scene.pixel_map)
+    sources = tuple("colmap" if known else "aligned" for known in best.registered)
+    if "aligned" in sources:
+        log.warn(
+            f"COLMAP could not place {sources.count('aligned')} of {len(scene)} frames: they keep the network's "
+            "cameras, carried along by their neighbours (pose_source in transforms.json)"
+        )
+    return replace(
+        scene,
+        T_world_cam=best.T_world_cam,
+        focals=np.full(len(scene), focal),
+        principal_point=source_to_network(np.array(best.lens.principal_point), scene.pixel_map),
+        distortion=best.lens.distortion,
+        depth=depth,
+        confidence=np.where(depth > 0, scene.confidence, 0).astype(np.float32),
+        sparse=model.sparse,
+        pose_sources=sources,
+        provenance={"refine": {"depth_error": error, "depths_shifted": shifted}},
+    )
+
+
+def _depth_fits(scene: Scene, model: SparseModel, scales: np.ndarray) -> list[DepthFit]:
+    """One fit a frame; frames with few points take the median scale of the others, relative to the cameras' scale."""
+    wanted = model.observed_depth()
+    fits: list[DepthFit | None] = []
+    for frame in range(len(scene)):
+        rows = np.flatnonzero(model.sparse.frame_index == frame)
+        ours = sample_depth(scene.depth[frame], model.sparse.pixels[rows], scene.pixel_map)
+        usable = (ours > 0) & (wanted[rows] > 0)
+        fits.append(fit_depth(ours[usable], wanted[rows][usable]) if usable.sum() >= MIN_POINTS else None)
+    known = [fit.scale / scale for fit, scale in zip(fits, scales) if fit is not None and fit.shift == 0]
+    usual = float(np.median(known)) if known else 1.0
+    return [fit or DepthFit(usual * float(scale), 0.0, 0, float("nan")) for fit, scale in zip(fits, scales)]
+
+
+def _kept(scene: Scene, log: RunLog, why: str, record: dict | None = None) -> Scene:
+    log.warn(f"--refine colmap keeps the network's cameras: {why}")
+    return replace(scene, provenance=scene.provenance | {"refine": (record or {"kept": OURS}) | {"why": why}})
+
+
+def _as_json(score: Score) -> dict[str, float | None]:
+    return {name: value if np.isfinite(value) else None for name, value in asdict(score).items()}
