@@ -1,0 +1,29 @@
+"""Scene -> trajectory text of the TUM RGB-D benchmark: ``timestamp tx ty tz qx qy qz qw``, one camera a line.
+
+Camera-to-world in the world of ``transforms.json`` (z up), camera axes x right, y down, z forward as the benchmark has
+them; timestamps in seconds of the clip, the quaternion with its real part LAST and not negative.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..files import make_folder, write_bytes
+from ..geometry import Z_UP_FROM_OPENCV_WORLD
+from ..types import Scene
+
+_HEADER = "# timestamp tx ty tz qx qy qz qw (camera to world, world z up, camera x right y down z forward)"
+
+
+def write_tum(scene: Scene, path: Path) -> Path:
+    """Write the cameras of ``scene`` to the file ``path`` and return it. Raises OutputError."""
+    poses = Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam
+    quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
+    quaternions = np.where(quaternions[:, 3:] < 0, -quaternions, quaternions)
+    rows = np.column_stack([scene.times, poses[:, :3, 3], quaternions]).tolist()
+    make_folder(path.parent)
+    write_bytes(path, "\n".join([_HEADER, *(" ".join(map(str, row)) for row in rows), ""]).encode())
+    return path
