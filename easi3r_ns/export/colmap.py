@@ -8,8 +8,8 @@
     text/{cameras,images,points3D}.txt    the same model
 
 ``images`` and ``sparse/0`` lie where the loaders of gsplat and of INRIA's gaussian-splatting look for them. The world
-is that of ``transforms.json`` (z up). The camera model is PINHOLE, or OPENCV where the lens distorts. Triangulated points
-come with their tracks; a scene without them gives static points with empty tracks and the error -1 (unknown).
+is that of ``transforms.json`` (z up). The camera model is PINHOLE, or OPENCV where the lens distorts. Triangulated
+points come with their tracks; a scene without them gives static points with empty tracks and the error -1 (unknown).
 """
 
 from __future__ import annotations
