@@ -6,6 +6,7 @@ the moving tokens silenced; global alignment makes one scene of the pairs.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, replace
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from . import __version__
-from .align import AlignResult, align
+from .align import AlignDiagnostics, AlignResult, align
 from .align.init import FOCAL_RANGE
 from .attention import ScoreFormula, dynamic_score, fused_maps
 from .backbone.model import DUSt3R
@@ -259,6 +260,12 @@ def _unpack(tensors: Tensors) -> DynamicMasks:
     )
 
 
+def _alignment_facts(diagnostics: AlignDiagnostics) -> dict:
+    facts = asdict(diagnostics)
+    counts = Counter(facts.pop("registered_by"))
+    return facts | {"dropped_pairs": len(facts["dropped_pairs"]), "registered_by": dict(sorted(counts.items()))}
+
+
 def _scene(
     frames: Frames, aligned: AlignResult, dynamic: DynamicMasks, config: Easi3RConfig, provenance: dict
 ) -> Scene:
@@ -277,6 +284,6 @@ def _scene(
         names=frames.names,
         source_paths=frames.source_paths,
         min_confidence=config.min_confidence,
-        provenance=provenance,
+        provenance=provenance | {"alignment": _alignment_facts(aligned.diagnostics)},
     )
     return rescale_scene(scene, choose_scale(scene))

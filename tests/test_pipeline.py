@@ -59,7 +59,7 @@ def run_stand_in(
         Easi3RConfig(weights="stand-in", device="cpu", **easi3r),
         AlignConfig(iterations=100),
         DatasetConfig(num_downscales=1),
-        eval_data,
+        eval_data=eval_data,
     )
     process_with(stand_in, data, out, config, overwrite=False, log=log)
     return stand_in, log, out

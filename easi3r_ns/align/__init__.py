@@ -14,7 +14,7 @@ from ..errors import AlignmentError, InputError
 from ..runlog import RunLog
 from ..types import PairFlow, PairPredictions
 from .depth import clean, full_confidence, full_depths, sampled_depths
-from .init import initialise
+from .init import Initialisation, initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
 from .solve import flow_value, optimise
 from .state import Decoded, State, decode
@@ -38,6 +38,8 @@ class AlignDiagnostics:
     """Pixels per frame in the optimiser."""
     final_flow: float | None
     """Value of the flow term at the end in pixels (sum of both directions), None without flow."""
+    focal_estimates: tuple[float, ...]
+    """Per frame the focal length in network pixels that its pointmap shows by itself; empty when it was given."""
 
     @property
     def low_parallax(self) -> bool:
@@ -108,7 +110,7 @@ def align(
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = _final_depths(problem, predictions, decoded)
         confidence, contradicted = _confidence(problem, predictions, decoded, depth)
-        diagnostics = _diagnose(problem, decoded, depth, start.registered_by)
+        diagnostics = _diagnose(problem, decoded, depth, start)
         _warn(diagnostics, config, log)
     return AlignResult(
         T_world_cam=_in_first_camera(decoded),
@@ -168,15 +170,14 @@ def _final_depths(problem: Problem, predictions: PairPredictions, decoded: Decod
     return full_depths(problem, predictions, decoded)
 
 
-def _diagnose(
-    problem: Problem, decoded: Decoded, depth: torch.Tensor, registered_by: tuple[str, ...]
-) -> AlignDiagnostics:
+def _diagnose(problem: Problem, decoded: Decoded, depth: torch.Tensor, start: Initialisation) -> AlignDiagnostics:
     return AlignDiagnostics(
-        registered_by=registered_by,
+        registered_by=start.registered_by,
         dropped_pairs=problem.dropped,
         travel=camera_travel(decoded.centre.cpu(), depth),
         sampled_pixels=len(problem.sample.index),
         final_flow=float(flow_value(decoded, problem)) if problem.flows else None,
+        focal_estimates=start.focal_estimates,
     )
 
 

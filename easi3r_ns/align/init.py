@@ -53,6 +53,8 @@ class Initialisation:
     tree: tuple[tuple[int, int], ...]
     registered_by: tuple[str, ...]
     """Per frame: 'tree', 'pnp' or 'similarity' (PnP failed)."""
+    focal_estimates: tuple[float, ...]
+    """Per frame the focal length in network pixels that its pointmap shows; empty for a known focal length."""
 
 
 def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: RunLog) -> Initialisation:
@@ -65,7 +67,8 @@ def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: R
 
     scores = edge_scores(problem)
     placement = place_frames(problem, scores)
-    focals = frame_focals(problem, placement, scores, focal, shared_focal, log)
+    own_focals = frame_focals(problem, placement, scores, focal, log)
+    focals = own_focals.mean().repeat(problem.num_frames) if shared_focal and focal is None else own_focals
     count, reference = len(problem.edges), problem.edges[:, 0]
     weight = problem.confidence[:count] * placement.known[reference]
     scale, R, t = register(problem.points[:count], placement.points[reference], weight)
@@ -84,7 +87,8 @@ def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: R
         pair_trans=signed_log1p(t / scale[:, None]),
         pair_log_scale=log_scale,
     )
-    return Initialisation(state.map(lambda x: x.float().contiguous()), placement.tree, registered_by)
+    estimates = () if focal is not None else tuple(own_focals.tolist())
+    return Initialisation(state.map(lambda x: x.float().contiguous()), placement.tree, registered_by, estimates)
 
 
 def edge_scores(problem: Problem) -> torch.Tensor:
@@ -181,7 +185,6 @@ def frame_focals(
     placement: Placement,
     scores: torch.Tensor,
     focal: float | None,
-    shared_focal: bool,
     log: RunLog,
 ) -> torch.Tensor:
     """(F,) focal lengths in network pixels: the known one, or each frame's from its best reference pointmap.
@@ -207,7 +210,7 @@ def frame_focals(
         log.warn(f"{int((~good).sum())} frames had no plausible focal length and start from the median of the others")
     focals = estimate[good].median().repeat(problem.num_frames)
     focals[frames[good]] = estimate[good]
-    return focals.mean().repeat(problem.num_frames) if shared_focal else focals
+    return focals
 
 
 def pnp(points: np.ndarray, pixels: np.ndarray, focal: float, principal_point: np.ndarray) -> torch.Tensor | None:
