@@ -5,17 +5,22 @@ Letters in shapes: F frames, h x w tokens, D feature channels, H x W pixels = pa
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from skimage.filters import threshold_multiotsu
 from skimage.measure import block_reduce
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch.nn.functional import interpolate
 
 from .attention import min_max_per_frame
 from .types import DynamicMasks
 
 NUM_CLUSTERS = 64
+FITTED_TOKENS = 32_768
+"""Tokens on which the clusters are fitted; of longer clips a random part, the rest only joins its nearest cluster."""
 OTSU_CLASSES = (2, 3, 4)
 
 
@@ -40,12 +45,21 @@ def cluster_tokens(features: np.ndarray, seed: int, num_clusters: int = NUM_CLUS
     """k-means over all tokens of the clip: (F, h, w, D) encoder features -> (F, h, w) labels.
 
     The labels depend on the features only, so both passes share them. Clips with fewer distinct tokens than clusters
-    get one cluster per distinct token.
+    get one cluster per distinct token. The centres are fitted on at most :data:`FITTED_TOKENS` tokens: 500 a cluster
+    place them as well as all do.
     """
     tokens = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), dtype=np.float32)
     distinct = len(np.unique(tokens, axis=0)) if len(tokens) <= 4 * num_clusters else num_clusters
     kmeans = KMeans(min(num_clusters, distinct), n_init=1, random_state=seed)
-    return kmeans.fit_predict(tokens).reshape(features.shape[:-1])
+    chosen = slice(None)
+    if len(tokens) > FITTED_TOKENS:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(tokens), FITTED_TOKENS, replace=False))
+    with warnings.catch_warnings():
+        # Fewer distinct tokens than clusters (a clip with much plain black): the surplus clusters stay empty.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kmeans.fit(tokens[chosen])
+    labels = [kmeans.predict(part) for part in np.array_split(tokens, -(-len(tokens) // FITTED_TOKENS))]
+    return np.concatenate(labels).reshape(features.shape[:-1])
 
 
 def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:

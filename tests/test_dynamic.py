@@ -47,6 +47,31 @@ def test_fewer_tokens_than_clusters():
     assert len(np.unique(cluster_tokens(features, 0))) == 6
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_plain_clip_is_clustered_without_a_word():
+    features = np.zeros((20, 4, 4, 8), np.float32)
+    features[:, 0, 0] = np.random.default_rng(0).normal(size=(20, 8))
+    assert len(np.unique(cluster_tokens(features, 0)[:, 1:])) == 1
+
+
+def test_a_long_clip_is_clustered_as_well_from_a_part_of_its_tokens(monkeypatch):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(150, 24))
+    tokens = (centres[rng.integers(150, size=12_000)] + 0.4 * rng.normal(size=(12_000, 24))).astype(np.float32)
+    features = tokens.reshape(30, 20, 20, 24)
+
+    def scatter(labels: np.ndarray) -> float:
+        groups = [tokens[labels.ravel() == k] for k in np.unique(labels)]
+        return sum(((group - group.mean(axis=0)) ** 2).sum() for group in groups)
+
+    whole = cluster_tokens(features, seed=0)
+    monkeypatch.setattr("easi3r_ns.dynamic.FITTED_TOKENS", 6400)
+    part = cluster_tokens(features, seed=0)
+    assert part.shape == whole.shape and (part != whole).any()
+    assert scatter(part) < 1.03 * scatter(whole)
+    np.testing.assert_array_equal(part, cluster_tokens(features, seed=0))
+
+
 def test_golden_enlarged_map():
     golden = load_golden("pipeline", "pass1")
     np.testing.assert_allclose(enlarge(golden["refined_dynamic_map"], 16), golden["upsampled_map"], atol=1e-5)
