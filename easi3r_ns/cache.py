@@ -82,9 +82,14 @@ class StageCache:
                 old.unlink(missing_ok=True)
 
     def stage(self, stage: str, key: str, compute: Callable[[], Tensors]) -> Tensors:
-        """The kept result, or ``compute()``, which is then kept."""
+        """The kept result, or that of ``compute()``, which is then kept.
+
+        Where it is kept, it comes back from its file: what a later stage does not read costs no memory.
+        """
         result = self.get(stage, key)
-        if result is None:
-            result = compute()
-            self.put(stage, key, result)
-        return result
+        if result is not None:
+            return result
+        result = compute()
+        self.put(stage, key, result)
+        kept = self.get(stage, key)
+        return result if kept is None else kept

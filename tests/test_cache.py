@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -47,3 +49,20 @@ def test_without_a_folder_nothing_is_kept():
     cache = StageCache(None)
     cache.put("s", "k", {"x": torch.zeros(1)})
     assert cache.get("s", "k") is None
+
+
+def private_bytes() -> int:
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_kept_result_costs_no_memory_until_it_is_read(tmp_path):
+    size = 2**26
+    before = private_bytes()
+    held = torch.ones(size, dtype=torch.uint8)
+    assert private_bytes() - before > 0.9 * size  # the measure works
+    del held
+    result = StageCache(tmp_path).stage("s", "k", lambda: {"x": torch.ones(size, dtype=torch.uint8)})
+    assert private_bytes() - before < 0.3 * size
+    assert int(result["x"].sum(dtype=torch.int64)) == size
