@@ -61,7 +61,8 @@ class StandIn:
         colour = torch.nn.functional.avg_pool2d(images, patch).flatten(2).transpose(1, 2)
         moving = torch.stack([self._tokens(row) for row in rows])[..., None].float()
         number = torch.tensor(rows)[:, None, None].expand(-1, colour.shape[1], 1)
-        return torch.cat([number * 1e-3, colour * 0.1, moving * 3], dim=-1)
+        features = torch.cat([number * 1e-3, colour * 0.1, moving * 3], dim=-1)
+        return torch.nn.functional.pad(features, (0, self.config.enc_embed_dim - features.shape[-1]))
 
     def attention(self, features_i: torch.Tensor, features_j: torch.Tensor, grid: tuple[int, int]) -> PairAttention:
         """Logits with the paper's signs: moving keys are low and unsteady as source, high and steady as reference."""
