@@ -15,7 +15,9 @@ from rich.table import Table
 from . import __version__
 from .backbone import sources
 from .errors import CheckpointError
+from .evaluation.command import Evaluate
 from .processor import ProcessEasi3R, exit_on_error
+from .viewing import View
 
 _STATES = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "bad": "[red]bad[/] "}
 
@@ -110,6 +112,8 @@ class Doctor:
 
 Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
+    Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
+    Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Weights, tyro.conf.subcommand("weights")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],
 ]

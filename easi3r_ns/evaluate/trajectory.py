@@ -64,7 +64,7 @@ def compare_paths(estimate: np.ndarray, truth: np.ndarray) -> TrajectoryErrors:
         raise ValueError(f"paths of shape {estimate.shape} and {truth.shape}: give (F, 4, 4) twice")
     _refuse_degenerate(truth, "the true camera path")
     _refuse_degenerate(estimate, "the estimated camera path")
-    evo = _evo()
+    evo = load_evo()
     reference = evo["trajectory"].PosePath3D(poses_se3=list(truth.astype(float)))
     aligned = evo["trajectory"].PosePath3D(poses_se3=list(estimate.astype(float)))
     try:
@@ -118,7 +118,8 @@ def _refuse_degenerate(T_world_cam: np.ndarray, what: str) -> None:
         raise DegeneratePath(f"{what} is a straight line: no alignment follows from it")
 
 
-def _evo() -> dict[str, Any]:
+def load_evo() -> dict[str, Any]:
+    """The parts of evo that are used. Raises MissingExtraError when it is not installed."""
     try:
         from evo import EvoException
         from evo.core import metrics, trajectory

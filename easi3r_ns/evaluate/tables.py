@@ -1,0 +1,185 @@
+"""Results of many clips and several rows of options, laid out by what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .masks import mean_of_sequences, pooled
+from .scoring import SequenceScores
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One clip under one row of options: scores, or the reason why there are none."""
+
+    row: str
+    """Name of the options, for example 'tiny' or 'colmap'."""
+    sequence: str
+    truth: tuple[str, ...]
+    """What the clip has a truth for: 'cameras', 'fixed', 'depth', 'masks'."""
+    requested: int | None = None
+    """Frames that the run was asked to pose; None where it never got so far."""
+    cpu_seconds: float | None = None
+    error: str | None = None
+    scores: SequenceScores | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured value."""
+
+    title: str
+    value: Callable[[SequenceScores], float | None]
+    form: str = ".3f"
+    pool: Callable[[list[SequenceScores]], float] | None = None
+    """How sequences are joined; None: the mean of their values."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table that is ready to be printed."""
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+_CAMERAS = (
+    Column("ATE", lambda s: s.trajectory and s.trajectory.ate, ".4f"),
+    Column("of path %", lambda s: s.trajectory and 100 * s.trajectory.ate / s.trajectory.path_length, ".2f"),
+    Column("RPE trans", lambda s: s.trajectory and s.trajectory.rpe_translation, ".4f"),
+    Column("RPE rot deg", lambda s: s.trajectory and s.trajectory.rpe_rotation_deg, ".3f"),
+    Column("focal error %", lambda s: None if s.focal_error is None else 100 * s.focal_error, "+.1f"),
+)
+_FIXED = (
+    Column("drift, % of depth", lambda s: _percent(s.drift and s.drift.relative_translation), ".2f"),
+    Column("rotation deg", lambda s: s.drift and s.drift.rotation_deg, ".2f"),
+)
+_DEPTH = (
+    Column("AbsRel, scale", lambda s: s.depth and s.depth.by_scale.abs_rel),
+    Column("d<1.25, scale", lambda s: s.depth and s.depth.by_scale.delta),
+    Column("AbsRel, scale+shift", lambda s: s.depth and s.depth.by_scale_and_shift.abs_rel),
+    Column("d<1.25, scale+shift", lambda s: s.depth and s.depth.by_scale_and_shift.delta),
+    Column("coverage", lambda s: s.depth and s.depth.coverage, ".2f"),
+)
+_MASKS = (
+    Column("JM", lambda s: s.masks and pooled([s.masks.network]).jm, pool=lambda g: _paper(g).jm),
+    Column("JR", lambda s: s.masks and pooled([s.masks.network]).jr, pool=lambda g: _paper(g).jr),
+    Column("JM source", lambda s: s.masks and pooled([s.masks.source]).jm, pool=lambda g: _standard(g).jm),
+    Column("JR source", lambda s: s.masks and pooled([s.masks.source]).jr, pool=lambda g: _standard(g).jr),
+    Column("marked %", lambda s: _percent(s.masks and s.masks.predicted_coverage), ".1f"),
+    Column("moves %", lambda s: _percent(s.masks and s.masks.true_coverage), ".1f"),
+)
+_KINDS = (
+    (
+        "cameras",
+        "Cameras",
+        "ATE and RPE (one frame) are RMSE after a Sim(3) alignment, in the truth's unit of length.",
+        _CAMERAS,
+    ),
+    (
+        "fixed",
+        "Fixed camera",
+        "Every pose should be the same: largest distance between two cameras as a share of the scene's median depth, "
+        "largest rotation between two.",
+        _FIXED,
+    ),
+    ("depth", "Depth", "One alignment per sequence, all frames pooled.", _DEPTH),
+    (
+        "masks",
+        "Motion masks",
+        "JM and JR at network resolution, frames of all sequences pooled; `source`: at source resolution, mean over "
+        "sequences. A frame in which nothing moves and nothing is marked counts 1.",
+        _MASKS,
+    ),
+)
+
+
+def sections(results: Sequence[Result]) -> list[Section]:
+    """One table for each kind of truth that a clip has, and one of the runs.
+
+    A failed clip has a line in every table that its truth belongs to; the closing line of each row of options says how
+    many sequences it stands for and how many failed.
+    """
+    found = [
+        _section(title, note, columns, [r for r in results if kind in r.truth])
+        for kind, title, note, columns in _KINDS
+        if any(kind in r.truth for r in results)
+    ]
+    return [*found, _runs(results)] if results else []
+
+
+def markdown(tables: Sequence[Section]) -> str:
+    """The tables as GitHub markdown."""
+    parts = []
+    for table in tables:
+        rows = [table.header, tuple("---" for _ in table.header), *table.lines]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        parts.append("\n".join([f"## {table.title}", "", *([table.note, ""] if table.note else []), *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, note: str, columns: Sequence[Column], results: list[Result]) -> Section:
+    lines = []
+    for sequence in dict.fromkeys(r.sequence for r in results):
+        lines += [_line(r, columns) for r in results if r.sequence == sequence]
+    for row in dict.fromkeys(r.row for r in results):
+        own = [r for r in results if r.row == row]
+        if len(own) > 1:
+            lines.append(_summary(row, own, columns))
+    return Section(title, note, ("sequence", "row", *(c.title for c in columns)), tuple(lines))
+
+
+def _line(result: Result, columns: Sequence[Column]) -> tuple[str, ...]:
+    if result.scores is None:
+        return (result.sequence, result.row, *(["failed"] + [NOTHING] * (len(columns) - 1)))
+    return (result.sequence, result.row, *(_format(c.value(result.scores), c.form) for c in columns))
+
+
+def _summary(row: str, results: list[Result], columns: Sequence[Column]) -> tuple[str, ...]:
+    cells = []
+    for column in columns:
+        group = [r.scores for r in results if r.scores is not None and column.value(r.scores) is not None]
+        if not group:
+            cells.append(NOTHING)
+        elif column.pool is not None:
+            cells.append(_format(column.pool(group), column.form))
+        else:
+            cells.append(_format(float(np.mean([column.value(scores) for scores in group])), column.form))
+    done = max(sum(r.scores is not None and c.value(r.scores) is not None for r in results) for c in columns)
+    return (f"all: {done} scored, {len(results) - done} not", row, *cells)
+
+
+def _runs(results: Sequence[Result]) -> Section:
+    lines = []
+    for sequence in dict.fromkeys(r.sequence for r in results):
+        for r in results:
+            if r.sequence == sequence:
+                posed = NOTHING if r.scores is None else f"{r.scores.num_posed} of {r.requested or r.scores.num_frames}"
+                state = r.error or ("; ".join(r.scores.problems) if r.scores else "") or "ok"
+                lines.append((r.sequence, r.row, posed, _format(r.cpu_seconds, ".0f"), state))
+    failed = sum(r.error is not None for r in results)
+    note = f"{len(results)} runs, {failed} failed. Posed: frames whose camera the route found itself."
+    return Section("Runs", note, ("sequence", "row", "posed", "CPU seconds", "state"), tuple(lines))
+
+
+def _format(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _paper(group: list[SequenceScores]):
+    return pooled([s.masks.network for s in group if s.masks is not None])
+
+
+def _standard(group: list[SequenceScores]):
+    return mean_of_sequences([s.masks.source for s in group if s.masks is not None])

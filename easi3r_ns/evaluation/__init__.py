@@ -1,0 +1,1 @@
+"""`easi3r evaluate`: ``command`` holds the options, ``runs`` does the work."""

@@ -1,0 +1,244 @@
+"""Reconstruct clips whose truth is known, score them, lay the results out.
+
+``OUTPUT/ROW/SEQUENCE/`` is the dataset of one clip under one row of options, with ``run.json`` (what it was made from)
+and ``log.txt`` beside it; ``OUTPUT/ROW.json`` holds the row's scores; ``OUTPUT/results.json`` and ``results.md`` hold
+all rows. Scores are computed anew every time; a dataset is made anew only when what decides it has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .. import __version__
+from ..backbone.sources import resolve
+from ..backbone.weights import describe
+from ..cache import digest
+from ..config import Easi3RConfig
+from ..errors import AlignmentError, Easi3RError, InputError
+from ..evaluate.datasets import Capture
+from ..evaluate.scoring import score_scene
+from ..evaluate.tables import Result, Section, markdown, sections
+from ..export.scene_folder import find_scene
+from ..files import jsonable, make_folder, natural_key, write_bytes, write_json
+from ..frames import open_source
+from ..run import RunConfig, process
+from ..runlog import RunLog
+
+RUN, LOG = "run.json", "log.txt"
+RESULTS, TABLES = "results.json", "results.md"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip under one row of options."""
+
+    capture: Capture
+    folder: Path
+    config: RunConfig
+    key: str
+    """Digest of all that decides the reconstruction."""
+
+
+def evaluate_captures(
+    captures: Sequence[Capture], output_dir: Path, row: str, config: RunConfig, *, again: bool, log: RunLog
+) -> list[Result]:
+    """Reconstruct and score the captures, each in a process of its own, and write the row's file and all tables.
+
+    A capture that fails is a Result with its error. ``again`` makes finished datasets anew.
+
+    Raises:
+        CheckpointError: the weights are not there; InputError: a capture cannot be opened.
+    """
+    jobs = [_job(capture, output_dir / row, config) for capture in captures]
+    results = []
+    for number, job in enumerate(jobs, start=1):
+        make_folder(job.folder)
+        state = _state(job.folder)
+        if again or not _is_settled(job, state):
+            log.info(f"{number}/{len(jobs)} {job.capture.name}: running, see {job.folder / LOG}")
+            state = _reconstruct(job, state, again)
+        result = _result(job, row, state)
+        log.info(f"{number}/{len(jobs)} {job.capture.name}: {result.error or 'scored'}")
+        results.append(result)
+        entry = {"row": row, "version": __version__, "options": options_text(config), "results": results}
+        write_json(output_dir / f"{row}.json", _plain(entry))
+    return results
+
+
+def score_dataset(dataset: Path, capture: Capture, row: str) -> Result:
+    """Score an existing dataset. Raises InputError when it holds no scene or does not fit the truth."""
+    scene = find_scene(dataset)
+    return Result(row, capture.name, kinds_of_truth(capture), len(scene), scores=score_scene(scene, capture))
+
+
+def write_tables(output_dir: Path) -> list[Section]:
+    """Join the files of all rows into ``results.json`` and ``results.md``."""
+    rows = []
+    for path in sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.name)):
+        if path.name != RESULTS:
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    tables = sections([_read_result(entry) for row in rows for entry in row["results"]])
+    options = [f"* `{row['row']}`: `{row['options']}` (version {row['version']})" for row in rows]
+    write_json(output_dir / RESULTS, {"rows": rows})
+    write_bytes(output_dir / TABLES, ("\n".join(options) + "\n\n" + markdown(tables)).encode())
+    return tables
+
+
+def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
+    """Which tables a capture belongs to."""
+    known = {
+        "cameras": bool(capture.T_world_cam) and not capture.fixed_camera,
+        "fixed": capture.fixed_camera,
+        "depth": bool(capture.depth),
+        "masks": bool(capture.masks),
+    }
+    return tuple(kind for kind, there in known.items() if there)
+
+
+def options_text(config: RunConfig) -> str:
+    """The options of ``easi3r run`` that differ from their defaults, as on the command line."""
+    prefixes = {"align": "align."}
+    words: list[str] = []
+    for part in fields(config):
+        value, default = getattr(config, part.name), part.default
+        if not is_dataclass(value):
+            continue
+        for option in fields(value):
+            ours, usual = getattr(value, option.name), getattr(default, option.name)
+            flag = f"{prefixes.get(part.name, '')}{option.name}".replace("_", "-")
+            if ours != usual and isinstance(ours, bool):
+                words.append(f"--{flag}" if ours else f"--no-{flag}")
+            elif ours != usual:
+                words.append(f"--{flag} {ours}")
+    return " ".join(words) or "(defaults)"
+
+
+def _job(capture: Capture, row_folder: Path, config: RunConfig) -> Job:
+    decides = {
+        "version": __version__,
+        "source": open_source(capture.data).signature(),
+        "config": asdict(config),
+        "weights": _identity_of_weights(config.easi3r),
+    }
+    key = digest(json.dumps(jsonable(decides), sort_keys=True))
+    return Job(capture, row_folder / capture.name, config, key)
+
+
+def _identity_of_weights(config: Easi3RConfig) -> Any:
+    """What tells one network from another: its file's SHA-256 and what its card says about pairs and scores."""
+    if config.weights == "none":
+        return None
+    _, info = describe(resolve(config.weights))
+    return [info.sha256, info.dynamic_score, info.graph]
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_settled(job: Job, state: dict[str, Any]) -> bool:
+    """Whether this very run has ended: with a dataset, or with the finding that there are no cameras."""
+    if state.get("key") != job.key:
+        return False
+    done = bool(state.get("finished")) and (job.folder / "transforms.json").is_file()
+    return done or state.get("exit_code") == AlignmentError.exit_code
+
+
+def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
+    """Run in a process of its own, so that a crash or a lack of memory costs one clip only."""
+    goes_on = not again and state.get("key") == job.key and not (job.folder / "transforms.json").exists()
+    write_json(job.folder / RUN, {"key": job.key, "finished": False})
+    child = multiprocessing.get_context("spawn").Process(target=_work, args=(job, not goes_on))
+    child.start()
+    try:
+        child.join()
+    except KeyboardInterrupt:
+        child.join()  # it got the signal too
+        raise
+    state = _state(job.folder)
+    if not state.get("finished") and "error" not in state:
+        state = {"key": job.key, "finished": False, "error": f"the process ended with code {child.exitcode}"}
+        write_json(job.folder / RUN, state)
+    return state
+
+
+def _work(job: Job, overwrite: bool) -> None:
+    """The child process: everything that it says goes to the log file."""
+    log, state = RunLog(), {"key": job.key, "finished": False}
+    with _output_to(job.folder / LOG):
+        try:
+            result = process(job.capture.data, job.folder, job.config, overwrite=overwrite, log=log)
+            target = job.config.frames.num_frames_target or result.num_source_frames
+            state |= {"finished": True, "requested": min(target, result.num_source_frames)}
+        except Easi3RError as error:
+            state |= {"error": str(error), "exit_code": error.exit_code}
+        except Exception as error:
+            traceback.print_exc()
+            state |= {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+        state |= {"cpu_seconds": sum(stage.cpu_seconds for stage in log.stages), "warnings": log.warnings}
+        for stage in log.stages:
+            sys.stdout.write(f"{stage.name}: {stage.cpu_seconds:.1f} CPU seconds\n")
+        write_json(job.folder / RUN, state)
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    # The descriptors, not only sys.stdout: native libraries write there too.
+    with path.open("w", encoding="utf-8") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        yield
+        sys.stdout.flush()
+
+
+def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
+    result = Result(
+        row,
+        job.capture.name,
+        kinds_of_truth(job.capture),
+        requested=state.get("requested"),
+        cpu_seconds=state.get("cpu_seconds"),
+        error=state.get("error"),
+    )
+    if result.error is not None:
+        return result
+    try:
+        return replace(result, scores=score_scene(find_scene(job.folder), job.capture))
+    except InputError as error:
+        return replace(result, error=str(error))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return asdict(value) if is_dataclass(value) else value
+
+
+def _read_result(entry: dict[str, Any]) -> Result:
+    return _read(Result, entry)
+
+
+def _read(kind: type, entry: dict[str, Any]) -> Any:
+    """The dataclass that ``asdict`` and JSON made a dict of: nested ones by their type hints, lists as tuples."""
+    hints, values = get_type_hints(kind), {}
+    for name, value in entry.items():
+        inner = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
+        if inner is not None and value is not None:
+            values[name] = _read(inner, value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
