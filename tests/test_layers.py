@@ -37,10 +37,10 @@ RANKS = {
     "dynamic": 21,
     "inference": 21,
     "pipeline": 30,
-    "training": 30,
     "export": 30,
     "evaluate": 30,
     "view": 30,
+    "training": 31,
     "run": 35,
     "bridge": 40,
     "dataparser": 40,
@@ -49,6 +49,7 @@ RANKS = {
     "doctor": 41,
     "processor": 42,
     "evaluation": 42,
+    "viewing": 42,
     "cli": 43,
     "__main__": 44,
 }
@@ -58,7 +59,7 @@ FORBIDDEN = {"align": {"attention", "dynamic"}}
 DOORS = {
     "nerfstudio": {"dataparser", "export.loadback", "method"},
     "pytorch_msssim": {"method"},
-    "open3d": {"dataparser", "doctor", "export.pointcloud", "export.mesh", "view"},
+    "open3d": {"dataparser", "doctor", "export.pointcloud", "export.mesh", "export.tsdf", "view"},
     "viser": {"view"},
     "pycolmap": {"refine"},
     "transformers": {"masks_sam2"},
@@ -66,8 +67,8 @@ DOORS = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "processor", "training", "evaluation"},
-    "rich": {"cli", "display", "evaluation", "processor"},
+    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "viewing"},
+    "rich": {"cli", "display", "evaluation", "processor", "training"},
 }
 
 

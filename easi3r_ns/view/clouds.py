@@ -1,0 +1,197 @@
+"""Point buffers of a scene, made once: the static points of all frames, the moving points of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import zoom
+
+from ..geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..surface import grow_mask, solid_pixels, world_points
+from ..types import Scene
+from .config import ViewConfig
+
+MASK_GROWTH = 3.0
+"""Network pixels around what moves that are not shown as static: masks are a little too small at their edges."""
+MAX_ALL_MOVING = 2_000_000
+"""Most moving points of all frames together (30 MB of buffers)."""
+
+_CANDIDATES_PER_POINT = 5
+_FAR_QUANTILE = 0.75
+"""The spacing is that of points at this quantile of the depths: nearer ones overlap, farther ones show gaps."""
+_MAX_CELLS = 2**21 - 1
+"""Voxels along an axis, so that three indices fit into 63 bits."""
+_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """N points with what colours and sliders need; the world is that of ``transforms.json`` (z up)."""
+
+    points: np.ndarray
+    """(N, 3) float32 scene units."""
+    colors: np.ndarray
+    """(N, 3) uint8 RGB of the photos."""
+    confidence: np.ndarray
+    """(N,) float32; of triangulated points the number of frames that see them."""
+    score: np.ndarray
+    """(N,) float32 dynamic score in [0, 1]."""
+    spacing: float
+    """Typical distance between neighbouring points in scene units."""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def above(self, min_confidence: float) -> Cloud:
+        """The points with at least this confidence."""
+        keep = self.confidence >= min_confidence
+        if keep.all():
+            return self
+        return Cloud(self.points[keep], self.colors[keep], self.confidence[keep], self.score[keep], self.spacing)
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """All buffers of a scene."""
+
+    static: Cloud
+    moving: tuple[Cloud, ...]
+    """One per frame; empty where nothing moves or nothing that moves has a depth."""
+
+    @property
+    def num_points(self) -> int:
+        """Static and moving points together."""
+        return len(self.static) + sum(len(cloud) for cloud in self.moving)
+
+    def confidence_range(self) -> tuple[float, float]:
+        """Lowest confidence of a point, and that which 2 % of all points exceed."""
+        values = np.concatenate([cloud.confidence for cloud in (self.static, *self.moving)])
+        if not len(values):
+            return 0.0, 0.0
+        return float(values.min()), float(np.quantile(values, 0.98))
+
+
+def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None] = lambda steps: None) -> Clouds:
+    """Point buffers of a scene within the budgets of ``config``; ``advance`` is called after every frame.
+
+    Shown is what the dataset holds: trusted depths away from depth edges. A scene without depth (geometric route) gives
+    its triangulated points as the static cloud and no moving ones; without either, all clouds are empty.
+    """
+    if not scene.has_depth:
+        return Clouds(_sparse_cloud(scene), (_empty(),) * len(scene))
+    stride = _stride(scene, config.max_static_points)
+    per_frame = max(1, min(config.max_moving_points, MAX_ALL_MOVING // len(scene)))
+
+    def one(frame: int) -> tuple[Cloud, Cloud]:
+        solid = solid_pixels(scene, frame)
+        moving = scene.dynamic.masks[frame]
+        static = solid & ~grow_mask(moving, MASK_GROWTH) & _lattice(moving.shape, stride, frame)
+        clouds = _frame_cloud(scene, frame, static, stride), _frame_cloud(scene, frame, solid & moving, 1)
+        return clouds[0], thin(clouds[1], per_frame)
+
+    pairs = []
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for pair in pool.map(one, range(len(scene))):
+            pairs.append(pair)
+            advance(1)
+    return Clouds(thin(_join([static for static, _ in pairs]), config.max_static_points), tuple(m for _, m in pairs))
+
+
+def thin(cloud: Cloud, max_points: int) -> Cloud:
+    """Average points, colours, confidence and score over cubic voxels just large enough to keep ``max_points``."""
+    if len(cloud) <= max_points:
+        return cloud
+    size = voxel_size(cloud.points, max_points)
+    labels, count = voxel_labels(cloud.points, size)
+    members = np.bincount(labels, minlength=count)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        columns = values.reshape(len(values), -1).T
+        means = np.stack([np.bincount(labels, column, count) / members for column in columns], axis=-1)
+        return means.reshape(count, *values.shape[1:]).astype(np.float32)
+
+    return Cloud(
+        points=mean(cloud.points),
+        colors=np.rint(mean(cloud.colors)).astype(np.uint8),
+        confidence=mean(cloud.confidence),
+        score=mean(cloud.score),
+        spacing=float(max(size, cloud.spacing)),
+    )
+
+
+def voxel_size(points: np.ndarray, max_points: int) -> float:
+    """Edge of cubic voxels of which (N, 3) points fill at most ``max_points``, and not many fewer where possible."""
+    extent = float(np.ptp(np.quantile(points, [0.01, 0.99], axis=0), axis=0).max())
+    extent = max(extent, 1e-6 * float(np.abs(points).max()), 1e-9)
+    # Points lie on surfaces, so the number of filled voxels falls with the square of their size.
+    size = extent / max_points**0.5
+    for _ in range(8):
+        count = voxel_labels(points, size)[1]
+        if 0.9 * max_points <= count <= max_points or (count < max_points and size < 1e-6 * extent):
+            break
+        size *= float(np.clip((count / (0.96 * max_points)) ** 0.5, 0.25, 4.0))
+    growth = 1.05
+    while voxel_labels(points, size)[1] > max_points:
+        size, growth = size * growth, growth**1.5
+    return size
+
+
+def voxel_labels(points: np.ndarray, size: float) -> tuple[np.ndarray, int]:
+    """(N,) index of the voxel of each of (N, 3) points, among the filled voxels in their order, and their number."""
+    cells = np.rint((points - np.median(points, axis=0)) / size) + _MAX_CELLS // 2
+    i, j, k = np.clip(cells, 0, _MAX_CELLS).astype(np.int64).T
+    filled, labels = np.unique((i << 42) | (j << 21) | k, return_inverse=True)
+    return labels, len(filled)
+
+
+def _frame_cloud(scene: Scene, frame: int, keep: np.ndarray, stride: int) -> Cloud:
+    height, width = keep.shape
+    tokens = scene.dynamic.score[frame]
+    score = zoom(tokens, (height / tokens.shape[0], width / tokens.shape[1]), order=1, mode="nearest", grid_mode=True)
+    points = transform(Z_UP_FROM_OPENCV_WORLD, world_points(scene, frame)[keep]).astype(np.float32)
+    depth = float(np.quantile(scene.depth[frame][keep], _FAR_QUANTILE)) if keep.any() else 0.0
+    return Cloud(
+        points=points.reshape(-1, 3),
+        colors=scene.images[frame][keep],
+        confidence=scene.confidence[frame][keep],
+        score=np.clip(score[keep], 0, 1).astype(np.float32),
+        spacing=stride * depth / float(scene.focals[frame]),
+    )
+
+
+def _sparse_cloud(scene: Scene) -> Cloud:
+    if scene.sparse is None or not len(scene.sparse):
+        return _empty()
+    points = transform(Z_UP_FROM_OPENCV_WORLD, scene.sparse.points).astype(np.float32)
+    seen = np.bincount(scene.sparse.point_index, minlength=len(points)).astype(np.float32)
+    extent = np.ptp(np.quantile(points, [0.05, 0.95], axis=0), axis=0).max()
+    score = np.zeros(len(points), np.float32)
+    return Cloud(points, scene.sparse.colors, seen, score, float(extent / max(len(points), 1) ** 0.5 / 2))
+
+
+def _empty() -> Cloud:
+    none = np.zeros(0, np.float32)
+    return Cloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), none, none, 0.0)
+
+
+def _join(clouds: list[Cloud]) -> Cloud:
+    names = ("points", "colors", "confidence", "score")
+    columns = [np.concatenate([getattr(cloud, name) for cloud in clouds]) for name in names]
+    spacings = [cloud.spacing for cloud in clouds if len(cloud)]
+    return Cloud(*columns, spacing=float(np.median(spacings)) if spacings else 0.0)
+
+
+def _stride(scene: Scene, max_points: int) -> int:
+    """Of the pixels every n-th in x and y is enough to fill the budget."""
+    total = int(((scene.depth > 0) & ~scene.dynamic.masks).sum())
+    return max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
+
+
+def _lattice(shape: tuple[int, ...], stride: int, frame: int) -> np.ndarray:
+    """(H, W) bool: every ``stride``-th pixel in x and y, shifted from frame to frame so that all are used."""
+    keep = np.zeros(shape, dtype=bool)
+    keep[frame % stride :: stride, (frame // stride) % stride :: stride] = True
+    return keep

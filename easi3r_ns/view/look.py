@@ -1,0 +1,93 @@
+"""What the viewer shows at a moment: the state of its panel, and what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .cameras import CameraTrack
+from .clouds import Cloud, Clouds
+from .colors import cloud_colors
+from .config import ColorMode, ViewConfig
+
+ACCENT = (20, 110, 230)
+"""RGB of the camera of the chosen moment and of the trajectory."""
+PLAIN = (120, 120, 120)
+"""RGB of the other cameras."""
+ALIGNED = (240, 140, 20)
+"""RGB of cameras that bundle adjustment did not register."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """State of the panel."""
+
+    frame: int = 0
+    trail: int = 0
+    """Number of earlier frames whose moving points are shown."""
+    trail_step: int = 1
+    """Of these, every n-th."""
+    min_confidence: float = 0.0
+    point_size: float = 1.4
+    """In multiples of the points' spacing."""
+    color: ColorMode = "photo"
+    static: bool = True
+    moving: bool = True
+    cameras: Literal["current", "all", "none"] = "current"
+    masks: bool = False
+    """Redden what moves in the images on the cameras."""
+    trajectory: bool = True
+
+
+def first_look(clouds: Clouds, config: ViewConfig) -> Look:
+    """The look with which the viewer opens: all points, the first frame in which something moves."""
+    moving = [frame for frame, cloud in enumerate(clouds.moving) if len(cloud)]
+    latest = min(config.trail, len(clouds.moving) - 1)
+    return Look(
+        frame=max(latest, moving[0] if moving else 0),
+        trail=latest,
+        trail_step=config.trail_step,
+        min_confidence=clouds.confidence_range()[0],
+        point_size=config.point_size,
+        color=config.color,
+    )
+
+
+def frames_shown(look: Look) -> list[int]:
+    """Frames whose moving points are shown, the latest first."""
+    if not look.moving:
+        return []
+    first = max(0, look.frame - look.trail)
+    return list(range(look.frame, first - 1, -look.trail_step))
+
+
+def camera_color(track: CameraTrack, frame: int) -> tuple[int, int, int]:
+    """RGB of a camera that is not that of the chosen moment."""
+    return ALIGNED if track.sources[frame] == "aligned" else PLAIN
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Clouds as a look wants them: confident points, in its colours, at its size."""
+
+    clouds: Clouds
+    confidence_range: tuple[float, float]
+
+    @staticmethod
+    def of(clouds: Clouds) -> Painter:
+        """The painter of a scene."""
+        return Painter(clouds, clouds.confidence_range())
+
+    def static(self, look: Look) -> tuple[Cloud, np.ndarray, float]:
+        """The static cloud, its (N, 3) uint8 colours and the diameter of its points in scene units."""
+        return self._paint(self.clouds.static, look, None)
+
+    def moving(self, frame: int, look: Look) -> tuple[Cloud, np.ndarray, float]:
+        """The same of the moving points of a frame."""
+        return self._paint(self.clouds.moving[frame], look, frame / max(len(self.clouds.moving) - 1, 1))
+
+    def _paint(self, cloud: Cloud, look: Look, time: float | None) -> tuple[Cloud, np.ndarray, float]:
+        kept = cloud.above(look.min_confidence)
+        return kept, cloud_colors(kept, look.color, self.confidence_range, time), look.point_size * cloud.spacing
