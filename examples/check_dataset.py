@@ -66,6 +66,8 @@ class Frame:
     c2w: np.ndarray
     K: np.ndarray
     """fl_x, fl_y, cx, cy; the centre of the first pixel is (0.5, 0.5)."""
+    distortion: np.ndarray
+    """k1, k2, p1, p2 of OpenCV's lens model; images, masks and depth maps are distorted."""
     size: tuple[int, int]
     time: float
     index: int
@@ -75,13 +77,25 @@ class Frame:
     def project(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) world points -> (N, 2) pixels and (N,) z-depth (OpenGL camera: z points backward)."""
         local = (world - self.c2w[:3, 3]) @ self.c2w[:3, :3] @ FLIP
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self.K[:2] * local[:, :2] / local[:, 2:] + self.K[2:], local[:, 2]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return self.K[:2] * self._distort(local[:, :2] / local[:, 2:]) + self.K[2:], local[:, 2]
 
     def lift(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """(N, 2) pixels with z-depth -> (N, 3) world points."""
-        local = np.concatenate([(xy - self.K[2:]) / self.K[:2], np.ones((len(xy), 1))], axis=1) * depth[:, None]
+        seen = (xy - self.K[2:]) / self.K[:2]
+        ideal = seen
+        for _ in range(20 if self.distortion.any() else 0):
+            ideal = ideal + seen - self._distort(ideal)
+        local = np.concatenate([ideal, np.ones((len(xy), 1))], axis=1) * depth[:, None]
         return local @ FLIP @ self.c2w[:3, :3].T + self.c2w[:3, 3]
+
+    def _distort(self, xy: np.ndarray) -> np.ndarray:
+        k1, k2, p1, p2 = self.distortion
+        x, y = xy.T
+        r2 = x**2 + y**2
+        radial = 1 + k1 * r2 + k2 * r2**2
+        shift = 2 * p1 * x * y + p2 * (r2 + 2 * x**2), p1 * (r2 + 2 * y**2) + 2 * p2 * x * y
+        return np.stack([x * radial + shift[0], y * radial + shift[1]], axis=1)
 
 
 def check_dataset(folder: Path, truth: Path | None = None) -> Report:
@@ -131,6 +145,7 @@ def _frames(folder: Path, meta: dict[str, Any], report: Report) -> list[Frame] |
             folder / entry["file_path"], path(entry, "mask_path"), path(entry, "depth_file_path"),
             path(entry, "dynamic_ply_path"), np.array(entry["transform_matrix"], dtype=float),
             np.array([values[k] for k in ("fl_x", "fl_y", "cx", "cy")], dtype=float),
+            np.array([values.get(k, 0) for k in ("k1", "k2", "p1", "p2")], dtype=float),
             (int(values["w"]), int(values["h"])), float(entry["time"]), int(entry["frame_index"]),
             "train_filenames" in meta and entry["file_path"] not in meta["train_filenames"],
         ))

@@ -216,6 +216,7 @@ def _transforms(
         entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
         entry |= {} if shared else intrinsics[position]
         entry |= {"source": scene.names[position], "frame_index": int(scene.indices[position])}
+        entry |= {"pose_source": scene.pose_sources[position]} if scene.pose_sources else {}
         entry |= {"time": float(scene.times[position]), "transform_matrix": poses[position]}
         entries.append(entry)
     for split, positions in (splits or {}).items():

@@ -12,6 +12,8 @@ from ..files import write_bytes
 from ..surface import grow_mask, solid_pixels, world_points
 from ..types import Scene
 
+_SPARSE_SHARE = 0.5
+"""Most of the cloud that triangulated points may take where there are depth maps too."""
 _CANDIDATES_PER_POINT = 5
 """How many pixels at most are unprojected for every point that is kept."""
 
@@ -21,22 +23,31 @@ def static_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: static, confident, N <= ``max_points``.
 
-    A scene without depth gives its triangulated points.
-
-    Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
+    Triangulated points come first: they are exact and were seen from several places. A scene without depth gives these
+    alone. Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
     out too. Points are averaged, with their colours, over voxels just large enough to keep within ``max_points``.
     ``frames`` names the frames that count (default: all).
     """
     counted = range(len(scene)) if frames is None else frames
-    if not scene.has_depth and scene.sparse is not None:
-        seen = np.unique(scene.sparse.point_index[np.isin(scene.sparse.frame_index, list(counted))])
-        return thin(scene.sparse.points[seen], scene.sparse.colors[seen], max_points)
+    sparse, sparse_colors = _triangulated(scene, counted)
+    if len(sparse) and not scene.has_depth:
+        return thin(sparse, sparse_colors, max_points)
+    sparse, sparse_colors = thin(sparse, sparse_colors, max(1, int(_SPARSE_SHARE * max_points)))
+    max_points -= len(sparse)
     keeps = {f: solid_pixels(scene, f) & ~grow_mask(scene.dynamic.masks[f], mask_growth) for f in counted}
     total = sum(int(keep.sum()) for keep in keeps.values())
     stride = max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
     parts = [_frame_points(scene, f, _every(stride, keep)) for f, keep in keeps.items()]
-    points, colors = (np.concatenate(columns) for columns in zip(*parts))
-    return thin(points, colors, max_points)
+    points, colors = thin(*(np.concatenate(columns) for columns in zip(*parts)), max_points)
+    return np.concatenate([sparse, points]), np.concatenate([sparse_colors, colors])
+
+
+def _triangulated(scene: Scene, frames: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) triangulated points that one of the frames has seen, and their (N, 3) uint8 colours."""
+    if scene.sparse is None:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    seen = np.unique(scene.sparse.point_index[np.isin(scene.sparse.frame_index, list(frames))])
+    return scene.sparse.points[seen], scene.sparse.colors[seen]
 
 
 def dynamic_points(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,16 +86,27 @@ def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.nd
     return np.asarray(kept.points, dtype=np.float32), np.rint(np.asarray(kept.colors) * 255).astype(np.uint8)
 
 
-def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> Path:
-    """Write (N, 3) points and (N, 3) uint8 colours as a binary PLY, atomically. Raises OutputError."""
-    vertex = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
-    data = np.empty(len(xyz), dtype=vertex)
-    data["xyz"], data["rgb"] = xyz, rgb
-    properties = [f"property float {axis}" for axis in "xyz"]
-    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *properties, "end_header\n"]
-    write_bytes(path, "\n".join(header).encode() + data.tobytes())
+def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None) -> Path:
+    """Write (N, 3) points, (N, 3) uint8 colours and perhaps (N, 3) normals as a binary PLY, atomically.
+
+    Raises OutputError.
+    """
+    header, vertices = ply_vertices(xyz, rgb, normals)
+    header = ["ply", "format binary_little_endian 1.0", *header, "end_header\n"]
+    write_bytes(path, "\n".join(header).encode() + vertices)
     return path
+
+
+def ply_vertices(xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None) -> tuple[list[str], bytes]:
+    """The header lines and the content of a binary PLY's vertices."""
+    columns = {"xyz": ("<f4", xyz), **({} if normals is None else {"normal": ("<f4", normals)}), "rgb": ("u1", rgb)}
+    data = np.empty(len(xyz), dtype=[(name, kind, 3) for name, (kind, _) in columns.items()])
+    for name, (_, values) in columns.items():
+        data[name] = values
+    floats = ["x", "y", "z"] if normals is None else ["x", "y", "z", "nx", "ny", "nz"]
+    properties = [f"property float {name}" for name in floats]
+    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    return [f"element vertex {len(xyz)}", *properties], data.tobytes()
 
 
 def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
