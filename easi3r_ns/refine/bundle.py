@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ MIN_POINTS = 50
 MIN_OBSERVATIONS = 15
 """Points that a frame must see to count as registered."""
 
+
+@dataclass(frozen=True)
+class Effort:
+    """When an adjustment stops."""
+
+    iterations: int
+    tolerance: float
+    """Relative change of the cost."""
+
+
+_ROUGH, _EXACT = Effort(25, 1e-5), Effort(100, 1e-9)
 _ROUNDS = (16.0, 8.0, MAX_ERROR)
 """Reprojection errors, in source pixels, of the rounds in which cameras of a network are brought to their tracks."""
 
@@ -60,7 +72,7 @@ def bundle_from(
         if reconstruction.num_points3D() < MIN_POINTS:
             mapper.end_reconstruction(False)
             return None
-        solve(reconstruction, refine_focal=not fixed_focal)
+        solve(reconstruction, refine_focal=not fixed_focal, effort=_ROUGH)
         mapper.observation_manager.filter_all_points3D(max_error, MIN_ANGLE)
     _drop_frames_without_points(reconstruction)
     mapper.end_reconstruction(False)
@@ -104,17 +116,17 @@ def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_foc
     pycolmap = load_pycolmap()
     _change_camera(reconstruction, camera_model)
     manager = pycolmap.ObservationManager(reconstruction)
-    for _ in range(2):
+    for effort in (_ROUGH, _EXACT):
         if reconstruction.num_points3D() < MIN_POINTS:
             return None
-        solve(reconstruction, refine_focal=not fixed_focal)
+        solve(reconstruction, refine_focal=not fixed_focal, effort=effort)
         manager.filter_all_points3D(MAX_ERROR, MIN_ANGLE)
     camera = reconstruction.camera(1)
     if camera.model_name == "OPENCV" and not fixed_focal:
         params = np.array(camera.params)
         params[:2] = np.sqrt(params[0] * params[1])
         camera.params = params
-        solve(reconstruction, refine_focal=False)
+        solve(reconstruction, refine_focal=False, effort=_EXACT)
     _drop_frames_without_points(reconstruction)
     if reconstruction.num_points3D() < MIN_POINTS:
         return None
@@ -130,7 +142,7 @@ def _change_camera(reconstruction: Any, camera_model: str) -> None:
         camera.params = new.params
 
 
-def solve(reconstruction: Any, *, refine_focal: bool) -> None:
+def solve(reconstruction: Any, *, refine_focal: bool, effort: Effort) -> None:
     """Move cameras, lens and points of a pycolmap reconstruction to their observations, robustly.
 
     One thread: the sums of several are added in an order that changes from run to run.
@@ -147,5 +159,7 @@ def solve(reconstruction: Any, *, refine_focal: bool) -> None:
         print_summary=False,
     )
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    options.ceres.solver_options.num_threads = 1
+    solver = options.ceres.solver_options
+    solver.num_threads = 1
+    solver.max_num_iterations, solver.function_tolerance = effort.iterations, effort.tolerance
     pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()

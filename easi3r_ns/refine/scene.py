@@ -25,6 +25,17 @@ MIN_REGISTERED = 0.5
 """Share of the frames that a candidate must place itself."""
 
 
+HOLDS_SHARE = 1e-3
+"""Held-out epipolar error, over the longer side of the image, at which the scene's own cameras hold."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    config: RefineConfig
+    fixed_focal: bool
+    seed: int
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Cameras that may be kept: all frames of the clip, in the world of the scene."""
@@ -41,8 +52,8 @@ class Candidate:
 def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, fixed_focal: bool = False) -> Scene:
     """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
 
-    SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
-    incremental mapping from scratch. Cameras are kept by their cost on tracks that were held out of all candidates
+    SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras and,
+    where these do not hold, incremental mapping from scratch. Cameras are kept by their cost on tracks that were held out of all candidates
     (:class:`~easi3r_ns.refine.score.Score`). Frames that COLMAP cannot place keep their camera, carried into its world
     (``pose_sources`` says 'aligned'). The scores stand in ``provenance["refine"]``.
 
@@ -59,11 +70,14 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
         return _kept(scene, log, "too little static texture: the frames hardly match")
     everywhere = np.ones(len(scene), dtype=bool)
     ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None)
-    candidates = [ours, *_from_colmap(scene, seen, lens, config, log, fixed_focal=fixed_focal, seed=seed)]
-    scores = {c.name: score_cameras(c.T_world_cam, c.lens, held, c.registered) for c in candidates}
+    options = _Options(config, fixed_focal, seed)
+    candidates = [ours, *_adjusted(scene, seen, lens, options, log)]
+    if not _holds(candidates[-1], held, lens):
+        candidates += _mapped(scene, seen, lens, options, log)
+    scores = {c.name: _score(c, held) for c in candidates}
     best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
     for name, score in scores.items():
-        log.info(f"cameras of {name:<15} {score}{'   <- kept' if name == best.name else ''}")
+        log.info(f"cameras of {name:<17} {score}{'   <- kept' if name == best.name else ''}")
     record = {"kept": best.name, "held_out_matches": held.num_matches} | {n: _as_json(s) for n, s in scores.items()}
     if best.model is None:
         why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
@@ -79,28 +93,41 @@ def scene_lens(scene: Scene) -> Lens:
     return Lens(*scene.pixel_map.source_wh, focal, (cx, cy), scene.distortion)
 
 
-def _from_colmap(
-    scene: Scene, seen: Correspondences, lens: Lens, config: RefineConfig, log: RunLog, *, fixed_focal: bool, seed: int
-) -> list[Candidate]:
+def _adjusted(scene: Scene, seen: Correspondences, lens: Lens, options: _Options, log: RunLog) -> list[Candidate]:
     with log.stage("bundle adjustment"):
-        adjusted = bundle_from(seen, scene.T_world_cam, lens, config, fixed_focal=fixed_focal, seed=seed)
+        fixed, seed = options.fixed_focal, options.seed
+        model = bundle_from(seen, scene.T_world_cam, lens, options.config, fixed_focal=fixed, seed=seed)
+    return _candidate("bundle adjustment", scene, model)
+
+
+def _mapped(scene: Scene, seen: Correspondences, lens: Lens, options: _Options, log: RunLog) -> list[Candidate]:
     with log.stage("mapping", len(scene)) as advance:
-        trust = "fixed" if fixed_focal else "prior"
-        mapped = map_incrementally(seen, lens, trust, config, seed=seed, advance=advance)
-    found = {"bundle": adjusted, "mapping": mapped}
-    return [_candidate(name, scene, model) for name, model in found.items() if _usable(model)]
+        trust = "fixed" if options.fixed_focal else "prior"
+        model = map_incrementally(seen, lens, trust, options.config, seed=options.seed, advance=advance)
+    return _candidate("mapping", scene, model)
 
 
-def _usable(model: SparseModel | None) -> bool:
-    return model is not None and model.registered.sum() >= 3 and bool(model.registered.mean() >= MIN_REGISTERED)
+def _holds(candidate: Candidate, held: Correspondences, lens: Lens) -> bool:
+    """Whether bundle adjustment from the scene's cameras went so well that mapping from scratch need not be tried."""
+    if candidate.model is None or not candidate.registered.all():
+        return False
+    score = _score(candidate, held)
+    return score.epipolar_px <= HOLDS_SHARE * max(lens.width, lens.height)
 
 
-def _candidate(name: str, scene: Scene, model: SparseModel) -> Candidate:
+def _score(candidate: Candidate, held: Correspondences) -> Score:
+    return score_cameras(candidate.T_world_cam, candidate.lens, held, candidate.registered)
+
+
+def _candidate(name: str, scene: Scene, model: SparseModel | None) -> list[Candidate]:
+    """The candidate; none when the model is missing or holds too few frames."""
+    if model is None or model.registered.sum() < 3 or model.registered.mean() < MIN_REGISTERED:
+        return []
     known = model.registered
     back = align_cameras(model.T_world_cam[known], scene.T_world_cam[known])
     moved = model.moved(back.scale, back.R, back.t)
     cameras, scales = fill_missing(scene.T_world_cam, moved.T_world_cam, known)
-    return Candidate(name, cameras, moved.lens, known, scales, moved)
+    return [Candidate(name, cameras, moved.lens, known, scales, moved)]
 
 
 def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
