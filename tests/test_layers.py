@@ -50,6 +50,7 @@ RANKS = {
     "processor": 42,
     "evaluation": 42,
     "viewing": 42,
+    "exporting": 42,
     "cli": 43,
     "__main__": 44,
 }
@@ -61,14 +62,15 @@ DOORS = {
     "pytorch_msssim": {"method"},
     "open3d": {"dataparser", "doctor", "export.pointcloud", "export.mesh", "export.tsdf", "view"},
     "viser": {"view"},
+    "rerun": {"export.rerun_file"},
     "pycolmap": {"refine"},
     "transformers": {"masks_sam2"},
     "huggingface_hub": {"backbone.sources"},
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "viewing"},
-    "rich": {"cli", "display", "evaluation", "processor", "training"},
+    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "exporting", "viewing"},
+    "rich": {"cli", "display", "evaluation", "exporting", "processor", "training"},
 }
 
 

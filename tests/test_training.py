@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.attention import ScoreFormula
-from easi3r_ns.backbone.model import DUSt3R, PairOutput
+from easi3r_ns.backbone.model import DUSt3R
 from easi3r_ns.backbone.weights import load_backbone
 from easi3r_ns.errors import CheckpointError, InputError
-from easi3r_ns.training import measure as measuring
-from easi3r_ns.training.card import _GEOMETRY
 from easi3r_ns.training.config import TrainConfig
 from easi3r_ns.training.curve import draw
 from easi3r_ns.training.data import ScenePool, augment, both_orders, camera_points, invert, look_up, move, render_views
@@ -273,92 +268,3 @@ def test_learning_curve_is_drawn(tmp_path):
     ]
     (tmp_path / METRICS).write_text("\n".join(json.dumps(row) for row in rows))
     assert draw(tmp_path).stat().st_size > 5000
-
-
-@pytest.mark.slow
-def test_the_commands_train_and_measure(tmp_path):
-    def run(module: str, *arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", module, *arguments], check=True, timeout=300)
-
-    options = (
-        "--enc-dim 16 --enc-depth 1 --dec-dim 16 --dec-depth 1 --heads 2 --views 2 --pool-scenes 4 --first-scenes 1"
-    )
-    run("easi3r_ns.training", "--output-dir", str(tmp_path), "--steps", "3", *options.split())
-    folder = tmp_path / "export"
-    few = ["--pairs", "3", "--clips", "1", "--selection-clips", "1", "--frames", "3", "--update-card"]
-    run("easi3r_ns.training.measure", str(folder), *few)
-    card = json.loads((folder / "card.json").read_text())
-    assert card["measured"]["geometry"]["pairs"] == 3 and "chosen" in card["measured"]["score"]
-    assert "rotation" in (folder / "README.md").read_text()
-    load_backbone(str(folder))
-
-
-class Oracle:
-    """Stands in for the network and knows the truth of one batch."""
-
-    def __init__(self, batch, scale: float) -> None:
-        forward = torch.stack([batch.points[0], batch.points[1]]).squeeze(1)
-        T = torch.cat([batch.T_i_j, invert(batch.T_i_j)])
-        self.points_i = scale * forward
-        self.points_j = scale * move(T, forward.flip(0))
-
-    def token_grid(self, height, width):
-        return height // 8, width // 8
-
-    def encode(self, images):
-        return images
-
-    def decode(self, features_i, features_j, grid):
-        ones = torch.ones(self.points_i.shape[:3])
-        return PairOutput(self.points_i, ones, self.points_j, ones, None)
-
-
-def test_measurement_of_a_perfect_network():
-    views = render_views([3], measuring.SHAPE, 2, "held_out", "cpu")
-    batch = measuring.select_pairs(views, *(torch.tensor([k]) for k in (0, 0, 1)))
-    row = measuring._measure_pair(Oracle(batch, scale=0.3), batch)
-    assert row["points_1"] < 1e-4 and row["points_2"] < 1e-4 and row["depth_abs_rel"] < 1e-4
-    assert row["rotation"] < 0.1 and row["translation"] < 0.1 and row["focal"] < 1e-3
-    assert row["rotation_identity"] > 1
-    crooked = Oracle(batch, scale=0.3)
-    crooked.points_j = crooked.points_j * 1.3
-    assert measuring._measure_pair(crooked, batch)["points_2"] > 0.05
-
-
-def test_area_under_curve():
-    rs = np.random.RandomState(0)
-    score, truth = rs.randint(0, 6, 60), rs.uniform(size=60) < 0.3
-    wins = [(p > n) + 0.5 * (p == n) for p in score[truth] for n in score[~truth]]
-    assert measuring.area_under_curve(score, truth) == pytest.approx(np.mean(wins))
-    assert np.isnan(measuring.area_under_curve(score, np.zeros(60, dtype=bool)))
-
-
-def test_the_formula_that_shows_motion_is_chosen():
-    rs = np.random.RandomState(0)
-
-    def clip(motion: bool) -> measuring.ClipMaps:
-        truth = rs.uniform(size=(2, 6, 8)) < 0.2
-        maps = {name: rs.uniform(size=truth.shape) for name in measuring.MAPS}
-        maps["mean_ref"] = truth + 0.01 * maps["mean_ref"]  # shows objects, moving or not
-        maps["std_src"] = (truth * motion + 0.3 * maps["std_src"]) / 1.3
-        labels = np.arange(truth.size).reshape(truth.shape)
-        return measuring.ClipMaps(maps, labels, truth, truth)
-
-    formula = measuring.choose_formula([clip(True) for _ in range(3)], [clip(False) for _ in range(3)])
-    assert formula.std_src == 1 and formula == replace(formula, mean_ref=0)
-    assert isinstance(formula, ScoreFormula)
-
-
-def test_update_card(tmp_path):
-    config = small(tmp_path / "run", steps=1)
-    Trainer(config).run()
-    export(config, tmp_path / "shipped")
-    score = {"mean_src": -1, "std_src": 0, "mean_ref": 0, "std_ref": 1}
-    geometry = dict.fromkeys([name for name, _ in _GEOMETRY] + ["pairs"], 3)
-    measuring.update_card(
-        tmp_path / "shipped", {"dynamic_score": score, "graph": "swin-2-noncyclic", "geometry": geometry}
-    )
-    _, info = load_backbone(str(tmp_path / "shipped"))
-    assert info.graph == "swin-2-noncyclic" and info.dynamic_score == score
-    text = (tmp_path / "shipped" / "README.md").read_text()
-    assert "(1 - mean_src) * std_ref" in text and "| focal error, median | 3 |" in text

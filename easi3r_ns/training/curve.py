@@ -16,8 +16,8 @@ def read_metrics(output_dir: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def draw(output_dir: Path) -> Path | None:
-    """Write ``learning_curve.png`` beside the metrics; None when there are none yet."""
+def draw(output_dir: Path, path: Path | None = None) -> Path | None:
+    """Write the learning curve to ``path`` (default: beside the metrics); None when there are no metrics yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -43,6 +43,6 @@ def draw(output_dir: Path) -> Path | None:
     left.set_ylabel("point error / mean distance")
     left.set_ylim(bottom=0)
     right.set_ylabel("true token matched")
-    path = output_dir / "learning_curve.png"
+    path = path or output_dir / "learning_curve.png"
     figure.savefig(path, dpi=110)
     return path

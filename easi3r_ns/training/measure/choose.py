@@ -1,0 +1,87 @@
+"""The score formula and the pair graph of a checkpoint, chosen by code on clips of their own.
+
+The clips belong to the family ``selection``: other seeds and other textures than those on which anything is reported.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ...attention import MAPS, ScoreFormula
+from ...dynamic import cluster_means
+from .motion import Observation
+from .numbers import area_under_curve
+
+GRAPHS = ("swin-2-noncyclic", "swin-3-noncyclic", "swin-5-noncyclic", "swinstride-5-noncyclic", "logwin-4-noncyclic")
+"""Graphs that grow with the length of a clip, not with its square."""
+TOLERANCE = 0.02
+"""A graph whose score is worse than the best by more than this is not considered, however good its camera paths."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A formula and what it reached on the selection clips."""
+
+    formula: ScoreFormula
+    auc: float
+    auc_twin: float
+
+    @property
+    def merit(self) -> float:
+        """See :func:`merit`."""
+        return merit(self.auc, self.auc_twin)
+
+
+def merit(auc: float, auc_twin: float) -> float:
+    """AUC, less what the frozen twin has above chance: that part shows objects.
+
+    A twin BELOW chance is no merit: it only says that still objects score low.
+    """
+    return auc - max(0.0, auc_twin - 0.5)
+
+
+def formulas() -> list[ScoreFormula]:
+    """Every product of maps, plain and centred."""
+    return [
+        ScoreFormula(*signs, centred=centred)
+        for centred in (False, True)
+        for signs in itertools.product((0, 1, -1), repeat=len(MAPS))
+        if any(signs)
+    ]
+
+
+def choose_formula(clips: list[Observation], twins: list[Observation]) -> Choice:
+    """The formula with most merit after clustering, mean over clips."""
+
+    def mean_auc(group: list[Observation], formula: ScoreFormula) -> float:
+        scores = [cluster_means(seen.score(formula), seen.labels) for seen in group]
+        return float(np.nanmean([area_under_curve(s, seen.truth) for s, seen in zip(scores, group, strict=True)]))
+
+    choices = [Choice(f, mean_auc(clips, f), mean_auc(twins, f)) for f in formulas()]
+    return max(choices, key=lambda choice: choice.merit)
+
+
+def choose_graph(choices: Mapping[str, Choice], path_error: Callable[[str], float]) -> tuple[str, dict[str, Any]]:
+    """The graph with the best camera paths among those whose score is about as good as the best.
+
+    ``path_error`` reconstructs the selection clips on a graph and returns their mean ATE as a share of the path. Also
+    returns the record for the card.
+    """
+    best = max(choice.merit for choice in choices.values())
+    errors = {g: path_error(g) for g, choice in choices.items() if choice.merit >= best - TOLERANCE}
+    graph = min(errors, key=lambda g: errors[g])
+    record = {
+        g: {
+            "formula": asdict(choice.formula),
+            "auc": round(choice.auc, 3),
+            "auc_twin": round(choice.auc_twin, 3),
+            "ate": round(errors[g], 4) if g in errors else None,
+        }
+        for g, choice in choices.items()
+    }
+    return graph, record

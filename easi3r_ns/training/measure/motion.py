@@ -1,0 +1,209 @@
+"""How well the dynamic score tells what moves: per token, per mask, and beside the frozen twin of every clip.
+
+A map that scores as high on the twin, where the same objects are at rest, shows objects, not motion.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...align.init import register
+from ...attention import MAPS, AttentionAccumulator, ScoreFormula, fused_maps, min_max_per_frame
+from ...backbone.model import DUSt3R
+from ...dynamic import cluster_means, cluster_tokens, segment_dynamic
+from ...evaluate.masks import jaccard, pooled
+from ...inference import Compute, encode_frames
+from ...pairs import make_pairs
+from ...synthetic import Clip, ClipOptions, render_clip, showing_seeds
+from .numbers import area_under_curve, average_precision, estimate, mean_over_clips
+from .pairs import SHAPE
+
+PAPER = ScoreFormula()
+FIRST_CLIP = {"selection": 10_000, "held_out": 20_000}
+"""First seed of the clips of each family: what is chosen on one is measured on the other."""
+CLIP_SECONDS = 2.0
+BATCH = 5
+
+
+def num_movers(seed: int) -> int:
+    """1 to 3 movers in turn."""
+    return 1 + seed % 3
+
+
+@functools.lru_cache(maxsize=8)
+def clip_seeds(family: str, count: int, frames: int) -> list[int]:
+    """The first seeds of a family whose clips show what moves."""
+    return showing_seeds(count, frames, num_movers, FIRST_CLIP[family], clip_options(family, frames))
+
+
+def clip_options(family: str, frames: int) -> ClipOptions:
+    """A clip lasts two seconds, however many frames are taken."""
+    return ClipOptions(family=family, fps=frames / CLIP_SECONDS)
+
+
+def make_clip(seed: int, family: str, frames: int, frozen: bool = False) -> Clip:
+    """A clip to choose or to measure on, 128 x 96 pixels."""
+    return render_clip(seed, frames, *SHAPE, num_movers(seed), frozen, options=clip_options(family, frames))
+
+
+@dataclass(frozen=True)
+class PairMaps:
+    """Attention (and pointmap residuals) of all pairs of a clip, from which any formula on any sub-graph follows."""
+
+    edges: np.ndarray
+    """(E, 2)."""
+    on_j: np.ndarray
+    """(E, h, w, C) query-averaged logits of decoder 1."""
+    on_i: np.ndarray
+    """(E, h, w, C) the same of decoder 2."""
+    residual: np.ndarray | None
+    """(E, h, w) how far view j's points are from their place after rigid alignment, relative; None: not asked for."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything about one clip that a score needs."""
+
+    fused: dict[str, np.ndarray]
+    """The four maps of the paper, (F, h, w) in [0, 1]."""
+    centred: dict[str, np.ndarray]
+    """The same from centred attention, see :class:`~easi3r_ns.attention.ScoreFormula`."""
+    residual: np.ndarray
+    """(F, h, w) pointmap residual, mean over the pairs; zeros where it was not asked for."""
+    labels: np.ndarray
+    """(F, h, w) clusters of the tokens."""
+    truth: np.ndarray
+    """(F, h, w) bool: most of the token is on an object that moves (or would move)."""
+    pixels: np.ndarray
+    """(F, H, W) bool: the same per pixel."""
+
+    def score(self, formula: ScoreFormula) -> np.ndarray:
+        """(F, h, w) product of the maps, before clustering."""
+        return formula.combine(self.centred if formula.centred else self.fused)
+
+
+@torch.inference_mode()
+def watch(
+    model: DUSt3R, clip: Clip, graphs: Sequence[str], device: str = "cpu", residual: bool = False
+) -> tuple[PairMaps, np.ndarray]:
+    """The pairs of all ``graphs`` through the network: maps per pair, and the (F, h, w) clusters of the tokens."""
+    grid = model.token_grid(*clip.images.shape[1:3])
+    features = encode_frames(model, clip.images, Compute(torch.device(device)), lambda n: None)
+    pairs = {(i, j) for graph in graphs for i, j in make_pairs(graph, len(clip)).edges.tolist() if i < j}
+    # Both orders of a pair next to each other: the residual needs both.
+    edges = np.array([edge for i, j in sorted(pairs) for edge in ((i, j), (j, i))])
+    on_j, on_i, residuals = [], [], []
+    for start in range(0, len(edges), 2 * BATCH):
+        i, j = torch.as_tensor(edges[start : start + 2 * BATCH]).T
+        if residual:
+            out = model.decode(features[i], features[j], grid)
+            residuals.append(_residual(out, model.config.patch_size))
+            attention = out.attention
+        else:
+            attention = model.attention(features[i], features[j], grid)
+        on_j.append(attention.on_j.cpu().numpy())
+        on_i.append(attention.on_i.cpu().numpy())
+    labels = cluster_tokens(features.cpu().numpy().reshape(len(clip), *grid, -1), seed=0)
+    joined = [np.concatenate(maps) if maps else None for maps in (on_j, on_i, residuals)]
+    return PairMaps(edges, *joined), labels
+
+
+def _residual(out: Any, patch: int) -> np.ndarray:
+    """(B, h, w): rows (i, j) and (j, i) alternate, so that view j's own pointmap is the neighbour's first."""
+    partner = torch.arange(len(out.points_i)) ^ 1
+    own, moved = out.points_i[partner], out.points_j
+    flat = [x.flatten(1, 2).transpose(1, 2).float() for x in (own, moved)]
+    s, R, t = register(*flat, out.conf_i[partner].flatten(1).float())
+    aligned = s[:, None, None] * R @ flat[0] + t[:, :, None]
+    distance = (aligned - flat[1]).norm(dim=1) / flat[1].norm(dim=1).clamp_min(1e-6)
+    per_pixel = distance.unflatten(1, own.shape[1:3])[:, None]
+    return torch.nn.functional.avg_pool2d(per_pixel, patch)[:, 0].cpu().numpy()
+
+
+def observe(maps: PairMaps, labels: np.ndarray, clip: Clip, graph: str) -> Observation:
+    """Statistics of the pairs of ``graph``, which must be among those of ``maps``."""
+    wanted = {tuple(edge) for edge in make_pairs(graph, len(clip)).edges.tolist()}
+    rows = [k for k, edge in enumerate(maps.edges.tolist()) if tuple(edge) in wanted]
+    edges = maps.edges[rows]
+
+    def fused(centred: bool) -> dict[str, np.ndarray]:
+        accumulator = AttentionAccumulator(len(clip), centred)
+        for edge, row in zip(edges.tolist(), rows, strict=True):
+            accumulator.add(tuple(edge), torch.from_numpy(maps.on_j[row]), torch.from_numpy(maps.on_i[row]))
+        return fused_maps(accumulator.finish())
+
+    grid = labels.shape[1:]
+    residual = np.zeros((len(clip), *grid), dtype=np.float32)
+    if maps.residual is not None:
+        residual = np.stack([maps.residual[rows][edges[:, 1] == f].mean(0) for f in range(len(clip))])
+    patch = clip.images.shape[1] // grid[0]
+    share = clip.would_move.reshape(len(clip), grid[0], patch, grid[1], patch).mean(axis=(2, 4))
+    return Observation(fused(False), fused(True), residual, labels, share > 0.5, clip.would_move)
+
+
+Score = Callable[[Observation], np.ndarray]
+"""(F, h, w) score of a clip, before clustering."""
+
+
+def candidates(formula: ScoreFormula) -> dict[str, Score]:
+    """The formula and its rivals: trivial answers, single maps with each sign, pointmap residual, the paper."""
+
+    def random(seen: Observation) -> np.ndarray:
+        return np.random.RandomState(seen.truth.sum()).uniform(size=seen.truth.shape).astype(np.float32)
+
+    scores: dict[str, Score] = {
+        "random": random,
+        "everything static": lambda seen: np.zeros(seen.truth.shape, dtype=np.float32),
+    }
+    for name in MAPS:
+        for sign in (1, -1):
+            alone = ScoreFormula(**(dict.fromkeys(MAPS, 0) | {name: sign}))
+            for variant in (alone, replace(alone, centred=True)):
+                scores[str(variant)] = lambda seen, variant=variant: seen.score(variant)
+    scores["pointmap residual after rigid alignment"] = lambda seen: min_max_per_frame(seen.residual)
+    scores["Easi3R paper: " + str(PAPER)] = lambda seen: seen.score(PAPER)
+    scores["this card: " + str(formula)] = lambda seen: seen.score(formula)
+    return scores
+
+
+def score_table(
+    clips: list[Observation], twins: list[Observation], formula: ScoreFormula, patch: int
+) -> dict[str, Any]:
+    """Every candidate, clustered, on the clips and on their twins; masks after the whole segmentation."""
+    return {title: _row(clips, twins, score, patch) for title, score in candidates(formula).items()} | {
+        "ceiling: the true tokens": _ceiling(clips, patch)
+    }
+
+
+def _row(clips: list[Observation], twins: list[Observation], score: Score, patch: int) -> dict[str, Any]:
+    def per_clip(group: list[Observation], measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+        return np.array([measure(cluster_means(score(seen), seen.labels), seen.truth) for seen in group])
+
+    auc, twin = (per_clip(group, area_under_curve) for group in (clips, twins))
+    precision, twin_precision = (per_clip(group, average_precision) for group in (clips, twins))
+    masks = [segment_dynamic(min_max_per_frame(score(seen)), seen.labels, patch).masks for seen in clips]
+    return {
+        "auc": mean_over_clips(auc).to_json(3),
+        "auc_twin": mean_over_clips(twin).to_json(3),
+        "gap": mean_over_clips(auc - twin).to_json(3),
+        "ap": mean_over_clips(precision).to_json(3),
+        "ap_twin": mean_over_clips(twin_precision).to_json(3),
+        **mask_figures([jaccard(list(m), list(seen.pixels)) for m, seen in zip(masks, clips, strict=True)]),
+    }
+
+
+def _ceiling(clips: list[Observation], patch: int) -> dict[str, Any]:
+    return mask_figures([jaccard(list(c.truth.repeat(patch, 1).repeat(patch, 2)), list(c.pixels)) for c in clips])
+
+
+def mask_figures(per_clip: list[np.ndarray]) -> dict[str, Any]:
+    """JM with its interval and JR, pooled over the frames of all clips (the paper's protocol)."""
+    if not per_clip:
+        return {}
+    return {"jm": estimate(per_clip, np.mean).to_json(3), "jr": round(pooled(per_clip).jr, 3)}

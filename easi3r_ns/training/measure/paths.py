@@ -1,0 +1,171 @@
+"""Dynamic clips from end to end: images in, cameras, depth and masks out, through the pipeline that a run uses."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...backbone.model import DUSt3R
+from ...backbone.weights import WeightsInfo
+from ...cache import StageCache
+from ...config import AlignConfig, Easi3RConfig
+from ...errors import AlignmentError
+from ...evaluate.depth import compare_depths
+from ...evaluate.masks import jaccard
+from ...evaluate.trajectory import compare_paths
+from ...pipeline import reconstruct
+from ...runlog import RunLog
+from ...synthetic import Clip
+from ...types import Frames, PixelMap, Scene
+from .motion import mask_figures
+from .numbers import mean_over_clips
+
+ALIGN = AlignConfig(max_pixels=3072)
+"""A quarter of the pixels of a frame: four times faster than all of them."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "card": {},
+    "one_pass": {"no_adapt": True},
+    "true_masks": {},
+    "no_masks": {"no_masks": True},
+    "complete": {"graph": "complete"},
+}
+TITLES = {
+    "card": "as the card says (two passes)",
+    "one_pass": "one pass (`--no-adapt`)",
+    "true_masks": "true masks (`--masks`)",
+    "no_masks": "nothing masked (`--no-masks`)",
+    "complete": "all pairs (`--graph complete`)",
+}
+OWN_MASKS = ("card", "one_pass", "complete")
+"""Variants whose masks come from the network."""
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A network that is there, as :class:`easi3r_ns.pipeline.Backbone`."""
+
+    model: DUSt3R
+    info: WeightsInfo
+
+    def encoder(self) -> DUSt3R:
+        """The network."""
+        return self.model
+
+    def decoder(self) -> DUSt3R:
+        """The network."""
+        return self.model
+
+    def release(self) -> None:
+        """Nothing to free: the next clip needs it again."""
+
+
+@dataclass(frozen=True)
+class PathRow:
+    """One clip, one variant."""
+
+    ate: float
+    """RMSE of the camera centres after Sim(3) / length of the true path."""
+    rpe_translation: float
+    """RMSE of the motion from frame to frame / mean length of a step."""
+    rpe_rotation: float
+    """RMSE in degrees."""
+    focal: float
+    """Relative error."""
+    depth: float
+    """AbsRel after one scale per clip, on what does not move."""
+    overlap: np.ndarray
+    """(F,) intersection over union of the masks at the network's resolution."""
+    seconds: float
+    """CPU time."""
+
+
+def frames_of(clip: Clip) -> Frames:
+    """A rendered clip as the pipeline takes it, at the network's own size."""
+    count, height, width = clip.depth.shape
+    pixel_map = PixelMap((width, height), (width, height), (0, 0, width, height))
+    paths = tuple(Path(f"frame_{k:05d}.png") for k in range(count))
+    return Frames(clip.images, pixel_map, clip.times, np.arange(count), ("clip",) * count, paths, count)
+
+
+def run(backbone: LoadedBackbone, clip: Clip, variant: str, device: str, graph: str = "auto") -> PathRow:
+    """Reconstruct a clip and compare it with the truth.
+
+    Raises:
+        AlignmentError: the pairs cannot be aligned, or no similarity follows from the cameras.
+    """
+    options = {"graph": graph, "device": device} | VARIANTS[variant]
+    begin = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        if variant == "true_masks":
+            for k, mask in enumerate(clip.moving):
+                Image.fromarray(mask.astype(np.uint8) * 255).save(Path(folder) / f"{k:05d}.png")
+            options["masks"] = Path(folder)
+        scene = reconstruct(frames_of(clip), backbone, Easi3RConfig(**options), ALIGN, StageCache(None), RunLog())
+    return compare(scene, clip, time.process_time() - begin)
+
+
+def compare(scene: Scene, clip: Clip, seconds: float = 0.0) -> PathRow:
+    """Errors of a scene against the clip that it was made of."""
+    errors = compare_paths(scene.T_world_cam, clip.T_world_cam)
+    depths = compare_depths(scene.depth, np.where(clip.moving, 0, clip.depth))
+    step = errors.path_length / (errors.num_frames - 1)
+    return PathRow(
+        ate=errors.ate / errors.path_length,
+        rpe_translation=errors.rpe_translation / step,
+        rpe_rotation=errors.rpe_rotation_deg,
+        focal=float(abs(np.median(scene.focals) / clip.focal - 1)),
+        depth=depths.by_scale.abs_rel if depths else float("nan"),
+        overlap=jaccard(list(scene.dynamic.masks), list(clip.moving)),
+        seconds=seconds,
+    )
+
+
+def still_camera(clip: Clip) -> dict[str, float]:
+    """What a camera that never moves would score, in the units of :class:`PathRow`."""
+    T = clip.T_world_cam
+    centres, steps = T[:, :3, 3], np.linalg.inv(T[:-1]) @ T[1:]
+    length = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    angles = 2 * np.arcsin(np.clip(np.linalg.norm(steps[:, :3, :3] - np.eye(3), axis=(1, 2)) / 8**0.5, 0, 1))
+    return {
+        "ate": float(np.sqrt(((centres - centres.mean(0)) ** 2).sum(1).mean()) / length.sum()),
+        "rpe_translation": float(np.sqrt((length**2).mean()) / length.mean()),
+        "rpe_rotation": float(np.degrees(np.sqrt((angles**2).mean()))),
+    }
+
+
+def try_run(backbone: LoadedBackbone, clip: Clip, variant: str, device: str, graph: str = "auto") -> PathRow | None:
+    """:func:`run`; None where the clip cannot be aligned (counted in the table, never dropped in silence)."""
+    try:
+        return run(backbone, clip, variant, device, graph)
+    except AlignmentError:
+        return None
+
+
+def mean_path_error(backbone: LoadedBackbone, clips: list[Clip], graph: str, device: str) -> float:
+    """Mean ATE as a share of the path; a clip that cannot be aligned counts as a camera that stands still."""
+    rows = [(try_run(backbone, clip, "card", device, graph), clip) for clip in clips]
+    return float(np.mean([row.ate if row else still_camera(clip)["ate"] for row, clip in rows]))
+
+
+def summarise(rows: Mapping[str, list[PathRow | None]], clips: list[Clip]) -> dict[str, Any]:
+    """Means over clips with 95 % intervals, JSON-serialisable."""
+    names = ("ate", "rpe_translation", "rpe_rotation", "focal", "depth")
+    table: dict[str, Any] = {}
+    for variant, all_rows in rows.items():
+        good = [row for row in all_rows if row is not None]
+        table[variant] = {name: mean_over_clips([getattr(row, name) for row in good]).to_json() for name in names}
+        table[variant]["failed"] = len(all_rows) - len(good)
+        table[variant]["cpu_seconds"] = round(float(np.mean([row.seconds for row in good])), 1) if good else None
+        if variant in OWN_MASKS:
+            table[variant] |= mask_figures([row.overlap for row in good])
+    still = [still_camera(clip) for clip in clips]
+    trivial = {name: {"value": round(float(np.mean([s[name] for s in still])), 4)} for name in still[0]}
+    return {"variants": table | {"still_camera": trivial}}

@@ -1,0 +1,233 @@
+"""All measurements of a checkpoint, part by part, and where they go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from ...attention import ScoreFormula
+from ...backbone.weights import load_backbone
+from ...errors import InputError
+from ...files import make_folder, write_bytes, write_json
+from ...synthetic import Clip
+from ..card import read_card, write_card
+from ..curve import draw
+from . import choose, figure, motion, paths, tables
+from .pairs import measure_pairs
+from .pairs import summarise as summarise_pairs
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["wide", "clip", "choose", "score", "paths", "figure"]
+PARTS: tuple[Part, ...] = ("wide", "clip", "choose", "score", "paths", "figure")
+FIGURE_CLIPS = 4
+Progress = Callable[[str, int], Callable[[int], None]]
+"""(name, total) -> advance(n)."""
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """Measure a checkpoint on scenes, clips and textures that were not trained on (about ten CPU minutes)."""
+
+    weights: tyro.conf.Positional[str]
+    """Name, folder or file of the weights."""
+    parts: tuple[Part, ...] = PARTS
+    """What to measure: wide and clip (static pairs), choose (formula and graph of the card), score (what moves), paths
+    (clips from end to end), figure."""
+    quick: bool = False
+    """A few scenes of each, to see that everything runs; the figures mean nothing."""
+    pairs: int = 300
+    """Static pairs in each of the two sets."""
+    clips: int = 24
+    """Dynamic clips to report on (each is also rendered frozen)."""
+    path_clips: int = 20
+    """Dynamic clips to reconstruct from end to end, in five ways each."""
+    selection_clips: int = 14
+    """Clips on which formula and graph are chosen; end to end on the first six of them."""
+    frames: int = 12
+    """Frames per dynamic clip of two seconds."""
+    device: str = "cpu"
+    """Where to compute."""
+    threads: int = 1
+    """CPU threads."""
+    update_card: bool = False
+    """Write everything into the card beside the weights, and the tables and pictures into --results."""
+    results: Path = Path("examples/results/tiny")
+    """Folder of the tables and pictures (with --update-card)."""
+    training_run: Path | None = None
+    """Folder of the training run, for its learning curve (with --update-card)."""
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "clips", "path_clips", "selection_clips"):
+            if getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} {getattr(self, name)}: at least 1; --parts leaves a part out")
+        if self.frames < 4:
+            raise InputError(f"--frames {self.frames}: at least 4")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of scenes, after ``quick``."""
+        if self.quick:
+            return {"pairs": 6, "clips": 2, "path_clips": 1, "selection_clips": 2, "frames": 5, "selection_paths": 1}
+        names = ("pairs", "clips", "path_clips", "selection_clips", "frames")
+        return {name: getattr(self, name) for name in names} | {"selection_paths": min(6, self.selection_clips)}
+
+
+class Measurement:
+    """One run over the parts; ``backbone`` carries the formula and the graph that hold at the moment."""
+
+    def __init__(self, config: MeasureConfig, progress: Progress) -> None:
+        self.config, self.sizes, self.progress = config, config.sizes, progress
+        model, info = load_backbone(config.weights, device=config.device)
+        self.folder = info.source.card_path.parent
+        self.backbone = paths.LoadedBackbone(model, replace(info, graph=info.graph or "swin-3-noncyclic"))
+        self.observed: list[list[motion.Observation]] = []
+
+    @property
+    def formula(self) -> ScoreFormula:
+        """The formula that holds."""
+        return ScoreFormula(**self.backbone.info.dynamic_score)
+
+    @property
+    def graph(self) -> str:
+        """The graph that holds."""
+        return str(self.backbone.info.graph)
+
+    def run(self) -> dict[str, Any]:
+        """JSON-serialisable results by part."""
+        steps = {
+            "wide": lambda: {"wide": self.pairs("wide")},
+            "clip": lambda: {"clip": self.pairs("clip")},
+            "choose": lambda: {"choice": self.choose()},
+            "score": lambda: {"score": self.score()},
+            "paths": lambda: {"paths": self.paths()},
+        }
+        result: dict[str, Any] = {}
+        for name, step in steps.items():
+            if name in self.config.parts:
+                result |= step()
+        return result
+
+    def pairs(self, kind: Literal["wide", "clip"]) -> dict[str, Any]:
+        """Static pairs of one set."""
+        count = self.sizes["pairs"]
+        advance = self.progress(f"static pairs: {kind}", count)
+        rows = measure_pairs(self.backbone.model, kind, count, self.config.device, advance)
+        return summarise_pairs(rows, kind)
+
+    def choose(self) -> dict[str, Any]:
+        """Formula and graph; from here on they hold."""
+        count = self.sizes["selection_clips"]
+        groups = self._observe("selection", count, choose.GRAPHS, "selection clips")
+        choices = {g: choose.choose_formula(*groups[g]) for g in choose.GRAPHS}
+        clips = [self._clip(seed, "selection") for seed in self._seeds("selection", self.sizes["selection_paths"])]
+        advance = self.progress("selection paths", len(choose.GRAPHS))
+
+        def path_error(graph: str) -> float:
+            advance(1)
+            return paths.mean_path_error(self._with(choices[graph].formula, graph), clips, graph, self.config.device)
+
+        graph, record = choose.choose_graph(choices, path_error)
+        self.backbone = self._with(choices[graph].formula, graph)
+        return {"graph": graph, "clips": count, "path_clips": len(clips), "graphs": record}
+
+    def score(self) -> dict[str, Any]:
+        """The score on held-out clips and their twins."""
+        groups = self._observe("held_out", self.sizes["clips"], (self.graph,), "held-out clips", residual=True)
+        self.observed = list(groups[self.graph])
+        clips, twins = self.observed
+        patch = self.backbone.model.config.patch_size
+        prevalence = sum(float(seen.truth.mean()) for seen in clips) / len(clips)
+        sizes = {"clips": len(clips), "frames": self.sizes["frames"], "prevalence": round(prevalence, 4)}
+        return sizes | {"rows": motion.score_table(clips, twins, self.formula, patch)}
+
+    def paths(self) -> dict[str, Any]:
+        """Held-out clips from end to end, in every variant."""
+        seeds = self._seeds("held_out", self.sizes["path_clips"])
+        advance = self.progress("clips from end to end", len(seeds) * len(paths.VARIANTS))
+        rows: dict[str, list[paths.PathRow | None]] = {name: [] for name in paths.VARIANTS}
+        clips = []
+        for seed in seeds:
+            clips.append(self._clip(seed, "held_out"))
+            for variant, done in rows.items():
+                done.append(paths.try_run(self.backbone, clips[-1], variant, self.config.device))
+                advance(1)
+        sizes = {"clips": len(clips), "frames": self.sizes["frames"], "graph": self.graph}
+        return sizes | {"pixels": paths.ALIGN.max_pixels} | paths.summarise(rows, clips)
+
+    def draw(self, path: Path) -> None:
+        """The picture of score maps."""
+        seeds = self._seeds("held_out", FIGURE_CLIPS)
+        groups = self._observe("held_out", len(seeds), (self.graph,), "picture")[self.graph]
+        images = [self._clip(seed, "held_out").images for seed in seeds]
+        figure.draw_scores(path, images, *groups, self.formula, self.backbone.model.config.patch_size)
+
+    def _with(self, formula: ScoreFormula, graph: str) -> paths.LoadedBackbone:
+        info = replace(self.backbone.info, dynamic_score=asdict(formula), graph=graph)
+        return replace(self.backbone, info=info)
+
+    def _seeds(self, family: str, count: int) -> list[int]:
+        return motion.clip_seeds(family, count, self.sizes["frames"])
+
+    def _clip(self, seed: int, family: str, frozen: bool = False) -> Clip:
+        return motion.make_clip(seed, family, self.sizes["frames"], frozen)
+
+    def _observe(
+        self, family: str, count: int, graphs: tuple[str, ...], title: str, residual: bool = False
+    ) -> dict[str, tuple[list[motion.Observation], list[motion.Observation]]]:
+        """Per graph, observations of the clips and of their frozen twins."""
+        seen: dict[str, tuple[list, list]] = {graph: ([], []) for graph in graphs}
+        advance = self.progress(title, 2 * count)
+        for seed in self._seeds(family, count):
+            for frozen in (False, True):
+                clip = self._clip(seed, family, frozen)
+                maps, labels = motion.watch(self.backbone.model, clip, graphs, self.config.device, residual)
+                for graph in graphs:
+                    seen[graph][frozen].append(motion.observe(maps, labels, clip, graph))
+                advance(1)
+        return seen
+
+
+def measure(config: MeasureConfig, progress: Progress = lambda name, total: lambda n: None) -> dict[str, Any]:
+    """Measure, and write the card, the tables and the pictures where the options say so."""
+    measurement = Measurement(config, progress)
+    result = measurement.run()
+    for line in tables.all_lines(result):
+        logger.info(line)
+    if config.update_card:
+        card = update_card(measurement.folder, result, measurement.formula, measurement.graph)
+        make_folder(config.results)
+        if "figure" in config.parts:
+            measurement.draw(config.results / "scores.jpg")
+        if config.training_run:
+            draw(config.training_run, config.results / "learning_curve.png")
+        lines = [f"# {card['name']}: what was measured", "", *_how(config), *tables.all_lines(card["measured"])]
+        write_bytes(config.results / "README.md", "\n".join([*lines, ""]).encode())
+        write_json(config.results / "measured.json", card["measured"])
+    return result
+
+
+def _how(config: MeasureConfig) -> list[str]:
+    pictures = {"scores.jpg": "Scores, truth and frozen twins", "learning_curve.png": "Learning curve"}
+    there = [f"![{title}]({name})" for name, title in pictures.items() if (config.results / name).exists()]
+    return ["    python -m easi3r_ns.training.measure WEIGHTS --update-card", "", *there, ""]
+
+
+def update_card(folder: Path, result: dict[str, Any], formula: ScoreFormula, graph: str) -> dict[str, Any]:
+    """Put formula, graph and measurements into the card of a folder of weights.
+
+    Parts that were not measured now stay, unless they were measured with another formula or graph.
+    """
+    card = read_card(folder)
+    measured = card.get("measured", {})
+    if ScoreFormula(**card["dynamic_score"]) != formula or card["graph"] != graph:
+        measured = {name: part for name, part in measured.items() if name not in ("score", "paths")}
+    card |= {"dynamic_score": asdict(formula), "graph": graph, "measured": measured | result}
+    write_card(folder, card)
+    return card
