@@ -37,7 +37,7 @@ def test_a_capture_with_everything(tmp_path: Path) -> None:
     images(tmp_path / "masks", ["2.png", "10.png"])
     images(tmp_path / "depth", ["1.png"])
     cameras(tmp_path, ["color/10.jpg", "color/1.jpg", "color/2.jpg"])
-    (capture,) = find_captures(tmp_path)
+    (capture,) = find_captures([tmp_path])
     assert capture.name == tmp_path.name and capture.data == tmp_path / "color" and not capture.is_video
     assert capture.keys(["1.png", "10.png"], [0, 2]) == ["1", "10"]
     assert capture.T_world_cam["10"][0, 3] == 0 and capture.T_world_cam["2"][0, 3] == 2
@@ -48,7 +48,7 @@ def test_a_capture_with_everything(tmp_path: Path) -> None:
 
 def test_the_example_clip() -> None:
     """A video: truth goes by the number of the frame."""
-    (capture,) = find_captures(EXAMPLE)
+    (capture,) = find_captures([EXAMPLE])
     assert capture.is_video and capture.name == "clip" and capture.keys(["clip.mp4"] * 2, [0, 23]) == ["0", "23"]
     assert len(capture.T_world_cam) == len(capture.masks) == len(capture.depth) == 24
     truth = json.loads((EXAMPLE / "truth.json").read_text())
@@ -65,17 +65,18 @@ def test_folders_of_captures_videos_and_davis(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for name in ("dog.mp4", "cat.mov", "notes.txt", ".hidden.mp4"):
         (tmp_path / "clips" / name).write_bytes(b"x")
-    found = find_captures(tmp_path, fixed=["cat"])
+    found = find_captures([tmp_path], fixed=["cat"])
     assert [c.name for c in found] == ["car", "cat", "dog", "swan", "walk"]
     assert [c.is_video for c in found] == [False, True, True, False, False]
     assert [c.fixed_camera for c in found] == [False, True, False, False, False]
     assert len(found[3].masks) == 2 and not found[0].masks
-    assert [c.name for c in find_captures(tmp_path, names=["walk", "car"])] == ["walk", "car"]
-    assert [c.name for c in find_captures(tmp_path / "davis")] == ["car", "swan"]
+    assert [c.name for c in find_captures([tmp_path], names=["walk", "car"])] == ["walk", "car"]
+    assert [c.name for c in find_captures([tmp_path / "davis"])] == ["car", "swan"]
+    assert [c.name for c in find_captures([tmp_path / "walk", tmp_path / "davis"])] == ["car", "swan", "walk"]
 
 
 def test_the_real_folder() -> None:
-    found = {c.name: c for c in find_captures(shared_data())}
+    found = {c.name: c for c in find_captures([shared_data()])}
     assert {"hololens", "rgbd5", "car-shadow", "blackswan", "drift-chicane", "dog", "blocks"} <= set(found)
     assert len(found["hololens"].T_world_cam) == len(found["hololens"].depth) == 48
     depth = read_depth(found["rgbd5"].depth["1"])
@@ -119,20 +120,20 @@ def test_bad_camera_files(tmp_path: Path, content: str, message: str) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a folder"):
-        find_captures(tmp_path / "nowhere")
+        find_captures([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="no video"):
-        find_captures(tmp_path)
+        find_captures([tmp_path])
     images(tmp_path / "walk" / "images", ["a.png", "b.png"])
     with pytest.raises(InputError, match="no capture run .*: there are walk"):
-        find_captures(tmp_path, names=["run"])
+        find_captures([tmp_path], names=["run"])
     with pytest.raises(InputError, match="no capture run"):
-        find_captures(tmp_path, fixed=["run"])
+        find_captures([tmp_path], fixed=["run"])
     images(tmp_path / "walk" / "masks", ["frame_a.png"])
     with pytest.raises(InputError, match="names none of the images"):
-        find_captures(tmp_path)
+        find_captures([tmp_path])
     images(tmp_path / "walk" / "masks", ["a.png"])
     (tmp_path / "clips").mkdir()
     for name in ("walk.mp4", "other.mp4"):
         (tmp_path / "clips" / name).write_bytes(b"x")
     with pytest.raises(InputError, match="two captures are called walk"):
-        find_captures(tmp_path)
+        find_captures([tmp_path])

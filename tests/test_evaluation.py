@@ -256,7 +256,7 @@ def test_the_printed_tables_hold_everything(root: Path, fake: FakeRuns) -> None:
     from easi3r_ns.evaluation.command import print_sections
 
     config = RunConfig(easi3r=Easi3RConfig(weights="tiny"))
-    runs.evaluate_captures(find_captures(root), root.parent / "out", "tiny", config, again=False, log=RunLog())
+    runs.evaluate_captures(find_captures([root]), root.parent / "out", "tiny", config, again=False, log=RunLog())
     console = Console(record=True, width=200)
     print_sections(runs.write_tables(root.parent / "out"), console)
     text = console.export_text()

@@ -77,8 +77,8 @@ class Capture:
         return [*([cameras] if cameras else []), *self.masks.values(), *self.depth.values()]
 
 
-def find_captures(root: Path, names: Iterable[str] = (), fixed: Iterable[str] = ()) -> list[Capture]:
-    """The captures of ``root`` and of the folders directly inside it, in natural order of their names.
+def find_captures(roots: Sequence[Path], names: Iterable[str] = (), fixed: Iterable[str] = ()) -> list[Capture]:
+    """The captures of the folders ``roots`` and of the folders directly inside them, in natural order of their names.
 
     ``names`` picks some (and their order); ``fixed`` names those that were filmed from a tripod.
 
@@ -86,22 +86,15 @@ def find_captures(root: Path, names: Iterable[str] = (), fixed: Iterable[str] = 
         InputError: no capture, a name that is not there or appears twice, truth that cannot be read or belongs to none
             of the frames.
     """
-    if not root.is_dir():
-        raise InputError(f"--root {root}: not a folder")
-    captures = _captures_of(root, root.resolve().name)
-    if not captures:
-        folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: natural_key(p.name))
-        captures = [capture for folder in folders for capture in _captures_of(folder, folder.name)]
+    captures = [capture for root in roots for capture in _below(root)]
     by_name = {capture.name: capture for capture in captures}
-    if not captures:
-        raise InputError(f"--root {root}: no video, no folder of images and no DAVIS layout in it or one level below")
     if len(by_name) < len(captures):
         twice = next(c.name for c in captures if [o.name for o in captures].count(c.name) > 1)
-        raise InputError(f"--root {root}: two captures are called {twice}; rename one")
+        raise InputError(f"two captures are called {twice}; rename one")
     names, fixed = list(names), set(fixed)
     for name in [*names, *sorted(fixed)]:
         if name not in by_name:
-            raise InputError(f"no capture {name} in {root}: there are {', '.join(by_name)}")
+            raise InputError(f"no capture {name} in {', '.join(map(str, roots))}: there are {', '.join(by_name)}")
     chosen = [by_name[name] for name in names] if names else sorted(captures, key=lambda c: natural_key(c.name))
     return [replace(c, fixed_camera=True) if c.name in fixed else c for c in chosen]
 
@@ -155,6 +148,18 @@ def _intrinsics(content: Mapping[str, Any]) -> TrueIntrinsics | None:
 
 def _camera_file(folder: Path) -> Path | None:
     return next((folder / name for name in CAMERAS if (folder / name).is_file()), None)
+
+
+def _below(root: Path) -> list[Capture]:
+    if not root.is_dir():
+        raise InputError(f"{root}: not a folder")
+    captures = _captures_of(root, root.resolve().name)
+    if not captures:
+        folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: natural_key(p.name))
+        captures = [capture for folder in folders for capture in _captures_of(folder, folder.name)]
+    if not captures:
+        raise InputError(f"{root}: no video, no folder of images and no DAVIS layout in it or one level below")
+    return captures
 
 
 def _captures_of(folder: Path, name: str) -> list[Capture]:

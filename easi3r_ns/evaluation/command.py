@@ -26,9 +26,9 @@ class EvaluateFolder:
     The row of results is kept beside those of earlier commands with the same --output-dir, and all are shown.
     """
 
-    root: Path
-    """A capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional, gt_cameras.json,
-    masks/ with what moves above 0, depth/ in millimetres), a folder of captures, or a DAVIS folder."""
+    root: tuple[Path, ...]
+    """One or more of: a capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional, gt_cameras.json,
+    masks/ with what moves above 0, depth/ in millimetres), a folder of captures, a DAVIS folder."""
     output_dir: Path
     """Folder for the datasets (ROW/SEQUENCE), results.json and results.md."""
     row: Optional[str] = None
@@ -105,7 +105,7 @@ class EvaluateDataset:
         from ..evaluate.tables import sections
         from .runs import score_dataset
 
-        captures = find_captures(self.truth, [self.sequence] if self.sequence else [])
+        captures = find_captures([self.truth], [self.sequence] if self.sequence else [])
         if len(captures) != 1:
             names = ", ".join(capture.name for capture in captures)
             raise InputError(f"--truth {self.truth} holds several captures ({names}): name one with --sequence")
