@@ -27,8 +27,8 @@ class EvaluateFolder:
     """
 
     root: tuple[Path, ...]
-    """One or more of: a capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional, gt_cameras.json,
-    masks/ with what moves above 0, depth/ in millimetres), a folder of captures, a DAVIS folder."""
+    """One or more of: a capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional,
+    gt_cameras.json, masks/ with what moves above 0, depth/ in millimetres), a folder of captures, a DAVIS folder."""
     output_dir: Path
     """Folder for the datasets (ROW/SEQUENCE), results.json and results.md."""
     row: Optional[str] = None

@@ -14,11 +14,13 @@ shift; shift || true
 read -r -a easi3r <<<"${EASI3R:-easi3r}"
 
 evaluate() {
-    "${easi3r[@]}" evaluate folder --root "$data" "$here/../clip" --output-dir "$output" "${common[@]}" "$@" || true
+    "${easi3r[@]}" evaluate folder --root "$data" "$here/../clip" --output-dir "$output" "${common[@]}" "$@" || status=$?
 }
+status=0
 common=(--fixed-camera blocks drift-chicane "$@")
 
 evaluate --row colmap --baseline colmap
 evaluate --row none --weights none
 evaluate --row tiny --weights tiny
 evaluate --row tiny+refine --weights tiny --refine colmap
+exit "$status"
