@@ -144,10 +144,20 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})"),
         ("moving", moving),
         ("focal", _focal_text(scene)),
+        *_refined(scene),
         ("points", f"{count_points(result.transforms_path)} static points to start from"),
         ("weights", f"{result.weights.name} (licence: {result.weights.licence})"),
         ("dataset", str(result.transforms_path.parent)),
     ]
+
+
+def _refined(scene: Scene) -> list[tuple[str, str]]:
+    record = scene.provenance.get("refine", {})
+    kept, ours = record.get(record.get("kept")), record.get("network")
+    if not kept or kept == ours:
+        return []
+    errors = f"{kept['epipolar_px']:.2f} px epipolar error on held-out matches, {ours['epipolar_px']:.2f} px before"
+    return [("cameras", f"{record['kept']} (COLMAP): {errors}")]
 
 
 def next_command(output_dir: Path) -> str:

@@ -65,6 +65,21 @@ def test_exit_codes(good, tmp_path):
     assert done.returncode == 1 and "FAIL" in done.stdout
 
 
+def test_checker_projects_through_the_lens():
+    rng = np.random.default_rng(0)
+    K, lens = np.array([560.0, 560.0, 320.0, 240.0]), np.array([-0.1, 0.02, 0.002, -0.001])
+    c2w = np.eye(4) @ OPENGL_FROM_OPENCV
+    c2w[:3, 3] = [0.1, 0.2, -0.3]
+    path = Path("none.png")
+    frame = checker.Frame(path, None, None, None, c2w, K, lens, (640, 480), 0.0, 0, False)
+    world = rng.uniform([-1, -1, 3], [1, 1, 6], (40, 3))
+    xy, z = frame.project(world)
+    matrix = np.array([[K[0], 0, K[2]], [0, K[1], K[3]], [0, 0, 1]])
+    by_opencv = cv2.projectPoints(world - c2w[:3, 3], np.zeros(3), np.zeros(3), matrix, lens)[0][:, 0]
+    np.testing.assert_allclose(xy, by_opencv, atol=1e-9)
+    np.testing.assert_allclose(frame.lift(xy, z), world, atol=1e-9)
+
+
 def _edit_meta(folder: Path, edit: Callable[[dict], None]) -> None:
     file = folder / "transforms.json"
     meta = json.loads(file.read_text())

@@ -508,12 +508,15 @@ def test_a_scene_without_depth_gives_its_triangulated_points_and_no_depth_maps(t
         pixels=rng.uniform(0, 240, (50, 2)),
     )
     nothing = np.zeros_like(scene.depth)
-    bare = replace(scene, depth=nothing, confidence=nothing, sparse=sparse, distortion=(0.01, 0.002, 0.0, -0.001))
+    sources = tuple("aligned" if k == 1 else "colmap" for k in range(len(scene)))
+    lens = (0.01, 0.002, 0.0, -0.001)
+    bare = replace(scene, pose_sources=sources, depth=nothing, confidence=nothing, sparse=sparse, distortion=lens)
     out = tmp_path / "out"
     splits = {"train": [0, 1, 2], "val": [3], "test": [3]}
     write_dataset(bare, out, CONFIG, RunLog(), splits=splits, verify=lambda file: check_loads(file, RunLog()))
     meta = json.loads((out / "transforms.json").read_text())
     assert [meta[key] for key in ("k1", "k2", "p1", "p2")] == [0.01, 0.002, 0.0, -0.001]
+    assert tuple(entry["pose_source"] for entry in meta["frames"]) == sources
     assert not (out / "depths").exists() and not (out / "dynamic").exists()
     assert not any("depth_file_path" in frame or "dynamic_ply_path" in frame for frame in meta["frames"])
     cloud = open3d.io.read_point_cloud(str(out / "sparse_pc.ply"))

@@ -11,7 +11,7 @@ import pytest
 from easi3r_ns.errors import OutputError
 from easi3r_ns.export.pointcloud import dynamic_points, static_points, thin, write_ply
 from easi3r_ns.surface import on_surface, trusted_depth
-from easi3r_ns.types import DynamicMasks
+from easi3r_ns.types import DynamicMasks, SparsePoints
 
 from .dataset_scene import BALL_RADIUS, ROOM, ball_centre, make_scene, room_color
 
@@ -133,3 +133,20 @@ def test_contradicted_points_stay_out_of_the_clouds_and_keep_their_depth(tmp_pat
     some_points, _ = static_points(replace(scene, contradicted=contradicted), 10**6)
     assert 0.3 * len(all_points) < len(some_points) < 0.7 * len(all_points)
     np.testing.assert_array_equal(trusted_depth(replace(scene, contradicted=contradicted), 0), trusted_depth(scene, 0))
+
+
+def test_triangulated_points_lead_the_cloud(scene):
+    rng = np.random.default_rng(0)
+    points, n = rng.normal(size=(3000, 3)), 3000
+    colors = rng.integers(0, 256, (n, 3), dtype=np.uint8)
+    index = np.arange(n)
+    sparse = SparsePoints(points, colors, np.ones(n), index, index % 2, np.ones((n, 2)))
+    merged, merged_colors = static_points(replace(scene, sparse=sparse), 10_000)
+    np.testing.assert_allclose(merged[:n], points, atol=1e-6)
+    assert np.array_equal(merged_colors[:n], colors) and 9000 < len(merged) <= 10_000
+    assert np.median(_off_the_walls(merged[n:])) < 1e-3
+    # Points that only other frames have seen stay out; many points are thinned so that surfaces keep their share.
+    assert np.abs(static_points(replace(scene, sparse=sparse), 10_000, frames=[1])[0][0] - points[1]).max() < 1e-6
+    crowded = static_points(replace(scene, sparse=sparse), 2000)[0]
+    assert len(crowded) <= 2000
+    assert (_off_the_walls(crowded[-900:]) < 0.1).mean() > 0.95

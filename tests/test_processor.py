@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from easi3r_ns import processor, run
-from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.display import RichRunLog
 from easi3r_ns.errors import AlignmentError
 from easi3r_ns.processor import ProcessEasi3R
@@ -64,6 +64,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch, result: SimpleName
 
     monkeypatch.setattr(run, "process", process)
     flags = "--num-frames-target 7 --weights tiny --no-adapt --num-downscales 1 --align.iterations 5 --overwrite"
+    flags += " --refine colmap --camera-model opencv"
     parse(*flags.split()).main()
     ((data, output_dir, config, overwrite),) = calls
     assert (data, output_dir, overwrite) == (Path("clip.mp4"), Path("out"), True)
@@ -72,6 +73,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch, result: SimpleName
         Easi3RConfig(weights="tiny", no_adapt=True),
         AlignConfig(iterations=5),
         DatasetConfig(num_downscales=1),
+        RefineConfig("colmap", "opencv"),
     )
 
 
@@ -134,6 +136,17 @@ def test_summary_says_what_was_used_and_what_came_out(result: SimpleNamespace) -
     assert encode.split()[-3:] == ["1.2", "2.5", "3.00"]
     total = next(line for line in text.splitlines() if line.startswith("total"))
     assert total.split() == ["total", "11.2", "13.5", "3.00"]
+
+
+def test_summary_says_which_cameras_were_kept(result: SimpleNamespace) -> None:
+    assert "cameras" not in dict(processor.summary(result))
+    scores = {"network": {"epipolar_px": 12.5}, "bundle adjustment": {"epipolar_px": 0.375}}
+    result.scene.provenance["refine"] = {"kept": "bundle adjustment", **scores}
+    assert dict(processor.summary(result))["cameras"] == (
+        "bundle adjustment (COLMAP): 0.38 px epipolar error on held-out matches, 12.50 px before"
+    )
+    result.scene.provenance["refine"]["kept"] = "network"
+    assert "cameras" not in dict(processor.summary(result))
 
 
 def test_next_command_quotes_the_folder() -> None:
