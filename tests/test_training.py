@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 
 from easi3r_ns.backbone.model import DUSt3R
 from easi3r_ns.backbone.weights import load_backbone
@@ -16,7 +17,7 @@ from easi3r_ns.errors import CheckpointError, InputError
 from easi3r_ns.training.config import TrainConfig
 from easi3r_ns.training.curve import draw
 from easi3r_ns.training.data import ScenePool, augment, both_orders, camera_points, invert, look_up, move, render_views
-from easi3r_ns.training.export import export
+from easi3r_ns.training.export import export, training_command
 from easi3r_ns.training.losses import (
     MatchHead,
     confidence_loss,
@@ -247,6 +248,17 @@ def test_export_loads_and_computes_what_was_averaged(tmp_path):
     torch.testing.assert_close(model.encode(images), average.encode(images), atol=0.02, rtol=0.02)
     card = json.loads((folder / "card.json").read_text())
     assert card["training"]["ordered_pairs"] == state.pairs and str(tmp_path) not in json.dumps(card)
+
+
+def test_the_card_names_the_command_that_trains_such_a_network(tmp_path):
+    config = small(tmp_path, bf16=True)
+    options = {k: v for k, v in vars(config).items() if k not in ("output_dir", "device", "threads")}
+    command = training_command(options)
+    words = command.split()
+    assert words[:3] == ["python", "-m", "easi3r_ns.training"] and "--bf16" in words and "--heads 2" in command
+    assert "weight-decay" not in command, "defaults go without saying"
+    words[words.index("RUN")] = str(tmp_path)
+    assert tyro.cli(TrainConfig, args=words[3:]) == config
 
 
 def test_damaged_or_foreign_checkpoints_are_refused(tmp_path):

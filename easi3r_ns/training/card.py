@@ -33,6 +33,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 def describe(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     training = card["training"]
+    command = [f"    {training['command']}", ""] if "command" in training else []
     lines = [
         f"# {card['name']}",
         "",
@@ -44,6 +45,7 @@ def describe(card: dict[str, Any]) -> str:
         *(f"* {remark}" for remark in training.get("remarks", [])),
         f"* Dynamic score: `{ScoreFormula(**card['dynamic_score'])}` with k-means; pair graph: `{card['graph']}`",
         "",
+        *command,
         "## Limits",
         "",
         *(f"* {limit}" for limit in card["limits"]),

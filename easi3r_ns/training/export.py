@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,8 @@ def export(config: TrainConfig, folder: Path, name: str = "tiny") -> Path:
                 "Trained on rendered rooms with boxes, spheres and cylinders only; nothing is claimed on real footage.",
                 "128 pixels on the long side, 8-pixel tokens: coarse edges in masks and depth.",
                 "Much of its depth is a monocular guess; focal lengths are weak.",
-                "Trained on pairs about 16 degrees and 14 % of the scene's depth apart: between neighbouring frames of "
-                "a hand-held clip its rotations are off by degrees and its translations are not to be trusted, not "
-                "even in direction.",
+                "From one frame of a hand-held clip to the next its cameras jitter: the motion between neighbours is "
+                "not to be trusted, the path over many frames is better (see both tables below).",
                 "Its dynamic score was chosen on rendered clips; it is not the formula of the Easi3R paper.",
             ],
         },
@@ -64,6 +63,7 @@ def training_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What the training saw, for the card."""
     config = {k: v for k, v in checkpoint["config"].items() if k not in ("output_dir", "device", "threads")}
     return {
+        "command": training_command(config),
         "data": f"{checkpoint['scenes']} rendered static scenes with {config['views']} views each (nothing moves); "
         "texture family 'train'",
         "steps": checkpoint["step"],
@@ -72,3 +72,16 @@ def training_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
         "stage": checkpoint["stage"],
         "options": config,
     }
+
+
+def training_command(options: dict[str, Any]) -> str:
+    """The command line that asks for these options of :class:`TrainConfig`; defaults are left out."""
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    words = ["python -m easi3r_ns.training --output-dir RUN"]
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{flag}" if value else f"--no-{flag}"] if value != defaults.get(name) else []
+        elif value != defaults.get(name):
+            words.append(f"--{flag} {value}")
+    return " ".join(words)

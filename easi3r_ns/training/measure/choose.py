@@ -17,7 +17,7 @@ from ...dynamic import cluster_means
 from .motion import Observation
 from .numbers import area_under_curve
 
-GRAPHS = ("swin-2-noncyclic", "swin-3-noncyclic", "swin-5-noncyclic", "swinstride-5-noncyclic", "logwin-4-noncyclic")
+GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
 """Graphs that grow with the length of a clip, not with its square."""
 TOLERANCE = 0.02
 """A graph whose score is worse than the best by more than this is not considered, however good its camera paths."""

@@ -48,7 +48,7 @@ class MeasureConfig:
     path_clips: int = 20
     """Dynamic clips to reconstruct from end to end, in five ways each."""
     selection_clips: int = 14
-    """Clips on which formula and graph are chosen; end to end on the first six of them."""
+    """Clips on which formula and graph are chosen; end to end on the first four of them."""
     frames: int = 12
     """Frames per dynamic clip of two seconds."""
     device: str = "cpu"
@@ -76,7 +76,7 @@ class MeasureConfig:
         if self.quick:
             return {"pairs": 6, "clips": 2, "path_clips": 1, "selection_clips": 2, "frames": 5, "selection_paths": 1}
         names = ("pairs", "clips", "path_clips", "selection_clips", "frames")
-        return {name: getattr(self, name) for name in names} | {"selection_paths": min(6, self.selection_clips)}
+        return {name: getattr(self, name) for name in names} | {"selection_paths": min(4, self.selection_clips)}
 
 
 class Measurement:
@@ -104,7 +104,7 @@ class Measurement:
         steps = {
             "wide": lambda: {"wide": self.pairs("wide")},
             "clip": lambda: {"clip": self.pairs("clip")},
-            "choose": lambda: {"choice": self.choose()},
+            "choose": lambda: {"choice": self.choose()},  # what follows uses what was chosen
             "score": lambda: {"score": self.score()},
             "paths": lambda: {"paths": self.paths()},
         }
