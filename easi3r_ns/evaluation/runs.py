@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -174,9 +174,28 @@ def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]
     return state
 
 
+class _LineLog(RunLog):
+    """Writes a line when a stage begins and when it ends, and every message, to where the output goes."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        self.info(f"{name} ...")
+        with super().stage(name, total) as advance:
+            yield advance
+        self.info(f"{name}: {self.stages[-1].cpu_seconds:.1f} CPU seconds")
+
+    def info(self, message: str) -> None:
+        sys.stdout.write(f"{message}\n")
+        sys.stdout.flush()
+
+    def warn(self, message: str) -> None:
+        self.info(f"warning: {message}")
+        super().warn(message)
+
+
 def _work(job: Job, overwrite: bool) -> None:
     """The child process: everything that it says goes to the log file."""
-    log, state = RunLog(), {"key": job.key, "finished": False}
+    log, state = _LineLog(), {"key": job.key, "finished": False}
     with _output_to(job.folder / LOG):
         try:
             result = process(job.capture.data, job.folder, job.config, overwrite=overwrite, log=log)
@@ -188,8 +207,6 @@ def _work(job: Job, overwrite: bool) -> None:
             traceback.print_exc()
             state |= {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
         state |= {"cpu_seconds": sum(stage.cpu_seconds for stage in log.stages), "warnings": log.warnings}
-        for stage in log.stages:
-            sys.stdout.write(f"{stage.name}: {stage.cpu_seconds:.1f} CPU seconds\n")
         write_json(job.folder / RUN, state)
 
 
