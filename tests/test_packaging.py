@@ -124,6 +124,26 @@ def test_dataparser_is_announced(python: Path) -> None:
     assert call(python, "-c", code).strip() == "DataParserSpecification"
 
 
+def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
+    code = (
+        "import sys; from nerfstudio.scripts.train import entrypoint; from nerfstudio.configs import method_configs\n"
+        "print(method_configs.all_descriptions['splatfacto-easi3r']); sys.argv[0] = 'ns-train'; entrypoint()"
+    )
+    shown = call(python, "-W", "ignore", "-c", code, "splatfacto-easi3r", "--help")
+    assert "trained and measured on what stands still" in shown.splitlines()[0]
+    assert "usage: ns-train splatfacto-easi3r" in shown
+    assert "--pipeline.model.depth-weight" in shown and "(default: easi3r-data)" in shown
+
+
+def test_method_can_be_imported_before_nerfstudio_finds_it(python: Path) -> None:
+    code = (
+        "from easi3r_ns.method.specification import SplatfactoEasi3RSpecification as ours\n"
+        "from nerfstudio.configs.method_configs import all_methods\n"
+        "print(all_methods['splatfacto-easi3r'] is ours.config)"
+    )
+    assert call(python, "-W", "ignore", "-c", code).splitlines()[-1] == "True"
+
+
 def test_start_loads_nothing(python: Path) -> None:
     code = "import sys; print([m for m in ('easi3r_ns', 'torch', 'nerfstudio', 'tyro', 'logging') if m in sys.modules])"
     assert call(python, "-c", code).strip() == "[]"

@@ -21,7 +21,6 @@ _Config = TypeVar("_Config")
 
 @cache
 def _specification() -> MethodSpecification:
-    # Here, not above: nerfstudio builds this table, then asks for our specification, while it imports the module.
     from nerfstudio.configs.method_configs import method_configs
 
     base = deepcopy(method_configs["splatfacto"])
@@ -41,6 +40,10 @@ def _extended(base: Any, extension: type[_Config], **changes: Any) -> _Config:
 
 
 def __getattr__(name: str) -> MethodSpecification:
-    if name == "SplatfactoEasi3RSpecification":
-        return _specification()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "SplatfactoEasi3RSpecification":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # nerfstudio asks for the specification WHILE it imports this module, which by then holds splatfacto: so not at our
+    # top, and here before the cached call, which would otherwise be made twice.
+    import nerfstudio.configs.method_configs  # noqa: F401
+
+    return _specification()

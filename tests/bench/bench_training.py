@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import random
@@ -147,18 +148,18 @@ def nerfacto(data: Path, with_masks: bool, rays: int) -> Any:
     parser = Easi3RDataParserConfig(
         data=data, downscale_factor=SHRINK, eval_mode="interval", eval_interval=EVERY, load_3D_points=False
     )
-    proposal = {"hidden_dim": 16, "log2_hashmap_size": 13, "num_levels": 5, "max_res": 128, "use_linear": False}
+    proposal = {"hidden_dim": 16, "log2_hashmap_size": 12, "num_levels": 4, "max_res": 64, "use_linear": False}
     model = NerfactoModelConfig(
         implementation="torch",
-        num_levels=8,
-        max_res=512,
-        log2_hashmap_size=15,
+        num_levels=6,
+        max_res=256,
+        log2_hashmap_size=14,
         hidden_dim=32,
         hidden_dim_color=32,
-        num_proposal_samples_per_ray=(48,),
+        num_proposal_samples_per_ray=(32,),
         num_proposal_iterations=1,
         proposal_net_args_list=[proposal],
-        num_nerf_samples_per_ray=24,
+        num_nerf_samples_per_ray=20,
         proposal_weights_anneal_max_num_iters=200,
         proposal_warmup=200,
         average_init_density=0.01,
@@ -242,10 +243,11 @@ def run(options: SimpleNamespace, data: str, masks: str, seed: int) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for datasets, results and pictures")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rays", type=int, default=512, help="rays a step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", nargs="+", default=["true", "tiny"], choices=["true", "tiny"])
+    parser.add_argument("--masks", nargs="+", default=["none", "masks"], choices=["none", "masks"])
     options = parser.parse_args(namespace=SimpleNamespace())
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -253,9 +255,8 @@ def main() -> None:
     for data in options.data:
         if not (options.work / data / "transforms.json").exists():
             makers[data](options.work / data)
-    results = [
-        run(options, data, masks, s) for s in options.seeds for data in options.data for masks in ("none", "masks")
-    ]
+    variants = itertools.product(options.seeds, options.data, options.masks)
+    results = [run(options, data, masks, seed) for seed, data, masks in variants]
     columns = ("static_psnr", "static_ssim", "behind_psnr", "whole_psnr", "cpu_seconds")
     sys.stdout.write("| dataset | trained with | seed | " + " | ".join(columns) + " |\n" + "|---" * 8 + "|\n")
     for r in results:
