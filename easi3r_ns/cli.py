@@ -16,6 +16,8 @@ from . import __version__
 from .backbone import sources
 from .errors import CheckpointError
 from .evaluation.command import Evaluate
+from .exporting import Export
+from .planning import Plan
 from .processor import ProcessEasi3R, exit_on_error
 from .viewing import View
 
@@ -114,6 +116,8 @@ Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[View, tyro.conf.subcommand("view")],
+    Annotated[Export, tyro.conf.subcommand("export")],
+    Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Weights, tyro.conf.subcommand("weights")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],
 ]

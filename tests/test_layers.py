@@ -35,11 +35,13 @@ RANKS = {
     "align": 20,
     "refine": 20,
     "dynamic": 21,
+    "motion_geometry": 22,
     "inference": 21,
     "pipeline": 30,
     "export": 30,
     "evaluate": 30,
     "view": 30,
+    "plan": 31,
     "training": 31,
     "run": 35,
     "bridge": 40,
@@ -49,6 +51,7 @@ RANKS = {
     "doctor": 41,
     "processor": 42,
     "evaluation": 42,
+    "planning": 42,
     "viewing": 42,
     "exporting": 42,
     "cli": 43,
@@ -69,8 +72,8 @@ DOORS = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "exporting", "viewing"},
-    "rich": {"cli", "display", "evaluation", "exporting", "processor", "training"},
+    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "exporting", "planning", "viewing"},
+    "rich": {"cli", "display", "evaluation", "exporting", "planning", "processor", "training"},
 }
 
 

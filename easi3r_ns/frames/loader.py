@@ -42,9 +42,7 @@ class Source(Protocol):
     def read(self, indices: Any, log: RunLog) -> Iterator[tuple[int, np.ndarray]]: ...
 
 
-def load_frames(
-    data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog
-) -> Frames:
+def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> Frames:
     """Frames of a video file or image folder ``data``: at network size in memory, at source size as PNG in ``store``.
 
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
@@ -85,6 +83,20 @@ def open_source(data: Path) -> Source:
     return Video(data)
 
 
+def preview_source(data: Path, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> tuple[int, PixelMap]:
+    """How many frames :func:`load_frames` would use, and their sizes; decodes a single one.
+
+    Raises:
+        InputError: as :func:`load_frames`.
+    """
+    source = open_source(data)
+    indices = _choose(source.times(select, log), select, source)
+    image = next((image for _, image in source.read(indices[:1], log)), None)
+    if image is None:
+        raise InputError(f"{data}: its first frame cannot be decoded: the clip is damaged, convert or replace it")
+    return len(indices), plan_preprocessing((image.shape[1], image.shape[0]), geometry)
+
+
 class _NetworkImages:
     """Collects network-size images; the first image fixes the pixel map of the clip."""
 
@@ -100,9 +112,7 @@ class _NetworkImages:
         self._advance(1)
 
 
-def _extract(
-    source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog
-) -> StoredClip:
+def _extract(source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog) -> StoredClip:
     """Decode the chosen frames into ``store``; when some do not decode, choose again among those that do."""
     frame_store.clear(store)
     told = len(log.warnings)
