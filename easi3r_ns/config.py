@@ -153,8 +153,49 @@ class DatasetConfig:
     """Most points in the initial static point cloud."""
     depths: bool = True
     """Write depth maps."""
+    report: bool = True
+    """Write report.html (is the dataset worth training on?) and preview.mp4."""
 
     def __post_init__(self) -> None:
         _check("--num-downscales", self.num_downscales, 0, 6)
         _check("--mask-growth", self.mask_growth, 0)
         _check("--max-init-points", self.max_init_points, 100)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The mesh of the static background."""
+
+    method: Literal["tsdf", "poisson"] = "tsdf"
+    """tsdf keeps to what was seen; poisson also smooths, and closes small holes."""
+    voxel_size: Optional[float] = None
+    """Side of a voxel in scene units; default: one and a half pixels, or more where the views disagree."""
+    max_triangles: int = 300_000
+    """Most triangles; a finer surface is simplified."""
+    min_component: float = 0.005
+    """Connected pieces with a smaller share of the triangles are left out."""
+    min_views: float = 2.0
+    """How often a place must have been seen (in pixels of median confidence) to get a surface."""
+
+    def __post_init__(self) -> None:
+        _check("--mesh.voxel-size", self.voxel_size, 0, open_low=True)
+        _check("--mesh.max-triangles", self.max_triangles, 100)
+        _check("--mesh.min-component", self.min_component, 0, 1)
+        _check("--mesh.min-views", self.min_views, 0)
+
+
+EXPORT_FORMATS = ("mesh", "dynamic-mesh", "cloud", "colmap", "tum", "glb", "rerun")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What `easi3r export` writes."""
+
+    max_points: int = 1_000_000
+    """Most points in the static cloud and, without triangulated points, in the COLMAP model."""
+    mask_growth: int = 3
+    """Pixels (of the network grid) by which the moving regions are grown before they are left out."""
+
+    def __post_init__(self) -> None:
+        _check("--max-points", self.max_points, 100)
+        _check("--mask-growth", self.mask_growth, 0)

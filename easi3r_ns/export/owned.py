@@ -42,22 +42,32 @@ def claim(folder: Path, files: Iterable[str], *, group: str = DATASET, first: st
             f"{f' (nor {len(foreign) - 1} more files)' if len(foreign) > 1 else ''}: choose another --output-dir"
         )
     make_folder(folder)
-    settle(folder, owned | files, group=group)
+    _record(folder, manifest | {group: owned | files})
     with writing(folder):
         if first is not None:
             (folder / first).unlink(missing_ok=True)
-        for file in sorted(owned - files):
-            (folder / file).unlink(missing_ok=True)
         _discard_leftovers(folder, owned | files)
-        emptied = {parent for file in owned - files for parent in PurePosixPath(file).parents if parent.name}
-        for parent in sorted(emptied, reverse=True):  # the deepest first
-            with contextlib.suppress(OSError):  # not empty: somebody else's files lie there
-                (folder / parent).rmdir()
+    settle(folder, files, group=group)
 
 
 def settle(folder: Path, files: Iterable[str], *, group: str = DATASET) -> None:
-    """Record that ``files`` are what we wrote. Raises OutputError."""
-    manifest = _manifest(folder) | {group: set(files)}
+    """Record that ``files`` are what we wrote; what was claimed or written before and is not among them goes.
+
+    Raises OutputError.
+    """
+    manifest = _manifest(folder)
+    stale = manifest.get(group, set()) - set(files)
+    with writing(folder):
+        for file in sorted(stale):
+            (folder / file).unlink(missing_ok=True)
+    emptied = {folder / parent for file in stale for parent in PurePosixPath(file).parents if parent.name}
+    for parent in sorted(emptied, reverse=True):  # the deepest first
+        with contextlib.suppress(OSError):  # not empty: somebody else's files lie there
+            parent.rmdir()
+    _record(folder, manifest | {group: set(files)})
+
+
+def _record(folder: Path, manifest: dict[str, set[str]]) -> None:
     write_json(folder / MANIFEST, {name: sorted(manifest[name]) for name in sorted(manifest)})
 
 

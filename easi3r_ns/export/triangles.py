@@ -1,0 +1,84 @@
+"""Triangle meshes as plain arrays: their order, their normals, the mesh of one depth map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..geometry import transform
+from ..surface import on_surface, trusted_depth, world_points
+from ..types import Scene
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles with a colour and a normal per vertex; counter-clockwise when seen from outside."""
+
+    vertices: np.ndarray
+    """(N, 3) float32."""
+    triangles: np.ndarray
+    """(M, 3) int32."""
+    colors: np.ndarray
+    """(N, 3) uint8 RGB (sRGB, as in the images)."""
+    normals: np.ndarray
+    """(N, 3) float32, unit length (0 for a vertex without area)."""
+
+    @classmethod
+    def empty(cls) -> Mesh:
+        """No triangles."""
+        floats = np.zeros((0, 3), dtype=np.float32)
+        return cls(floats, np.zeros((0, 3), dtype=np.int32), np.zeros((0, 3), dtype=np.uint8), floats)
+
+    def moved(self, T: np.ndarray) -> Mesh:
+        """The mesh under a rigid (4, 4) transform."""
+        vertices = transform(T, self.vertices.astype(float)).astype(np.float32)
+        return replace(self, vertices=vertices, normals=(self.normals @ T[:3, :3].T).astype(np.float32))
+
+
+def canonical(vertices: np.ndarray, triangles: np.ndarray, colors: np.ndarray) -> Mesh:
+    """A mesh whose order depends on its geometry only: threads may find its parts in any order.
+
+    Vertices at the same place become one; they are sorted by x, y, z, those of no triangle left out. Every triangle
+    begins with its first vertex, and triangles are sorted; those without area are left out. Normals are computed.
+    """
+    corners = vertices[triangles].astype(float)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    triangles = triangles[area > 0]
+    used = np.unique(triangles)
+    order = used[np.lexsort((*colors[used].T[::-1], *vertices[used].T[::-1]))]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (vertices[order[1:]] != vertices[order[:-1]]).any(axis=1)
+    rank = np.zeros(len(vertices), dtype=np.int32)
+    rank[order] = np.cumsum(new) - 1
+    triangles, order = rank[triangles], order[new]
+    first = triangles.argmin(axis=1)[:, None]
+    triangles = np.take_along_axis(triangles, (first + np.arange(3)) % 3, axis=1)
+    triangles = triangles[np.lexsort(triangles.T[::-1])].astype(np.int32)
+    vertices = np.ascontiguousarray(vertices[order], dtype=np.float32)
+    return Mesh(vertices, triangles, np.ascontiguousarray(colors[order]), vertex_normals(vertices, triangles))
+
+
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(N, 3) float32 unit normals: those of the triangles around each vertex, weighted by their area."""
+    a, b, c = (vertices[triangles[:, k]].astype(float) for k in range(3))
+    faces = np.cross(b - a, c - a)
+    axes = [np.bincount(triangles.ravel(), np.repeat(faces[:, k], 3), len(vertices)) for k in range(3)]
+    normals = np.stack(axes, axis=-1).astype(float)
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0).astype(np.float32)
+
+
+def depth_mesh(scene: Scene, frame: int, keep: np.ndarray) -> Mesh:
+    """The depth map of one frame as a mesh in the scene's world, facing the camera.
+
+    Each 2 x 2 square of neighbouring pixels gives two triangles; a triangle is left out unless ``keep`` (H, W) and a
+    trusted depth hold at its three corners and none lies at a depth edge, where the sheet would hang between surfaces.
+    """
+    depth = trusted_depth(scene, frame)
+    keep = keep & on_surface(depth)
+    index = np.arange(depth.size, dtype=np.int32).reshape(depth.shape)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
+    triangles = np.concatenate([np.stack(corners, -1).reshape(-1, 3) for corners in ((a, c, b), (b, c, d))])
+    triangles = triangles[keep.ravel()[triangles].all(axis=1)]
+    return canonical(world_points(scene, frame).reshape(-1, 3), triangles, scene.images[frame].reshape(-1, 3))
