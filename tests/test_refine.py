@@ -11,18 +11,20 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from easi3r_ns.config import AlignConfig, RefineConfig
+from easi3r_ns.dynamic import static_masks
 from easi3r_ns.errors import AlignmentError, InputError, MissingExtraError
 from easi3r_ns.files import write_png
 from easi3r_ns.geometry import intrinsics_to_source, is_rigid, transform
 from easi3r_ns.refine import check_refine, map_static, refine_scene
 from easi3r_ns.refine.depths import DepthFit, apply_fit, fit_depth, sample_depth
-from easi3r_ns.refine.features import MASK_GROWTH, on_static
+from easi3r_ns.refine.features import MASK_GROWTH, MAX_IMAGE_SIDE, extract_features, on_static
 from easi3r_ns.refine.library import load_pycolmap
 from easi3r_ns.refine.matching import EXHAUSTIVE_FRAMES, choose_pairs
 from easi3r_ns.refine.model import Correspondences, Lens
 from easi3r_ns.refine.score import epipolar_error, hold_out, score_cameras, track_labels, triangulate
 from easi3r_ns.refine.similarity import align_cameras, fill_missing
 from easi3r_ns.runlog import RunLog
+from easi3r_ns.types import PixelMap
 from tests.align_scene import camera_path, trajectory_errors
 from tests.refine_clip import PIXEL_MAP, Tracks, disturbed, make_scene, make_tracks
 
@@ -164,7 +166,9 @@ def test_bundle_adjustment_brings_disturbed_cameras_back(tracks):
 def test_distortion_is_found(name, atol):
     truth = np.array(BENT) * (np.array(atol) > 0)
     clip = make_tracks(10, 800, distortion=tuple(truth), wrong=0.0)
-    model = map_incrementally(clip.found, Lens.centred((640, 480), 600), "prior", RefineConfig(camera_model=name), seed=0)
+    model = map_incrementally(
+        clip.found, Lens.centred((640, 480), 600), RefineConfig(camera_model=name), fixed_focal=False, seed=0
+    )
     assert (np.abs(np.array(model.distortion) - truth) <= atol).all(), model.distortion
     assert model.focal == pytest.approx(560, rel=0.01)
     assert _ate(model.T_world_cam, clip.T_world_cam) < 0.004
@@ -175,14 +179,14 @@ def test_a_known_focal_length_stays(tracks):
     for name in ("pinhole", "opencv"):
         config = RefineConfig(camera_model=name)
         adjusted = bundle_from(tracks.found, tracks.T_world_cam, lens, config, fixed_focal=True, seed=0)
-        mapped = map_incrementally(tracks.found, lens, "fixed", config, seed=0)
+        mapped = map_incrementally(tracks.found, lens, config, fixed_focal=True, seed=0)
         assert adjusted.focal == mapped.focal == 560.0
 
 
 def test_the_same_input_gives_the_same_cameras(bent):
     lens, config = Lens.centred((640, 480), 620), RefineConfig()
     start = disturbed(bent.T_world_cam, 1.0, 0.05)
-    mapped = [map_incrementally(bent.found, lens, "guess", config, seed=0) for _ in range(2)]
+    mapped = [map_incrementally(bent.found, lens, config, fixed_focal=False, seed=0) for _ in range(2)]
     adjusted = [bundle_from(bent.found, start, lens, config, fixed_focal=False, seed=0) for _ in range(2)]
     for first, second in (mapped, adjusted):
         np.testing.assert_allclose(first.T_world_cam, second.T_world_cam, atol=1e-6)
@@ -191,9 +195,12 @@ def test_the_same_input_gives_the_same_cameras(bent):
 
 
 def test_a_camera_that_only_turns_is_no_map():
-    assert map_incrementally(
-        make_tracks(travel=0.0).found, Lens.centred((640, 480), 560), "prior", RefineConfig(), seed=0
-    ) is None
+    assert (
+        map_incrementally(
+            make_tracks(travel=0.0).found, Lens.centred((640, 480), 560), RefineConfig(), fixed_focal=False, seed=0
+        )
+        is None
+    )
 
 
 # --- depths, similarity, pairs, masks ----------------------------------------------------------------------------
@@ -257,6 +264,28 @@ def test_short_clips_are_matched_exhaustively_long_ones_where_frames_look_alike(
     assert (12, 75) in listed and {(i, i + 1) for i in range(79)} <= listed and (0, 64) in listed
     assert len(listed) < 0.6 * 80 * 79 / 2
     assert np.array_equal(pairs, choose_pairs(many, 0))
+
+
+@pytest.mark.parametrize("size", [(640, 96), (3 * MAX_IMAGE_SIDE // 2, 96)])
+def test_keypoints_lie_where_the_image_shows_them(tmp_path, size):
+    # A grid of blobs whose centres are known; the centre of the first pixel is (0.5, 0.5).
+    x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+    centres = np.stack(np.meshgrid(np.arange(40.25, size[0] - 40, 80), [48.75]), axis=-1).reshape(-1, 2)
+    blobs = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * 8**2)) for a, b in centres)
+    write_png(tmp_path / "a.png", np.repeat(np.rint(200 * blobs)[..., None], 3, axis=2).astype(np.uint8))
+    pixel_map = PixelMap(size, (128, 16), (0, 0, 128, 16))
+    clip = replace(
+        make_scene(np.eye(4)[None], 560, np.ones((1, 96, 128)), (tmp_path / "a.png",)),
+        **{name: np.ones((1, 16, 128), np.float32) for name in ("depth", "confidence")},
+        images=np.zeros((1, 16, 128, 3), np.uint8),
+        dynamic=static_masks(1, 16, 128, 16),
+        pixel_map=pixel_map,
+    )
+    found = extract_features(clip, clip.dynamic, RunLog()).keypoints[0]
+    # The Laplacian answers strongest at the blob's own scale.
+    scale = np.hypot(found[:, 2], found[:, 4])
+    nearest = np.linalg.norm(found[:, None, :2] - centres, axis=2)
+    assert (nearest[(scale > 5) & (scale < 12)].min(axis=0) < 0.15).all()
 
 
 def test_keypoints_on_and_beside_what_moves_are_left_out():

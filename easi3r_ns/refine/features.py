@@ -18,10 +18,11 @@ from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
 from .model import Correspondences, Lens
 
-MAX_FEATURES = 4096
-"""Keypoints per frame; the ones with the largest scale are kept."""
-MAX_IMAGE_SIDE = 2400
-"""Pixels of the longer side above which a frame is shrunk before SIFT (its keypoints are still in source pixels)."""
+MAX_FEATURES = 3000
+"""Keypoints per frame; COLMAP drops the smallest ones first."""
+MAX_IMAGE_SIDE = 1600
+"""Pixels of the longer side above which a frame is shrunk before SIFT (its keypoints are still in source pixels):
+above, noise and blur make most of the small keypoints, and the larger ones are no sharper."""
 MASK_GROWTH = 4.0
 """Network pixels by which moving regions are grown; the radius of a keypoint comes on top."""
 MIN_MATCHES = 15
@@ -69,21 +70,35 @@ def default_focal(source_wh: tuple[int, int]) -> float:
 def extract_features(clip: Frames | Scene, dynamic: DynamicMasks, log: RunLog) -> Features:
     """SIFT on every source image; keypoints on, or touching, what moves are left out."""
     pycolmap = load_pycolmap()
-    options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False, max_image_size=MAX_IMAGE_SIDE)
+    options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False)
     options.sift.max_num_features = MAX_FEATURES
     extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
     keypoints, descriptors, masked = [], [], 0
     with log.stage("features", len(clip)) as advance:
         for position, path in enumerate(clip.source_paths):
-            bitmap = pycolmap.Bitmap.from_array(read_png(path)).clone_as_grey()
-            found, described = extractor.extract(bitmap)
+            image, factor = _shrunk(read_png(path))
+            found, described = extractor.extract(pycolmap.Bitmap.from_array(image).clone_as_grey())
             rows = np.array([[k.x, k.y, k.a11, k.a12, k.a21, k.a22] for k in found], dtype=np.float32).reshape(-1, 6)
+            # The centre of the first pixel is (0.5, 0.5): coordinates and shapes scale alike.
+            rows *= np.array(factor, dtype=np.float32)[[0, 1, 0, 0, 1, 1]]
             still = on_static(rows, dynamic.masks[position], clip.pixel_map)
             keypoints.append(rows[still])
             descriptors.append(np.asarray(described.data)[still])
             masked += int((~still).sum())
             advance(1)
     return Features(tuple(keypoints), tuple(descriptors), masked)
+
+
+def _shrunk(image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """The image with a longer side of at most :data:`MAX_IMAGE_SIDE`, and the factors in x and y that lead back."""
+    import cv2
+
+    height, width = image.shape[:2]
+    share = MAX_IMAGE_SIDE / max(height, width)
+    if share >= 1:
+        return image, (1.0, 1.0)
+    size = round(width * share), round(height * share)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), (width / size[0], height / size[1])
 
 
 def on_static(keypoints: np.ndarray, moving: np.ndarray, pixel_map: PixelMap) -> np.ndarray:

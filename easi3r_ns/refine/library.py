@@ -77,9 +77,7 @@ def colmap_camera(lens: Lens, model: str) -> Any:
         "RADIAL": [lens.focal, *centre, k1, k2],
         "OPENCV": [lens.focal, lens.focal, *centre, k1, k2, p1, p2],
     }[model]
-    return load_pycolmap().Camera(
-        camera_id=1, model=model, width=lens.width, height=lens.height, params=params
-    )
+    return load_pycolmap().Camera(camera_id=1, model=model, width=lens.width, height=lens.height, params=params)
 
 
 def write_matches(database: Any, found: Correspondences) -> None:

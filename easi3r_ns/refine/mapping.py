@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from .model import Correspondences, Lens, SparseModel
 
 MEDIAN_DEPTH = 4.0
 """Units of the median point's depth in a model mapped from scratch; see :func:`easi3r_ns.geometry.choose_scale`."""
-
-FocalTrust = Literal["guess", "prior", "fixed"]
 
 
 def map_static(
@@ -49,8 +47,7 @@ def map_static(
         raise AlignmentError(_no_texture(found, dynamic))
     lens = Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
     with log.stage("mapping", len(frames)) as advance:
-        trust = "guess" if focal is None else "fixed"
-        model = map_incrementally(found, lens, trust, config, seed=seed, advance=advance)
+        model = map_incrementally(found, lens, config, fixed_focal=focal is not None, seed=seed, advance=advance)
     if model is None:
         raise AlignmentError(
             "the frames match, but no two of them see the scene from sufficiently different places: the camera must "
@@ -63,9 +60,9 @@ def map_static(
 def map_incrementally(
     found: Correspondences,
     lens: Lens,
-    trust: FocalTrust,
     config: RefineConfig,
     *,
+    fixed_focal: bool,
     seed: int,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> SparseModel | None:
@@ -75,27 +72,27 @@ def map_incrementally(
     point or a frame is kept.
 
     Args:
-        lens: where bundle adjustment starts.
-        trust: a guessed focal length is estimated with the first frames, a prior one adjusted, a fixed one kept.
+        lens: where bundle adjustment starts; its focal length is first estimated with the frames, unless
+            ``fixed_focal``: then it stays.
         advance: called after every frame that was registered.
     """
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
         database = pycolmap.Database.open(Path(folder) / "database.db")
-        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, trust != "guess")
+        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, fixed_focal)
         write_matches(database, found)
         database.close()
         models = pycolmap.incremental_mapping(
             Path(folder) / "database.db",
             folder,
             folder,
-            _mapping_options(trust == "fixed", seed),
+            _mapping_options(fixed_focal, seed),
             next_image_callback=lambda: advance(1),
         )
     if not models:
         return None
     best = max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-    return finish(best, config.camera_model, found.num_frames, fixed_focal=trust == "fixed")
+    return finish(best, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
 
 
 def _mapping_options(fixed_focal: bool, seed: int) -> Any:

@@ -41,8 +41,8 @@ def _likeness(descriptors: Sequence[np.ndarray], seed: int) -> np.ndarray:
     """(F, F) cosines between VLAD vectors (Jegou et al., CVPR 2010) over a vocabulary made of the clip itself."""
     from sklearn.cluster import MiniBatchKMeans
 
-    # The first descriptors of a frame belong to its largest features.
-    rows = [d[:_SAMPLES].astype(np.float32) for d in descriptors]
+    # COLMAP lists the largest keypoints last.
+    rows = [d[-_SAMPLES:].astype(np.float32) for d in descriptors]
     pool = np.concatenate(rows)
     words = min(_WORDS, max(1, len(pool) // 4))
     codebook = MiniBatchKMeans(words, random_state=seed, n_init=1, batch_size=2048).fit(pool)

@@ -53,9 +53,9 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
 
     SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras and,
-    where these do not hold, incremental mapping from scratch. Cameras are kept by their cost on tracks that were held out of all candidates
-    (:class:`~easi3r_ns.refine.score.Score`). Frames that COLMAP cannot place keep their camera, carried into its world
-    (``pose_sources`` says 'aligned'). The scores stand in ``provenance["refine"]``.
+    where these do not hold, incremental mapping from scratch. Cameras are kept by their cost on tracks that were held
+    out of all candidates (:class:`~easi3r_ns.refine.score.Score`). Frames that COLMAP cannot place keep their camera,
+    carried into its world (``pose_sources`` says 'aligned'). The scores stand in ``provenance["refine"]``.
 
     Args:
         fixed_focal: the focal length is known and stays.
@@ -102,8 +102,8 @@ def _adjusted(scene: Scene, seen: Correspondences, lens: Lens, options: _Options
 
 def _mapped(scene: Scene, seen: Correspondences, lens: Lens, options: _Options, log: RunLog) -> list[Candidate]:
     with log.stage("mapping", len(scene)) as advance:
-        trust = "fixed" if options.fixed_focal else "prior"
-        model = map_incrementally(seen, lens, trust, options.config, seed=options.seed, advance=advance)
+        fixed, seed = options.fixed_focal, options.seed
+        model = map_incrementally(seen, lens, options.config, fixed_focal=fixed, seed=seed, advance=advance)
     return _candidate("mapping", scene, model)
 
 
