@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import math
-import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,9 +22,11 @@ from rich.table import Table
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .display import RichRunLog
 from .errors import Easi3RError
+from .report_card import next_command
 from .runlog import StageRecord
 
 if TYPE_CHECKING:
+    from .report_card import ReportCard
     from .run import ProcessResult
     from .types import Scene
 
@@ -148,6 +149,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("points", f"{count_points(result.transforms_path)} static points to start from"),
         ("weights", f"{result.weights.name} (licence: {result.weights.licence})"),
         ("dataset", str(result.transforms_path.parent)),
+        *_report(result.card),
     ]
 
 
@@ -160,9 +162,11 @@ def _refined(scene: Scene) -> list[tuple[str, str]]:
     return [("cameras", f"{record['kept']} (COLMAP): {errors}")]
 
 
-def next_command(output_dir: Path) -> str:
-    """What trains on the dataset."""
-    return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(output_dir))}"
+def _report(card: ReportCard) -> list[tuple[str, str]]:
+    if card.report is None or card.verdict is None:
+        return []
+    reasons = f": {card.verdict.against[0].reason}" if card.verdict.against else ""
+    return [("verdict", f"{card.verdict.level.words.lower()}{reasons}"), ("report", str(card.report))]
 
 
 def count_points(transforms_path: Path) -> int:

@@ -27,6 +27,7 @@ from .inference import choose_compute
 from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .refine import check_refine, refine_scene
+from .report_card import ReportCard, drop_report_card, try_report_card
 from .runlog import RunLog
 from .types import Frames, Scene
 
@@ -54,6 +55,7 @@ class ProcessResult:
     transforms_path: Path
     weights: WeightsInfo
     num_source_frames: int
+    card: ReportCard = ReportCard()
 
 
 def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog) -> ProcessResult:
@@ -140,16 +142,28 @@ def _process(
         scene = refine_scene(scene, config.refine, log, config.easi3r.seed, fixed_focal=fixed_focal)
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
+    images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
+    cards: list[ReportCard] = []
+
     def verify(dataset: Path) -> None:
         with log.stage("check"):
             check_loads(dataset, log)
+        cards.append(_report_card(replace(scene, source_paths=images), output_dir, config.dataset.report, log))
 
     transforms = write_dataset(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
     )
-    images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
     shutil.rmtree(workspace, ignore_errors=True)
-    return ProcessResult(replace(scene, source_paths=images), transforms, backbone.info, frames.num_source_frames)
+    done = replace(scene, source_paths=images)
+    return ProcessResult(done, transforms, backbone.info, frames.num_source_frames, cards[0])
+
+
+def _report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> ReportCard:
+    if not wanted:
+        drop_report_card(output_dir)
+        return ReportCard()
+    facts = {"stages": [asdict(stage) for stage in log.stages], "warnings": list(log.warnings)}
+    return try_report_card(replace(scene, provenance=scene.provenance | facts), output_dir, log)
 
 
 def _with_eval_frames(

@@ -43,6 +43,7 @@ RANKS = {
     "view": 30,
     "plan": 31,
     "training": 31,
+    "report_card": 34,
     "run": 35,
     "bridge": 40,
     "dataparser": 40,
@@ -52,6 +53,7 @@ RANKS = {
     "processor": 42,
     "evaluation": 42,
     "planning": 42,
+    "reporting": 42,
     "viewing": 42,
     "exporting": 42,
     "cli": 43,
@@ -72,8 +74,8 @@ DOORS = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "exporting", "planning", "viewing"},
-    "rich": {"cli", "display", "evaluation", "exporting", "planning", "processor", "training"},
+    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "exporting", "planning", "reporting", "viewing"},
+    "rich": {"cli", "display", "evaluation", "exporting", "planning", "processor", "reporting", "training"},
 }
 
 

@@ -17,8 +17,11 @@ from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConf
 from easi3r_ns.display import RichRunLog
 from easi3r_ns.errors import AlignmentError
 from easi3r_ns.processor import ProcessEasi3R
+from easi3r_ns.report_card import ReportCard
 from easi3r_ns.runlog import StageRecord
 from easi3r_ns.types import DynamicMasks, PixelMap, Scene
+from easi3r_ns.view.report_measures import measure
+from easi3r_ns.view.report_verdict import judge
 
 
 def parse(*arguments: str) -> ProcessEasi3R:
@@ -50,8 +53,13 @@ def result(tmp_path: Path) -> SimpleNamespace:
     )
     (tmp_path / "transforms.json").write_text(json.dumps({"ply_file_path": "points.ply"}))
     weights = SimpleNamespace(name="tiny", licence="Apache-2.0")
+    verdict = judge(measure(scene).measures)
     return SimpleNamespace(
-        scene=scene, transforms_path=tmp_path / "transforms.json", weights=weights, num_source_frames=90
+        scene=scene,
+        transforms_path=tmp_path / "transforms.json",
+        weights=weights,
+        num_source_frames=90,
+        card=ReportCard(tmp_path / "report.html", tmp_path / "preview.mp4", verdict),
     )
 
 
@@ -129,6 +137,8 @@ def test_summary_says_what_was_used_and_what_came_out(result: SimpleNamespace) -
         "1234 static points",
         "tiny (licence: Apache-2.0)",
         "weights [a] are non-commercial",
+        "verdict   do not train: Only 0 % of the pixels stand still",
+        f"report    {result.card.report}",
         f"ns-train splatfacto easi3r-data --data {result.transforms_path.parent}",
     ):
         assert part in text

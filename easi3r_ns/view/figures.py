@@ -1,0 +1,238 @@
+"""Small charts as inline SVG: fixed size, colours from the page's CSS variables, no script.
+
+Every chart is :data:`WIDTH` units wide and is meant to be shown at about that many pixels, on a phone and on a desk,
+so that its text keeps its size. The page defines the classes (see ``report_page.py``): ``axis``, ``grid``, ``s1`` ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+WIDTH = 340
+HEIGHT = 180
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 24, 30
+_SCALE_BAR = 20
+"""Height of the strip below a map that holds its scale."""
+_MAX_TOOLTIPS = 400
+"""Frames up to which every frame of a chart answers the mouse."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart."""
+
+    label: str
+    values: np.ndarray
+    """(N,); NaN interrupts the line."""
+    style: str = "s1"
+    """CSS class: s1, s2 or s3."""
+    filled: bool = False
+    """Fill the area down to zero."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the two axes show."""
+
+    x_label: str
+    show: Callable[[float], str]
+    """A value of y as text, for ticks and tooltips."""
+    alt: str
+    """What the chart shows, for those who cannot see it."""
+    low: float | None = 0.0
+    """Lower end of y; None: that of the data."""
+    least_high: float = 0.0
+    """The upper end of y is at least this."""
+    limit: float | None = None
+    """A dashed line, where it lies inside or near the data."""
+
+
+@dataclass(frozen=True)
+class MapExtent:
+    """A rectangle on the ground, in median depths: right and forward of the first camera."""
+
+    left: float
+    right: float
+    back: float
+    front: float
+
+    @property
+    def aspect(self) -> float:
+        """Height over width."""
+        return (self.front - self.back) / (self.right - self.left)
+
+
+def line_chart(x: np.ndarray, lines: Sequence[Line], axes: Axes, marks: np.ndarray | None = None) -> str:
+    """An SVG of lines over (N,) increasing ``x``; ``marks`` (N,) bool puts a dot on the first line there."""
+    y_ticks, low, high = _y_range(lines, axes)
+    left, right = float(x[0]), float(x[-1]) if x[-1] > x[0] else float(x[0]) + 1.0
+    to_x = _scale(left, right, _LEFT, WIDTH - _RIGHT)
+    to_y = _scale(low, high, HEIGHT - _BOTTOM, _TOP)
+    parts = [_grid(y_ticks, to_y, axes.show), _x_axis(left, right, to_x, axes.x_label)]
+    if axes.limit is not None and low <= axes.limit <= high:
+        parts.append(
+            f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{to_y(axes.limit):.1f}" '
+            f'y2="{to_y(axes.limit):.1f}"/>'
+        )
+    for line in lines:
+        parts.append(_draw(x, line, to_x, to_y, low))
+    if marks is not None:
+        for k in np.flatnonzero(marks & np.isfinite(lines[0].values)):
+            parts.append(f'<circle class="mark" cx="{to_x(x[k]):.1f}" cy="{to_y(lines[0].values[k]):.1f}" r="3.5"/>')
+    parts.append(_legend(lines))
+    parts.append(_tooltips(x, lines, axes, to_x))
+    return svg(parts, axes.alt, HEIGHT)
+
+
+def svg(parts: Sequence[str], alt: str, height: float) -> str:
+    """Elements -> an SVG of the usual width, described by ``alt``."""
+    body = "".join(parts)
+    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(alt)}">{body}</svg>'
+
+
+def map_chart(picture: str | None, path: np.ndarray, headings: np.ndarray, extent: MapExtent, alt: str) -> str:
+    """The camera path from above.
+
+    Args:
+        picture: data URI of what lies below the path, covering ``extent``; None: nothing.
+        path: (N, 2) right and forward.
+        headings: (N, 2) unit viewing directions in the same axes.
+        extent: the part of the ground that is shown.
+    """
+    height = WIDTH * extent.aspect
+    to_x = _scale(extent.left, extent.right, 0, WIDTH)
+    to_y = _scale(extent.back, extent.front, height, 0)
+    xy = np.stack([[to_x(p[0]) for p in path], [to_y(p[1]) for p in path]], axis=-1)
+    parts = []
+    if picture:
+        parts.append(f'<image href="{picture}" x="0" y="0" width="{WIDTH}" height="{height:.1f}"/>')
+    parts += [_camera(xy[k], headings[k]) for k in _spread(len(path), 12)]
+    parts.append(f'<polyline class="line s1" points="{_points(xy)}"/>')
+    parts.append(f'<circle class="start" cx="{xy[0, 0]:.1f}" cy="{xy[0, 1]:.1f}" r="5"/>')
+    parts.append(f'<circle class="end" cx="{xy[-1, 0]:.1f}" cy="{xy[-1, 1]:.1f}" r="5"/>')
+    parts.append(_scale_bar(extent, height))
+    return svg(parts, alt, height + _SCALE_BAR)
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About ``count`` round numbers that cover the range."""
+    return [float(v) for v in MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+
+
+def _y_range(lines: Sequence[Line], axes: Axes) -> tuple[list[float], float, float]:
+    values = np.concatenate([line.values for line in lines])
+    values = values[np.isfinite(values)]
+    low = axes.low if axes.low is not None else float(values.min()) if len(values) else 0.0
+    high = max(float(values.max(initial=low)), axes.least_high)
+    if high <= low:
+        high = low + 1.0
+    found = ticks(low, high, 4)
+    # Where zero is the lower end, no tick lies below it.
+    kept = [tick for tick in found if axes.low is None or tick >= axes.low - 1e-9]
+    return kept, min(low, kept[0]), max(high, kept[-1])
+
+
+def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    return lambda value: start + (stop - start) * (value - low) / (high - low)
+
+
+def _grid(values: Sequence[float], to_y: Callable[[float], float], show: Callable[[float], str]) -> str:
+    parts = []
+    for value in values:
+        y = to_y(value)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{escape(show(value))}</text>'
+        )
+    return "".join(parts)
+
+
+def _x_axis(left: float, right: float, to_x: Callable[[float], float], label: str) -> str:
+    base = HEIGHT - _BOTTOM
+    parts = [f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>']
+    inside = [t for t in ticks(left, right, 5) if left - 1e-9 <= t <= right + 1e-9]
+    for tick in inside:
+        parts.append(f'<text class="tick" x="{to_x(tick):.1f}" y="{base + 14}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text class="label" x="{WIDTH - _RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(label)}</text>')
+    return "".join(parts)
+
+
+def _draw(x: np.ndarray, line: Line, to_x: Callable[[float], float], to_y: Callable[[float], float], low: float) -> str:
+    parts = []
+    for run in _runs(np.isfinite(line.values)):
+        xy = np.array([(to_x(x[k]), to_y(line.values[k])) for k in run])
+        if line.filled and len(run) > 1:
+            corners = np.concatenate([[(xy[0, 0], to_y(low))], xy, [(xy[-1, 0], to_y(low))]])
+            parts.append(f'<polygon class="area {line.style}" points="{_points(corners)}"/>')
+        if len(run) > 1:
+            parts.append(f'<polyline class="line {line.style}" points="{_points(xy)}"/>')
+        else:
+            parts.append(f'<circle class="dot {line.style}" cx="{xy[0, 0]:.1f}" cy="{xy[0, 1]:.1f}" r="2"/>')
+    return "".join(parts)
+
+
+def _runs(known: np.ndarray) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for k in np.flatnonzero(known).tolist():
+        if runs and runs[-1][-1] == k - 1:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    return runs
+
+
+def _legend(lines: Sequence[Line]) -> str:
+    parts, x = [], float(_LEFT)
+    for line in lines:
+        if line.label:
+            parts.append(f'<line class="line {line.style}" x1="{x:.0f}" x2="{x + 14:.0f}" y1="9" y2="9"/>')
+            parts.append(f'<text class="key" x="{x + 18:.0f}" y="12.5">{escape(line.label)}</text>')
+            x += 30 + 6.2 * len(line.label)
+    return "".join(parts)
+
+
+def _tooltips(x: np.ndarray, lines: Sequence[Line], axes: Axes, to_x: Callable[[float], float]) -> str:
+    if len(x) > _MAX_TOOLTIPS:
+        return ""
+    edges = np.concatenate([[x[0]], (x[1:] + x[:-1]) / 2, [x[-1]]])
+    parts = []
+    for k, at in enumerate(x):
+        shown = [f"{line.label} {axes.show(line.values[k])}".strip() for line in lines if np.isfinite(line.values[k])]
+        title = f"frame {k + 1} ({at:.4g} {axes.x_label}): {', '.join(shown) or 'nothing to compare'}"
+        start, stop = to_x(edges[k]), to_x(edges[k + 1])
+        parts.append(
+            f'<rect class="hit" x="{start:.1f}" y="{_TOP}" width="{max(stop - start, 0.5):.1f}" '
+            f'height="{HEIGHT - _TOP - _BOTTOM}"><title>{escape(title)}</title></rect>'
+        )
+    return "".join(parts)
+
+
+def _camera(at: np.ndarray, heading: np.ndarray) -> str:
+    forward = np.array([heading[0], -heading[1]])
+    side = np.array([-forward[1], forward[0]])
+    corners = np.stack([at, at + 15 * forward + 8 * side, at + 15 * forward - 8 * side])
+    return f'<polygon class="camera" points="{_points(corners)}"/>'
+
+
+def _scale_bar(extent: MapExtent, height: float) -> str:
+    span = extent.right - extent.left
+    length = next(t for t in reversed(ticks(0, span / 3, 3)) if t <= span / 3 + 1e-9)
+    pixels = WIDTH * length / span
+    y = height + _SCALE_BAR / 2
+    return (
+        f'<path class="scalebar" d="M10 {y - 4:.1f}v8m0 -4h{pixels:.1f}m0 -4v8"/>'
+        f'<text class="key" x="{16 + pixels:.1f}" y="{y + 3.5:.1f}">{length:g} x the typical depth</text>'
+    )
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
+
+
+def _points(xy: np.ndarray) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in xy)
