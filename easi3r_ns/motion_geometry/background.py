@@ -1,0 +1,148 @@
+"""What the camera's motion alone does to the picture: a homography or a fundamental matrix, and how far flow is off.
+
+The background is taken to be what reaches the border of the picture: the models are fitted, and chosen, there.
+Pixels are (x, y) with integer centres; flow is in pixels of the same grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+Kind = Literal["homography", "fundamental"]
+
+SAMPLE_STEP = 8
+"""Pixels between the flow vectors that the models are fitted to."""
+BORDER = 0.2
+"""Share of the width and height, on each side, that counts as the border of the picture."""
+FEWEST_SAMPLES = 20
+"""A pair with fewer consistent vectors tells nothing."""
+NOISE_PX = 0.4
+NOISE_PER_FLOW = 0.03
+"""Deviation of the flow of a static surface from the model, for the choice between models: at least NOISE_PX, and
+NOISE_PER_FLOW of the median flow, which is also how much parallax still counts as none."""
+_HOMOGRAPHY_TOLERANCE_PX = 1.0
+_FUNDAMENTAL_TOLERANCE_PX = 0.5
+_ITERATIONS = 2000
+_CONFIDENCE = 0.999
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N flow vectors on which forward and backward flow agree."""
+
+    start: np.ndarray
+    """(N, 2) float32 pixels of the first frame."""
+    end: np.ndarray
+    """(N, 2) float32 pixels of the second frame."""
+    border: np.ndarray
+    """(N,) bool: starts near the border of the picture."""
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def median_flow(self) -> float:
+        """Median length of the vectors in pixels."""
+        return float(np.median(np.linalg.norm(self.end - self.start, axis=1)))
+
+
+def sample(flow: np.ndarray, consistent: np.ndarray) -> Samples:
+    """A lattice of the (H, W, 2) flow where it is ``consistent`` (H, W)."""
+    height, width = consistent.shape
+    lattice = np.zeros_like(consistent)
+    lattice[SAMPLE_STEP // 2 :: SAMPLE_STEP, SAMPLE_STEP // 2 :: SAMPLE_STEP] = True
+    rows, columns = np.nonzero(lattice & consistent)
+    start = np.stack([columns, rows], axis=1).astype(np.float32)
+    across, down = (columns + 0.5) / width, (rows + 0.5) / height
+    border = (np.minimum(across, 1 - across) < BORDER) | (np.minimum(down, 1 - down) < BORDER)
+    return Samples(start, start + flow[rows, columns], border)
+
+
+def fit(kind: Kind, samples: Samples) -> np.ndarray | None:
+    """(3, 3) model of the background's motion by MAGSAC (Barath et al., CVPR 2020), or None where there is none.
+
+    Of the fits to all vectors and to those at the border, the one that explains more of the border: a mover may fill
+    the middle, and a border may be all sky.
+    """
+    candidates = [_magsac(kind, samples.start, samples.end)]
+    if samples.border.sum() >= FEWEST_SAMPLES:
+        candidates.append(_magsac(kind, samples.start[samples.border], samples.end[samples.border]))
+    found = [model for model in candidates if model is not None]
+    judged = samples.border if samples.border.sum() >= FEWEST_SAMPLES else np.ones(len(samples), dtype=bool)
+
+    def unexplained(model: np.ndarray) -> float:
+        error = distance(kind, model, samples.start[judged], samples.end[judged])
+        return float(np.minimum(error / noise(samples), 2).sum())
+
+    return min(found, key=unexplained) if found else None
+
+
+def distance(kind: Kind, model: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(...) pixels by which (..., 2) -> (..., 2) disagrees with a model.
+
+    For a homography the transfer error per axis; for a fundamental matrix the Sampson distance (Hartley and Zisserman,
+    Multiple View Geometry, section 11.4.3).
+    """
+    first = np.concatenate([start, np.ones_like(start[..., :1])], axis=-1).astype(np.float32)
+    model = model.astype(np.float32)
+    if kind == "homography":
+        landed = first @ model.T
+        depth = np.where(np.abs(landed[..., 2:]) < 1e-6, 1e-6, landed[..., 2:])
+        return np.linalg.norm(landed[..., :2] / depth - end, axis=-1) / np.sqrt(2)
+    second = np.concatenate([end, np.ones_like(end[..., :1])], axis=-1).astype(np.float32)
+    lines, lines_back = first @ model.T, second @ model
+    slopes = (lines[..., :2] ** 2).sum(axis=-1) + (lines_back[..., :2] ** 2).sum(axis=-1)
+    return np.abs((second * lines).sum(axis=-1)) / np.sqrt(slopes + 1e-12)
+
+
+def noise(samples: Samples) -> float:
+    """Pixels by which the flow of a static surface may miss a model of the background."""
+    return max(NOISE_PX, NOISE_PER_FLOW * samples.median_flow)
+
+
+def gric(kind: Kind, error: np.ndarray, deviation: float) -> float:
+    """Geometric robust information criterion (Torr, 1998) per vector: smaller is the better model.
+
+    ``error`` in pixels, ``deviation`` its scale. A homography binds two of the four coordinates of a vector, a
+    fundamental matrix only one, which costs it ln 4 a vector.
+    """
+    dimension, parameters = {"homography": (2, 8), "fundamental": (3, 7)}[kind]
+    misfit = np.minimum((error / deviation) ** 2, 2 * (4 - dimension)).sum()
+    count = len(error)
+    return float((misfit + np.log(4) * dimension * count + np.log(4 * count) * parameters) / count)
+
+
+def homography_preferred(samples: Samples) -> float | None:
+    """By how much GRIC prefers a homography to a fundamental matrix on the border of a pair; None: cannot tell."""
+    if samples.border.sum() < FEWEST_SAMPLES:
+        return None
+    start, end = samples.start[samples.border], samples.end[samples.border]
+    scores: dict[Kind, float] = {}
+    for kind in ("homography", "fundamental"):
+        model = fit(kind, samples)
+        if model is None:
+            return None
+        scores[kind] = gric(kind, distance(kind, model, start, end), noise(samples))
+    return scores["fundamental"] - scores["homography"]
+
+
+def _magsac(kind: Kind, start: np.ndarray, end: np.ndarray) -> np.ndarray | None:
+    if len(start) < FEWEST_SAMPLES:
+        return None
+    try:
+        if kind == "homography":
+            model, _ = cv2.findHomography(
+                start, end, cv2.USAC_MAGSAC, _HOMOGRAPHY_TOLERANCE_PX, maxIters=_ITERATIONS, confidence=_CONFIDENCE
+            )
+        else:
+            model, _ = cv2.findFundamentalMat(
+                start, end, cv2.USAC_MAGSAC, _FUNDAMENTAL_TOLERANCE_PX, _CONFIDENCE, _ITERATIONS
+            )
+    except cv2.error:
+        # Degenerate vectors (all on one line) make some OpenCV versions throw where others return nothing.
+        return None
+    return model if model is not None and model.shape == (3, 3) and np.isfinite(model).all() else None
