@@ -19,6 +19,7 @@ from .evaluation.command import Evaluate
 from .exporting import Export
 from .planning import Plan
 from .processor import ProcessEasi3R, exit_on_error
+from .reporting import Report
 from .viewing import View
 
 _STATES = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "bad": "[red]bad[/] "}
@@ -116,6 +117,7 @@ Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[View, tyro.conf.subcommand("view")],
+    Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Weights, tyro.conf.subcommand("weights")],
