@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .types import Scene
     from .view.clouds import Clouds
 
-MESHES = ("mesh.ply", "mesh.glb", "mesh.obj")
+MESHES = ("export/mesh.ply", "export/mesh.obj", "mesh.ply", "mesh.obj")
 """Meshes of a dataset that --open3d shows; the first of them that is there."""
 
 

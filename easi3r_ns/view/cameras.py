@@ -14,11 +14,15 @@ THUMBNAIL_WIDTH = 240
 """Pixels of the images on the cameras."""
 FOV_DEGREES = 50.0
 """Vertical field of view from which the viewer and the turntable look at the scene."""
+ASPECT = 16 / 9
+"""Width over height of the picture for which the first view is made."""
 
 _ELEVATION_DEGREES = (18.0, 60.0)
 """The scene is seen from above, never from straight above."""
-_STEP_BACK = 1.7
-"""Distance of the first viewpoint from what it looks at, over that of the cameras."""
+_STEP_BACK = (1.6, 3.2)
+"""Distance of the first viewpoint from what it looks at, over that of the cameras: at least, and at most."""
+_MARGIN = 0.85
+"""Share of the picture's width and height in which the first view has all cameras."""
 
 
 @dataclass(frozen=True)
@@ -133,4 +137,14 @@ def _home(poses: np.ndarray, reach: float) -> Viewpoint:
     low, high = np.radians(_ELEVATION_DEGREES)
     elevation = np.clip(np.arctan2(offset[2], horizontal) + low, low, high)
     direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    return Viewpoint(focus + _STEP_BACK * distance * direction, focus)
+    for back in np.linspace(*_STEP_BACK, 17):
+        view = Viewpoint(focus + back * distance * direction, focus)
+        if _sees(view, poses[:, :3, 3]):
+            break
+    return view
+
+
+def _sees(view: Viewpoint, points: np.ndarray) -> bool:
+    x, y, z = transform(np.linalg.inv(view.T_world_cam), points).T
+    half = _MARGIN * np.tan(np.radians(FOV_DEGREES) / 2)
+    return bool(((z > 0) & (np.abs(y) < half * z) & (np.abs(x) < ASPECT * half * z)).all())

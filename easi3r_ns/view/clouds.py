@@ -89,8 +89,8 @@ def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None
         solid = solid_pixels(scene, frame)
         moving = scene.dynamic.masks[frame]
         static = solid & ~grow_mask(moving, MASK_GROWTH) & _lattice(moving.shape, stride, frame)
-        clouds = _frame_cloud(scene, frame, static, stride), _frame_cloud(scene, frame, solid & moving, 1)
-        return clouds[0], thin(clouds[1], per_frame)
+        whole = _frame_cloud(scene, frame)
+        return whole(static, stride), thin(whole(solid & moving, 1), per_frame)
 
     pairs = []
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -104,8 +104,9 @@ def thin(cloud: Cloud, max_points: int) -> Cloud:
     """Average points, colours, confidence and score over cubic voxels just large enough to keep ``max_points``."""
     if len(cloud) <= max_points:
         return cloud
-    size = voxel_size(cloud.points, max_points)
-    labels, count = voxel_labels(cloud.points, size)
+    centred = cloud.points - np.median(cloud.points, axis=0)
+    size = voxel_size(centred, max_points)
+    labels, count = voxel_labels(centred, size)
     members = np.bincount(labels, minlength=count)
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -140,26 +141,34 @@ def voxel_size(points: np.ndarray, max_points: int) -> float:
 
 
 def voxel_labels(points: np.ndarray, size: float) -> tuple[np.ndarray, int]:
-    """(N,) index of the voxel of each of (N, 3) points, among the filled voxels in their order, and their number."""
-    cells = np.rint((points - np.median(points, axis=0)) / size) + _MAX_CELLS // 2
+    """(N,) index of the voxel of each of (N, 3) points, among the filled voxels in their order, and their number.
+
+    One voxel has its centre at the origin; those further than 2^20 voxels from it are taken for one.
+    """
+    cells = np.rint(points / size) + _MAX_CELLS // 2
     i, j, k = np.clip(cells, 0, _MAX_CELLS).astype(np.int64).T
     filled, labels = np.unique((i << 42) | (j << 21) | k, return_inverse=True)
     return labels, len(filled)
 
 
-def _frame_cloud(scene: Scene, frame: int, keep: np.ndarray, stride: int) -> Cloud:
-    height, width = keep.shape
-    tokens = scene.dynamic.score[frame]
-    score = zoom(tokens, (height / tokens.shape[0], width / tokens.shape[1]), order=1, mode="nearest", grid_mode=True)
-    points = transform(Z_UP_FROM_OPENCV_WORLD, world_points(scene, frame)[keep]).astype(np.float32)
-    depth = float(np.quantile(scene.depth[frame][keep], _FAR_QUANTILE)) if keep.any() else 0.0
-    return Cloud(
-        points=points.reshape(-1, 3),
-        colors=scene.images[frame][keep],
-        confidence=scene.confidence[frame][keep],
-        score=np.clip(score[keep], 0, 1).astype(np.float32),
-        spacing=stride * depth / float(scene.focals[frame]),
-    )
+def _frame_cloud(scene: Scene, frame: int) -> Callable[[np.ndarray, int], Cloud]:
+    """Gives the cloud of the pixels (H, W) bool that are kept, of which every ``stride``-th was a candidate."""
+    depth, tokens = scene.depth[frame], scene.dynamic.score[frame]
+    factors = depth.shape[0] / tokens.shape[0], depth.shape[1] / tokens.shape[1]
+    score = np.clip(zoom(tokens, factors, order=1, mode="nearest", grid_mode=True), 0, 1)
+    points = world_points(scene, frame)
+
+    def kept(keep: np.ndarray, stride: int) -> Cloud:
+        far = float(np.quantile(depth[keep], _FAR_QUANTILE)) if keep.any() else 0.0
+        return Cloud(
+            points=transform(Z_UP_FROM_OPENCV_WORLD, points[keep]).astype(np.float32),
+            colors=scene.images[frame][keep],
+            confidence=scene.confidence[frame][keep],
+            score=score[keep].astype(np.float32),
+            spacing=stride * far / float(scene.focals[frame]),
+        )
+
+    return kept
 
 
 def _sparse_cloud(scene: Scene) -> Cloud:

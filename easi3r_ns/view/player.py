@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..types import Scene
-from .cameras import FOV_DEGREES, Viewpoint, camera_track, thumbnails
+from .cameras import ASPECT, FOV_DEGREES, Viewpoint, camera_track, thumbnails
 from .clouds import Clouds
 from .config import TurntableConfig, ViewConfig
 from .look import Painter, first_look
@@ -151,8 +151,10 @@ class Player:
 
 
 def _look_from(client: viser.ClientHandle, view: Viewpoint) -> None:
+    """Move a browser's camera; further back where its window is narrower than the picture that ``view`` is made for."""
+    back = max(1.0, ASPECT / max(float(client.camera.aspect), 0.3))
     with client.atomic():
         client.camera.up_direction = (0.0, 0.0, 1.0)
-        client.camera.position = view.position
+        client.camera.position = view.look_at + back * (view.position - view.look_at)
         client.camera.look_at = view.look_at
         client.camera.fov = float(np.radians(FOV_DEGREES))

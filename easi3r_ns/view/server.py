@@ -21,8 +21,11 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 PORT = 8080
 _PORTS_TRIED = 100
+_BUFFER = 2**32
+"""Bytes that may wait for a browser."""
 
-_TRACKER = re.compile(r"<script\b[^>]*>(?:(?!</script>).)*</script>", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.DOTALL)
 _STYLE = "<style>button:has(.tabler-icon-share) { display: none }</style>"
 
 
@@ -59,8 +62,9 @@ def url_of(host: str, port: int) -> str:
 def serve(host: str, port: int) -> viser.ViserServer:
     """Start a viser server that prints nothing.
 
-    viser 0.2.7 serves any file that a path with ``..`` leads to, loads a tracker from the net into its page, and has a
-    button that opens a public tunnel; here it serves its own pages only, without the tracker and the button.
+    viser 0.2.7 serves any file that a path with ``..`` leads to, loads a tracker from the net into its page, has a
+    button that opens a public tunnel, and drops a browser that reads large scenes slowly. Here it serves its own pages
+    only, without the tracker and the button, and waits for the browser.
 
     Raises MissingExtraError when viser does not load.
     """
@@ -74,6 +78,7 @@ def serve(host: str, port: int) -> viser.ViserServer:
         def __init__(self, *args: Any, **options: Any) -> None:
             options["http_server_root"] = SitePages(options["http_server_root"])
             super().__init__(*args, **options)
+            self.on_client_connect(lambda _: _never_pause(self._ws_server))
 
     class Server(viser.ViserServer):
         def request_share_url(self, verbose: bool = True) -> None:
@@ -89,13 +94,23 @@ def serve(host: str, port: int) -> viser.ViserServer:
         viser.infra.WebsockServer = original
 
 
+def _never_pause(server: Any) -> None:
+    """Let the connections of a server buffer as much as a scene takes.
+
+    viser sends to a browser from two tasks. When both wait for a full buffer to drain, websockets (from 13 on, in its
+    legacy server) fails an assertion and the connection is lost; a buffer that is never full keeps them from waiting.
+    """
+    for connection in getattr(server, "websockets", ()):
+        connection.transport.set_write_buffer_limits(high=_BUFFER)
+
+
 class SitePages:
     """Stands in for the folder of viser's pages: gives only files inside it, and its own first page."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         page = (self._root / "index.html").read_text(encoding="utf-8")
-        page = _TRACKER.sub(lambda script: "" if "gtag" in script[0] else script[0], page)
+        page = _SCRIPT.sub(lambda script: "" if "gtag" in script[0] else script[0], _COMMENT.sub("", page))
         page = re.sub(r"<title>.*?</title>", "<title>easi3r</title>", page).replace("</head>", f"{_STYLE}</head>")
         self._index = _Page(page.encode())
 
