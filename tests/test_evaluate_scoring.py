@@ -11,7 +11,7 @@ from PIL import Image
 
 from easi3r_ns.errors import InputError
 from easi3r_ns.evaluate.datasets import Capture, TrueIntrinsics
-from easi3r_ns.evaluate.scoring import score_scene, typical_depth
+from easi3r_ns.evaluate.scoring import score_scene, true_depth_on_network, typical_depth
 from easi3r_ns.geometry import focal_from_source, image_centre_in_network, rescale_scene
 from easi3r_ns.types import DynamicMasks, PixelMap, Scene, SparsePoints
 from tests.test_evaluate_trajectory import walk
@@ -144,6 +144,18 @@ def test_typical_depth_without_depth_maps_comes_from_the_points(scene: Scene) ->
         points, np.zeros((3, 3), np.uint8), np.zeros(3), np.arange(3), np.full(3, 2), np.zeros((3, 2))
     )
     assert typical_depth(replace(empty, sparse=sparse)) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (24, 32), (12, 16), (15, 20), (96, 128)])
+def test_true_depth_of_any_size_is_read_where_the_pixel_looks(scene: Scene, shape: tuple[int, int]) -> None:
+    depth = np.random.RandomState(0).uniform(1, 5, shape)
+    found = true_depth_on_network(depth, scene)
+    for y in range(16):
+        for x in range(32):
+            # Centre of the network pixel as a share of the source's width and height: two source pixels each, and
+            # the crop leaves eight rows out above.
+            u, v = (2 * x + 1) / 64, (2 * (y + 4) + 1) / 48
+            assert found[y, x] == depth[int(v * shape[0]), int(u * shape[1])]
 
 
 def test_truth_of_another_size_is_refused(scene: Scene, capture: Capture) -> None:
