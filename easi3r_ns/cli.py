@@ -17,6 +17,7 @@ from .backbone import sources
 from .errors import CheckpointError
 from .evaluation.command import Evaluate
 from .exporting import Export
+from .importing import Import
 from .planning import Plan
 from .processor import ProcessEasi3R, exit_on_error
 from .reporting import Report
@@ -119,6 +120,7 @@ Commands = Union[
     Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Export, tyro.conf.subcommand("export")],
+    Annotated[Import, tyro.conf.subcommand("import")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Weights, tyro.conf.subcommand("weights")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],

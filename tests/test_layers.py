@@ -38,7 +38,9 @@ RANKS = {
     "motion_geometry": 22,
     "inference": 21,
     "pipeline": 30,
+    "pipeline_geometric": 31,
     "export": 30,
+    "importers": 30,
     "evaluate": 30,
     "view": 30,
     "plan": 31,
@@ -56,12 +58,14 @@ RANKS = {
     "reporting": 42,
     "viewing": 42,
     "exporting": 42,
+    "importing": 42,
     "cli": 43,
     "__main__": 44,
 }
-SCENE_ONLY = {"export", "evaluate", "view"}
+SCENE_ONLY = {"export", "importers", "evaluate", "view"}
 """Need a Scene, not a solver: they import layer 0 only."""
 FORBIDDEN = {"align": {"attention", "dynamic"}}
+COMMANDS = {"exporting", "importing", "planning", "reporting", "viewing"}
 DOORS = {
     "nerfstudio": {"dataparser", "export.loadback", "method"},
     "pytorch_msssim": {"method"},
@@ -74,8 +78,8 @@ DOORS = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "processor", "training", "evaluation", "exporting", "planning", "reporting", "viewing"},
-    "rich": {"cli", "display", "evaluation", "exporting", "planning", "processor", "reporting", "training"},
+    "tyro": {"bridge", "cli", "evaluation", "processor", "training"} | COMMANDS,
+    "rich": {"cli", "display", "evaluation", "processor", "training"} | COMMANDS,
 }
 
 
