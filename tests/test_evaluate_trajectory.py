@@ -77,6 +77,12 @@ def test_the_same_path_in_another_world_has_no_error() -> None:
     assert errors.path_length == pytest.approx(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum())
 
 
+def test_rotations_with_few_digits_are_no_obstacle() -> None:
+    truth = walk()
+    errors = compare_paths(truth, np.round(truth, 4))
+    assert errors.ate < 1e-4 and errors.rpe_rotation_deg < 0.02
+
+
 def test_known_answer() -> None:
     """Corners of a square, two opposite ones lifted by h, the others lowered: no similarity helps, so the ATE is h."""
     truth = np.tile(np.eye(4), (4, 1, 1))

@@ -54,7 +54,8 @@ class Drift:
 def compare_paths(estimate: np.ndarray, truth: np.ndarray) -> TrajectoryErrors:
     """Errors of (F, 4, 4) camera-to-world matrices against the (F, 4, 4) true ones, frame by frame.
 
-    Both with OpenCV axes; the worlds may differ by any similarity.
+    Both with OpenCV axes; the worlds may differ by any similarity. Rotations that were written with few digits are made
+    orthonormal first.
 
     Raises:
         DegeneratePath: either path is too short, static or straight.
@@ -65,12 +66,7 @@ def compare_paths(estimate: np.ndarray, truth: np.ndarray) -> TrajectoryErrors:
     _refuse_degenerate(truth, "the true camera path")
     _refuse_degenerate(estimate, "the estimated camera path")
     evo = load_evo()
-    reference = evo["trajectory"].PosePath3D(poses_se3=list(truth.astype(float)))
-    aligned = evo["trajectory"].PosePath3D(poses_se3=list(estimate.astype(float)))
-    try:
-        _, _, scale = aligned.align(reference, correct_scale=True)
-    except evo["exception"] as error:
-        raise DegeneratePath(f"the camera paths cannot be aligned: {error}") from error
+    reference, aligned = (evo["trajectory"].PosePath3D(poses_se3=_orthonormal(T)) for T in (truth, estimate))
     metrics = evo["metrics"]
     relations, rmse = metrics.PoseRelation, metrics.StatisticsType.rmse
 
@@ -79,14 +75,26 @@ def compare_paths(estimate: np.ndarray, truth: np.ndarray) -> TrajectoryErrors:
         return float(metric.get_statistic(rmse))
 
     step = {"delta": 1, "delta_unit": metrics.Unit.frames, "all_pairs": True}
-    return TrajectoryErrors(
-        ate=measure(metrics.APE(relations.translation_part)),
-        rpe_translation=measure(metrics.RPE(relations.translation_part, **step)),
-        rpe_rotation_deg=measure(metrics.RPE(relations.rotation_angle_deg, **step)),
-        path_length=float(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum()),
-        scale=float(scale),
-        num_frames=len(truth),
-    )
+    try:
+        _, _, scale = aligned.align(reference, correct_scale=True)
+        return TrajectoryErrors(
+            ate=measure(metrics.APE(relations.translation_part)),
+            rpe_translation=measure(metrics.RPE(relations.translation_part, **step)),
+            rpe_rotation_deg=measure(metrics.RPE(relations.rotation_angle_deg, **step)),
+            path_length=float(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum()),
+            scale=float(scale),
+            num_frames=len(truth),
+        )
+    except evo["exception"] as error:
+        raise DegeneratePath(f"the camera paths cannot be compared: {error}") from error
+
+
+def _orthonormal(T_world_cam: np.ndarray) -> list[np.ndarray]:
+    """(F, 4, 4) -> the same with the nearest rotations: evo refuses those that are rounded to six digits."""
+    result = T_world_cam.astype(float)
+    U, _, Vt = np.linalg.svd(result[:, :3, :3])
+    result[:, :3, :3] = U @ Vt
+    return list(result)
 
 
 def is_fixed(T_world_cam: np.ndarray, tolerance: float = 1e-9) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -32,6 +33,8 @@ from ..files import jsonable, make_folder, natural_key, write_bytes, write_json
 from ..frames import open_source
 from ..run import RunConfig, process
 from ..runlog import RunLog
+
+logger = logging.getLogger(__name__)
 
 RUN, LOG = "run.json", "log.txt"
 RESULTS, TABLES = "results.json", "results.md"
@@ -235,6 +238,10 @@ def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
         return replace(result, scores=score_scene(find_scene(job.folder), job.capture))
     except InputError as error:
         return replace(result, error=str(error))
+    except Exception as error:
+        # A bug in a score costs one clip, loudly, and not the hours of the others.
+        logger.exception("%s cannot be scored", job.folder)
+        return replace(result, error=f"not scored: {type(error).__name__}: {error}")
 
 
 def _plain(value: Any) -> Any:
