@@ -33,11 +33,16 @@ class ScoreFormula:
     centred: bool = False
     """Take the mean over a view's tokens off every map of every pair first. Softmax does not see what all keys of a
     query have in common; in a small network it varies from pair to pair more than what moves does."""
+    first_channel: int = 0
+    """Leave out the channels before this one. Channels are layers times heads, layer by layer: the early layers of the
+    decoders have not seen much of the other view yet."""
 
     def __post_init__(self) -> None:
         signs = self.signs
         if not set(signs.values()) <= {-1, 0, 1} or not any(signs.values()):
             raise ValueError(f"score formula {signs}: signs are -1, 0 or 1, and not all 0")
+        if self.first_channel < 0:
+            raise ValueError(f"score formula: first channel {self.first_channel} is negative")
 
     @property
     def signs(self) -> dict[str, int]:
@@ -47,7 +52,8 @@ class ScoreFormula:
     def __str__(self) -> str:
         """For example 'std_src * (1 - std_ref), maps centred'."""
         product = " * ".join(name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign)
-        return product + ", maps centred" * bool(self.centred)
+        channels = f", channels from {self.first_channel} on" if self.first_channel else ""
+        return product + ", maps centred" * bool(self.centred) + channels
 
     def combine(self, fused: Mapping[str, np.ndarray]) -> np.ndarray:
         """The product over fused maps (F, h, w); not yet stretched per frame."""
@@ -101,16 +107,15 @@ def fuse(maps: np.ndarray) -> np.ndarray:
     return _min_max(_min_max(maps).mean(axis=-1))
 
 
-def fused_maps(stats: AttentionStats) -> dict[str, np.ndarray]:
+def fused_maps(stats: AttentionStats, first_channel: int = 0) -> dict[str, np.ndarray]:
     """The four maps (F, h, w) of which the score is made, by the names of :class:`ScoreFormula`."""
-    return {name: fuse(getattr(stats, name)) for name in MAPS}
+    return {name: fuse(getattr(stats, name)[..., first_channel:]) for name in MAPS}
 
 
 def dynamic_score(stats: AttentionStats, formula: ScoreFormula | None = None) -> np.ndarray:
     """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7)."""
     formula = formula or ScoreFormula()
-    needed = (name for name, sign in formula.signs.items() if sign)
-    return min_max_per_frame(formula.combine({name: fuse(getattr(stats, name)) for name in needed}))
+    return min_max_per_frame(formula.combine(fused_maps(stats, formula.first_channel)))
 
 
 def min_max_per_frame(maps: np.ndarray) -> np.ndarray:

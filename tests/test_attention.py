@@ -125,7 +125,18 @@ def test_weights_without_a_card_get_the_paper_s_signs():
 
 def test_a_formula_in_words():
     assert str(ScoreFormula()) == "(1 - mean_src) * std_src * mean_ref * (1 - std_ref)"
-    assert str(ScoreFormula(0, 1, 0, -1, centred=True)) == "std_src * (1 - std_ref), maps centred"
+    words = str(ScoreFormula(0, 1, 0, -1, centred=True, first_channel=8))
+    assert words == "std_src * (1 - std_ref), maps centred, channels from 8 on"
+
+
+def test_early_channels_are_left_out():
+    edges = np.array([(i, j) for i in range(3) for j in range(3) if i != j])
+    on_j, on_i = random_maps(len(edges))
+    late = accumulate(edges, on_j[..., 2:], on_i[..., 2:], 3)
+    score = dynamic_score(accumulate(edges, on_j, on_i, 3), ScoreFormula(first_channel=2))
+    np.testing.assert_allclose(score, dynamic_score(late), atol=1e-6)
+    with pytest.raises(ValueError, match="first channel -1"):
+        ScoreFormula(first_channel=-1)
 
 
 @pytest.mark.parametrize("signs", [(0, 0, 0, 0), (2, 0, 0, 0)])

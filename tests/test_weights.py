@@ -462,6 +462,7 @@ def test_score_defaults_to_the_paper(folder: Path) -> None:
         {"mean_src": 0, "std_src": 0.5, "mean_ref": 0, "std_ref": 0},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "centred": 2},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "centered": 1},
+        {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "first_channel": 16},
     ],
 )
 def test_bad_score_is_refused(folder: Path, score: object) -> None:

@@ -59,7 +59,7 @@ class WeightsInfo:
     num_parameters: int
     dynamic_score: dict[str, int] = field(default_factory=lambda: dict(PAPER_SCORE))
     """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's. May
-    also say ``centred`` (0 or 1); the fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
+    also say ``centred`` and ``first_channel``; the fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
     graph: str | None = None
     """Pair graph that the card recommends; None: no preference."""
 
@@ -130,7 +130,7 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
         sha256=sha256,
         config=config,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        dynamic_score=_dynamic_score(card, source),
+        dynamic_score=_dynamic_score(card, source, config),
         graph=_graph(card, source),
     )
     return model, info
@@ -228,16 +228,22 @@ def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
     return graph
 
 
-def _dynamic_score(card: Mapping[str, Any], source: WeightsSource) -> dict[str, int]:
+def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig) -> dict[str, int]:
     score = card.get("dynamic_score", PAPER_SCORE)
-    signs = {name: value for name, value in score.items() if name != "centred"} if isinstance(score, dict) else {}
-    known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
-    if not known or not any(signs.values()) or score.get("centred", 0) not in (0, 1):
+    channels = config.dec_depth * config.dec_num_heads
+    if not (isinstance(score, dict) and _is_formula(score, channels)):
         raise CheckpointError(
             f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, "
-            "not 0 for all, and may give 0 or 1 for centred"
+            f"not 0 for all, and may give 0 or 1 for centred and 0 to {channels - 1} for first_channel"
         )
     return dict(score)
+
+
+def _is_formula(score: dict[str, Any], channels: int) -> bool:
+    options = {"centred": 2, "first_channel": channels}
+    signs = {name: value for name, value in score.items() if name not in options}
+    known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
+    return known and any(signs.values()) and all(score.get(name, 0) in range(end) for name, end in options.items())
 
 
 def _sha256(path: Path) -> str:

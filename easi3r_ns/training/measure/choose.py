@@ -6,7 +6,7 @@ The clips belong to the family ``selection``: other seeds and other textures tha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,11 +45,11 @@ def merit(auc: float, auc_twin: float) -> float:
     return auc - max(0.0, auc_twin - 0.5)
 
 
-def formulas() -> list[ScoreFormula]:
-    """Every product of maps, plain and centred."""
+def formulas(variants: Iterable[tuple[bool, int]]) -> list[ScoreFormula]:
+    """Every product of maps, for every (centred, first channel)."""
     return [
-        ScoreFormula(*signs, centred=centred)
-        for centred in (False, True)
+        ScoreFormula(*signs, centred=centred, first_channel=first)
+        for centred, first in variants
         for signs in itertools.product((0, 1, -1), repeat=len(MAPS))
         if any(signs)
     ]
@@ -62,7 +62,7 @@ def choose_formula(clips: list[Observation], twins: list[Observation]) -> Choice
         scores = [cluster_means(seen.score(formula), seen.labels) for seen in group]
         return float(np.nanmean([area_under_curve(s, seen.truth) for s, seen in zip(scores, group, strict=True)]))
 
-    choices = [Choice(f, mean_auc(clips, f), mean_auc(twins, f)) for f in formulas()]
+    choices = [Choice(f, mean_auc(clips, f), mean_auc(twins, f)) for f in formulas(clips[0].fused)]
     return max(choices, key=lambda choice: choice.merit)
 
 

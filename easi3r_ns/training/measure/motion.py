@@ -70,10 +70,8 @@ class PairMaps:
 class Observation:
     """Everything about one clip that a score needs."""
 
-    fused: dict[str, np.ndarray]
-    """The four maps of the paper, (F, h, w) in [0, 1]."""
-    centred: dict[str, np.ndarray]
-    """The same from centred attention, see :class:`~easi3r_ns.attention.ScoreFormula`."""
+    fused: dict[tuple[bool, int], dict[str, np.ndarray]]
+    """The four maps, (F, h, w) in [0, 1], by the ``centred`` and ``first_channel`` of a formula."""
     residual: np.ndarray
     """(F, h, w) pointmap residual, mean over the pairs; zeros where it was not asked for."""
     labels: np.ndarray
@@ -85,7 +83,7 @@ class Observation:
 
     def score(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) product of the maps, before clustering."""
-        return formula.combine(self.centred if formula.centred else self.fused)
+        return formula.combine(self.fused[formula.centred, formula.first_channel])
 
 
 @torch.inference_mode()
@@ -132,19 +130,25 @@ def observe(maps: PairMaps, labels: np.ndarray, clip: Clip, graph: str) -> Obser
     rows = [k for k, edge in enumerate(maps.edges.tolist()) if tuple(edge) in wanted]
     edges = maps.edges[rows]
 
-    def fused(centred: bool) -> dict[str, np.ndarray]:
+    fused = {}
+    for centred in (False, True):
         accumulator = AttentionAccumulator(len(clip), centred)
         for edge, row in zip(edges.tolist(), rows, strict=True):
             accumulator.add(tuple(edge), torch.from_numpy(maps.on_j[row]), torch.from_numpy(maps.on_i[row]))
-        return fused_maps(accumulator.finish())
-
+        stats = accumulator.finish()
+        fused |= {(centred, first): fused_maps(stats, first) for first in first_channels(maps.on_j.shape[-1])}
     grid = labels.shape[1:]
     residual = np.zeros((len(clip), *grid), dtype=np.float32)
     if maps.residual is not None:
         residual = np.stack([maps.residual[rows][edges[:, 1] == f].mean(0) for f in range(len(clip))])
     patch = clip.images.shape[1] // grid[0]
     share = clip.would_move.reshape(len(clip), grid[0], patch, grid[1], patch).mean(axis=(2, 4))
-    return Observation(fused(False), fused(True), residual, labels, share > 0.5, clip.would_move)
+    return Observation(fused, residual, labels, share > 0.5, clip.would_move)
+
+
+def first_channels(channels: int) -> tuple[int, int]:
+    """All layers, or the later half of them."""
+    return 0, channels // 2
 
 
 Score = Callable[[Observation], np.ndarray]
@@ -164,11 +168,14 @@ def candidates(formula: ScoreFormula) -> dict[str, Score]:
     for name in MAPS:
         for sign in (1, -1):
             alone = ScoreFormula(**(dict.fromkeys(MAPS, 0) | {name: sign}))
-            for variant in (alone, replace(alone, centred=True)):
+            as_chosen = replace(alone, centred=formula.centred, first_channel=formula.first_channel)
+            for variant in (alone, as_chosen):
                 scores[str(variant)] = lambda seen, variant=variant: seen.score(variant)
     scores["pointmap residual after rigid alignment"] = lambda seen: min_max_per_frame(seen.residual)
-    scores["Easi3R paper: " + str(PAPER)] = lambda seen: seen.score(PAPER)
-    scores["this card: " + str(formula)] = lambda seen: seen.score(formula)
+    signs = replace(PAPER, centred=formula.centred, first_channel=formula.first_channel)
+    scores[f"Easi3R paper's signs: {signs}"] = lambda seen: seen.score(signs)
+    scores[f"Easi3R paper: {PAPER}"] = lambda seen: seen.score(PAPER)
+    scores[f"this card: {formula}"] = lambda seen: seen.score(formula)
     return scores
 
 
