@@ -82,7 +82,7 @@ def reconstruct(
     graph = make_pairs(strategy, len(frames) - num_eval)
     if num_eval:
         graph = attach_frames(graph, num_eval)
-    _check_focal(config, frames)
+    check_focal(config, frames)
     predictions, dynamic = _NetworkStage(frames, graph, backbone, config, compute, cache, log).run()
     backbone.release()
     _warn_about_motion(dynamic, len(frames), log)
@@ -185,7 +185,7 @@ class _NetworkStage:
                 features = self.features().unflatten(1, self.grid).cpu().numpy()
                 self._labels = cluster_tokens(features, self.config.seed)
             dynamic = segment_dynamic(dynamic_score(stats, self.formula), self._labels, self.patch)
-            return replace(dynamic, maps=fused_maps(stats))
+            return replace(dynamic, maps=fused_maps(stats, self.formula.first_channel))
 
 
 def _align(
@@ -215,7 +215,8 @@ def _align(
     )
 
 
-def _check_focal(config: Easi3RConfig, frames: Frames) -> None:
+def check_focal(config: Easi3RConfig, frames: Frames) -> None:
+    """Raises InputError for a ``--focal-length`` that no lens has at the size of the source."""
     longer = max(frames.pixel_map.source_wh)
     low, high = (share * longer for share in FOCAL_RANGE)
     if config.focal_length is not None and not low <= config.focal_length <= high:
