@@ -109,6 +109,19 @@ def test_frames_without_a_truth_are_left_out_of_that_score(scene: Scene, capture
     assert scores.trajectory.num_frames == 5 and len(scores.masks.network) == 1 and scores.depth is None
 
 
+def test_a_frame_that_was_lost_counts_as_an_empty_mask(scene: Scene, capture: Capture) -> None:
+    kept = replace(
+        scene,
+        **{name: getattr(scene, name)[1:] for name in ("images", "T_world_cam", "focals", "depth", "confidence")},
+        **{name: getattr(scene, name)[1:] for name in ("times", "indices", "names", "source_paths")},
+        dynamic=DynamicMasks(scene.dynamic.masks[1:], scene.dynamic.score[1:], 0.5),
+    )
+    assert score_scene(kept, capture).masks.network == (1.0,) * (FRAMES - 1)
+    scores = score_scene(kept, capture, requested=[f"{k:03d}" for k in range(FRAMES)])
+    assert scores.masks.network == (0.0, *(1.0,) * (FRAMES - 1)) and scores.masks.predicted_coverage == 0.25
+    assert scores.num_frames == FRAMES - 1 and scores.trajectory.num_frames == FRAMES - 1
+
+
 def test_a_fixed_camera_is_measured_by_its_drift(scene: Scene, capture: Capture) -> None:
     poses = np.tile(np.eye(4), (FRAMES, 1, 1))
     poses[3, 0, 3] = 0.164

@@ -25,6 +25,7 @@ from easi3r_ns.synthetic import render_clip
 from easi3r_ns.types import DynamicMasks, PixelMap, Scene
 
 SIZE = (48, 64)
+KEYS = [f"{k:03d}" for k in range(6)]
 
 
 def capture_folder(folder: Path, frames: int = 6, broken: bool = False) -> None:
@@ -55,7 +56,7 @@ class FakeRuns:
 
     def __call__(self, job: runs.Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
         self.done.append(job.capture.name)
-        state = {"key": job.key, "finished": True, "requested": 6, "cpu_seconds": 1.5}
+        state = {"key": job.key, "finished": True, "requested": KEYS, "cpu_seconds": 1.5}
         if job.capture.name in self.failures:
             state = {"key": job.key, "finished": False, **self.failures[job.capture.name]}
         else:

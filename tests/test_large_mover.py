@@ -1,19 +1,19 @@
 """A crate fills 40 to 50 % of the picture and goes its own way: plain COLMAP follows it, masked mapping does not.
 
-Measured with pycolmap 4.2 on a path of 1.50 m: plain COLMAP registers all 20 frames and misses the path by 0.28 m (ATE);
-with the true masks all 20 frames are registered and the ATE is 0.0007 m.
+Measured with pycolmap 4.2 on a path of 1.50 m, 20 frames: plain COLMAP registers all of them and misses the path by
+0.28 m (ATE). With masks from optical flow alone (JM 0.93) the ATE is 0.002 m, with the true masks 0.0007 m.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from easi3r_ns.config import RefineConfig
 from easi3r_ns.errors import AlignmentError
+from easi3r_ns.evaluate.masks import jaccard, pooled
 from easi3r_ns.evaluate.trajectory import TrajectoryErrors, compare_paths
+from easi3r_ns.motion_geometry import geometric_masks
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip
 from easi3r_ns.types import DynamicMasks, Frames, PixelMap
@@ -21,6 +21,8 @@ from tests import large_mover
 
 pytest.importorskip("evo", reason="pip install 'easi3r-ns[eval]'")
 pytest.importorskip("pycolmap", reason="pip install 'easi3r-ns[refine]'")
+
+PATCH = 16
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +71,13 @@ def test_the_scene_is_what_it_says(clip: Clip) -> None:
 @pytest.mark.slow
 def test_masked_mapping_holds_where_plain_colmap_fails(clip: Clip, frames: Frames) -> None:
     plain, plain_errors = mapped(frames, np.zeros_like(clip.moving), clip)
-    masked, errors = mapped(frames, clip.moving, clip)
-    assert masked == len(clip) and errors is not None
-    share = errors.ate / errors.path_length
-    assert share < 0.005, f"masked: ATE {errors.ate:.4f} over {errors.path_length:.2f} m"
+    found = geometric_masks(clip.images, PATCH, RunLog()).masks
+    assert pooled([jaccard(found, clip.moving)]).jm > 0.85
+    for masks, most in ((clip.moving, 0.002), (found, 0.005)):
+        masked, errors = mapped(frames, masks, clip)
+        assert masked == len(clip) and errors is not None
+        share = errors.ate / errors.path_length
+        assert share < most, f"masked: ATE {errors.ate:.4f} over {errors.path_length:.2f} m"
     lost = plain < 0.9 * len(clip)
     assert lost or plain_errors is None or plain_errors.ate > 0.05 * plain_errors.path_length, (
         f"plain COLMAP registered {plain} frames with an ATE of {plain_errors.ate:.4f}: this clip is too easy"

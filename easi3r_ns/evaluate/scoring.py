@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +49,11 @@ class SequenceScores:
     """Scores that the truth asks for and that could not be computed, with the reason: failures, never left out."""
 
 
-def score_scene(scene: Scene, capture: Capture) -> SequenceScores:
+def score_scene(scene: Scene, capture: Capture, requested: Sequence[str] | None = None) -> SequenceScores:
     """Compare ``scene`` with the truth of the capture that it was made from.
 
-    Frames without a truth are left out of that score only.
+    Frames without a truth are left out of that score only. ``requested`` names (by their keys) the frames that the run
+    was given: one that the scene lacks counts as an empty mask.
 
     Raises:
         InputError: the truth has another size than the frames, or cannot be read.
@@ -69,7 +71,7 @@ def score_scene(scene: Scene, capture: Capture) -> SequenceScores:
         trajectory=trajectory,
         drift=drift,
         focal_error=_focal_error(scene, capture),
-        masks=_masks(scene, capture, keys),
+        masks=_masks(scene, capture, keys, requested or keys),
         depth=depth,
         problems=tuple(problems),
     )
@@ -126,21 +128,24 @@ def _focal_error(scene: Scene, capture: Capture) -> float | None:
     return float(np.mean(scene.focals) / scene.pixel_map.scale_xy[0] / lens.fl_x - 1)
 
 
-def _masks(scene: Scene, capture: Capture, keys: list[str]) -> MaskErrors | None:
-    known = [position for position, key in enumerate(keys) if key in capture.masks]
+def _masks(scene: Scene, capture: Capture, keys: list[str], requested: Sequence[str]) -> MaskErrors | None:
+    known = [key for key in requested if key in capture.masks]
     if not known:
         return None
+    position = {key: k for k, key in enumerate(keys)}
     network, source, coverage = [], [], []
-    for position in known:
-        truth, ours = read_mask(capture.masks[keys[position]]), scene.dynamic.masks[position]
+    for key in known:
+        truth = read_mask(capture.masks[key])
         if truth.shape[::-1] != scene.pixel_map.source_wh:
             size, wanted = ("x".join(map(str, wh)) for wh in (truth.shape[::-1], scene.pixel_map.source_wh))
-            raise InputError(f"{capture.masks[keys[position]]} is {size}, the frames are {wanted}")
+            raise InputError(f"{capture.masks[key]} is {size}, the frames are {wanted}")
+        ours = scene.dynamic.masks[position[key]] if key in position else None
+        at_source = None if ours is None else prediction_at_source(ours, scene.pixel_map)
         network.append(float(jaccard([ours], [truth_on_network(truth, scene.pixel_map)])[0]))
-        source.append(float(jaccard([prediction_at_source(ours, scene.pixel_map)], [truth])[0]))
+        source.append(float(jaccard([at_source], [truth])[0]))
         coverage.append(float(truth.mean()))
-    marked = float(scene.dynamic.masks[known].mean())
-    return MaskErrors(tuple(network), tuple(source), float(np.mean(coverage)), marked)
+    marked = [float(scene.dynamic.masks[position[key]].mean()) for key in known if key in position]
+    return MaskErrors(tuple(network), tuple(source), float(np.mean(coverage)), float(np.mean(marked or [0.0])))
 
 
 def _depth(scene: Scene, capture: Capture, keys: list[str]) -> DepthErrors | None:

@@ -31,6 +31,7 @@ from ..evaluate.tables import Result, Section, markdown, sections
 from ..export.scene_folder import find_scene
 from ..files import jsonable, make_folder, natural_key, write_bytes, write_json
 from ..frames import open_source
+from ..frames.select import choose_frames
 from ..run import RunConfig, process
 from ..runlog import RunLog
 
@@ -201,9 +202,9 @@ def _work(job: Job, overwrite: bool) -> None:
     log, state = _LineLog(), {"key": job.key, "finished": False}
     with _output_to(job.folder / LOG):
         try:
-            result = process(job.capture.data, job.folder, job.config, overwrite=overwrite, log=log)
-            target = job.config.frames.num_frames_target or result.num_source_frames
-            state |= {"finished": True, "requested": min(target, result.num_source_frames)}
+            state["requested"] = _requested(job, log)
+            process(job.capture.data, job.folder, job.config, overwrite=overwrite, log=log)
+            state["finished"] = True
         except Easi3RError as error:
             state |= {"error": str(error), "exit_code": error.exit_code}
         except Exception as error:
@@ -211,6 +212,13 @@ def _work(job: Job, overwrite: bool) -> None:
             state |= {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
         state |= {"cpu_seconds": sum(stage.cpu_seconds for stage in log.stages), "warnings": log.warnings}
         write_json(job.folder / RUN, state)
+
+
+def _requested(job: Job, log: RunLog) -> list[str]:
+    """The keys of the frames that the run is going to be given."""
+    source, select = open_source(job.capture.data), job.config.frames
+    chosen = choose_frames(source.times(select, log), select, source.unit)
+    return [job.capture.key(source.name(int(index)), int(index)) for index in chosen]
 
 
 @contextlib.contextmanager
@@ -228,14 +236,14 @@ def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
         row,
         job.capture.name,
         kinds_of_truth(job.capture),
-        requested=state.get("requested"),
+        requested=len(state["requested"]) if "requested" in state else None,
         cpu_seconds=state.get("cpu_seconds"),
         error=state.get("error"),
     )
     if result.error is not None:
         return result
     try:
-        return replace(result, scores=score_scene(find_scene(job.folder), job.capture))
+        return replace(result, scores=score_scene(find_scene(job.folder), job.capture, state.get("requested")))
     except InputError as error:
         return replace(result, error=str(error))
     except Exception as error:
