@@ -96,9 +96,11 @@ def _align_flag(name: str) -> str:
 class Easi3RConfig:
     """Everything that decides the result of a reconstruction."""
 
-    weights: str = "dust3r"
+    weights: str = "auto"
     """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
-    with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository."""
+    with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository. auto is
+    dust3r, and nothing else when that cannot be had. none uses no network: motion from optical flow, cameras from
+    COLMAP (extra easi3r-ns[refine]), no depth."""
     graph: str = "auto"
     """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete,
     oneref-R, swin-W, swinstride-W, swin2stride-W, swinskip_start-W or logwin-W; -noncyclic appended for video."""

@@ -127,15 +127,27 @@ def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.
     """Factor that brings a scene into units in which 16-bit depth maps (0.001 a step, 65.535 at most) are fine.
 
     The median static depth becomes ``median_depth`` units, unless 0.1 % of the depths would then exceed ``far_depth``:
-    then these decide. 1 for a scene without a trusted depth.
+    then these decide. Without a trusted depth, the triangulated points decide by their median depth alone (no depth map
+    has to hold them); 1 for a scene that has neither.
     """
     trusted = (scene.depth > 0) & (scene.confidence >= scene.min_confidence)
     static = trusted & ~scene.dynamic.masks
     if not trusted.any():
-        return 1.0
+        depths = sparse_depths(scene)
+        return median_depth / float(np.median(depths)) if len(depths) else 1.0
     median = float(np.median(scene.depth[static if static.any() else trusted]))
     far = float(np.quantile(scene.depth[trusted], 0.999))
     return min(median_depth / median, far_depth / far)
+
+
+def sparse_depths(scene: Scene) -> np.ndarray:
+    """(M,) z-depths at which the triangulated points are observed, those in front of their camera."""
+    if scene.sparse is None:
+        return np.empty(0)
+    world = scene.sparse.points[scene.sparse.point_index]
+    cameras = scene.T_world_cam[scene.sparse.frame_index]
+    depths = ((world - cameras[:, :3, 3]) * cameras[:, :3, 2]).sum(axis=1)
+    return depths[depths > 0]
 
 
 def rescale_scene(scene: Scene, factor: float) -> Scene:

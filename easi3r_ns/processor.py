@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .run import ProcessResult
     from .types import Scene
 
+NO_NETWORK = "none: motion from optical flow, cameras from COLMAP, no depth"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
 
@@ -137,17 +138,18 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
     coverage = 100 * scene.dynamic.coverage
     moving = {
         "attention": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
+        "geometry": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
         "user": f"{coverage.mean():.1f} % of the pixels (your masks)",
         "none": "nothing (--no-masks)",
     }[scene.dynamic.source]
     return [
         ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
-        ("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})"),
+        *([("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})")] if result.weights else []),
         ("moving", moving),
         ("focal", _focal_text(scene)),
         *_refined(scene),
         ("points", f"{count_points(result.transforms_path)} static points to start from"),
-        ("weights", f"{result.weights.name} (licence: {result.weights.licence})"),
+        ("weights", f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else NO_NETWORK),
         ("dataset", str(result.transforms_path.parent)),
         *_report(result.card),
     ]

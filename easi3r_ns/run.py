@@ -26,6 +26,7 @@ from .frames import ImageGeometry, load_frames, open_source
 from .inference import choose_compute
 from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
+from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
 from .refine import check_refine, refine_scene
 from .report_card import ReportCard, drop_report_card, try_report_card
 from .runlog import RunLog
@@ -53,7 +54,8 @@ class ProcessResult:
 
     scene: Scene
     transforms_path: Path
-    weights: WeightsInfo
+    weights: WeightsInfo | None
+    """None: no network (``--weights none``)."""
     num_source_frames: int
     card: ReportCard = ReportCard()
 
@@ -65,6 +67,9 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
         Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
     refuse_taken(output_dir, overwrite)
+    if config.easi3r.weights == NAME:
+        check_geometric(config.easi3r, config.align, config.refine, log)
+        return process_with(None, data, output_dir, config, overwrite=overwrite, log=log)
     check_refine(config.refine, config.align)
     compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
     backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log)
@@ -72,12 +77,12 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
 
 
 def process_with(
-    backbone: Backbone, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
+    backbone: Backbone | None, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
 ) -> ProcessResult:
-    """:func:`process` with a network that is already there."""
+    """:func:`process` with a network that is already there, or with none (:mod:`.pipeline_geometric`)."""
     refuse_taken(output_dir, overwrite)
     check_refine(config.refine, config.align)
-    if config.easi3r.graph != "auto":
+    if backbone is not None and config.easi3r.graph != "auto":
         check_strategy(config.easi3r.graph)
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
@@ -123,23 +128,17 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
 
 
 def _process(
-    backbone: Backbone, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
+    backbone: Backbone | None, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
-    network = backbone.info.config
-    geometry = ImageGeometry(network.image_size, network.patch_size, network.square, config.frames.square_ok)
+    geometry = _image_geometry(backbone, config.frames)
     frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
-    num_train, splits = len(frames), None
+    num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
-        held_out = list(range(num_train, len(frames)))
-        splits = {"train": list(range(num_train)), "val": held_out, "test": held_out}
     cache = StageCache(workspace / "stages")
-    num_eval = len(frames) - num_train
-    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval)
-    if config.refine.refine == "colmap":
-        fixed_focal = config.easi3r.focal_length is not None
-        scene = refine_scene(scene, config.refine, log, config.easi3r.seed, fixed_focal=fixed_focal)
+    scene = _reconstruct(frames, backbone, config, cache, log, num_eval=len(frames) - num_train)
+    splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
     images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
@@ -155,7 +154,35 @@ def _process(
     )
     shutil.rmtree(workspace, ignore_errors=True)
     done = replace(scene, source_paths=images)
-    return ProcessResult(done, transforms, backbone.info, frames.num_source_frames, cards[0])
+    weights = None if backbone is None else backbone.info
+    return ProcessResult(done, transforms, weights, frames.num_source_frames, cards[0])
+
+
+def _image_geometry(backbone: Backbone | None, select: FrameConfig) -> ImageGeometry:
+    if backbone is None:
+        return replace(GEOMETRY, square_ok=select.square_ok)
+    network = backbone.info.config
+    return ImageGeometry(network.image_size, network.patch_size, network.square, select.square_ok)
+
+
+def _reconstruct(
+    frames: Frames, backbone: Backbone | None, config: RunConfig, cache: StageCache, log: RunLog, *, num_eval: int
+) -> Scene:
+    if backbone is None:
+        return reconstruct_geometric(frames, config.easi3r, config.refine, cache, log, num_eval=num_eval)
+    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval)
+    if config.refine.refine == "colmap":
+        fixed_focal = config.easi3r.focal_length is not None
+        scene = refine_scene(scene, config.refine, log, config.easi3r.seed, fixed_focal=fixed_focal)
+    return scene
+
+
+def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]]:
+    """Positions in the scene, which may lack some of the frames, of the clip (train) and of the evaluation views."""
+    clip = set(frames.source_paths[:num_train])
+    train = [k for k, path in enumerate(scene.source_paths) if path in clip]
+    held_out = [k for k, path in enumerate(scene.source_paths) if path not in clip]
+    return {"train": train, "val": held_out, "test": held_out}
 
 
 def _report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> ReportCard:

@@ -407,6 +407,32 @@ def test_failed_download_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch)
         sources.resolve("someone/their-net")
 
 
+@pytest.mark.parametrize("download", [True, False])
+def test_auto_never_settles_for_less(download: bool, offline: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        sources.resolve("auto", download=download)
+    message = str(error.value)
+    for part in ("means dust3r", "2.3 GB", sources.NON_COMMERCIAL, str(offline / "dust3r"), "refine"):
+        assert part in message
+    assert [message.count(f"--weights {name}:") for name in ("dust3r", "tiny", "none")] == [1, 1, 1]
+
+
+def test_auto_is_dust3r_where_that_is_here(offline: Path, folder: Path) -> None:
+    (offline / "dust3r").mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        (offline / "dust3r" / name).write_bytes((folder / name).read_bytes())
+    log = RunLog()
+    _, info = weights.build_backbone("auto", log=log)
+    assert info.name == "dust3r" and info.provenance() == weights.build_backbone("dust3r")[1].provenance()
+    assert any(sources.NON_COMMERCIAL in warning for warning in log.warnings)
+
+
+def test_auto_does_not_hide_a_damaged_folder(offline: Path) -> None:
+    (offline / "dust3r").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="should hold model.safetensors"):
+        sources.resolve("auto")
+
+
 def test_files_put_where_the_error_says_are_found(offline: Path, folder: Path) -> None:
     target = offline / "dust3r"
     target.mkdir(parents=True)

@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 from ..errors import CheckpointError
 from ..runlog import RunLog
 
+AUTO = "auto"
+"""The default of ``--weights``: :data:`BEST`, or an error that names the ways on, never something lesser."""
+BEST = "dust3r"
 NON_COMMERCIAL = "CC BY-NC-SA 4.0"
 UNKNOWN_LICENCE = "unknown"
 BUNDLED = Path(__file__).parent.parent / "pretrained"
@@ -101,6 +104,8 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
     Raises:
         CheckpointError: unknown name, missing file, or a download that failed; says what to fetch and where to put it.
     """
+    if spec == AUTO:
+        return _resolve_best(download=download, log=log)
     if spec in KNOWN:
         known = KNOWN[spec]
         if known.hub_repo is None:
@@ -124,6 +129,21 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
         f"--weights {spec}: not a known name{hint}; give one of {', '.join(KNOWN)}, a .pth or .safetensors file, "
         "a folder, or a Hugging Face repository OWNER/NAME"
     )
+
+
+def _resolve_best(*, download: bool, log: RunLog | None) -> WeightsSource:
+    """What ``--weights auto`` stands for. Raises CheckpointError with the three ways on."""
+    try:
+        return resolve(BEST, download=download, log=log)
+    except _NotHere as error:
+        known = KNOWN[BEST]
+        raise CheckpointError(
+            f"--weights {AUTO} means {BEST} ({known.description}, licence {known.licence}); {error.reason}. Three ways "
+            f"on:\n  --weights {BEST}: {error.by_hand}\n"
+            "  --weights tiny: ships with the package; everything runs, at preview quality\n"
+            "  --weights none: no network; motion from optical flow, cameras from COLMAP, no depth (needs pip install "
+            "'easi3r-ns[refine]')"
+        ) from error
 
 
 def _looks_like_path(spec: str) -> bool:
@@ -170,16 +190,17 @@ def _from_hub(repo: str, spec: str, licence: str, *, download: bool, log: RunLog
         return WeightsSource(spec, weights, config, licence, repo)
     except (OSError, ValueError) as error:
         if not download:
-            raise CheckpointError(_fetch_by_hand(repo, spec, "it is not on this machine")) from error
+            raise _NotHere(repo, spec, "it is not on this machine") from error
     if not _hub_can_be_reached():
-        raise CheckpointError(_fetch_by_hand(repo, spec, "there is no connection to the hub"))
+        raise _NotHere(repo, spec, "there is no connection to the hub")
     if log is not None:
-        log.info(f"downloading {repo} (licence: {licence})")
+        size = f", {KNOWN[spec].description}" if spec in KNOWN else ""
+        log.info(f"downloading {repo} (licence: {licence}{size}); it is kept for later runs")
     try:
         config, weights = (Path(hf_hub_download(repo, name)) for name in HUB_FILES)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(_fetch_by_hand(repo, spec, f"the download failed: {reason}")) from error
+        raise _NotHere(repo, spec, f"the download failed: {reason}") from error
     return WeightsSource(spec, weights, config, licence, repo)
 
 
@@ -198,11 +219,19 @@ def _hub_can_be_reached() -> bool:
     return True
 
 
-def _fetch_by_hand(repo: str, spec: str, reason: str) -> str:
-    folder = local_folder() / spec if spec in KNOWN else Path("FOLDER")
-    then = f"--weights {spec}" if spec in KNOWN else "--weights FOLDER"
-    return (
-        f"--weights {spec}: {reason}. Fetch {' and '.join(HUB_FILES)} of the Hugging Face repository {repo} on a "
-        f"machine with network, put both into {folder} and use {then} again; or use --weights tiny, which ships with "
-        "the package (preview quality)"
-    )
+class _NotHere(CheckpointError):
+    """A published checkpoint is not on this machine and cannot be fetched now."""
+
+    def __init__(self, repo: str, spec: str, reason: str) -> None:
+        folder = local_folder() / spec if spec in KNOWN else Path("FOLDER")
+        then = f"--weights {spec}" if spec in KNOWN else "--weights FOLDER"
+        self.reason = reason
+        self.by_hand = (
+            f"fetch {' and '.join(HUB_FILES)} of the Hugging Face repository {repo} on a machine with network, put "
+            f"both into {folder} and use {then} again"
+        )
+        by_hand = self.by_hand[0].upper() + self.by_hand[1:]
+        super().__init__(
+            f"--weights {spec}: {reason}. {by_hand}; or use --weights tiny, which ships with the package (preview "
+            "quality)"
+        )
