@@ -45,7 +45,7 @@ def write_images(clip: Clip, folder: Path) -> Path:
 
 
 def run_stand_in(
-    tmp_path: Path, clip: Clip, network: DUSt3RConfig, eval_data: Path | None = None, **easi3r
+    tmp_path: Path, clip: Clip, network: DUSt3RConfig, eval_data: Path | None = None, report: bool = False, **easi3r
 ) -> tuple[StandIn, RunLog, Path]:
     """The pipeline with the true pointmaps plus noise; returns the stand-in, its log and the dataset."""
     height, width = clip.depth.shape[1:]
@@ -58,7 +58,7 @@ def run_stand_in(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(weights="stand-in", device="cpu", **easi3r),
         AlignConfig(iterations=100),
-        DatasetConfig(num_downscales=1),
+        DatasetConfig(num_downscales=1, report=report),
         eval_data=eval_data,
     )
     process_with(stand_in, data, out, config, overwrite=False, log=log)
@@ -197,6 +197,20 @@ def test_eval_data_becomes_the_val_and_test_splits(tmp_path, small_clip):
     assert [len(meta[f"{split}_filenames"]) for split in ("train", "val", "test")] == [4, 2, 2]
     poses, _ = dataset_cameras(out)
     assert align_sim3(poses[:, :3, 3], small_clip.T_world_cam[:, :3, 3]).rmse < 0.02
+
+
+def test_every_run_leaves_a_report_card(tmp_path, small_clip):
+    """Good cameras give a good verdict; the report holds every stage but itself; held-out frames stay out of it."""
+    held_out = hold_out(small_clip, tmp_path)
+    _, log, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out, report=True)
+    text = (out / "report.html").read_text()
+    for stage in log.stages[:-1]:
+        assert f"<td>{stage.name}</td>" in text
+    assert {"check", "preview", "report"} <= {stage.name for stage in log.stages}
+    assert "2 more frames are held out" in text
+    assert "A: mean, as second" in text and "spread between frames" in text and "--weights stand-in" in text
+    assert 'id="verdict" class="care"' in text and "only 4 frames" in text
+    assert (out / "preview.mp4").stat().st_size > 1000
 
 
 def test_eval_data_of_another_size_is_refused(tmp_path, small_clip):

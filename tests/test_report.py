@@ -129,7 +129,8 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
         "Masked part of the picture", "Flicker", "From above", "Position", "Speed", "Turning", "Parallax",
         "depth", "confidence", "Depth disagreement", "if the camera had stood still", "spread between frames",
         "A: mean, as second", "D: spread, as first", "score", "Score = (1 - A) x B x C x (1 - D)",
-        "look & see <here>", "encode <b>", "CC BY-NC-SA 4.0", "non-commercial", "1,234,567", "ns-train x --data 'a <b>'",
+        "look & see <here>", "encode <b>", "CC BY-NC-SA 4.0", "non-commercial", "1,234,567",
+        "ns-train x --data 'a <b>'",
         "ns-process-data easi3r --data 'my clip.mp4' --output-dir OUT --num-frames-target 12 --weights big",
         "easi3r-ns 1.2.3",
     ):  # fmt: skip
@@ -255,7 +256,8 @@ def test_command_names_what_is_not_default() -> None:
     )
     assert command_text({"source": "a b.mp4", "config": asdict(config)}) == (
         "ns-process-data easi3r --data 'a b.mp4' --output-dir OUT --eval-data second.mp4 --fps 2.5 --start 1 "
-        "--weights 'my weights.pth' --no-adapt --no-depths --refine colmap --align.no-shared-focal --align.flow-weight 0"
+        "--weights 'my weights.pth' --no-adapt --no-depths --refine colmap --align.no-shared-focal "
+        "--align.flow-weight 0"
     )
     assert command_text({"source": "a.mp4", "config": asdict(RunConfig())}) == (
         "ns-process-data easi3r --data a.mp4 --output-dir OUT"
