@@ -25,7 +25,7 @@ def kept_mean(values: torch.Tensor, kept: torch.Tensor, if_none: float) -> torch
 
 def l1(rendered: torch.Tensor, truth: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Mean absolute colour difference over the kept pixels; 0 where nothing is kept."""
-    return kept_mean(torch.where(kept[..., None], rendered - truth, 0.0).abs(), kept, if_none=0.0)
+    return kept_mean((rendered - truth).abs(), kept, if_none=0.0)
 
 
 def psnr(rendered: torch.Tensor, truth: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
