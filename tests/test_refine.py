@@ -21,7 +21,14 @@ from easi3r_ns.refine.features import MASK_GROWTH, MAX_IMAGE_SIDE, extract_featu
 from easi3r_ns.refine.library import load_pycolmap
 from easi3r_ns.refine.matching import EXHAUSTIVE_FRAMES, choose_pairs
 from easi3r_ns.refine.model import Correspondences, Lens
-from easi3r_ns.refine.score import epipolar_error, hold_out, score_cameras, track_labels, triangulate
+from easi3r_ns.refine.score import (
+    epipolar_error,
+    hold_out,
+    score_cameras,
+    track_labels,
+    triangulate,
+    without_keypoints,
+)
 from easi3r_ns.refine.similarity import align_cameras, fill_missing
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.types import PixelMap
@@ -105,6 +112,9 @@ def test_held_out_tracks_share_no_keypoint_with_the_others(tracks):
     again = hold_out(tracks.found, 0.15, 0)[1]
     assert all(np.array_equal(a, b) for a, b in zip(held.matches, again.matches))
     assert hold_out(tracks.found, 0.15, 1)[1].num_matches != held.num_matches
+    labels, offsets = track_labels(held)
+    frame = np.repeat(np.arange(8), np.diff(offsets))
+    assert len(np.unique(np.stack([labels, frame]), axis=1).T) == len(labels)  # no track visits a frame twice
 
 
 def test_triangulation_is_exact_and_survives_a_wrong_ray(tracks):
@@ -292,8 +302,10 @@ def test_keypoints_on_and_beside_what_moves_are_left_out():
     moving = np.zeros((96, 128), dtype=bool)
     moving[40:60, 50:70] = True
     scale = 5.0  # source pixels per network pixel
-    columns = np.array([60.0, 69 + MASK_GROWTH - 1, 69 + MASK_GROWTH + 2, 69 + MASK_GROWTH + 2])
+    # Pixel 69 is the last that moves; with 0.64 pixels of growth and 0.2 of radius, 70 lies further away than that.
+    columns = np.array([60.0, 69.0, 70.0, 72.0])
     radius = np.array([1.0, 1.0, 1.0, 15.0])
+    assert MASK_GROWTH * 128 == pytest.approx(0.64)
     rows = np.zeros((4, 6), dtype=np.float32)
     rows[:, 0], rows[:, 1] = (columns + 0.5) * scale, (50 + 0.5) * scale
     rows[:, 2] = rows[:, 5] = radius
@@ -374,6 +386,41 @@ def test_a_frame_without_matches_keeps_our_camera_carried_along(tracks, tmp_path
     assert refined.pose_sources == ("colmap",) * 5 + ("aligned",) + ("colmap",) * 2
     assert _ate(refined.T_world_cam, tracks.T_world_cam) < 0.05
     assert any("could not place 1 of 8" in warning for warning in log.warnings)
+
+
+def test_masks_that_hide_too_much_are_overruled(tracks, tmp_path, monkeypatch):
+    # What the masks leave joins frames 0 to 5 only; without them every frame has its tracks.
+    found = tracks.found
+    near = [k for k, (_, j) in enumerate(found.pairs.tolist()) if j <= 5]
+    masked = Correspondences(found.keypoints, found.pairs[near], tuple(found.matches[k] for k in near))
+    monkeypatch.setattr(
+        "easi3r_ns.refine.scene.find_correspondences",
+        lambda scene, dynamic, *_, **__: masked if dynamic.masks.any() else found,
+    )
+    scene = _ours(tracks, tmp_path)
+    moving = scene.dynamic.masks.copy()
+    moving[:, :40] = True
+    scene = replace(scene, dynamic=replace(scene.dynamic, masks=moving))
+    refined = refine_scene(scene, RefineConfig(camera_model="pinhole"), RunLog(), 0)
+    assert refined.provenance["refine"]["kept"] == "mapping without masks"
+    assert refined.pose_sources == ("colmap",) * 8
+    assert _ate(refined.T_world_cam, tracks.T_world_cam) < 0.004
+
+
+def test_keypoints_that_are_held_out_are_taken_out_elsewhere_too(tracks):
+    held = hold_out(tracks.found, 0.15, 0)[1]
+    order = [np.random.default_rng(k).permutation(len(xy)) for k, xy in enumerate(tracks.found.keypoints)]
+    back = [np.argsort(o) for o in order]
+    shuffled = Correspondences(
+        tuple(xy[o] for xy, o in zip(tracks.found.keypoints, order)),
+        tracks.found.pairs,
+        tuple(
+            np.stack([back[i][m[:, 0]], back[j][m[:, 1]]], axis=1)
+            for (i, j), m in zip(tracks.found.pairs.tolist(), tracks.found.matches)
+        ),
+    )
+    left = without_keypoints(shuffled, held)
+    assert left.num_matches == tracks.found.num_matches - held.num_matches
 
 
 def test_too_few_matches_keep_the_scene(tracks, tmp_path, matched):

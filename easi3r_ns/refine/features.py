@@ -23,8 +23,8 @@ MAX_FEATURES = 3000
 MAX_IMAGE_SIDE = 1600
 """Pixels of the longer side above which a frame is shrunk before SIFT (its keypoints are still in source pixels):
 above, noise and blur make most of the small keypoints, and the larger ones are no sharper."""
-MASK_GROWTH = 4.0
-"""Network pixels by which moving regions are grown; the radius of a keypoint comes on top."""
+MASK_GROWTH = 0.005
+"""Share of the picture's longer side by which moving regions are grown; the radius of a keypoint comes on top."""
 MIN_MATCHES = 15
 """Verified matches below which two frames are taken as unrelated (COLMAP's default)."""
 MATCH_ERROR = 4.0
@@ -102,7 +102,7 @@ def _shrunk(image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
 
 
 def on_static(keypoints: np.ndarray, moving: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """(K,) bool: keypoints whose disc keeps :data:`MASK_GROWTH` network pixels away from what moves.
+    """(K,) bool: keypoints whose disc keeps :data:`MASK_GROWTH` of the picture away from what moves.
 
     Args:
         keypoints: (K, 6) as in :class:`Features`.
@@ -116,7 +116,7 @@ def on_static(keypoints: np.ndarray, moving: np.ndarray, pixel_map: PixelMap) ->
     column = np.clip(np.rint(xy[:, 0]), 0, moving.shape[1] - 1).astype(int)
     row = np.clip(np.rint(xy[:, 1]), 0, moving.shape[0] - 1).astype(int)
     radius = np.hypot(keypoints[:, 2], keypoints[:, 4]) * pixel_map.scale_xy[0]
-    return distance[row, column] > MASK_GROWTH + radius
+    return distance[row, column] > MASK_GROWTH * max(moving.shape) + radius
 
 
 def match_features(

@@ -15,7 +15,7 @@ from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
 from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
 from .model import Correspondences, Lens, SparseModel
-from .score import HELD_OUT, Score, hold_out, score_cameras
+from .score import HELD_OUT, Score, hold_out, score_cameras, without_keypoints
 from .similarity import align_cameras, fill_missing
 
 OURS = "network"
@@ -53,9 +53,11 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
 
     SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras and,
-    where these do not hold, incremental mapping from scratch. Cameras are kept by their cost on tracks that were held
-    out of all candidates (:class:`~easi3r_ns.refine.score.Score`). Frames that COLMAP cannot place keep their camera,
-    carried into its world (``pose_sources`` says 'aligned'). The scores stand in ``provenance["refine"]``.
+    where these do not hold, incremental mapping from scratch; where neither places every frame, mapping without masks
+    is tried too, for masks may be wrong. Cameras are kept by their cost on STATIC tracks that were held out of all
+    candidates (:class:`~easi3r_ns.refine.score.Score`), so nothing is won by following what moves. Frames that COLMAP
+    cannot place keep their camera, carried into its world (``pose_sources`` says 'aligned'). The scores stand in
+    ``provenance["refine"]``.
 
     Args:
         fixed_focal: the focal length is known and stays.
@@ -73,11 +75,15 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     options = _Options(config, fixed_focal, seed)
     candidates = [ours, *_adjusted(scene, seen, lens, options, log)]
     if not _holds(candidates[-1], held, lens):
-        candidates += _mapped(scene, seen, lens, options, log)
+        candidates += _mapped("mapping", scene, seen, lens, options, log)
+    if scene.dynamic.masks.any() and not any(c.registered.all() for c in candidates[1:]):
+        still = replace(scene.dynamic, masks=np.zeros_like(scene.dynamic.masks))
+        everything = find_correspondences(scene, still, log, focal=lens.focal if fixed_focal else None, seed=seed)
+        candidates += _mapped("mapping without masks", scene, without_keypoints(everything, held), lens, options, log)
     scores = {c.name: _score(c, held) for c in candidates}
     best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
     for name, score in scores.items():
-        log.info(f"cameras of {name:<17} {score}{'   <- kept' if name == best.name else ''}")
+        log.info(f"cameras of {name:<21} {score}{'   <- kept' if name == best.name else ''}")
     record = {"kept": best.name, "held_out_matches": held.num_matches} | {n: _as_json(s) for n, s in scores.items()}
     if best.model is None:
         why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
@@ -100,11 +106,13 @@ def _adjusted(scene: Scene, seen: Correspondences, lens: Lens, options: _Options
     return _candidate("bundle adjustment", scene, model)
 
 
-def _mapped(scene: Scene, seen: Correspondences, lens: Lens, options: _Options, log: RunLog) -> list[Candidate]:
-    with log.stage("mapping", len(scene)) as advance:
+def _mapped(
+    name: str, scene: Scene, seen: Correspondences, lens: Lens, options: _Options, log: RunLog
+) -> list[Candidate]:
+    with log.stage(name, len(scene)) as advance:
         fixed, seed = options.fixed_focal, options.seed
         model = map_incrementally(seen, lens, options.config, fixed_focal=fixed, seed=seed, advance=advance)
-    return _candidate("mapping", scene, model)
+    return _candidate(name, scene, model)
 
 
 def _holds(candidate: Candidate, held: Correspondences, lens: Lens) -> bool:

@@ -73,6 +73,20 @@ def hold_out(found: Correspondences, share: float, seed: int) -> tuple[Correspon
     return _select(found, [~row for row in rows]), _select(found, rows)
 
 
+def without_keypoints(found: Correspondences, unwanted: Correspondences) -> Correspondences:
+    """The matches that touch no keypoint which ``unwanted``, matches of the same images, holds at the same place."""
+    taken: list[set[bytes]] = [set() for _ in found.keypoints]
+    for pair, rows in zip(unwanted.pairs.tolist(), unwanted.matches):
+        for frame, column in zip(pair, rows.T):
+            taken[frame].update(unwanted.keypoints[frame][k].tobytes() for k in np.unique(column))
+    free = [
+        np.array([xy.tobytes() not in known for xy in keypoints], dtype=bool)
+        for keypoints, known in zip(found.keypoints, taken)
+    ]
+    rows = [free[i][m[:, 0]] & free[j][m[:, 1]] for (i, j), m in zip(found.pairs.tolist(), found.matches)]
+    return _select(found, rows)
+
+
 def _select(found: Correspondences, rows: list[np.ndarray]) -> Correspondences:
     kept = [k for k, row in enumerate(rows) if row.any()]
     return Correspondences(found.keypoints, found.pairs[kept], tuple(found.matches[k][rows[k]] for k in kept))
