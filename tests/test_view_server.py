@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 import threading
 import time
@@ -129,6 +130,18 @@ def test_panel_makes_the_look(player, scene):
     finally:
         panel.frame.value, panel.color.value, panel.masks.value = 1, "photo", False
     assert wait_for(lambda: "/moving/00001" in player._stage._shown)
+
+
+@pytest.mark.parametrize("bounds", [(2.51, 17.3), (1.1, 1.9), (0.0, 400.0), (9.99999, 10.0), (0.0, 0.0)])
+def test_confidence_slider_reaches_from_all_points_to_few(player, bounds):
+    panel = copy.copy(player._panel)
+    slider = panel.confidence = panel._confidence_slider(player._server.gui, bounds)
+    assert panel.confidence_floor == slider.value <= bounds[0] + 0.05
+    assert slider.disabled == (bounds[1] - bounds[0] < 0.01)
+    assert panel.look().min_confidence == panel._low
+    slider.value = bounds[1]
+    assert slider.disabled or panel.look().min_confidence == pytest.approx(bounds[1])
+    slider.remove()
 
 
 def test_play_goes_round(player):

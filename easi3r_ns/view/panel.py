@@ -85,16 +85,17 @@ class Panel:
 
     def _confidence_slider(self, gui: viser.GuiApi, bounds: tuple[float, float]) -> viser.GuiInputHandle[float]:
         low, high = bounds
-        step = 10.0 ** np.floor(np.log10(max(high - low, 1e-3) / 50))
-        self.confidence_floor = float(np.floor(low / step) * step)
+        same = high - low <= 1e-3 * max(abs(high), 1.0)
+        step = 0.1 if same else 10.0 ** float(np.floor(np.log10((high - low) / 50)))
+        self.confidence_floor = float(np.round(low, 1)) if same else float(np.floor(low / step) * step)
         top = max(float(np.ceil(high / step) * step), self.confidence_floor + step)
         return gui.add_slider(
             "confidence",
             self.confidence_floor,
             top,
-            float(step),
+            step,
             self.confidence_floor,
-            disabled=high - low <= 1e-6 * max(abs(high), 1),
+            disabled=same,
             hint="points below it are hidden; the same number as --min-confidence of a run",
         )
 
