@@ -222,6 +222,21 @@ def measure(pipeline: Any, truth: Truth, pictures: Path) -> dict[str, float]:
     return {name: float(torch.stack(values).mean()) for name, values in found.items()}
 
 
+def mask_agreement(dataset: Path, truth: Truth) -> tuple[float, float]:
+    """Mean IoU and recall of the dataset's masks (what they hide) with the pixels that really move."""
+    hidden = [np.asarray(Image.open(path)) == 0 for path in sorted((dataset / "masks").glob("*.png"))]
+    pairs = list(zip(hidden, truth.moving, strict=True))
+    return tuple(
+        float(np.mean([(a & b).sum() / of(a, b).sum() for a, b in pairs])) for of in (np.logical_or, lambda a, b: b)
+    )
+
+
+def write_sheet(results: list[dict[str, Any]], options: SimpleNamespace, frame: int = 13) -> None:
+    """One held-out frame, a row for each training: the frame, what was rendered, the room without movers."""
+    rows = [Image.open(options.work / f"{r['data']}_{r['masks']}_{r['seed']}_{frame:05d}.png") for r in results]
+    Image.fromarray(np.vstack([np.asarray(row) for row in rows])).save(options.sheet, quality=88)
+
+
 def run(options: SimpleNamespace, data: str, masks: str, seed: int) -> dict[str, Any]:
     """One training; its result is kept as JSON."""
     stem = options.work / f"{data}_{masks}_{seed}"
@@ -248,6 +263,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", nargs="+", default=["true", "tiny"], choices=["true", "tiny"])
     parser.add_argument("--masks", nargs="+", default=["none", "masks"], choices=["none", "masks"])
+    parser.add_argument("--sheet", type=Path, help="JPEG to write: one held-out frame of every training")
     options = parser.parse_args(namespace=SimpleNamespace())
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -262,6 +278,11 @@ def main() -> None:
     for r in results:
         figures = " | ".join(f"{r[name]:.3f}" if "ssim" in name else f"{r[name]:.2f}" for name in columns)
         sys.stdout.write(f"| {r['data']} | {r['masks']} | {r['seed']} | {figures} |\n")
+    for data in options.data:
+        agreement = "IoU {:.2f}, recall {:.2f}".format(*mask_agreement(options.work / data, read_truth()))
+        sys.stdout.write(f"masks of {data}: {agreement}\n")
+    if options.sheet:
+        write_sheet(results, options)
 
 
 if __name__ == "__main__":
