@@ -93,8 +93,7 @@ class View:
         from .view.look import Painter, first_look
         from .view.window import KEYS, open_window
 
-        folder = self.path if self.path.is_dir() else self.path.parent
-        meshes = [folder / name for name in MESHES if (folder / name).is_file()][:1]
+        meshes = exported_meshes(self.path)[:1]
         log.info(KEYS)
         open_window(Painter.of(clouds), camera_track(scene), first_look(clouds, self.view), meshes)
 
@@ -111,6 +110,15 @@ class View:
         with log.stage("turntable", num_turntable_frames(self.orbit)) as advance:
             write_turntable(path, frames, self.orbit, advance)
         log.info(f"wrote {path}")
+
+
+def exported_meshes(path: Path) -> list[Path]:
+    """The meshes of the dataset that ``path`` (a folder of it, or a file in one) belongs to, the best first."""
+    from .export.scene_folder import SCENE_FOLDER
+
+    folder = path if path.is_dir() else path.parent
+    dataset = folder.parent if folder.name == SCENE_FOLDER else folder
+    return [dataset / name for name in MESHES if (dataset / name).is_file()]
 
 
 def say_what_is_missing(scene: Scene, clouds: Clouds, log: RunLog) -> None:

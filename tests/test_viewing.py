@@ -125,6 +125,16 @@ def test_a_mesh_is_read_or_refused(tmp_path):
         window.read_mesh(tmp_path / "bad.ply")
 
 
+def test_the_exported_mesh_is_found(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "scene").mkdir()
+    assert viewing.exported_meshes(tmp_path) == []
+    for name in ("export/mesh.obj", "export/mesh.ply"):
+        (tmp_path / name).write_text("")
+    for path in (tmp_path, tmp_path / "scene", tmp_path / "transforms.json", tmp_path / "scene" / "scene.json"):
+        assert viewing.exported_meshes(path)[0] == tmp_path / "export" / "mesh.ply"
+
+
 def test_turntable_of_every_kind_of_path(dataset, tmp_path, capsys):
     small = ("--orbit.seconds", "0.2", "--orbit.fps", "10", "--orbit.width", "64", "--orbit.height", "48")
     for number, path in enumerate((dataset, dataset / "scene", dataset / "transforms.json")):

@@ -23,6 +23,9 @@ KEYS = "left and right: other frames, space: play, M: mesh, S: static points, C:
 _LEFT, _RIGHT, _SPACE = 263, 262, 32
 """Key codes of GLFW."""
 _FPS = 10.0
+_ZOOM = 0.5
+_REST_SECONDS = 0.005
+"""Between two looks at keyboard and mouse."""
 
 
 def require_display() -> None:
@@ -70,6 +73,7 @@ def open_window(painter: Painter, track: CameraTrack, look: Look, meshes: Sequen
                     _look_from_home(window, track)
                 first = False
             window.update_renderer()
+            time.sleep(_REST_SECONDS)
     finally:
         window.destroy_window()
 
@@ -150,6 +154,7 @@ def _look_from_home(window: Any, track: CameraTrack) -> None:
     control.set_lookat(home.look_at)
     control.set_front(offset / np.linalg.norm(offset))
     control.set_up([0.0, 0.0, 1.0])
+    control.set_zoom(_ZOOM)
 
 
 def _open3d() -> Any:
