@@ -106,6 +106,6 @@ def _source_crop(scene: Scene, frame: int) -> np.ndarray | None:
         return None
     if image is None or (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
         return None
-    left, top, right, bottom = 0, 0, *scene.pixel_map.resized_wh
+    left, top, right, bottom = scene.pixel_map.crop_box
     scale_x, scale_y = scene.pixel_map.scale_xy
     return image[round(top / scale_y) : round(bottom / scale_y), round(left / scale_x) : round(right / scale_x)]
