@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..files import replacing
 from .cameras import FOV_DEGREES, CameraTrack, Viewpoint, orbit
 from .config import TurntableConfig
 from .look import ACCENT, Look, Painter, camera_color, frames_shown
 from .splat import Pinhole, splat
+from .video import write_video
 
 BACKGROUND = (255, 255, 255)
 _OVERSAMPLING = 2
@@ -60,16 +61,7 @@ def write_turntable(
     path: Path, frames: Iterator[np.ndarray], config: TurntableConfig, advance: Callable[[int], None] = lambda n: None
 ) -> Path:
     """Encode frames as an H.264 mp4 that browsers play, atomically. Raises OutputError when the disk refuses."""
-    import av
-
-    with replacing(path, ".mp4") as temporary, av.open(str(temporary), "w", options={"movflags": "faststart"}) as file:
-        stream = file.add_stream("libx264", rate=config.fps, options={"crf": "20", "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            advance(1)
-        file.mux(stream.encode())
-    return path
+    return write_video(path, frames, Fraction(config.fps), advance)
 
 
 def num_turntable_frames(config: TurntableConfig) -> int:
