@@ -87,7 +87,7 @@ def score_dataset(dataset: Path, capture: Capture, row: str) -> Result:
 def write_tables(output_dir: Path) -> list[Section]:
     """Join the files of all rows into ``results.json`` and ``results.md``."""
     rows = []
-    for path in sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.name)):
+    for path in sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.stem)):
         if path.name != RESULTS:
             rows.append(json.loads(path.read_text(encoding="utf-8")))
     tables = sections([_read_result(entry) for row in rows for entry in row["results"]])
