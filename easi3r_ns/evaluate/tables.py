@@ -81,8 +81,8 @@ _KINDS = (
     (
         "cameras",
         "Cameras",
-        "ATE and RPE (one frame) are RMSE after a Sim(3) alignment, in the truth's unit of length, over the `frames` that "
-        "have a camera: fewer frames make the task easier.",
+        "ATE and RPE (one frame) are RMSE after a Sim(3) alignment, in the truth's unit of length, over the `frames` "
+        "that have a camera: fewer frames make the task easier.",
         _CAMERAS,
     ),
     (
