@@ -170,7 +170,8 @@ def bare(scene: Scene) -> Scene:
         np.tile(np.arange(12), count), np.zeros((12 * count, 2)),
     )  # fmt: skip
     nothing = np.zeros_like(scene.depth)
-    dynamic = DynamicMasks(scene.dynamic.masks, np.zeros((12, 1, 1), np.float32), float("nan"), source="geometry")
+    maps = {"mean": scene.dynamic.score, "deviation": scene.dynamic.score}
+    dynamic = replace(scene.dynamic, source="geometry", maps=maps)
     return replace(scene, depth=nothing, confidence=nothing, sparse=sparse, dynamic=dynamic)
 
 
@@ -191,12 +192,19 @@ def masked_by(scene: Scene, source: str) -> Scene:
     [
         (
             bare,
-            ["training starts from 410 triangulated points", "optical flow", "Reprojection error", "Points miss by"],
+            [
+                "training starts from 410 triangulated points",
+                "optical flow",
+                "unexplained motion",
+                "its spread",
+                "Reprojection error",
+                "Points miss by",
+            ],
         ),
         (one_frame, ["only 1 frames", "One frame has no path"]),
         (
             lambda s: replace(s, provenance={}),
-            ["--data CLIP", "Not recorded", "No network weights", "was not estimated"],
+            ["--data CLIP", "Not recorded", "No network made this scene", "was not estimated"],
         ),
         (lambda s: replace(s, dynamic=replace(s.dynamic, maps=None)), ["kept the score only"]),
         (lambda s: masked_by(s, "user"), ["your masks", "The masks are yours"]),

@@ -88,8 +88,8 @@ def _gib(stage: Mapping[str, Any]) -> float:
 
 
 def _weights(weights: Mapping[str, Any]) -> str:
-    if not weights:
-        return "<h3>Weights</h3><p>No network weights are recorded for this scene.</p>"
+    if weights.get("name") in (None, "none"):
+        return "<h3>Weights</h3><p>No network made this scene, or none is recorded: no licence of weights applies.</p>"
     licence = str(weights.get("licence") or "unknown")
     rows = [("name", str(weights.get("name") or "unknown")), ("licence", licence)]
     if weights.get("num_parameters"):

@@ -40,6 +40,8 @@ MAP_LABELS = {
     "std_ref": "D: spread, as first",
 }
 """The attention maps in plain words (see :class:`easi3r_ns.types.AttentionStats`)."""
+GEOMETRY_LABELS = {"mean": "unexplained motion", "deviation": "its spread"}
+"""The maps of masks from geometry."""
 
 _TONES = {Level.TRAIN: "good", Level.CARE: "care", Level.STOP: "stop"}
 _BADGES = {Level.TRAIN: "fine", Level.CARE: "care", Level.STOP: "stop"}
@@ -110,13 +112,14 @@ def attention_section(scene: Scene) -> str:
     """The attention maps and the dynamic score of a few frames, or a sentence why there are none."""
     title, dynamic = "How it was noticed", scene.dynamic
     maps = dynamic.maps or {}
-    if dynamic.source != "attention" and not maps:
+    if dynamic.source != "attention":
         why = {
             "user": "The masks are yours: no attention was looked at.",
             "none": "Motion was not looked for.",
-            "geometry": "These masks come from optical flow that no camera motion explains, not from attention.",
+            "geometry": "These masks come from optical flow that no camera motion explains, not from attention. Bright "
+            "is much.",
         }.get(dynamic.source, "These masks do not come from attention.")
-        return section("attention", title, why, [_score_rows(scene, {})] if dynamic.score.any() else [])
+        return section("attention", title, why, [_score_rows(scene, maps)] if dynamic.score.any() else [])
     intro = (
         "The network compares frames in pairs; where its attention is unusual, something moves. A to D: how much "
         "attention each patch draws from the other frame, and how much that differs from pair to pair (spread), while "
@@ -193,15 +196,15 @@ def _flicker_chart(scene: Scene, measured: Measured) -> str:
 
 
 def _score_rows(scene: Scene, maps: dict[str, np.ndarray]) -> str:
-    names = [name for name in MAP_LABELS if name in maps]
+    labels = {name: label for name, label in (MAP_LABELS | GEOMETRY_LABELS).items() if name in maps}
     rows = []
     for f in spread(len(scene), ROW_FRAMES):
         cells = [
             picture(jpeg_uri(photo(scene, f, panel_size(scene, _MAP_PIXELS)), 76), f"Frame {f + 1}", f"frame {f + 1}")
         ]
-        for name in names:
+        for name, label in labels.items():
             shown = png_uri(colored(maps[name][f], *_range(maps[name]), SCORE_MAP))
-            cells.append(picture(shown, f"Attention map {name} of frame {f + 1}", MAP_LABELS[name], "pixels"))
+            cells.append(picture(shown, f"{label}, frame {f + 1}", label, "pixels"))
         shown = png_uri(colored(scene.dynamic.score[f], 0.0, 1.0, SCORE_MAP))
         cells.append(picture(shown, f"Dynamic score of frame {f + 1}", "score", "pixels"))
         rows.append(f'<div class="row six">{"".join(cells)}</div>')
