@@ -76,6 +76,7 @@ class WeightsInfo:
         lines["dynamic_score"] = str(ScoreFormula(**info.dynamic_score))
         lines["num_parameters"] = f"{info.num_parameters:,}"
         lines["graph"] = info.graph or "no preference"
+        lines["flow_weight"] = "no preference" if info.flow_weight is None else f"{info.flow_weight:g}"
         for name, value in lines.items():
             if value is None:
                 continue

@@ -45,6 +45,9 @@ class FrameConfig:
             raise InputError(f"--start {self.start:g} --end {self.end:g}: the end must come after the start")
 
 
+PAPER_FLOW_WEIGHT = 0.01
+
+
 @dataclass(frozen=True)
 class AlignConfig:
     """Global alignment: all pairs into one scene (Easi3R section 3.4, DUSt3R section 3.4)."""
@@ -59,8 +62,9 @@ class AlignConfig:
     """How the step size falls."""
     shared_focal: bool = True
     """One focal length for the whole clip (--no-shared-focal: one per frame, for a zooming lens)."""
-    flow_weight: float = 0.01
-    """Weight of the optical-flow term; 0 computes no flow."""
+    flow_weight: Optional[float] = None
+    """Weight of the optical-flow term; 0 computes no flow. Default: what the card of the weights asks for, else 0.01,
+    the paper's."""
     flow_start: float = 0.1
     """Share of the iterations before the flow term sets in."""
     flow_threshold: float = 25.0
@@ -86,6 +90,11 @@ class AlignConfig:
         for name in ("flow_weight", "smooth_weight", "smooth_translation_weight", "depth_weight"):
             _check(_align_flag(name), getattr(self, name), 0)
         _check("--align.flow-start", self.flow_start, 0, 1)
+
+    @property
+    def flow_strength(self) -> float:
+        """The weight of the flow term, as a number."""
+        return PAPER_FLOW_WEIGHT if self.flow_weight is None else self.flow_weight
 
 
 def _align_flag(name: str) -> str:

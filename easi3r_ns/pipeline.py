@@ -82,6 +82,8 @@ def reconstruct(
     graph = make_pairs(strategy, len(frames) - num_eval)
     if num_eval:
         graph = attach_frames(graph, num_eval)
+    if align_config.flow_weight is None and info.flow_weight is not None:
+        align_config = replace(align_config, flow_weight=info.flow_weight)
     check_focal(config, frames)
     predictions, dynamic = _NetworkStage(frames, graph, backbone, config, compute, cache, log).run()
     backbone.release()
@@ -198,7 +200,7 @@ def _align(
     log: RunLog,
 ) -> AlignResult:
     flow = None
-    if align_config.flow_weight > 0:
+    if align_config.flow_strength > 0:
         flow = pair_flow(frames.images, predictions.graph, DISFlow(), log)
     focal = None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
     return align(

@@ -174,7 +174,7 @@ def forecast(job: Job, compute: Compute, rates: Rates) -> Forecast:
     channels = job.network.dec_depth * job.network.dec_num_heads
     statistics = 4 * 4.0 * job.num_frames * tokens * channels
     pointmaps = _pointmap_bytes(job.num_pairs * pixels)
-    flow = 5.0 * job.num_pairs * pixels * (job.align.flow_weight > 0)
+    flow = 5.0 * job.num_pairs * pixels * (job.align.flow_strength > 0)
     sampled = len(sample_pixels(*(s * job.network.patch_size for s in job.grid), job.align.max_pixels).index)
     temporaries = ALIGN_BYTES * (job.num_pairs * sampled + job.num_frames * pixels) + LIBRARIES_BYTES
 

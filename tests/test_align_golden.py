@@ -239,7 +239,7 @@ def test_whole_run_is_no_worse_than_recorded(name, predictions, inputs):
     """From pointmaps to cameras through the public function, against the recorded errors."""
     config = CONFIGS[name]
     flow = None
-    if config.flow_weight > 0:
+    if config.flow_strength > 0:
         forward = torch.from_numpy(inputs["flow_ij"])
         flow = PairFlow(predictions.graph, forward, torch.ones(18, 48, 64, dtype=torch.bool))
     result = align(predictions, principal_point=CENTRE, config=config, flow=flow, dynamic_masks=inputs["dynamic_masks"])

@@ -39,5 +39,6 @@ def test_defaults_are_accepted(config):
 
 
 def test_borders_are_accepted():
+    assert AlignConfig().flow_strength == 0.01 and AlignConfig(flow_weight=0.3).flow_strength == 0.3
     assert AlignConfig(iterations=0, flow_weight=0, flow_start=1, max_pixels=0).flow_start == 1
     assert Easi3RConfig(seed=2**32 - 1, min_confidence=0).min_confidence == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from easi3r_ns import pipeline
 from easi3r_ns.attention import MAPS, ScoreFormula
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.model import PairOutput
@@ -190,6 +191,27 @@ def test_the_graph_is_chosen_by_its_paths_among_good_scores():
     assert record["a"]["formula"] == asdict(formula)
 
 
+def test_the_flow_weight_is_chosen_by_its_paths():
+    errors = dict(zip(choose.FLOW_WEIGHTS, (0.09, 0.04, 0.05, 0.06), strict=True))
+    weight, record = choose.choose_flow_weight(lambda weight: errors[weight])
+    assert weight == choose.FLOW_WEIGHTS[1] and record["0.01"] == 0.09
+
+
+def test_a_run_follows_the_card_s_flow_weight(clip, monkeypatch):
+    standin, seen = network(clip), []
+
+    def stop(*args, config, **kwargs):
+        seen.append(config.flow_weight)
+        raise AlignmentError("seen enough")
+
+    monkeypatch.setattr(pipeline, "align", stop)
+    backbone = paths.LoadedBackbone(standin, replace(standin.info, graph="complete", flow_weight=0.3))
+    assert paths.try_run(backbone, clip, "no_masks", "cpu") is None
+    standin.encoded = 0
+    assert paths.try_run(backbone, clip, "paper_flow", "cpu") is None
+    assert seen == [0.3, 0.01], "an explicit weight goes before the card's"
+
+
 def test_score_table_knows_its_trivial_answers(observed):
     formula = ScoreFormula(0, 1, 0, 0, centred=True)
     rows = motion.score_table(*observed, formula, patch=8)
@@ -299,14 +321,17 @@ def test_update_card(shipped):
     write_card(
         shipped, read_card(shipped) | {"measured": {"score": stale, "clip": pairs.summarise([row_of(0)], "clip")}}
     )
-    card = run.update_card(shipped, {"wide": wide}, formula, "swin-2-noncyclic")
+    preferences = {"dynamic_score": asdict(formula), "graph": "swin-2-noncyclic", "flow_weight": 0.3}
+    card = run.update_card(shipped, {"wide": wide}, preferences)
     assert set(card["measured"]) == {"clip", "wide"}, "a score of another formula does not stay"
     _, info = load_backbone(str(shipped))
-    assert info.graph == "swin-2-noncyclic" and ScoreFormula(**info.dynamic_score) == formula
+    assert (
+        info.graph == "swin-2-noncyclic" and info.flow_weight == 0.3 and ScoreFormula(**info.dynamic_score) == formula
+    )
     text = (shipped / "README.md").read_text()
     assert "(1 - mean_src) * std_ref, maps centred" in text and "| focal length, relative | 1.00" in text
     assert describe(card) == text
-    again = run.update_card(shipped, {}, formula, "swin-2-noncyclic")
+    again = run.update_card(shipped, {}, preferences)
     assert again["measured"] == card["measured"]
 
 

@@ -478,6 +478,16 @@ def test_score_defaults_to_the_paper(folder: Path) -> None:
     assert info.dynamic_score == {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1} and info.graph is None
 
 
+def test_card_may_ask_for_a_flow_weight(folder: Path) -> None:
+    assert weights.build_backbone(str(folder))[1].flow_weight is None
+    (folder / "card.json").write_text(json.dumps({"flow_weight": 0.3}))
+    assert weights.build_backbone(str(folder))[1].flow_weight == 0.3
+    for wrong in (-1, "much", float("nan"), True):
+        (folder / "card.json").write_text(json.dumps({"flow_weight": wrong}))
+        with pytest.raises(CheckpointError, match="flow_weight"):
+            weights.build_backbone(str(folder))
+
+
 @pytest.mark.parametrize(
     "score",
     [

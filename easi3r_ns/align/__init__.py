@@ -102,7 +102,7 @@ def align(
         sample = sample_pixels(height, width, config.max_pixels, seed, pixel_aspect)
         problem = build_problem(predictions, sample, principal_point, log)
         start = initialise(problem, focal, config.shared_focal, log)
-        if flow is not None and config.flow_weight > 0:
+        if flow is not None and config.flow_strength > 0:
             problem = replace(problem, flows=(flow_observations(problem, flow, dynamic_masks, config.flow_check),))
         problem = problem.to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))

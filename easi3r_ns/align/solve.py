@@ -29,7 +29,7 @@ def learning_rate(config: AlignConfig, iteration: int) -> float:
 
 def flow_is_on(config: AlignConfig, iteration: int) -> bool:
     """Whether the flow term has set in."""
-    return config.flow_weight > 0 and iteration >= config.iterations * config.flow_start
+    return config.flow_strength > 0 and iteration >= config.iterations * config.flow_start
 
 
 def objective(
@@ -45,7 +45,7 @@ def objective(
     if with_flow and problem.flows:
         flow = flow_value(decoded, problem)
         # Too large a value means that the cameras are still wrong, and its gradient would only disturb them.
-        total = total + config.flow_weight * torch.where(flow > config.flow_threshold, 0.0, flow)
+        total = total + config.flow_strength * torch.where(flow > config.flow_threshold, 0.0, flow)
     return total
 
 

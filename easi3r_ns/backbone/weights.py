@@ -62,6 +62,8 @@ class WeightsInfo:
     also say ``centred`` and ``first_channel``; the fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
     graph: str | None = None
     """Pair graph that the card recommends; None: no preference."""
+    flow_weight: float | None = None
+    """Weight of the alignment's flow term that the card recommends; None: no preference."""
 
     def provenance(self) -> dict[str, Any]:
         """JSON-serialisable summary for the dataset."""
@@ -132,6 +134,7 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         dynamic_score=_dynamic_score(card, source, config),
         graph=_graph(card, source),
+        flow_weight=_flow_weight(card, source),
     )
     return model, info
 
@@ -226,6 +229,13 @@ def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
     if graph is not None and not isinstance(graph, str):
         raise CheckpointError(f"{source.card_path}: graph must be the name of a pair graph, not {graph!r}")
     return graph
+
+
+def _flow_weight(card: Mapping[str, Any], source: WeightsSource) -> float | None:
+    weight = card.get("flow_weight")
+    if weight is not None and not (type(weight) in (int, float) and 0 <= weight < float("inf")):
+        raise CheckpointError(f"{source.card_path}: flow_weight must be a number of at least 0, not {weight!r}")
+    return weight
 
 
 def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig) -> dict[str, int]:

@@ -43,7 +43,8 @@ def describe(card: dict[str, Any]) -> str:
         f"* Trained on {training['data']}; {training['steps']} steps, {training['ordered_pairs']} ordered pairs, "
         f"{training['minutes']} minutes",
         *(f"* {remark}" for remark in training.get("remarks", [])),
-        f"* Dynamic score: `{ScoreFormula(**card['dynamic_score'])}` with k-means; pair graph: `{card['graph']}`",
+        f"* Dynamic score: `{ScoreFormula(**card['dynamic_score'])}` with k-means; pair graph: `{card['graph']}`"
+        + ("" if card.get("flow_weight") is None else f"; weight of the flow term: {card['flow_weight']:g}"),
         "",
         *command,
         "## Limits",

@@ -37,7 +37,7 @@ def plain_objective(x: state.State, p: problem.Problem, config: AlignConfig, wit
     total = (p.weight * distance).sum() / (len(p.edges) * p.points.shape[-1])
     if with_flow:
         flows = [plain_flow(now, p, f.source, f.target, f.landing, f.used) for f in both_directions(p)]
-        total = total + config.flow_weight * sum(flows)
+        total = total + config.flow_strength * sum(flows)
     return total
 
 

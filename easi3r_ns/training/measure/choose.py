@@ -19,6 +19,9 @@ from .numbers import area_under_curve
 
 GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
 """Graphs that grow with the length of a clip, not with its square."""
+FLOW_WEIGHTS = (0.01, 0.1, 0.3, 1.0)
+"""Weights of the alignment's flow term, the paper's first. Flow errors count in pixels, of which a small network has
+few; and the poorer its pointmaps, the more the cameras gain from flow."""
 TOLERANCE = 0.02
 """A graph whose score is worse than the best by more than this is not considered, however good its camera paths."""
 
@@ -64,6 +67,12 @@ def choose_formula(clips: list[Observation], twins: list[Observation]) -> Choice
 
     choices = [Choice(f, mean_auc(clips, f), mean_auc(twins, f)) for f in formulas(clips[0].fused)]
     return max(choices, key=lambda choice: choice.merit)
+
+
+def choose_flow_weight(path_error: Callable[[float], float]) -> tuple[float, dict[str, float]]:
+    """The weight with the best camera paths, and the mean ATE of each for the card."""
+    errors = {weight: path_error(weight) for weight in FLOW_WEIGHTS}
+    return min(FLOW_WEIGHTS, key=lambda weight: errors[weight]), {f"{w:g}": round(e, 4) for w, e in errors.items()}
 
 
 def choose_graph(choices: Mapping[str, Choice], path_error: Callable[[str], float]) -> tuple[str, dict[str, Any]]:

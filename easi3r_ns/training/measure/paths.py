@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 from ...backbone.model import DUSt3R
 from ...backbone.weights import WeightsInfo
 from ...cache import StageCache
-from ...config import AlignConfig, Easi3RConfig
+from ...config import PAPER_FLOW_WEIGHT, AlignConfig, Easi3RConfig
 from ...errors import AlignmentError
 from ...evaluate.depth import compare_depths
 from ...evaluate.masks import jaccard
@@ -32,6 +32,7 @@ ALIGN = AlignConfig(max_pixels=3072)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "card": {},
+    "paper_flow": {},
     "one_pass": {"no_adapt": True},
     "true_masks": {},
     "no_masks": {"no_masks": True},
@@ -39,12 +40,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 TITLES = {
     "card": "as the card says (two passes)",
+    "paper_flow": f"the paper's flow weight (`--align.flow-weight {PAPER_FLOW_WEIGHT:g}`)",
     "one_pass": "one pass (`--no-adapt`)",
     "true_masks": "true masks (`--masks`)",
     "no_masks": "nothing masked (`--no-masks`)",
     "complete": "all pairs (`--graph complete`)",
 }
-OWN_MASKS = ("card", "one_pass", "complete")
+OWN_MASKS = ("card", "paper_flow", "one_pass", "complete")
 """Variants whose masks come from the network."""
 
 
@@ -102,13 +104,14 @@ def run(backbone: LoadedBackbone, clip: Clip, variant: str, device: str, graph: 
         AlignmentError: the pairs cannot be aligned, or no similarity follows from the cameras.
     """
     options = {"graph": graph, "device": device} | VARIANTS[variant]
+    align = replace(ALIGN, flow_weight=PAPER_FLOW_WEIGHT) if variant == "paper_flow" else ALIGN
     begin = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         if variant == "true_masks":
             for k, mask in enumerate(clip.moving):
                 Image.fromarray(mask.astype(np.uint8) * 255).save(Path(folder) / f"{k:05d}.png")
             options["masks"] = Path(folder)
-        scene = reconstruct(frames_of(clip), backbone, Easi3RConfig(**options), ALIGN, StageCache(None), RunLog())
+        scene = reconstruct(frames_of(clip), backbone, Easi3RConfig(**options), align, StageCache(None), RunLog())
     return compare(scene, clip, time.process_time() - begin)
 
 

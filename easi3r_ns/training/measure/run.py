@@ -99,6 +99,12 @@ class Measurement:
         """The graph that holds."""
         return str(self.backbone.info.graph)
 
+    @property
+    def preferences(self) -> dict[str, Any]:
+        """What the card asks a run for."""
+        info = self.backbone.info
+        return {"dynamic_score": asdict(self.formula), "graph": info.graph, "flow_weight": info.flow_weight}
+
     def run(self) -> dict[str, Any]:
         """JSON-serialisable results by part."""
         steps = {
@@ -127,15 +133,19 @@ class Measurement:
         groups = self._observe("selection", count, choose.GRAPHS, "selection clips")
         choices = {g: choose.choose_formula(*groups[g]) for g in choose.GRAPHS}
         clips = [self._clip(seed, "selection") for seed in self._seeds("selection", self.sizes["selection_paths"])]
-        advance = self.progress("selection paths", len(choose.GRAPHS))
+        advance = self.progress("selection paths", len(choose.GRAPHS) + len(choose.FLOW_WEIGHTS))
 
-        def path_error(graph: str) -> float:
+        def path_error(graph: str, flow_weight: float) -> float:
             advance(1)
-            return paths.mean_path_error(self._with(choices[graph].formula, graph), clips, graph, self.config.device)
+            backbone = self._with(choices[graph].formula, graph, flow_weight)
+            return paths.mean_path_error(backbone, clips, graph, self.config.device)
 
-        graph, record = choose.choose_graph(choices, path_error)
-        self.backbone = self._with(choices[graph].formula, graph)
-        return {"graph": graph, "clips": count, "path_clips": len(clips), "graphs": record}
+        best = max(choices, key=lambda graph: choices[graph].merit)
+        flow_weight, flow_record = choose.choose_flow_weight(lambda weight: path_error(best, weight))
+        graph, record = choose.choose_graph(choices, lambda graph: path_error(graph, flow_weight))
+        self.backbone = self._with(choices[graph].formula, graph, flow_weight)
+        sizes = {"clips": count, "path_clips": len(clips)}
+        return sizes | {"graph": graph, "graphs": record, "flow_weight": flow_weight, "flow_weights": flow_record}
 
     def score(self) -> dict[str, Any]:
         """The score on held-out clips and their twins."""
@@ -168,8 +178,8 @@ class Measurement:
         images = [self._clip(seed, "held_out").images for seed in seeds]
         figure.draw_scores(path, images, *groups, self.formula, self.backbone.model.config.patch_size)
 
-    def _with(self, formula: ScoreFormula, graph: str) -> paths.LoadedBackbone:
-        info = replace(self.backbone.info, dynamic_score=asdict(formula), graph=graph)
+    def _with(self, formula: ScoreFormula, graph: str, flow_weight: float) -> paths.LoadedBackbone:
+        info = replace(self.backbone.info, dynamic_score=asdict(formula), graph=graph, flow_weight=flow_weight)
         return replace(self.backbone, info=info)
 
     def _seeds(self, family: str, count: int) -> list[int]:
@@ -201,7 +211,7 @@ def measure(config: MeasureConfig, progress: Progress = lambda name, total: lamb
     for line in tables.all_lines(result):
         logger.info(line)
     if config.update_card:
-        card = update_card(measurement.folder, result, measurement.formula, measurement.graph)
+        card = update_card(measurement.folder, result, measurement.preferences)
         make_folder(config.results)
         if "figure" in config.parts:
             measurement.draw(config.results / "scores.jpg")
@@ -219,15 +229,15 @@ def _how(config: MeasureConfig) -> list[str]:
     return ["    python -m easi3r_ns.training.measure WEIGHTS --update-card", "", *there, ""]
 
 
-def update_card(folder: Path, result: dict[str, Any], formula: ScoreFormula, graph: str) -> dict[str, Any]:
-    """Put formula, graph and measurements into the card of a folder of weights.
+def update_card(folder: Path, result: dict[str, Any], preferences: dict[str, Any]) -> dict[str, Any]:
+    """Put formula, graph, flow weight and measurements into the card of a folder of weights.
 
-    Parts that were not measured now stay, unless they were measured with another formula or graph.
+    Parts that were not measured now stay, unless they were measured with other preferences.
     """
     card = read_card(folder)
     measured = card.get("measured", {})
-    if ScoreFormula(**card["dynamic_score"]) != formula or card["graph"] != graph:
+    if preferences != {name: card.get(name) for name in preferences}:
         measured = {name: part for name, part in measured.items() if name not in ("score", "paths")}
-    card |= {"dynamic_score": asdict(formula), "graph": graph, "measured": measured | result}
+    card |= preferences | {"measured": measured | result}
     write_card(folder, card)
     return card

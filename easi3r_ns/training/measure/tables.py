@@ -95,6 +95,10 @@ def choice_lines(measured: dict[str, Any]) -> list[str]:
         "what its frozen twin has above 0.5; then, among graphs within 0.02 of the best, the one with the smallest ATE "
         f"(over {measured['path_clips']} of the clips). Chosen: `{measured['graph']}`.",
         "",
+        "Weight of the flow term, by the same ATE: "
+        + ", ".join(f"{weight}: {100 * ate:.1f} %" for weight, ate in measured["flow_weights"].items())
+        + f". Chosen: {measured['flow_weight']:g}.",
+        "",
         "| graph | best formula | AUC | AUC of the twin | ATE / path |",
         "|---|---|---|---|---|",
     ]
