@@ -54,6 +54,7 @@ def verdict_section(verdict: Verdict, command: str) -> str:
     """The verdict with its reasons and remedies, the command that trains, and every check."""
     tone = _TONES[verdict.level]
     reasons = "".join(_reason(check) for check in verdict.against)
+    speaking_for = "" if verdict.against else f"<p>{escape(_in_favour(verdict))}</p>"
     training = "" if verdict.level is Level.STOP else f"<h3>Train on it</h3>{code(command)}"
     rows = [
         (
@@ -67,7 +68,7 @@ def verdict_section(verdict: Verdict, command: str) -> str:
     checks = folded(f"All {len(rows)} checks with their limits", table(("check", "here", "fine when"), rows))
     return (
         f'<section id="verdict" class="{tone}"><h2>{verdict.level.words}</h2><p>{escape(verdict.summary)}</p>'
-        f"{f'<ul>{reasons}</ul>' if reasons else ''}{training}{checks}</section>"
+        f"{speaking_for}{f'<ul>{reasons}</ul>' if reasons else ''}{training}{checks}</section>"
     )
 
 
@@ -162,6 +163,13 @@ def depth_section(scene: Scene, measured: Measured) -> str:
 
 def _figure(name: str, value: float | None, show: Callable[[float], str], remark: str) -> tuple[str, str, str]:
     return (name, "-", "not measured") if value is None else (name, show(value), remark)
+
+
+def _in_favour(verdict: Verdict) -> str:
+    """The measures that matter most, with their limits, as one sentence."""
+    decisive = ("parallax", "coverage", "usable", "num_sparse", "depth_error", "colour_gain", "reprojection")
+    shown = [c for c in verdict.checks if c.rule.key in decisive and c.value is not None]
+    return "; ".join(f"{c.rule.title.lower()}: {c.shown} (fine: {c.rule.limits()})" for c in shown).capitalize() + "."
 
 
 def _reason(check: Check) -> str:
