@@ -184,6 +184,13 @@ def test_distortion_is_found(name, atol):
     assert _ate(model.T_world_cam, clip.T_world_cam) < 0.004
 
 
+def test_a_lens_that_nobody_makes_is_no_result(monkeypatch, tracks):
+    lens, config = Lens.centred((640, 480), 560.0), RefineConfig(camera_model="pinhole")
+    monkeypatch.setattr("easi3r_ns.refine.bundle.FOCAL_RANGE", (0.3, 0.8))
+    assert bundle_from(tracks.found, tracks.T_world_cam, lens, config, fixed_focal=False, seed=0) is None
+    assert map_incrementally(tracks.found, lens, config, fixed_focal=False, seed=0) is None
+
+
 def test_a_known_focal_length_stays(tracks):
     lens = Lens.centred((640, 480), 560.0)
     for name in ("pinhole", "opencv"):

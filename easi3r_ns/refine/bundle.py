@@ -24,6 +24,8 @@ MIN_POINTS = 50
 """A model with fewer points is no reconstruction."""
 MIN_OBSERVATIONS = 15
 """Points that a frame must see to count as registered."""
+FOCAL_RANGE = (0.3, 5.0)
+"""Focal lengths over the longer side of the image that a lens has; others are an adjustment that ran away."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,26 @@ class Effort:
 
 
 _ROUGH, _EXACT = Effort(25, 1e-5), Effort(100, 1e-9)
-_ROUNDS = (16.0, 8.0, MAX_ERROR)
-"""Reprojection errors, in source pixels, of the rounds in which cameras of a network are brought to their tracks."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One pass of triangulation and adjustment, in which cameras of a network are brought to their tracks."""
+
+    max_error: float
+    """Reprojection error in source pixels."""
+    focal: bool
+    distortion: bool
+    """Whether they are adjusted. Cameras that are still far off would bend the lens to their needs: a focal length can
+    run away to an affine camera and not come back."""
+
+
+_ROUNDS = (
+    _Round(16.0, focal=False, distortion=False),
+    _Round(8.0, focal=False, distortion=False),
+    _Round(MAX_ERROR, focal=True, distortion=False),
+    _Round(MAX_ERROR, focal=True, distortion=True),
+)
 
 
 def bundle_from(
@@ -67,13 +87,14 @@ def bundle_from(
         pose = pycolmap.Rigid3d(np.linalg.inv(T_world_cam[image_id - 1])[:3])
         reconstruction.frame(image_id).set_cam_from_world(1, pose)
         reconstruction.register_frame(image_id)
-    for max_error in _ROUNDS:
-        _triangulate(mapper, images, max_error, lens, seed)
+    for step in _ROUNDS:
+        _triangulate(mapper, images, step.max_error, lens, seed)
         if reconstruction.num_points3D() < MIN_POINTS:
             mapper.end_reconstruction(False)
             return None
-        solve(reconstruction, refine_focal=not fixed_focal, effort=_ROUGH)
-        mapper.observation_manager.filter_all_points3D(max_error, MIN_ANGLE)
+        focal = step.focal and not fixed_focal
+        solve(reconstruction, refine_focal=focal, refine_distortion=step.distortion, effort=_ROUGH)
+        mapper.observation_manager.filter_all_points3D(step.max_error, MIN_ANGLE)
     _drop_frames_without_points(reconstruction)
     mapper.end_reconstruction(False)
     return finish(reconstruction, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
@@ -111,7 +132,7 @@ def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_foc
         camera_model: 'pinhole', 'radial' (k1, k2) or 'opencv' (k1, k2, p1, p2).
 
     Returns:
-        None when fewer than :data:`MIN_POINTS` points are left.
+        None when fewer than :data:`MIN_POINTS` points are left, or the focal length ran out of :data:`FOCAL_RANGE`.
     """
     pycolmap = load_pycolmap()
     _change_camera(reconstruction, camera_model)
@@ -128,9 +149,9 @@ def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_foc
         camera.params = params
         solve(reconstruction, refine_focal=False, effort=_EXACT)
     _drop_frames_without_points(reconstruction)
-    if reconstruction.num_points3D() < MIN_POINTS:
-        return None
-    return read_model(reconstruction, num_frames)
+    model = read_model(reconstruction, num_frames)
+    low, high = (share * max(model.lens.width, model.lens.height) for share in FOCAL_RANGE)
+    return model if len(model.sparse) >= MIN_POINTS and low <= model.focal <= high else None
 
 
 def _change_camera(reconstruction: Any, camera_model: str) -> None:
@@ -142,7 +163,7 @@ def _change_camera(reconstruction: Any, camera_model: str) -> None:
         camera.params = new.params
 
 
-def solve(reconstruction: Any, *, refine_focal: bool, effort: Effort) -> None:
+def solve(reconstruction: Any, *, refine_focal: bool, effort: Effort, refine_distortion: bool = True) -> None:
     """Move cameras, lens and points of a pycolmap reconstruction to their observations, robustly.
 
     One thread: the sums of several are added in an order that changes from run to run.
@@ -155,7 +176,7 @@ def solve(reconstruction: Any, *, refine_focal: bool, effort: Effort) -> None:
     options = pycolmap.BundleAdjustmentOptions(
         refine_focal_length=refine_focal,
         refine_principal_point=False,
-        refine_extra_params=True,
+        refine_extra_params=refine_distortion,
         print_summary=False,
     )
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1

@@ -25,8 +25,8 @@ MIN_REGISTERED = 0.5
 """Share of the frames that a candidate must place itself."""
 
 
-HOLDS_SHARE = 1e-3
-"""Held-out epipolar error, over the longer side of the image, at which the scene's own cameras hold."""
+HOLDS_PX = 0.5
+"""Held-out epipolar error, in source pixels, at which the scene's own cameras hold."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None)
     options = _Options(config, fixed_focal, seed)
     candidates = [ours, *_adjusted(scene, seen, lens, options, log)]
-    if not _holds(candidates[-1], held, lens):
+    if not _holds(candidates[-1], held):
         candidates += _mapped("mapping", scene, seen, lens, options, log)
     if scene.dynamic.masks.any() and not any(c.registered.all() for c in candidates[1:]):
         still = replace(scene.dynamic, masks=np.zeros_like(scene.dynamic.masks))
@@ -115,12 +115,12 @@ def _mapped(
     return _candidate(name, scene, model)
 
 
-def _holds(candidate: Candidate, held: Correspondences, lens: Lens) -> bool:
+def _holds(candidate: Candidate, held: Correspondences) -> bool:
     """Whether bundle adjustment from the scene's cameras went so well that mapping from scratch need not be tried."""
     if candidate.model is None or not candidate.registered.all():
         return False
     score = _score(candidate, held)
-    return score.epipolar_px <= HOLDS_SHARE * max(lens.width, lens.height)
+    return score.epipolar_px <= HOLDS_PX
 
 
 def _score(candidate: Candidate, held: Correspondences) -> Score:
