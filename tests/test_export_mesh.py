@@ -110,6 +110,14 @@ def test_voxels_grow_with_the_disagreement_of_the_views(scene, truth):
     assert np.median(distances) < 0.4
 
 
+def test_voxels_grow_where_the_surface_would_be_simplified_anyway(scene):
+    static = static_depths(scene, 3)
+    fine, coarse = choose_resolution(scene, static, None, 10**6), choose_resolution(scene, static, None, 1500)
+    assert fine == choose_resolution(scene, static) and coarse.voxel > 1.5 * fine.voxel
+    count = len(fuse(scene, static, coarse, 2.0).triangles)
+    assert 750 < count < 6000
+
+
 def test_a_distorted_grid_gives_the_same_surface(scene, truth):
     """Depth that lies on the pixels of a distorting lens, resampled from the ideal one."""
     lens = (-0.12, 0.02, 0.001, -0.002)

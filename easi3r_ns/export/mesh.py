@@ -30,7 +30,7 @@ def static_mesh(scene: Scene, config: MeshConfig = MeshConfig(), mask_growth: fl
     Raises InputError when the scene has no depth or nothing static; MissingExtraError without Open3D.
     """
     static = static_depths(scene, mask_growth)
-    resolution = choose_resolution(scene, static, config.voxel_size)
+    resolution = choose_resolution(scene, static, config.voxel_size, config.max_triangles)
     mesh = without_specks(fuse(scene, static, resolution, config.min_views), config.min_component)
     if config.method == "poisson":
         mesh = without_specks(poisson(mesh, resolution.voxel), config.min_component)
@@ -71,9 +71,10 @@ def poisson(mesh: Mesh, voxel: float) -> Mesh:
     """
     import open3d
 
-    points = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(mesh.vertices.astype(float)))
-    points.normals = open3d.utility.Vector3dVector(mesh.normals.astype(float))
-    points.colors = open3d.utility.Vector3dVector(mesh.colors / 255.0)
+    known = np.linalg.norm(mesh.normals, axis=1) > 0.5
+    points = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(mesh.vertices[known].astype(float)))
+    points.normals = open3d.utility.Vector3dVector(mesh.normals[known].astype(float))
+    points.colors = open3d.utility.Vector3dVector(mesh.colors[known] / 255.0)
     levels = math.ceil(math.log2(max(float(np.ptp(mesh.vertices, axis=0).max()) / voxel, 2.0)))
     depth = int(np.clip(levels, *_POISSON_DEPTHS))
     # One thread: with several, the sums and so the surface differ from run to run.

@@ -24,9 +24,11 @@ _TRUNCATION_IN_NOISE = 4.0
 """The field must reach past the disagreement of the views, or each of them leaves a surface of its own."""
 _BLOCK = 8
 """Voxels along the side of a block."""
-_BLOCKS = 4096
+_BLOCKS = 16384
 """Blocks to start with; the grid grows."""
 _NOISE_PAIRS = 12
+_SNAP = 1e-3
+"""Voxels to which vertices are rounded."""
 _MAX_WEIGHT = 4.0
 """Most that a pixel counts against one of median confidence."""
 
@@ -79,15 +81,31 @@ def fuse(scene: Scene, static: list[np.ndarray], resolution: Resolution, min_vie
     return mesh
 
 
-def choose_resolution(scene: Scene, static: list[np.ndarray], voxel_size: float | None = None) -> Resolution:
+def choose_resolution(
+    scene: Scene, static: list[np.ndarray], voxel_size: float | None = None, max_triangles: int | None = None
+) -> Resolution:
     """Voxels of the size of a pixel's footprint or of the views' disagreement, whichever is larger.
 
+    Larger still, where the surface would have several times more than ``max_triangles``: they would be simplified away.
     ``static``: per frame (H, W) z-depth, 0 where nothing static is known.
     """
-    footprints = [np.median(depth[depth > 0]) / scene.focals[f] for f, depth in enumerate(static) if depth.any()]
+    footprint = float(np.median([np.median(d[d > 0]) / scene.focals[f] for f, d in enumerate(static) if d.any()]))
     noise = disagreement(scene, static)
-    voxel = voxel_size or max(_VOXELS_PER_PIXEL * float(np.median(footprints)), noise / _NOISE_PER_VOXEL)
+    voxel = max(_VOXELS_PER_PIXEL * footprint, noise / _NOISE_PER_VOXEL)
+    if max_triangles is not None:
+        voxel = max(voxel, (_area(scene, static, 4 * voxel) / max_triangles) ** 0.5)
+    voxel = voxel_size or voxel
     return Resolution(voxel, max(_TRUNCATION_IN_VOXELS * voxel, _TRUNCATION_IN_NOISE * noise))
+
+
+def _area(scene: Scene, static: list[np.ndarray], cell: float) -> float:
+    """Area of the static surface, roughly: that of the cubic cells in which its points lie."""
+    frames = range(0, len(scene), max(1, len(scene) // _NOISE_PAIRS))
+    cells = [np.floor(world_points(scene, f)[static[f] > 0] / cell).astype(np.int64) for f in frames]
+    low = np.min([c.min(axis=0) for c in cells if len(c)], axis=0)
+    spans = np.max([c.max(axis=0) for c in cells if len(c)], axis=0) - low + 1
+    keys = [np.unique(np.ravel_multi_index((c - low).T, spans)) for c in cells if len(c)]
+    return len(np.unique(np.concatenate(keys))) * cell**2
 
 
 def disagreement(scene: Scene, static: list[np.ndarray]) -> float:
@@ -100,29 +118,29 @@ def disagreement(scene: Scene, static: list[np.ndarray]) -> float:
     gaps = [np.zeros(0)]
     for one, other in ((start, start + step) for start in starts):
         points = world_points(scene, one)[static[one] > 0]
-        xy, z, inside = _project(scene, other, points)
+        _, xy, z = _project(scene, other, points)
         seen = _sample(static[other], xy)
-        gaps.append(np.abs(seen - z)[inside & (seen > 0)])
+        gaps.append(np.abs(seen - z)[seen > 0])
     gaps = np.concatenate(gaps)
     return float(np.median(gaps)) if len(gaps) else 0.0
 
 
 def _project(scene: Scene, frame: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, 3) world points -> (N, 2) network pixels, (N,) z-depth, (N,) whether the pixel is in the image.
-
-    Pixels of points outside are (0, 0).
-    """
+    """(N, 3) float32 world points -> which of them the image shows (M,), their network pixels (M, 2), z-depths (M,)."""
     height, width = scene.depth.shape[1:]
-    local = transform(np.linalg.inv(scene.T_world_cam[frame]), points.astype(float))
-    z = local[:, 2]
-    front = z > 1e-9
-    rays = np.divide(local[:, :2], z[:, None], out=np.full((len(z), 2), np.inf), where=front[:, None])
-    # Far outside the image the lens polynomial may fold back into it.
-    front &= (np.abs(rays) < 2 * max(width, height) / scene.focals[frame]).all(axis=1)
-    xy = distort(np.where(front[:, None], rays, 0), scene.distortion)
-    xy = xy * scene.focals_xy[frame] + scene.principal_point
-    inside = front & (xy > -0.5).all(axis=1) & (xy < np.array([width, height]) - 0.5).all(axis=1)
-    return np.where(inside[:, None], xy, 0), z, inside
+    T = np.linalg.inv(scene.T_world_cam[frame]).astype(np.float32)
+    local = transform(T, points)
+    shown = np.flatnonzero(local[:, 2] > 1e-9)
+    local = local[shown]
+    xy = local[:, :2] / local[:, 2:]
+    if any(scene.distortion):
+        # Far outside the image the lens polynomial may fold back into it.
+        near = (np.abs(xy) < 2 * max(width, height) / scene.focals[frame]).all(axis=1)
+        shown, local, xy = shown[near], local[near], distort(xy[near], scene.distortion)
+    xy = (xy * scene.focals_xy[frame] + scene.principal_point).astype(np.float32)
+    x, y = xy.T
+    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    return shown[inside], xy[inside], local[inside, 2]
 
 
 def _nearest(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,15 +154,15 @@ def _sample(depth: np.ndarray, xy: np.ndarray) -> np.ndarray:
     pixels; next to unknown ones the nearest pixel is taken.
     """
     height, width = depth.shape
-    corner = np.clip(np.floor(xy).astype(np.int64), 0, [width - 2, height - 2])
-    across, down = np.clip(xy - corner, 0, 1).T
-    column, row = corner.T
-    inverse = np.zeros_like(depth)
-    np.divide(1.0, depth, out=inverse, where=depth > 0)
-    a, b, c, d = (inverse[row + dy, column + dx] for dy in (0, 1) for dx in (0, 1))
-    mixed = (1 - down) * ((1 - across) * a + across * b) + down * ((1 - across) * c + across * d)
-    smooth = (a > 0) & (b > 0) & (c > 0) & (d > 0)
-    return np.divide(1.0, mixed, out=depth[_nearest(xy)].astype(float), where=smooth)
+    corner = np.clip(np.floor(xy).astype(np.int32), 0, np.array([width - 2, height - 2], dtype=np.int32))
+    across, down = np.clip(xy - corner, 0, 1).astype(np.float32).T
+    flat = corner[:, 1] * width + corner[:, 0]
+    inverse = np.zeros(depth.size, dtype=np.float32)
+    np.divide(1.0, depth.ravel(), out=inverse, where=depth.ravel() > 0)
+    a, b, c, d = (inverse[flat + step] for step in (0, 1, width, width + 1))
+    upper, lower = a + across * (b - a), c + across * (d - c)
+    smooth = np.minimum(np.minimum(a, b), np.minimum(c, d)) > 0
+    return np.divide(1.0, upper + down * (lower - upper), out=depth[_nearest(xy)], where=smooth)
 
 
 class _Field:
@@ -175,11 +193,11 @@ class _Field:
         if not known.any():
             return
         voxels, rows = self._near(world_points(scene, frame)[known])
-        xy, z, inside = _project(scene, frame, voxels)
+        shown, xy, z = _project(scene, frame, voxels)
         seen, truncation = _sample(depth, xy), self._resolution.truncation
         distance = seen - z
-        counts = inside & (seen > 0) & (distance > -truncation)
-        rows, (row, column) = rows[counts], _nearest(xy[counts])
+        counts = (seen > 0) & (distance > -truncation)
+        rows, (row, column) = rows[shown[counts]], _nearest(xy[counts])
         weight = weights[row, column].astype(np.float32)
         total = self._values("weight", 1)
         before, after = total[rows, 0], total[rows, 0] + weight
@@ -195,7 +213,10 @@ class _Field:
         if mesh.is_empty() or "indices" not in mesh.triangle:
             return Mesh.empty()
         colors = np.rint(np.clip(mesh.vertex.colors.numpy(), 0, 1) * 255).astype(np.uint8)
-        return canonical(mesh.vertex.positions.numpy(), mesh.triangle.indices.numpy(), colors)
+        # Where the surface passes through a corner of the grid, vertices lie a rounding error apart and span slivers.
+        step = _SNAP * self._resolution.voxel
+        vertices = (np.rint(mesh.vertex.positions.numpy().astype(float) / step) * step).astype(np.float32)
+        return canonical(vertices, mesh.triangle.indices.numpy(), colors)
 
     def _near(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(V, 3) centres of the voxels in the blocks around (N, 3) points, and (V,) where their values lie."""
