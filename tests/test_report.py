@@ -125,7 +125,8 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
     assert tuple(page.ids) == SECTIONS
     assert len(text) < MAX_BYTES
     for words in (
-        "my clip.mp4", "Train", "Nothing that can be checked", "Parallax: ", "(fine: at least 3 degrees; below 1 degree: stop)", "All 17 checks", "not measured",
+        "my clip.mp4", "Train", "Nothing that can be checked", "Parallax: ",
+        "(fine: at least 3 degrees; below 1 degree: stop)", "All 17 checks", "not measured",
         "Masked part of the picture", "Flicker", "From above", "Position", "Speed", "Turning", "Parallax",
         "depth", "confidence", "Depth disagreement", "if the camera had stood still", "spread between frames",
         "A: mean, as second", "D: spread, as first", "score", "Score = (1 - A) x B x C x (1 - D)",

@@ -15,12 +15,13 @@ from .report_run import run_section
 from .report_sections import attention_section, depth_section, key_figures, motion_section, verdict_section
 from .report_verdict import Verdict, judge
 
+
 def write_report(scene: Scene, path: Path, train_command: str) -> Verdict:
     """Measure ``scene``, write its report card to ``path`` (atomically) and return the verdict.
 
-    The file is about one megabyte, opens from disk, asks for nothing from elsewhere and runs no script; the same scene gives identical bytes.
-    Timings and warnings come from the scene's provenance (``stages``, ``warnings``). Source images that are gone are
-    replaced by the smaller ones of the scene.
+    The file is about one megabyte, opens from disk, asks for nothing from elsewhere and runs no script; the same scene
+    gives identical bytes. Timings and warnings come from the scene's provenance (``stages``, ``warnings``). Source
+    images that are gone are replaced by the smaller ones of the scene.
 
     Raises OutputError when the disk refuses.
     """
