@@ -62,7 +62,8 @@ def evaluate_captures(
     Raises:
         CheckpointError: the weights are not there; InputError: a capture cannot be opened.
     """
-    jobs = [_job(capture, output_dir / row, config) for capture in captures]
+    weights = _identity_of_weights(config.easi3r, log)
+    jobs = [_job(capture, output_dir / row, config, weights) for capture in captures]
     results = []
     for number, job in enumerate(jobs, start=1):
         make_folder(job.folder)
@@ -126,22 +127,22 @@ def options_text(config: RunConfig) -> str:
     return " ".join(words) or "(defaults)"
 
 
-def _job(capture: Capture, row_folder: Path, config: RunConfig) -> Job:
+def _job(capture: Capture, row_folder: Path, config: RunConfig, weights: Any) -> Job:
     decides = {
         "version": __version__,
         "source": open_source(capture.data).signature(),
         "config": asdict(config),
-        "weights": _identity_of_weights(config.easi3r),
+        "weights": weights,
     }
     key = digest(json.dumps(jsonable(decides), sort_keys=True))
     return Job(capture, row_folder / capture.name, config, key)
 
 
-def _identity_of_weights(config: Easi3RConfig) -> Any:
+def _identity_of_weights(config: Easi3RConfig, log: RunLog) -> Any:
     """What tells one network from another: its file's SHA-256 and what its card says about pairs and scores."""
     if config.weights == "none":
         return None
-    _, info = describe(resolve(config.weights))
+    _, info = describe(resolve(config.weights, log=log))
     return [info.sha256, info.dynamic_score, info.graph]
 
 
