@@ -318,9 +318,11 @@ def test_update_card(shipped):
     formula = ScoreFormula(-1, 0, 0, 1, centred=True)
     wide = pairs.summarise([row_of(0)], "wide")
     stale = {"clips": 1, "frames": 2, "prevalence": 0.1, "rows": {}}
-    write_card(
-        shipped, read_card(shipped) | {"measured": {"score": stale, "clip": pairs.summarise([row_of(0)], "clip")}}
-    )
+    old = {"score": stale, "clip": pairs.summarise([row_of(0)], "clip")}
+    write_card(shipped, read_card(shipped) | {"measured": old})
+    card = read_card(shipped)
+    card["measured"]["of an earlier version"] = 3
+    (shipped / "card.json").write_text(json.dumps(card))
     preferences = {"dynamic_score": asdict(formula), "graph": "swin-2-noncyclic", "flow_weight": 0.3}
     card = run.update_card(shipped, {"wide": wide}, preferences)
     assert set(card["measured"]) == {"clip", "wide"}, "a score of another formula does not stay"

@@ -234,7 +234,7 @@ def update_card(folder: Path, result: dict[str, Any], preferences: dict[str, Any
     Parts that were not measured now stay, unless they were measured with other preferences.
     """
     card = read_card(folder)
-    measured = card.get("measured", {})
+    measured = {name: part for name, part in card.get("measured", {}).items() if name in tables.SECTIONS}
     if preferences != {name: card.get(name) for name in preferences}:
         measured = {name: part for name, part in measured.items() if name not in ("score", "paths")}
     card |= preferences | {"measured": measured | result}

@@ -8,6 +8,7 @@ from ...attention import ScoreFormula
 from .pairs import ROWS
 from .paths import OWN_MASKS, TITLES
 
+SECTIONS = ("wide", "clip", "score", "paths", "choice")
 _PATH_COLUMNS = ("ate", "rpe_translation", "rpe_rotation", "focal", "depth")
 
 
