@@ -439,9 +439,8 @@ def test_too_few_matches_keep_the_scene(tracks, tmp_path, matched):
     assert "too little static texture" in log.warnings[0]
 
 
-def test_good_cameras_are_not_made_worse(tracks, tmp_path, matched):
-    # Half of the points move together: tracks that bundle adjustment may follow, held-out ones included, are few here,
-    # and cameras that explain them worse than ours are not kept.
+def test_what_is_kept_has_the_least_cost(tracks, tmp_path, matched):
+    # With 8 pixels of noise no camera is exact: whatever is kept has the least cost, and ours may win.
     matched(make_tracks(noise=8.0).found)
     scene = replace(_ours(tracks, tmp_path, angle=0.0), T_world_cam=tracks.T_world_cam)
     refined = refine_scene(scene, RefineConfig(camera_model="pinhole"), RunLog(), 0)
