@@ -188,7 +188,9 @@ def test_import_is_light() -> None:
     assert not loaded_by("import easi3r_ns") & (HEAVY | {"numpy", "tyro", "rich"})
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["view", "--help"], ["weights", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["view", "--help"], ["weights", "--help"], ["--version"]]
+)
 def test_help_is_light(arguments: list[str]) -> None:
     code = (
         f"from easi3r_ns.cli import main\ntry:\n    main({arguments})\nexcept SystemExit as e:\n    assert e.code == 0"
