@@ -56,7 +56,7 @@ _CAMERAS = (
     Column("of path %", lambda s: s.trajectory and 100 * s.trajectory.ate / s.trajectory.path_length, ".2f"),
     Column("RPE trans", lambda s: s.trajectory and s.trajectory.rpe_translation, ".4f"),
     Column("RPE rot deg", lambda s: s.trajectory and s.trajectory.rpe_rotation_deg, ".3f"),
-    Column("focal error %", lambda s: None if s.focal_error is None else 100 * s.focal_error, "+.1f"),
+    Column("focal error %", lambda s: _percent(s.focal_error), "+.1f", pool=lambda g: _mean_size(g)),
 )
 _FIXED = (
     Column("drift, % of depth", lambda s: _percent(s.drift and s.drift.relative_translation), ".2f"),
@@ -82,7 +82,7 @@ _KINDS = (
         "cameras",
         "Cameras",
         "ATE and RPE (one frame) are RMSE after a Sim(3) alignment, in the truth's unit of length, over the `frames` "
-        "that have a camera: fewer frames make the task easier.",
+        "that have a camera: fewer frames make the task easier. Focal errors are joined without their sign.",
         _CAMERAS,
     ),
     (
@@ -177,6 +177,10 @@ def _format(value: float | None, form: str) -> str:
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
+
+
+def _mean_size(group: list[SequenceScores]) -> float:
+    return float(np.mean([100 * abs(s.focal_error) for s in group if s.focal_error is not None]))
 
 
 def _paper(group: list[SequenceScores]):
