@@ -24,9 +24,9 @@ def static_points(
     """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: static, confident, N <= ``max_points``.
 
     Triangulated points come first: they are exact and were seen from several places. A scene without depth gives these
-    alone. Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges are left
-    out too. Points are averaged, with their colours, over voxels just large enough to keep within ``max_points``.
-    ``frames`` names the frames that count (default: all).
+    alone. Moving regions are grown by ``mask_growth`` network pixels before they are left out; pixels at depth edges
+    are left out too. Points are averaged, with their colours, over voxels just large enough to keep within
+    ``max_points``. ``frames`` names the frames that count (default: all).
     """
     counted = range(len(scene)) if frames is None else frames
     sparse, sparse_colors = _triangulated(scene, counted)
