@@ -25,8 +25,8 @@ MIN_REGISTERED = 0.5
 """Share of the frames that a candidate must place itself."""
 
 
-HOLDS_PX = 0.5
-"""Held-out epipolar error, in source pixels, at which the scene's own cameras hold."""
+HOLDS_PX = 0.25
+"""Held-out epipolar error, in source pixels, at which the scene's own cameras hold: what SIFT's own noise leaves."""
 
 
 @dataclass(frozen=True)
