@@ -206,6 +206,8 @@ class ExportConfig:
     """Most points in the static cloud and, without triangulated points, in the COLMAP model."""
     mask_growth: int = 3
     """Pixels (of the network grid) by which the moving regions are grown before they are left out."""
+    undistort: bool = False
+    """COLMAP: images of a lens without distortion (gsplat undistorts by itself, INRIA's loader takes no distortion)."""
 
     def __post_init__(self) -> None:
         _check("--max-points", self.max_points, 100)

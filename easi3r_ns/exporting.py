@@ -32,7 +32,7 @@ class Export:
     """Any of mesh, dynamic-mesh, cloud, colmap, tum, glb, rerun, with spaces or commas between; or all."""
     output_dir: Optional[Path] = None
     """Folder for the files; default: the folder `export` in the dataset."""
-    config: tyro.conf.OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
+    config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[ExportConfig]] = field(default_factory=ExportConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace what an earlier export of the same formats left; other files stay."""

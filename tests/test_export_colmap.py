@@ -16,6 +16,7 @@ from easi3r_ns.errors import InputError
 from easi3r_ns.export.colmap import colmap_files, write_colmap
 from easi3r_ns.export.nerfstudio import write_dataset
 from easi3r_ns.export.tum import write_tum
+from easi3r_ns.files import read_png, write_png
 from easi3r_ns.geometry import Z_UP_FROM_OPENCV_WORLD, distort, opencv_to_opengl, transform
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.types import Scene, SparsePoints
@@ -75,6 +76,34 @@ def test_pycolmap_reads_cameras_points_and_tracks(tmp_path, folder, distortion):
             assert model.images[element.image_id].points2D[element.point2D_idx].point3D_id == point_id
         assert (point.color == scene.sparse.colors[point_id - 1]).all()
         assert point.error == scene.sparse.errors[point_id - 1]
+
+
+def test_undistorted_project_is_that_of_a_pinhole(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap")
+    scene, truth = make_scene(tmp_path / "store", (320, 213), 4)
+    scene = tracked(scene, truth, LENS)
+    # Images that show their own coordinates: what lies where can be read off.
+    y, x = np.mgrid[:213, :320]
+    ramp = np.stack([x * 0.75, y, np.full_like(x, 200)], axis=-1).astype(np.uint8)
+    sources = tuple(tmp_path / f"ramp_{k}.png" for k in range(4))
+    for source in sources:
+        write_png(source, ramp)
+    write_colmap(replace(scene, source_paths=sources), tmp_path / "out", undistort=True)
+    model = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse/0"))
+    assert model.cameras[1].model.name == "PINHOLE"
+    for image in model.images.values():
+        for observation in image.points2D:
+            shown = image.project_point(model.points3D[observation.point3D_id].xyz)
+            np.testing.assert_allclose(shown, observation.xy, atol=1e-4)
+    image = read_png(tmp_path / "out/images/frame_00001.png").astype(float)
+    static = read_png(tmp_path / "out/masks/frame_00001.png.png") > 0
+    centre = np.array([160, 106.5])
+    for column, row in ((60, 40), (250, 170), (160, 106), (30, 180)):
+        source = truth.focal * distort((np.array([column, row]) + 0.5 - centre) / truth.focal, LENS) + centre - 0.5
+        np.testing.assert_allclose(image[row, column, :2], source * [0.75, 1], atol=1.0)
+    unseen = image[..., 2] < 199
+    assert unseen.any() and not static[unseen].any()
+    assert static.any()
 
 
 def test_colmap_and_nerfstudio_have_the_same_world(tmp_path):

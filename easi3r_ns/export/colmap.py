@@ -8,8 +8,9 @@
     text/{cameras,images,points3D}.txt    the same model
 
 ``images`` and ``sparse/0`` lie where the loaders of gsplat and of INRIA's gaussian-splatting look for them. The world
-is that of ``transforms.json`` (z up). The camera model is PINHOLE, or OPENCV where the lens distorts. Triangulated
-points come with their tracks; a scene without them gives static points with empty tracks and the error -1 (unknown).
+is that of ``transforms.json`` (z up). The camera model is PINHOLE, or OPENCV where the lens distorts; undistorted, such
+a scene is PINHOLE too, which is all that INRIA's loader takes. Triangulated points come with their tracks; a scene
+without them gives static points with empty tracks and the error -1 (unknown).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
-from ..files import link_or_copy, make_folder, write_bytes, write_png
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv_to_colmap, transform
+from ..files import link_or_copy, make_folder, read_png, write_bytes, write_png
+from ..geometry import Z_UP_FROM_OPENCV_WORLD, distort, intrinsics_to_source, opencv_to_colmap, pixel_grid, transform
+from ..geometry import undistort as undistort_xy
 from ..types import Scene
 from .pointcloud import static_points
 from .resample import static_at_source
@@ -76,22 +78,31 @@ def colmap_files(scene: Scene) -> set[str]:
     return files
 
 
-def write_colmap(scene: Scene, path: Path, *, mask_growth: float = 3, max_points: int = 200_000) -> Path:
+def write_colmap(
+    scene: Scene, path: Path, *, mask_growth: float = 3, max_points: int = 200_000, undistort: bool = False
+) -> Path:
     """Write ``scene`` as a COLMAP project into the folder ``path`` and return it.
 
     Moving regions are grown by ``mask_growth`` network pixels in the masks, and before points are taken from the depth
-    (at most ``max_points``; triangulated points are all kept). Raises InputError when a source image is gone,
+    (at most ``max_points``; triangulated points are all kept). With ``undistort`` images, masks and observations are
+    those of a lens without distortion and the same focal length; pixels that the source does not show are black, and
+    masked. Raises InputError when a source image is gone,
     OutputError when the disk refuses.
     """
     missing = [source for source in scene.source_paths if not source.is_file()]
     if missing:
         raise InputError(f"{missing[0]} is missing: a COLMAP project needs the images of the scene where they were")
-    model = colmap_model(scene, mask_growth=mask_growth, max_points=max_points)
+    undistort = undistort and any(scene.distortion)
+    model = colmap_model(scene, mask_growth=mask_growth, max_points=max_points, undistort=undistort)
     for folder in ("images", "masks", "sparse/0", "text"):
         make_folder(path / folder)
     for position, name in enumerate(model.names):
-        link_or_copy(scene.source_paths[position], path / "images" / name)
         static = static_at_source(scene.dynamic.masks[position], scene.pixel_map, mask_growth)
+        if undistort:
+            image, static = _undistorted(scene, position, static)
+            write_png(path / "images" / name, image)
+        else:
+            link_or_copy(scene.source_paths[position], path / "images" / name)
         write_png(path / "masks" / f"{name}.png", static.astype(np.uint8) * 255)
     write_model(model, path / "sparse" / "0", path / "text")
     return path
@@ -106,9 +117,11 @@ def write_model(model: ColmapModel, binary: Path, text: Path) -> None:
         write_bytes(text / f"{name}.txt", "\n".join([_TEXT_HEADERS[name], *lines, ""]).encode())
 
 
-def colmap_model(scene: Scene, *, mask_growth: float = 3, max_points: int = 200_000) -> ColmapModel:
+def colmap_model(
+    scene: Scene, *, mask_growth: float = 3, max_points: int = 200_000, undistort: bool = False
+) -> ColmapModel:
     """The sparse model of a scene; see :func:`write_colmap`."""
-    distorted = any(scene.distortion)
+    distorted = any(scene.distortion) and not undistort
     params = np.array([intrinsics_to_source(f, scene.principal_point, scene.pixel_map) for f in scene.focals])
     params = params[:1] if (params == params[0]).all() else params
     if distorted:
@@ -118,6 +131,8 @@ def colmap_model(scene: Scene, *, mask_growth: float = 3, max_points: int = 200_
         points, colors, errors = sparse.points, sparse.colors, sparse.errors
         rows = [np.flatnonzero(sparse.frame_index == frame) for frame in frames]
         observations = tuple(sparse.pixels[row] for row in rows)
+        if undistort:
+            observations = tuple(_ideal_pixels(scene, frame, xy) for frame, xy in enumerate(observations))
         observed = tuple(sparse.point_index[row] for row in rows)
     else:
         points, colors = static_points(scene, max_points, mask_growth)
@@ -136,6 +151,31 @@ def colmap_model(scene: Scene, *, mask_growth: float = 3, max_points: int = 200_
         observations=observations,
         observed=observed,
     )
+
+
+def _lens(scene: Scene, position: int) -> tuple[float, np.ndarray]:
+    """Focal length and principal point in source pixels, the first centre at 0.5."""
+    focal, _, cx, cy = intrinsics_to_source(scene.focals[position], scene.principal_point, scene.pixel_map)
+    return focal, np.array([cx, cy])
+
+
+def _ideal_pixels(scene: Scene, position: int, xy: np.ndarray) -> np.ndarray:
+    focal, centre = _lens(scene, position)
+    return undistort_xy((xy - centre) / focal, scene.distortion) * focal + centre
+
+
+def _undistorted(scene: Scene, position: int, static: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The source image (H, W, 3) uint8 and its static pixels (H, W) bool as a lens without distortion shows them."""
+    import cv2
+
+    focal, centre = _lens(scene, position)
+    # OpenCV counts pixel centres from 0.
+    ideal = (pixel_grid(*static.shape) + 0.5 - centre) / focal
+    column, row = np.moveaxis((distort(ideal, scene.distortion) * focal + centre - 0.5).astype(np.float32), -1, 0)
+    image = cv2.remap(read_png(scene.source_paths[position]), column, row, cv2.INTER_LINEAR)
+    # A pixel is static when everything that it mixes is; outside the source nothing is known.
+    share = cv2.remap(static.astype(np.float32), column, row, cv2.INTER_LINEAR)
+    return image, share > 1 - 1e-4
 
 
 def _names(scene: Scene) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class _Writers:
         return write_clouds(self.scene, self.folder, **self._options())
 
     def _colmap(self) -> list[Path]:
-        write_colmap(self.scene, self.folder / "colmap", **self._options())
+        write_colmap(self.scene, self.folder / "colmap", **self._options(), undistort=self.config.undistort)
         return [self.folder / "colmap" / file for file in colmap_files(self.scene)]
 
     def _glb(self) -> list[Path]:
