@@ -177,7 +177,14 @@ def test_says_what_is_missing(scene):
 def test_serves_until_interrupted(dataset):
     command = [sys.executable, "-W", "ignore", "-m", "easi3r_ns", "view", str(dataset), "--port", "0"]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "40"}
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "40"},
+        # A background job of a script ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         said, url = [], None
