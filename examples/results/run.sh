@@ -8,7 +8,7 @@
 # for example `--sequences hololens`. EASI3R=... names another easi3r, for example EASI3R="python -m easi3r_ns".
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-data="$1"
+data="${1:?usage: run.sh DATA [OUTPUT] [OPTIONS...]}"
 output="${2:-out/results}"
 shift; shift || true
 read -r -a easi3r <<<"${EASI3R:-easi3r}"
