@@ -25,10 +25,6 @@ MIN_REGISTERED = 0.5
 """Share of the frames that a candidate must place itself."""
 
 
-HOLDS_PX = 0.25
-"""Held-out epipolar error, in source pixels, at which the scene's own cameras hold: what SIFT's own noise leaves."""
-
-
 @dataclass(frozen=True)
 class _Options:
     config: RefineConfig
@@ -52,9 +48,9 @@ class Candidate:
 def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, fixed_focal: bool = False) -> Scene:
     """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
 
-    SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras and,
-    where these do not hold, incremental mapping from scratch; where neither places every frame, mapping without masks
-    is tried too, for masks may be wrong. Cameras are kept by their cost on STATIC tracks that were held out of all
+    SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
+    incremental mapping from scratch (bundle adjustment can end in a bent path with small epipolar errors, so the two
+    always compete); where neither places every frame, mapping without masks is tried too, for masks may be wrong. Cameras are kept by their cost on STATIC tracks that were held out of all
     candidates (:class:`~easi3r_ns.refine.score.Score`), so nothing is won by following what moves. Frames that COLMAP
     cannot place keep their camera, carried into its world (``pose_sources`` says 'aligned'). The scores stand in
     ``provenance["refine"]``.
@@ -74,8 +70,7 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None)
     options = _Options(config, fixed_focal, seed)
     candidates = [ours, *_adjusted(scene, seen, lens, options, log)]
-    if not _holds(candidates[-1], held):
-        candidates += _mapped("mapping", scene, seen, lens, options, log)
+    candidates += _mapped("mapping", scene, seen, lens, options, log)
     if scene.dynamic.masks.any() and not any(c.registered.all() for c in candidates[1:]):
         still = replace(scene.dynamic, masks=np.zeros_like(scene.dynamic.masks))
         everything = find_correspondences(scene, still, log, focal=lens.focal if fixed_focal else None, seed=seed)
@@ -113,14 +108,6 @@ def _mapped(
         fixed, seed = options.fixed_focal, options.seed
         model = map_incrementally(seen, lens, options.config, fixed_focal=fixed, seed=seed, advance=advance)
     return _candidate(name, scene, model)
-
-
-def _holds(candidate: Candidate, held: Correspondences) -> bool:
-    """Whether bundle adjustment from the scene's cameras went so well that mapping from scratch need not be tried."""
-    if candidate.model is None or not candidate.registered.all():
-        return False
-    score = _score(candidate, held)
-    return score.epipolar_px <= HOLDS_PX
 
 
 def _score(candidate: Candidate, held: Correspondences) -> Score:
