@@ -21,22 +21,27 @@ def is_folder(scene: Scene) -> bool:
 
 
 def unit_of_time(scene: Scene) -> str:
+    """What the clip is counted in, singular."""
     return "image" if is_folder(scene) else "second"
 
 
 def x_label(scene: Scene) -> str:
+    """Label of an axis over time."""
     return "image of the folder" if is_folder(scene) else "seconds"
 
 
 def when_of(scene: Scene, frame: int) -> str:
+    """When a frame was taken, or its name."""
     return scene.names[frame] if is_folder(scene) else f"{scene.times[frame]:.1f} s"
 
 
 def span_of(scene: Scene, measures: Measures) -> str:
+    """How long the clip is, or what it is made of."""
     return "images" if is_folder(scene) else f"{measures.duration:.1f} s"
 
 
 def plain(value: float) -> str:
+    """Three significant digits."""
     return f"{value:.3g}"
 
 
