@@ -50,9 +50,10 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
 
     SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
     incremental mapping from scratch (bundle adjustment can end in a bent path with small epipolar errors, so the two
-    always compete); where neither places every frame, mapping without masks is tried too, for masks may be wrong. Cameras are kept by their cost on STATIC tracks that were held out of all
-    candidates (:class:`~easi3r_ns.refine.score.Score`), so nothing is won by following what moves. Frames that COLMAP
-    cannot place keep their camera, carried into its world (``pose_sources`` says 'aligned'). The scores stand in
+    always compete); where neither places every frame, mapping without masks is tried too, for masks may be wrong.
+    Cameras are kept by their cost on STATIC tracks that were held out of all candidates
+    (:class:`~easi3r_ns.refine.score.Score`), so nothing is won by following what moves. Frames that COLMAP cannot place
+    keep their camera, carried into its world (``pose_sources`` says 'aligned'). The scores stand in
     ``provenance["refine"]``.
 
     Args:
