@@ -50,8 +50,8 @@ def map_static(
         model = map_incrementally(found, lens, config, fixed_focal=focal is not None, seed=seed, advance=advance)
     if model is None:
         raise AlignmentError(
-            "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn or "
-            "stand still, and in small steps. Take a clip with more movement or more frames, or use a network "
+            "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn "
+            "or stand still, and in small steps. Take a clip with more movement or more frames, or use a network "
             "(--weights tiny or dust3r), which needs no parallax"
         )
     return in_first_camera(with_colors(model, frames.source_paths))
