@@ -186,7 +186,15 @@ def test_interrupted_run_says_so_and_goes_on_later(tmp_path: Path) -> None:
     if not clip.exists() or not (sources.BUNDLED / "tiny" / "model.safetensors").exists():
         pytest.skip("needs the example clip and the tiny weights")
     command = [sys.executable, "-m", "easi3r_ns", "run", "--data", clip, "--output-dir", tmp_path, "--weights", "tiny"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A background job of a script ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     said = []
     for line in process.stderr:
         said.append(line.strip())
