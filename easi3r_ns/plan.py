@@ -15,7 +15,7 @@ from .backbone.config import DUSt3RConfig
 from .backbone.costs import activation_bytes, network_cost, num_parameters
 from .backbone.heads import DPTHead, LinearHead
 from .backbone.rope import rope_tables
-from .backbone.sources import resolve
+from .backbone.sources import AUTO, BEST, KNOWN, resolve
 from .backbone.weights import describe
 from .config import AlignConfig, Easi3RConfig, FrameConfig
 from .errors import InputError
@@ -113,16 +113,6 @@ class Forecast:
         )
 
 
-PUBLISHED = {
-    "auto": DUSt3RConfig(),
-    "dust3r": DUSt3RConfig(),
-    "dust3r-512-linear": DUSt3RConfig(head_type="linear"),
-    "dust3r-224": DUSt3RConfig(head_type="linear", image_size=224, square=True),
-    "monst3r": DUSt3RConfig(),
-}
-"""Networks of the weights that may still have to be fetched."""
-
-
 def network_of(weights: str) -> tuple[DUSt3RConfig, str]:
     """The network behind ``--weights`` and the pair graph that suits it; downloads nothing.
 
@@ -131,9 +121,10 @@ def network_of(weights: str) -> tuple[DUSt3RConfig, str]:
         InputError: ``none`` has no network.
     """
     if weights == "none":
-        raise InputError("--weights none: there is no network to plan for; its run takes about a second per frame pair")
-    if weights in PUBLISHED:
-        return PUBLISHED[weights], DEFAULT_GRAPH
+        raise InputError("--weights none: there is no network to plan for")
+    known = KNOWN.get(BEST if weights == AUTO else weights)
+    if known is not None and known.network is not None:
+        return known.network, DEFAULT_GRAPH
     _, info = describe(resolve(weights, download=False))
     return info.config, info.graph or DEFAULT_GRAPH
 

@@ -60,8 +60,9 @@ class RunLog:
 
 def peak_memory_bytes() -> int:
     """Largest resident set of this process in bytes, since the start of the stage where the system can tell; or 0."""
-    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as status:
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+    peak = _process_status("VmHWM")
+    if peak is not None:
+        return peak
     with contextlib.suppress(ImportError):
         import resource
 
@@ -71,9 +72,15 @@ def peak_memory_bytes() -> int:
 
 def resident_memory_bytes() -> int:
     """Resident set of this process now, in bytes; its peak outside Linux."""
+    resident = _process_status("VmRSS")
+    return peak_memory_bytes() if resident is None else resident
+
+
+def _process_status(field: str) -> int | None:
+    """A memory field of /proc/self/status in bytes; None outside Linux."""
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as status:
-        return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) * 1024
-    return peak_memory_bytes()
+        return int(next(line for line in status if line.startswith(field)).split()[1]) * 1024
+    return None
 
 
 def _reset_peak_memory() -> None:

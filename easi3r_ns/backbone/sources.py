@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ..errors import CheckpointError
 from ..runlog import RunLog
+from .config import DUSt3RConfig
 
 AUTO = "auto"
 """The default of ``--weights``: :data:`BEST`, or an error that names the ways on, never something lesser."""
@@ -35,6 +36,8 @@ class KnownWeights:
     licence: str
     hub_repo: str | None = None
     """Hugging Face repository; None: ships with the package."""
+    network: DUSt3RConfig | None = None
+    """Architecture of weights that are downloaded, so that a run can be planned without them."""
 
 
 KNOWN: dict[str, KnownWeights] = {
@@ -46,24 +49,28 @@ KNOWN: dict[str, KnownWeights] = {
             "DUSt3R ViT-L, 512 px, DPT heads, 571 M parameters (2.3 GB)",
             NON_COMMERCIAL,
             "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt",
+            DUSt3RConfig(),
         ),
         KnownWeights(
             "dust3r-512-linear",
             "DUSt3R ViT-L, 512 px, linear heads, 532 M parameters (2.1 GB)",
             NON_COMMERCIAL,
             "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",
+            DUSt3RConfig(head_type="linear"),
         ),
         KnownWeights(
             "dust3r-224",
             "DUSt3R ViT-L, 224 px squares, linear heads, 532 M parameters (2.1 GB)",
             NON_COMMERCIAL,
             "naver/DUSt3R_ViTLarge_BaseDecoder_224_linear",
+            DUSt3RConfig(head_type="linear", image_size=224, square=True),
         ),
         KnownWeights(
             "monst3r",
             "MonST3R (DUSt3R fine-tuned on moving scenes), 512 px, DPT heads, 571 M parameters (2.3 GB)",
             NON_COMMERCIAL,
             "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt",
+            DUSt3RConfig(),
         ),
     )
 }
