@@ -101,6 +101,10 @@ def _align_flag(name: str) -> str:
     return f"--align.{name.replace('_', '-')}"
 
 
+LEAST_WINDOW = 4
+"""Frames: fewer leave no overlap between windows that could fix their common scale."""
+
+
 @dataclass(frozen=True)
 class Easi3RConfig:
     """Everything that decides the result of a reconstruction."""
@@ -131,7 +135,12 @@ class Easi3RConfig:
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the network's transformer blocks; auto: bf16 on GPUs that have it, else fp32."""
     batch_size: int = 0
-    """Pairs per network call; 0 chooses by device."""
+    """Pairs per network call; 0 chooses by device and memory."""
+    max_memory: Optional[float] = None
+    """Most memory of the process in GiB; decides pairs per call, frames per window and what is kept on disk. Default:
+    what is free on the machine, less a margin."""
+    window: int = 0
+    """Frames per window of a long clip; windows are reconstructed one by one and joined. 0 chooses by memory."""
 
     def __post_init__(self) -> None:
         if self.masks is not None and self.no_masks:
@@ -139,6 +148,9 @@ class Easi3RConfig:
         _check("--focal-length", self.focal_length, 0, open_low=True)
         _check("--min-confidence", self.min_confidence, 0)
         _check("--batch-size", self.batch_size, 0)
+        _check("--max-memory", self.max_memory, 0, open_low=True)
+        if self.window < 0 or 0 < self.window < LEAST_WINDOW:
+            raise InputError(f"--window {self.window}: give 0 (by memory) or at least {LEAST_WINDOW} frames")
         _check("--seed", self.seed, 0, 2**32 - 1)
 
 

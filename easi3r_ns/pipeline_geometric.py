@@ -34,7 +34,7 @@ GEOMETRY = ImageGeometry()
 FEWEST_FRAMES = 3
 FEWEST_SHARE = 0.25
 """A model with fewer of the frames than these is not the clip."""
-_OF_THE_NETWORK = ("graph", "no_adapt", "min_confidence", "device", "dtype", "batch_size")
+_OF_THE_NETWORK = ("graph", "no_adapt", "min_confidence", "device", "dtype", "batch_size", "max_memory", "window")
 _NAMED = 12
 
 

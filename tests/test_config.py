@@ -21,6 +21,8 @@ REFUSED = [
     (Easi3RConfig, "focal_length", [0, -5, math.nan, math.inf], "--focal-length"),
     (Easi3RConfig, "min_confidence", [math.nan, math.inf], "--min-confidence"),
     (Easi3RConfig, "seed", [-1, 2**32], "--seed"),
+    (Easi3RConfig, "max_memory", [0, -1, math.nan, math.inf], "--max-memory"),
+    (Easi3RConfig, "window", [-1, 1, 3], "--window"),
     (DatasetConfig, "num_downscales", [-1, 7], "--num-downscales"),
     (DatasetConfig, "mask_growth", [-1], "--mask-growth"),
     (DatasetConfig, "max_init_points", [0], "--max-init-points"),
@@ -41,4 +43,5 @@ def test_defaults_are_accepted(config):
 def test_borders_are_accepted():
     assert AlignConfig().flow_strength == 0.01 and AlignConfig(flow_weight=0.3).flow_strength == 0.3
     assert AlignConfig(iterations=0, flow_weight=0, flow_start=1, max_pixels=0).flow_start == 1
+    assert Easi3RConfig(window=4, max_memory=0.5).window == 4
     assert Easi3RConfig(seed=2**32 - 1, min_confidence=0).min_confidence == 0

@@ -18,6 +18,7 @@ PACKAGE = "easi3r_ns"
 RANKS = {
     "": 0,
     "errors": 0,
+    "budget": 1,
     "config": 1,
     "runlog": 1,
     "types": 1,
