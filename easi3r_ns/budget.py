@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -17,3 +18,7 @@ class Budget:
     """Encoder features and pair predictions lie in memory-mapped files of the workspace, not in memory."""
     memory_bytes: float
     """Limit on the memory of the process; infinity: none."""
+
+
+UNBOUNDED = Budget(batch_size=0, window=0, spill=False, memory_bytes=math.inf)
+"""Everything at once, in memory."""

@@ -19,6 +19,7 @@ from .align.init import FOCAL_RANGE
 from .attention import ScoreFormula, dynamic_score, fused_maps
 from .backbone.model import DUSt3R
 from .backbone.weights import WeightsInfo
+from .budget import UNBOUNDED, Budget
 from .cache import StageCache, Tensors, digest
 from .config import AlignConfig, Easi3RConfig
 from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
@@ -62,6 +63,7 @@ def reconstruct(
     log: RunLog,
     *,
     num_eval: int = 0,
+    budget: Budget = UNBOUNDED,
 ) -> Scene:
     """Cameras, depth and motion masks of a clip.
 
@@ -69,6 +71,8 @@ def reconstruct(
         frames: at network size for ``backbone``.
         num_eval: this many frames at the end are evaluation views, taken apart from the clip.
         cache: where finished stages are kept and found.
+        budget: how much of the work is in memory at once; does not change the result beyond rounding, except by its
+            window.
 
     Returns:
         The scene in the frame of the first camera, in units that suit 16-bit depth maps.
@@ -77,7 +81,7 @@ def reconstruct(
         InputError, CheckpointError, AlignmentError: with the remedy in the message.
     """
     info = backbone.info
-    compute = choose_compute(config.device, config.dtype, config.batch_size)
+    compute = choose_compute(config.device, config.dtype, budget.batch_size or config.batch_size)
     strategy = (info.graph or DEFAULT_GRAPH) if config.graph == "auto" else config.graph
     graph = make_pairs(strategy, len(frames) - num_eval)
     if num_eval:
