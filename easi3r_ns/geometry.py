@@ -151,10 +151,12 @@ def sparse_depths(scene: Scene) -> np.ndarray:
 
 
 def rescale_scene(scene: Scene, factor: float) -> Scene:
-    """The same scene in other units: camera positions, depths and sparse points times ``factor`` (> 0)."""
+    """The same scene in other units: all lengths (positions and their sigma, depths, points) times ``factor`` (> 0)."""
     if not (np.isfinite(factor) and factor > 0):
         raise ValueError(f"scale factor {factor} is not a positive number")
     poses = scene.T_world_cam.copy()
     poses[:, :3, 3] *= factor
     sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points * factor)
-    return replace(scene, T_world_cam=poses, depth=(scene.depth * factor).astype(np.float32), sparse=sparse)
+    uncertainty = scene.uncertainty and replace(scene.uncertainty, centre=scene.uncertainty.centre * factor)
+    depth = (scene.depth * factor).astype(np.float32)
+    return replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty)

@@ -243,6 +243,36 @@ class SparsePoints:
 
 
 @dataclass(frozen=True)
+class CameraUncertainty:
+    """How far the cameras may be off, 1 sigma each; what all pointmaps get wrong alike is not in it.
+
+    Errors of the path as a whole are what remains after the best similarity onto the truth, in which the turn of a
+    camera counts as much as the shift that it causes at the median depth. Infinite: nothing observes the value.
+    """
+
+    rotation_deg: np.ndarray
+    """(F,) float64 angle in degrees: root of the summed variance about the three axes."""
+    centre: np.ndarray
+    """(F,) float64 distance in scene units: root of the summed variance along the three axes."""
+    focal: np.ndarray
+    """(F,) float64 network pixels, 0 where the focal length was given."""
+    residual: np.ndarray
+    """(F,) float64 median distance between the frame's points and those of its pairs, in percent of their depth; NaN
+    for a frame without a trusted point."""
+
+    def __post_init__(self) -> None:
+        n = len(self.rotation_deg)
+        for name in ("rotation_deg", "centre", "focal", "residual"):
+            values = getattr(self, name)
+            _require(values.shape == (n,), f"uncertainty: {name} has shape {values.shape}, not ({n},)")
+            known = values[~np.isnan(values)] if name == "residual" else values
+            _require(bool((known >= 0).all()), f"uncertainty: {name} is negative or NaN")
+
+    def __len__(self) -> int:
+        return len(self.rotation_deg)
+
+
+@dataclass(frozen=True)
 class Scene:
     """The reconstruction on the network grid; everything that is exported, viewed or scored comes from here."""
 
@@ -278,6 +308,8 @@ class Scene:
     world because COLMAP did not register the frame). None: all 'network'."""
     contradicted: np.ndarray | None = None
     """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
+    uncertainty: CameraUncertainty | None = None
+    """Of these cameras, by the alignment; None where it was not estimated, or the cameras come from elsewhere."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
 
@@ -301,6 +333,7 @@ class Scene:
         lens = self.distortion
         _require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
         _require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
+        _require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
         if self.sparse is not None and len(self.sparse.frame_index):
             _require(int(self.sparse.frame_index.max()) < n, "a sparse observation names a frame that is not there")
 

@@ -14,7 +14,7 @@ from easi3r_ns.errors import InputError
 from easi3r_ns.export.nerfstudio import write_dataset
 from easi3r_ns.export.scene_folder import ARRAYS, SCENE_JSON, find_scene, read_scene, write_scene
 from easi3r_ns.runlog import RunLog
-from easi3r_ns.types import Scene, SparsePoints
+from easi3r_ns.types import CameraUncertainty, Scene, SparsePoints
 
 from .dataset_scene import make_scene
 
@@ -44,6 +44,9 @@ def full_scene(folder: Path) -> Scene:
         focals=rng.random(3) + 100,
         distortion=(0.1, -0.02, 1e-17, 0.0),
         sparse=sparse,
+        uncertainty=CameraUncertainty(
+            rng.random(3), np.array([0.1, 1e-300, np.inf]), rng.random(3), np.array([0.1, np.nan, 3])
+        ),
         pose_sources=("network", "colmap", "aligned"),
         names=("a b.jpg", "\u00e4.png", 'q"uote'),
         min_confidence=1.25,
@@ -78,6 +81,7 @@ def test_what_is_not_there_stays_away(tmp_path):
     back = read_scene(write_scene(scene, tmp_path / "scene"))
     assert differing(scene, back) == []
     assert back.sparse is None and back.contradicted is None and back.dynamic.maps is None
+    assert back.uncertainty is None
     assert np.isnan(back.dynamic.threshold)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.geometry import intrinsics_to_source
-from easi3r_ns.types import DynamicMasks, PairGraph, PixelMap, Scene, SparsePoints
+from easi3r_ns.types import CameraUncertainty, DynamicMasks, PairGraph, PixelMap, Scene, SparsePoints
 
 
 @pytest.fixture
@@ -82,3 +82,16 @@ def test_sparse_points_and_lens_are_checked(scene):
         replace(scene, distortion=(np.nan, 0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="pose_sources"):
         replace(scene, pose_sources=("network",) * (len(scene) + 1))
+
+
+def test_uncertainty_is_checked(scene):
+    two = np.array([0.1, np.inf])
+    uncertainty = CameraUncertainty(two, two, two, np.array([np.nan, 1.0]))
+    assert replace(scene, uncertainty=uncertainty).uncertainty is uncertainty and len(uncertainty) == 2
+    with pytest.raises(ValueError, match="rotation_deg is negative or NaN"):
+        replace(uncertainty, rotation_deg=np.array([0.1, np.nan]))
+    with pytest.raises(ValueError, match="focal has shape"):
+        replace(uncertainty, focal=np.zeros(3))
+    with pytest.raises(ValueError, match="does not fit"):
+        one = np.zeros(1)
+        replace(scene, uncertainty=CameraUncertainty(one, one, one, one))

@@ -66,6 +66,12 @@ def write_dataset(
     scene's world. Depth is z-depth in scene units (see :func:`easi3r_ns.geometry.choose_scale`). The scene itself goes
     into ``scene/`` (see :mod:`~easi3r_ns.export.scene_folder`), with these images as its sources. ``splits`` gives the
     frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
+
+    Where the scene has an uncertainty, every frame has ``uncertainty`` with ``rotation_deg``, ``position`` (units of
+    the dataset; both 1 sigma, null where nothing observes the camera) and ``residual_percent`` (of the depth), and
+    ``fl_x_sigma`` (source pixels, 1 sigma) stands beside ``fl_x``; see :class:`~easi3r_ns.types.CameraUncertainty`.
+    nerfstudio ignores them.
+
     ``scene.source_paths`` must not lie inside the dataset's own folders. ``verify`` is called with the dataset under
     another name of its JSON file; only when it returns does the dataset get its ``transforms.json``.
 
@@ -217,6 +223,7 @@ def _transforms(
         entry |= {} if shared else intrinsics[position]
         entry |= {"source": scene.names[position], "frame_index": int(scene.indices[position])}
         entry |= {"pose_source": scene.pose_sources[position]} if scene.pose_sources else {}
+        entry |= _uncertainty(scene, position)
         entry |= {"time": float(scene.times[position]), "transform_matrix": poses[position]}
         entries.append(entry)
     for split, positions in (splits or {}).items():
@@ -227,7 +234,18 @@ def _transforms(
 def _intrinsics(scene: Scene, position: int) -> dict[str, float]:
     fl_x, fl_y, cx, cy = intrinsics_to_source(scene.focals[position], scene.principal_point, scene.pixel_map)
     width, height = scene.pixel_map.source_wh
-    return {"fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy, "w": width, "h": height}
+    values = {"fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy, "w": width, "h": height}
+    if scene.uncertainty is not None:
+        values["fl_x_sigma"] = float(scene.uncertainty.focal[position] / scene.pixel_map.scale_xy[0])
+    return values
+
+
+def _uncertainty(scene: Scene, position: int) -> dict[str, Any]:
+    found = scene.uncertainty
+    if found is None:
+        return {}
+    values = {"rotation_deg": found.rotation_deg, "position": found.centre, "residual_percent": found.residual}
+    return {"uncertainty": {name: float(value[position]) for name, value in values.items()}}
 
 
 def _check_splits(splits: Mapping[str, Sequence[int]] | None, num_frames: int) -> None:

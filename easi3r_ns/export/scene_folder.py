@@ -9,8 +9,8 @@ Version 1 of the format is two files:
     ``provenance``. Written last, so that a folder with it is complete.
 ``arrays.npz``
     The fields of the Scene by their names; those of the motion masks begin with ``dynamic.``, those of its attention
-    maps with ``dynamic.maps.``, those of the triangulated points with ``sparse.``. Three codings, told by the ending of
-    the name, make the file smaller:
+    maps with ``dynamic.maps.``, those of the triangulated points with ``sparse.``, those of the uncertainty with
+    ``uncertainty.``. Three codings, told by the ending of the name, make the file smaller:
 
     * ``.bits``: ``np.packbits`` along the last axis (undo with ``np.unpackbits(bits, axis=-1, count=W)``);
     * ``.diff``: (F, H, W, 3) uint8, differences modulo 256 along W (undo with a ``cumsum`` along W in uint8);
@@ -36,7 +36,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import make_folder, write_json, write_npz, writing
-from ..types import DynamicMasks, PixelMap, Scene, SparsePoints
+from ..types import CameraUncertainty, DynamicMasks, PixelMap, Scene, SparsePoints
 
 FORMAT = "easi3r-scene"
 VERSION = 1
@@ -135,6 +135,8 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
     arrays |= {f"dynamic.maps.{name}": values for name, values in (dynamic.maps or {}).items()}
     if scene.sparse is not None:
         arrays |= {f"sparse.{name}": getattr(scene.sparse, name) for name in SparsePoints.__dataclass_fields__}
+    if scene.uncertainty is not None:
+        arrays |= {f"uncertainty.{n}": getattr(scene.uncertainty, n) for n in CameraUncertainty.__dataclass_fields__}
     return arrays
 
 
@@ -145,6 +147,11 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
     sparse = None
     if "sparse.points" in arrays:
         sparse = SparsePoints(**{name: arrays[f"sparse.{name}"] for name in SparsePoints.__dataclass_fields__})
+    uncertainty = None
+    if "uncertainty.centre" in arrays:
+        uncertainty = CameraUncertainty(
+            **{n: arrays[f"uncertainty.{n}"] for n in CameraUncertainty.__dataclass_fields__}
+        )
     maps = {name[len("dynamic.maps.") :]: arrays[name] for name in arrays if name.startswith("dynamic.maps.")}
     dynamic = DynamicMasks(
         masks=_from_bits(arrays["dynamic.masks.bits"], width),
@@ -167,6 +174,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         min_confidence=float(meta["min_confidence"]),
         distortion=tuple(float(value) for value in meta["distortion"]),
         sparse=sparse,
+        uncertainty=uncertainty,
         pose_sources=None if meta["pose_sources"] is None else tuple(str(name) for name in meta["pose_sources"]),
         provenance=dict(meta["provenance"]),
     )

@@ -153,6 +153,7 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
         confidence=np.where(depth > 0, scene.confidence, 0).astype(np.float32),
         sparse=model.sparse,
         pose_sources=sources,
+        uncertainty=None,  # it was that of the cameras before
         provenance={"refine": {"depth_error": error, "depths_shifted": shifted}},
     )
 
