@@ -38,6 +38,7 @@ RANKS = {
     "dynamic": 21,
     "motion_geometry": 22,
     "inference": 21,
+    "network_stage": 29,
     "pipeline": 30,
     "pipeline_geometric": 31,
     "export": 30,
