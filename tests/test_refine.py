@@ -29,8 +29,9 @@ from easi3r_ns.refine.score import (
     triangulate,
     without_keypoints,
 )
-from easi3r_ns.refine.similarity import align_cameras, fill_missing
+from easi3r_ns.refine.similarity import fill_missing
 from easi3r_ns.runlog import RunLog
+from easi3r_ns.similarity import align_cameras
 from easi3r_ns.types import PixelMap
 from tests.align_scene import camera_path, trajectory_errors
 from tests.refine_clip import PIXEL_MAP, Tracks, disturbed, make_scene, make_tracks

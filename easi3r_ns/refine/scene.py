@@ -9,6 +9,7 @@ import numpy as np
 from ..config import RefineConfig
 from ..geometry import choose_scale, focal_from_source, intrinsics_to_source, rescale_scene, source_to_network
 from ..runlog import RunLog
+from ..similarity import align_cameras
 from ..types import Scene
 from .bundle import bundle_from
 from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
@@ -16,7 +17,7 @@ from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
 from .model import Correspondences, Lens, SparseModel
 from .score import HELD_OUT, Score, hold_out, score_cameras, without_keypoints
-from .similarity import align_cameras, fill_missing
+from .similarity import fill_missing
 
 OURS = "network"
 MIN_HELD_OUT = 30
