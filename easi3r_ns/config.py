@@ -124,6 +124,9 @@ class Easi3RConfig:
     their names; white where something MOVES."""
     no_masks: bool = False
     """Treat everything as static."""
+    flow: Literal["auto", "dis", "raft"] = "auto"
+    """Optical flow: dis (OpenCV, fast on a CPU) or raft (torchvision's RAFT, for GPUs; downloads 20 MB). auto is dis on
+    a CPU, and on a GPU raft if its weights are already on this machine."""
     focal_length: Optional[float] = None
     """Known focal length in pixels of the SOURCE image; kept fixed."""
     min_confidence: float = 1.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 
 from .errors import InputError
 from .runlog import RunLog
+from .spill import empty_tensor
 from .types import PairFlow, PairGraph
 
 CONSISTENCY_RELATIVE = 0.01
@@ -16,6 +19,10 @@ CONSISTENCY_PX2 = 0.5
 """Forward and backward flow agree when |f + b|^2 < 0.01 (|f|^2 + |b|^2) + 0.5 (Sundaram et al., ECCV 2010)."""
 DIS_SMALLEST_SIDE = 64
 """DIS needs a few levels of its pyramid; smaller images are enlarged for it."""
+PAIRS_AT_ONCE = 8
+"""Unordered pairs per call of a provider."""
+SPILL_BYTES = 2**29
+"""Flows of a clip that are larger go into a file, where there is a folder for it."""
 
 
 @runtime_checkable
@@ -60,30 +67,46 @@ def pair_flow(
     log: RunLog,
     *,
     dtype: torch.dtype = torch.float16,
-    batch_size: int = 4,
+    folder: Path | None = None,
 ) -> PairFlow:
     """Flow of every ordered pair, each computed once, with a forward-backward check.
 
+    Both directions of a pair are computed in one call, so that they can be checked against each other before they are
+    rounded for storage.
+
     :param images: (F, H, W, 3) uint8 RGB.
     :param dtype: storage type; float16 keeps flows below 32 pixels to 1/64 pixel at half the memory.
-    :param batch_size: pairs per call of the provider.
+    :param folder: where results larger than SPILL_BYTES are kept in memory-mapped files; None keeps all in memory.
     :raises InputError: the images are not (F, H, W, 3) uint8, or not as many as the graph has frames.
+    :raises OutputError: the folder cannot take the results.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != graph.num_frames:
         raise InputError(
             f"optical flow needs {graph.num_frames} uint8 RGB images (F, H, W, 3), got {images.dtype} {images.shape}"
         )
-    height, width = images.shape[1:3]
-    edges = graph.edges
-    flow = torch.zeros(len(edges), 2, height, width, dtype=dtype)
-    with log.stage("optical flow", total=len(edges)) as advance:
-        for start in range(0, len(edges), batch_size):
-            block = edges[start : start + batch_size]
-            field = provider.flow(images[block[:, 0]], images[block[:, 1]])
-            flow[start : start + len(block)] = torch.from_numpy(field).permute(0, 3, 1, 2).to(dtype)
-            advance(len(block))
-        consistent = _consistent(flow, edges)
+    rows = _both_rows(graph)
+    shape = (len(graph), *images.shape[1:3])
+    num_bytes = math.prod(shape) * (2 * dtype.itemsize + 1)
+    room = folder if num_bytes > SPILL_BYTES else None
+    flow = empty_tensor((shape[0], 2, *shape[1:]), dtype, room)
+    consistent = empty_tensor(shape, torch.bool, room)
+    with log.stage("optical flow", total=len(graph)) as advance:
+        for start in range(0, len(rows), PAIRS_AT_ONCE):
+            block = rows[start : start + PAIRS_AT_ONCE]
+            there, back = block.T
+            both = np.concatenate([there, back])
+            i, j = graph.edges[both].T
+            fields = torch.from_numpy(provider.flow(images[i], images[j])).permute(0, 3, 1, 2)
+            flow[both] = fields.to(dtype)
+            consistent[both] = forward_backward_consistent(fields, fields.roll(len(block), dims=0))
+            advance(len(both))
     return PairFlow(graph, flow, consistent, provider.name)
+
+
+def _both_rows(graph: PairGraph) -> np.ndarray:
+    """(E / 2, 2) rows of (i, j) and of (j, i), i < j: a graph is symmetric."""
+    row_of = {edge: row for row, edge in enumerate(map(tuple, graph.edges.tolist()))}
+    return np.array([(row, row_of[j, i]) for (i, j), row in row_of.items() if i < j])
 
 
 def forward_backward_consistent(forward: torch.Tensor, backward: torch.Tensor) -> torch.Tensor:
@@ -104,12 +127,3 @@ def forward_backward_consistent(forward: torch.Tensor, backward: torch.Tensor) -
     mismatch = (forward + back).square().sum(dim=1)
     magnitude = forward.square().sum(dim=1) + back.square().sum(dim=1)
     return inside & (mismatch < CONSISTENCY_RELATIVE * magnitude + CONSISTENCY_PX2)
-
-
-def _consistent(flow: torch.Tensor, edges: np.ndarray) -> torch.Tensor:
-    row_of = {(int(i), int(j)): e for e, (i, j) in enumerate(edges)}
-    consistent = torch.zeros(len(edges), *flow.shape[2:], dtype=torch.bool)
-    for e, (i, j) in enumerate(edges.tolist()):
-        back = row_of[j, i]
-        consistent[e] = forward_backward_consistent(flow[e : e + 1], flow[back : back + 1])[0]
-    return consistent

@@ -17,13 +17,14 @@ from .budget import UNBOUNDED, Budget
 from .cache import StageCache
 from .config import AlignConfig, Easi3RConfig
 from .errors import InputError
-from .flow import DISFlow, pair_flow
+from .flow import pair_flow
+from .flow_raft import choose_flow
 from .geometry import choose_scale, focal_from_source, image_centre_in_network, rescale_scene
 from .inference import Compute, choose_compute
 from .network_stage import Backbone, NetworkStage
 from .pairs import attach_frames, make_pairs
 from .runlog import RunLog
-from .types import DynamicMasks, Frames, PairGraph, PairPredictions, Scene
+from .types import DynamicMasks, Frames, PairFlow, PairGraph, PairPredictions, Scene
 
 DEFAULT_GRAPH = "swinstride-5-noncyclic"
 MUCH_MOTION = 0.5
@@ -65,25 +66,27 @@ def reconstruct(
     if align_config.flow_weight is None and info.flow_weight is not None:
         align_config = replace(align_config, flow_weight=info.flow_weight)
     check_focal(config, frames)
+    # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
+    provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
     predictions, dynamic = NetworkStage(frames, graph, backbone, config, compute, cache, log).run()
     backbone.release()
     _warn_about_motion(dynamic, len(frames), log)
-    aligned = _align(frames, predictions, dynamic, config, align_config, compute, log)
-    return _scene(frames, aligned, dynamic, config, _provenance(info, graph, config, align_config))
+    flow = None if provider is None else pair_flow(frames.images, graph, provider, log, folder=cache.folder)
+    aligned = _align(frames, predictions, dynamic, flow, config, align_config, compute, log)
+    facts = _provenance(info, graph, config, align_config) | {"flow": None if flow is None else flow.provider}
+    return _scene(frames, aligned, dynamic, config, facts)
 
 
 def _align(
     frames: Frames,
     predictions: PairPredictions,
     dynamic: DynamicMasks,
+    flow: PairFlow | None,
     config: Easi3RConfig,
     align_config: AlignConfig,
     compute: Compute,
     log: RunLog,
 ) -> AlignResult:
-    flow = None
-    if align_config.flow_strength > 0:
-        flow = pair_flow(frames.images, predictions.graph, DISFlow(), log)
     focal = None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
     return align(
         predictions,

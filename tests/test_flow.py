@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from easi3r_ns import flow
 from easi3r_ns.errors import InputError
 from easi3r_ns.flow import DISFlow, FlowProvider, forward_backward_consistent, pair_flow
 from easi3r_ns.runlog import RunLog
@@ -52,16 +53,38 @@ def test_dis_finds_the_shift_in_both_directions(size):
     assert result.provider == "opencv-dis" and isinstance(DISFlow(), FlowProvider)
 
 
-def test_each_ordered_pair_is_computed_once_and_lies_in_its_row():
+def test_each_ordered_pair_is_computed_once_and_lies_in_its_row(monkeypatch):
+    monkeypatch.setattr(flow, "PAIRS_AT_ONCE", 2)
+    graph = PairGraph(np.array([[2, 1], [0, 1], [1, 0], [2, 0], [1, 2], [0, 2]]), 3)
     images = np.zeros((3, 8, 8, 3), np.uint8) + np.arange(3, dtype=np.uint8)[:, None, None, None]
     provider, log = Recorder(), RunLog()
-    result = pair_flow(images, GRAPH, provider, log, batch_size=3)
-    assert provider.calls == [(0, 1), (1, 0), (1, 2), (2, 1)]
+    result = pair_flow(images, graph, provider, log)
+    # A pair and its reverse come in one call: they are checked against each other.
+    assert provider.calls == [(0, 1), (1, 2), (1, 0), (2, 1), (0, 2), (2, 0)]
     np.testing.assert_array_equal(
-        result.flow[:, :, 0, 0], 10 * GRAPH.edges[:, :1] * [1, 0] + GRAPH.edges[:, 1:] * [0, 1]
+        result.flow[:, :, 0, 0], 10 * graph.edges[:, :1] * [1, 0] + graph.edges[:, 1:] * [0, 1]
     )
-    assert result.flow.dtype == torch.float16 and result.flow.shape == (4, 2, 8, 8)
+    assert result.flow.dtype == torch.float16 and result.flow.shape == (6, 2, 8, 8)
     assert log.stages[0].name == "optical flow"
+
+
+def test_the_check_pairs_every_row_with_its_reverse():
+    images = np.stack([texture((48, 64), (3 * k, 0)) for k in range(3)])
+    graph = PairGraph(np.array([[2, 1], [0, 1], [1, 0], [1, 2]]), 3)
+    result = pair_flow(images, graph, DISFlow(), RunLog(), dtype=torch.float32)
+    for row, back in ((0, 3), (1, 2), (2, 1), (3, 0)):
+        naive = forward_backward_consistent(result.flow[row : row + 1], result.flow[back : back + 1])[0]
+        assert torch.equal(result.consistent[row], naive)
+
+
+def test_a_large_result_goes_into_a_file_that_goes_with_it(tmp_path, monkeypatch):
+    images = np.stack([texture((48, 64), (3 * k, 0)) for k in range(3)])
+    kept = pair_flow(images, GRAPH, DISFlow(), RunLog(), folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(flow, "SPILL_BYTES", 0)
+    spilled = pair_flow(images, GRAPH, DISFlow(), RunLog(), folder=tmp_path / "new")
+    assert torch.equal(spilled.flow, kept.flow) and torch.equal(spilled.consistent, kept.consistent)
+    assert (tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
 
 
 def test_consistency_marks_what_is_hidden():

@@ -172,16 +172,21 @@ def flow_observations(
     """
     rows = problem.kept
     sample, source = problem.sample, problem.edges[:, 0]
-    sampled = flow.flow.flatten(2)[rows][:, :, sample.index].float()
+    sampled = _sampled_rows(flow.flow.flatten(2), rows, sample).float()
     used = torch.isfinite(sampled).all(dim=1)
     if check:
-        used &= flow.consistent.flatten(1)[rows][:, sample.index]
+        used &= _sampled_rows(flow.consistent.flatten(1), rows, sample)
     if dynamic_masks is not None:
         static = ~torch.from_numpy(np.asarray(dynamic_masks, dtype=bool)).flatten(1)[:, sample.index]
         used &= static[source]
     sampled[:, 1] /= sample.aspect
     landing = sampled.nan_to_num_(0.0, 0.0, 0.0) + sample.xy
     return FlowObservations(source, problem.edges[:, 1], landing, used, weight=2.0)
+
+
+def _sampled_rows(values: torch.Tensor, rows: torch.Tensor, sample: PixelSample) -> torch.Tensor:
+    """(E, ..., H * W), (D,) -> (D, ..., P), in blocks: ``values`` may be larger than the memory."""
+    return torch.cat([values[block][..., sample.index] for block in rows.split(CHECKED_AT_ONCE)])
 
 
 def _sampled(values: torch.Tensor, sample: PixelSample) -> torch.Tensor:
