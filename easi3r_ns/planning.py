@@ -41,7 +41,7 @@ class Plan:
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
-    """A line per stage, the sum, and what it rests on."""
+    """A line per stage, the sum, what keeps it under its limit, and what the numbers rest on."""
     job = forecast.job
     size = "x".join(str(side * job.network.patch_size) for side in reversed(job.grid))
     on_gpu = forecast.gpu_bytes > 0
@@ -56,4 +56,8 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         table.add_row(escape(name), *numbers)
     console.print(f"[bold]{job.num_frames}[/] frames at {size}, [bold]{job.num_pairs}[/] pairs, {forecast.device}")
     console.print(table)
+    limit = f" (limit: {forecast.budget.memory_bytes / 2**30:.1f} GiB)" if forecast.budget.bounded else ""
+    console.print(f"[bold]budget[/]  {escape(str(forecast.budget))}{limit}", soft_wrap=True)
+    if forecast.remedy:
+        console.print(escape(forecast.remedy), soft_wrap=True)
     console.print("The network was timed here with random weights; the other stages come from counts (half to double).")

@@ -11,12 +11,15 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from .backbone.config import DUSt3RConfig
 from .backbone.lazy import LazyBackbone
 from .backbone.weights import WeightsInfo
+from .budget import UNBOUNDED, Budget
 from .cache import StageCache
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .errors import InputError, OutputError
@@ -27,6 +30,7 @@ from .inference import choose_compute
 from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
+from .plan import DEFAULT_GRAPH, Forecast, actual_line, forecast_lines, plan_run, published_network
 from .refine import check_refine, refine_scene
 from .report_card import ReportCard, drop_report_card, try_report_card
 from .runlog import RunLog
@@ -72,12 +76,36 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
         return process_with(None, data, output_dir, config, overwrite=overwrite, log=log)
     check_refine(config.refine, config.align)
     compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
+    published = published_network(config.easi3r.weights)
+    if published is not None:  # the forecast comes before a download
+        plan = _forecast(data, config, (published, DEFAULT_GRAPH), log)
     backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log)
-    return process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log)
+    if published is None:
+        plan = _forecast(data, config, (backbone.info.config, backbone.info.graph or DEFAULT_GRAPH), log)
+    begin, first = time.perf_counter(), len(log.stages)
+    result = process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log, budget=plan.budget)
+    log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
+    return result
+
+
+def _forecast(data: Path, config: RunConfig, network: tuple[DUSt3RConfig, str], log: RunLog) -> Forecast:
+    plan = plan_run(
+        data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data
+    )
+    for line in forecast_lines(plan):
+        log.info(line)
+    return plan
 
 
 def process_with(
-    backbone: Backbone | None, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
+    backbone: Backbone | None,
+    data: Path,
+    output_dir: Path,
+    config: RunConfig,
+    *,
+    overwrite: bool,
+    log: RunLog,
+    budget: Budget = UNBOUNDED,
 ) -> ProcessResult:
     """:func:`process` with a network that is already there, or with none (:mod:`.pipeline_geometric`)."""
     refuse_taken(output_dir, overwrite)
@@ -90,7 +118,7 @@ def process_with(
     with _locked(output_dir):
         if overwrite:
             shutil.rmtree(output_dir / WORKSPACE, ignore_errors=True)
-        return _process(backbone, data, output_dir, config, overwrite=overwrite, log=log)
+        return _process(backbone, data, output_dir, config, overwrite=overwrite, log=log, budget=budget)
 
 
 @contextlib.contextmanager
@@ -128,7 +156,14 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
 
 
 def _process(
-    backbone: Backbone | None, data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog
+    backbone: Backbone | None,
+    data: Path,
+    output_dir: Path,
+    config: RunConfig,
+    *,
+    overwrite: bool,
+    log: RunLog,
+    budget: Budget,
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
     geometry = _image_geometry(backbone, config.frames)
@@ -137,7 +172,7 @@ def _process(
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
     cache = StageCache(workspace / "stages")
-    scene = _reconstruct(frames, backbone, config, cache, log, num_eval=len(frames) - num_train)
+    scene = _reconstruct(frames, backbone, config, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
@@ -166,11 +201,18 @@ def _image_geometry(backbone: Backbone | None, select: FrameConfig) -> ImageGeom
 
 
 def _reconstruct(
-    frames: Frames, backbone: Backbone | None, config: RunConfig, cache: StageCache, log: RunLog, *, num_eval: int
+    frames: Frames,
+    backbone: Backbone | None,
+    config: RunConfig,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    num_eval: int,
+    budget: Budget,
 ) -> Scene:
     if backbone is None:
         return reconstruct_geometric(frames, config.easi3r, config.refine, cache, log, num_eval=num_eval)
-    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval)
+    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval, budget=budget)
     if config.refine.refine == "colmap":
         fixed_focal = config.easi3r.focal_length is not None
         scene = refine_scene(scene, config.refine, log, config.easi3r.seed, fixed_focal=fixed_focal)
