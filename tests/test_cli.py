@@ -173,7 +173,7 @@ def test_bugs_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_exit_code_reaches_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "easi3r_ns", "weights", "info", str(tmp_path / "missing.pth")]
     result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "40"}
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | {"COLUMNS": "40"}
     )
     assert result.returncode == 3
     assert result.stderr.splitlines() == [f"error: --weights {tmp_path / 'missing.pth'}: no such file or folder"]

@@ -193,10 +193,10 @@ def test_serves_until_interrupted(dataset):
             if url := re.search(r"http://127\.0\.0\.1:\d+", line):
                 break
         assert url, said
-        with urllib.request.urlopen(url[0], timeout=20) as response:
+        with urllib.request.urlopen(url[0], timeout=120) as response:
             assert b"easi3r" in response.read()
         process.send_signal(signal.SIGINT)
-        out, rest = process.communicate(timeout=60)
+        out, rest = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0

@@ -52,7 +52,7 @@ class Player:
         self._panel = Panel(self._server.gui, self._painter, look, scene.times, title)
         self._stage = Stage(self._server.scene, self._painter, self._track, self._images)
         self._changed, self._playing, self._stopped = threading.Event(), threading.Event(), threading.Event()
-        self._recording = threading.Lock()
+        self._recording, self._stepping = threading.Lock(), threading.Lock()
         self._stage.show(self._panel.look())
         self._connect_inputs()
         for work in (self._refresh, self._play):
@@ -84,8 +84,9 @@ class Player:
         self._server.on_client_connect(lambda client: _look_from(client, self._track.home))
 
     def _set_playing(self, on: bool) -> None:
+        with self._stepping:  # after a pause no step comes any more
+            (self._playing.set if on else self._playing.clear)()
         self._panel.play.visible, self._panel.pause.visible = not on, on
-        (self._playing.set if on else self._playing.clear)()
 
     def _refresh(self) -> None:
         """Apply the newest look; what came in between is skipped, so that no slider runs ahead of the picture."""
@@ -103,7 +104,9 @@ class Player:
 
     def _play(self) -> None:
         while self._playing.wait() and not self._stopped.is_set():
-            self._panel.frame.value = (int(self._panel.frame.value) + 1) % len(self._track)
+            with self._stepping:
+                if self._playing.is_set():
+                    self._panel.frame.value = (int(self._panel.frame.value) + 1) % len(self._track)
             self._stopped.wait(1 / max(float(self._panel.speed.value), 0.1))
 
     def _step_in(self, client: viser.ClientHandle) -> None:
