@@ -60,6 +60,7 @@ def make_scene(
     seed: int = 0,
     graph: PairGraph | None = None,
     dtype: torch.dtype = torch.float32,
+    T_world_cam: np.ndarray | None = None,
 ) -> AlignScene:
     """Every frame sees its own smooth depth map; pairs see it through the true cameras, at a random scale, with noise.
 
@@ -70,7 +71,8 @@ def make_scene(
     height, width = size
     pp = np.array(principal_point if principal_point is not None else (width / 2, height / 2))
     graph = graph if graph is not None else window_graph(num_frames)
-    T = camera_path(num_frames, travel, rng)
+    path = camera_path(num_frames, travel, rng)
+    T = path if T_world_cam is None else T_world_cam
     depth = np.stack([4 + 0.8 * smooth_field(height, width, rng) for _ in range(num_frames)])
     xy = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
     focals = focal * np.array([1.0, aspect])

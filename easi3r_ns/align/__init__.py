@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,38 +13,14 @@ from ..config import AlignConfig
 from ..errors import AlignmentError, InputError
 from ..runlog import RunLog
 from ..types import PairFlow, PairPredictions
+from .consensus import interpolate, screen
 from .depth import clean, full_confidence, full_depths, sampled_depths
-from .init import Initialisation, initialise
+from .diagnostics import AlignDiagnostics, diagnose, warn
+from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
-from .solve import flow_value, optimise
+from .solve import optimise
 from .state import Decoded, State, decode
 from .terms import intrinsics
-
-LOW_PARALLAX = 0.02
-"""Camera travel, in units of the median depth, below which depth and focal length are hardly observed."""
-
-
-@dataclass(frozen=True)
-class AlignDiagnostics:
-    """What is worth knowing about an alignment beside its result."""
-
-    registered_by: tuple[str, ...]
-    """Per frame, how its first pose was found: 'tree', 'pnp' or 'similarity' (PnP had failed)."""
-    dropped_pairs: tuple[tuple[int, int], ...]
-    """Pairs left out because their pointmaps were flat or empty."""
-    travel: float
-    """Largest distance of a camera from the mean camera position, in units of the median depth."""
-    sampled_pixels: int
-    """Pixels per frame in the optimiser."""
-    final_flow: float | None
-    """Value of the flow term at the end in pixels (sum of both directions), None without flow."""
-    focal_estimates: tuple[float, ...]
-    """Per frame the focal length in network pixels that its pointmap shows by itself; empty when it was given."""
-
-    @property
-    def low_parallax(self) -> bool:
-        """Whether the cameras hardly moved, so that depth and focal length rest on the network alone."""
-        return self.travel < LOW_PARALLAX
 
 
 @dataclass(frozen=True)
@@ -101,19 +77,24 @@ def align(
     with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
         sample = sample_pixels(height, width, config.max_pixels, seed, pixel_aspect)
         problem = build_problem(predictions, sample, principal_point, log)
-        start = initialise(problem, focal, config.shared_focal, log)
+        screened = screen(problem, log)
+        problem = screened.problem
+        start = initialise(problem, focal, config.shared_focal, log, screened.placement)
         if flow is not None and config.flow_strength > 0:
-            problem = replace(problem, flows=(flow_observations(problem, flow, dynamic_masks, config.flow_check),))
+            observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
+            observed.used[torch.isin(problem.edges, torch.tensor(screened.weak, dtype=torch.int64)).any(dim=1)] = False
+            problem = replace(problem, flows=(observed,))
         problem = problem.to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
         state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = _final_depths(problem, predictions, decoded)
         confidence, contradicted = _confidence(problem, predictions, decoded, depth)
-        diagnostics = _diagnose(problem, decoded, depth, start)
-        _warn(diagnostics, config, log)
+        diagnostics = diagnose(problem, decoded, depth, start, screened)
+        warn(diagnostics, config, dynamic_masks, log)
+        depth[list(screened.weak)] = confidence[list(screened.weak)] = 0.0
     return AlignResult(
-        T_world_cam=_in_first_camera(decoded),
+        T_world_cam=_in_first_camera(decoded, screened.weak),
         focals=decoded.focal.cpu().double().numpy(),
         depth=depth.numpy(),
         confidence=confidence.numpy(),
@@ -143,14 +124,6 @@ def _with_fitted_depths(problem: Problem, state: State) -> State:
     return replace(state, log_depth=sampled_depths(problem, decoded).log())
 
 
-def camera_travel(centre: torch.Tensor, depth: torch.Tensor) -> float:
-    """Largest distance of a camera (F, 3) from their mean, in units of the median of the known depths (F, H, W)."""
-    distance = (centre - centre.mean(dim=0)).norm(dim=1).max()
-    sampled = depth.flatten()[:: max(1, depth.numel() // 100_000)]
-    known = sampled[sampled > 0]
-    return float(distance / known.median()) if len(known) else 0.0
-
-
 def _check_inputs(
     predictions: PairPredictions, focal: float | None, dynamic_masks: np.ndarray | None, flow: PairFlow | None
 ) -> None:
@@ -170,30 +143,6 @@ def _final_depths(problem: Problem, predictions: PairPredictions, decoded: Decod
     return full_depths(problem, predictions, decoded)
 
 
-def _diagnose(problem: Problem, decoded: Decoded, depth: torch.Tensor, start: Initialisation) -> AlignDiagnostics:
-    return AlignDiagnostics(
-        registered_by=start.registered_by,
-        dropped_pairs=problem.dropped,
-        travel=camera_travel(decoded.centre.cpu(), depth),
-        sampled_pixels=len(problem.sample.index),
-        final_flow=float(flow_value(decoded, problem)) if problem.flows else None,
-        focal_estimates=start.focal_estimates,
-    )
-
-
-def _warn(diagnostics: AlignDiagnostics, config: AlignConfig, log: RunLog) -> None:
-    if diagnostics.low_parallax:
-        log.warn(
-            f"almost no parallax: the cameras move by {100 * diagnostics.travel:.2g} % of the scene's depth; "
-            "depth and focal length rest on the network alone"
-        )
-    if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
-        log.warn(
-            f"the optical flow still disagrees with the cameras at the end (flow term {diagnostics.final_flow:.0f}, "
-            "threshold --align.flow-threshold), so it hardly took part in the alignment"
-        )
-
-
 def _confidence(
     problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -205,12 +154,13 @@ def _confidence(
     return confidence, cleaned < confidence
 
 
-def _in_first_camera(decoded: Decoded) -> np.ndarray:
+def _in_first_camera(decoded: Decoded, weak: Sequence[int]) -> np.ndarray:
     T = np.tile(np.eye(4), (len(decoded.R), 1, 1))
     T[:, :3, :3], T[:, :3, 3] = decoded.R.cpu().double().numpy(), decoded.centre.cpu().double().numpy()
     # float32 quaternions leave a rotation orthonormal to 1e-7 only; the nearest exact rotation costs nothing.
     U, _, Vt = np.linalg.svd(T[:, :3, :3])
     T[:, :3, :3] = U @ Vt
+    T = interpolate(T, weak)
     moved = np.linalg.inv(T[0]) @ T
     moved[0] = np.eye(4)
     return moved

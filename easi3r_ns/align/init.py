@@ -27,6 +27,7 @@ PNP_INLIER_SHARE = 0.25
 FOCAL_RANGE = (0.2, 20.0)
 """Accepted focal lengths in units of the longer image side (136 to 3 degrees of view)."""
 REGISTRATION_BLOCK = 32
+ROBUST_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Placement:
     reference_pair: dict[int, int]
     """Frame -> row of the tree edge of which it is the reference view."""
     tree: tuple[tuple[int, int], ...]
-    """Tree edges in the order in which they were used."""
+    """Tree edges in the order in which they were used; empty where no tree placed the frames."""
+    robust: bool = False
+    """Whether the pairs are to be registered robustly, because many points are wrong."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,26 @@ class Initialisation:
     """Per frame the focal length in network pixels that its pointmap shows; empty for a known focal length."""
 
 
-def initialise(problem: Problem, focal: float | None, shared_focal: bool, log: RunLog) -> Initialisation:
+def initialise(
+    problem: Problem, focal: float | None, shared_focal: bool, log: RunLog, placement: Placement | None = None
+) -> Initialisation:
     """Poses, depths, focals and pair similarities from the pointmaps alone.
 
-    ``focal``: known focal length in network pixels, or None. Raises :class:`AlignmentError` when a frame cannot be
-    placed in front of its camera.
+    ``focal``: known focal length in network pixels, or None; ``placement``: None takes the spanning tree's. Raises
+    :class:`AlignmentError` when a frame cannot be placed in front of its camera.
     """
     import roma  # here, because it brings torch's compiler: 160 MB that the network stage needs more
 
     scores = edge_scores(problem)
-    placement = place_frames(problem, scores)
+    placement = placement or place_frames(problem, scores)
     own_focals = frame_focals(problem, placement, scores, focal, log)
-    focals = own_focals.mean().repeat(problem.num_frames) if shared_focal and focal is None else own_focals
+    focals = own_focals
+    if shared_focal and focal is None:
+        focals = (own_focals.median() if placement.robust else own_focals.mean()).repeat(problem.num_frames)
     count, reference = len(problem.edges), problem.edges[:, 0]
     weight = problem.confidence[:count] * placement.known[reference]
-    scale, R, t = register(problem.points[:count], placement.points[reference], weight)
+    fit = robust_register if placement.robust else register
+    scale, R, t = fit(problem.points[:count], placement.points[reference], weight)
     poses, registered_by = _all_poses(problem, placement, focals, scores, (R, t), log)
     log_scale = scale.log()
     shrink = scale_normaliser(log_scale)
@@ -130,7 +138,7 @@ def place_frames(problem: Problem, scores: torch.Tensor) -> Placement:
             s, R, t = (x[0] for x in register(problem.points[old_row][None], points[old][None], weight[None]))
             points[new] = torch.addmm(t[:, None], s * R, problem.points[new_row])
             known[new] = problem.confidence[new_row] > 0
-            poses.setdefault(i, _homogeneous(R, t))
+            poses.setdefault(i, homogeneous(R, t))
         else:
             queue.append((i, j))
             continue
@@ -161,6 +169,18 @@ def register(
             f"{int((~good).sum())} of {len(s)} pointmaps cannot be registered onto their frame (scale zero or not "
             "finite): the network's points are degenerate. Use other weights or another part of the clip"
         )
+    return s, R, t
+
+
+def robust_register(
+    source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As :func:`register`, but the least sum of distances instead of squares: a third of the points may lie."""
+    s, R, t = register(source, target, weight)
+    for _ in range(ROBUST_ROUNDS):
+        distance = (torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target).norm(dim=1)
+        usual = distance.masked_fill(weight <= 0, torch.nan).nanmedian(dim=1).values
+        s, R, t = register(source, target, weight / (distance + 0.1 * usual[:, None] + 1e-9))
     return s, R, t
 
 
@@ -241,7 +261,7 @@ def pnp(points: np.ndarray, pixels: np.ndarray, focal: float, principal_point: n
     t = torch.from_numpy(translation)[:, 0]
     if not bool(torch.isfinite(R).all() and torch.isfinite(t).all()):
         return None
-    return _homogeneous(R.T, -R.T @ t).float()
+    return homogeneous(R.T, -R.T @ t).float()
 
 
 def frame_confidence(problem: Problem) -> torch.Tensor:
@@ -287,7 +307,7 @@ def _pose_of_best_pair(
             "Use a denser --graph or leave the frame out"
         )
     best = rows[scores[rows].argmax()]
-    return _homogeneous(pair_motion[0][best], pair_motion[1][best])
+    return homogeneous(pair_motion[0][best], pair_motion[1][best])
 
 
 def _trusted(confidence: torch.Tensor) -> torch.Tensor:
@@ -313,7 +333,7 @@ def _positive(depth: torch.Tensor, log: RunLog) -> torch.Tensor:
     return torch.where(good, depth, median[:, None])
 
 
-def _homogeneous(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def homogeneous(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     T = torch.eye(4, dtype=R.dtype)
     T[:3, :3], T[:3, 3] = R, t
     return T

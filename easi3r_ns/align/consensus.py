@@ -1,0 +1,338 @@
+"""Which pairs contradict the others, and a placement of the frames that does not rest on them.
+
+One wrong pair in the spanning tree of DUSt3R places everything behind it wrongly, and the optimisation does not find
+back. Here every frame is put where most of its pairs agree that it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation, Slerp
+
+from ..errors import AlignmentError
+from ..runlog import RunLog
+from .init import Placement, edge_scores, homogeneous, place_frames, robust_register
+from .problem import Problem
+
+THIN_PIXELS = 512
+"""Pixels per pointmap that take part in the comparison."""
+SWEEPS = 2
+"""Times that every frame is placed anew once all are placed."""
+AGREEMENT = 0.05
+"""Distance, in units of the pair's depth, at which two placements of a frame agree by half."""
+CONTRADICTION = (4.0, 0.1, 0.35)
+"""A pair contradicts the rest when half of its points are off by more than this many times what is usual; but never
+below the second number and always above the third, both in units of the pair's depth."""
+MOST_WEAK = 0.5
+"""Share of the frames that only such pairs hold beyond which it is no longer clear who contradicts whom."""
+STAND_IN_CONFIDENCE = 1.001
+"""Of the pairs of a frame that has no pair to trust: almost no weight."""
+
+
+@dataclass(frozen=True)
+class Screening:
+    """A problem without the pairs that contradict the others."""
+
+    problem: Problem
+    placement: Placement | None
+    """Where the frames lie, when the spanning tree would place them wrongly; else None."""
+    contradicted: tuple[tuple[int, int], ...]
+    """The pairs that were left out."""
+    weak: tuple[int, ...]
+    """Frames that no pair to be trusted joins to the rest; they stand in the problem as copies of a neighbour."""
+    residual: float
+    """Median over all pairs of the distance of their points from the frames as placed, in units of the pair's depth."""
+
+
+@dataclass(frozen=True)
+class _Consensus:
+    """Every frame's place: a row of the observations and the similarity that takes it to the world."""
+
+    row: torch.Tensor
+    """(F,) int64."""
+    scale: torch.Tensor
+    R: torch.Tensor
+    t: torch.Tensor
+    """(F,), (F, 3, 3), (F, 3)."""
+
+    def points(self, problem: Problem) -> torch.Tensor:
+        """(F, 3, P) in the world."""
+        sR = self.scale[:, None, None] * self.R
+        return torch.baddbmm(self.t.unsqueeze(-1), sR, problem.points[self.row])
+
+
+def screen(problem: Problem, log: RunLog) -> Screening:
+    """Find the pairs that contradict the rest, leave them out, and say so.
+
+    Raises :class:`AlignmentError` when they are all that holds most of the frames.
+    """
+    small = _thin(problem)
+    scores = edge_scores(small)
+    tree = place_frames(small, scores)
+    residual, consensus = pair_residuals(small, tree.points, tree.known), None
+    if bool(contradicting(residual).any()):
+        found = _agree(small, scores)
+        known = small.confidence[found.row] > 0
+        better = pair_residuals(small, found.points(small), known)
+        if better.clamp_max(1.0).mean() < 0.9 * residual.clamp_max(1.0).mean():
+            residual, consensus = better, found
+    typical = float(residual.median())
+    points = None if consensus is None else consensus.points(problem)
+    known = None if consensus is None else problem.confidence[consensus.row] > 0
+    bad = contradicting(residual)
+    if not bool(bad.any()):
+        placement = None if points is None else _placement(problem, points, known, residual)
+        return Screening(problem, placement, (), (), typical)
+    weak = _weak_frames(problem.edges[~bad].numpy(), problem.num_frames)
+    _say(problem, bad, weak, log)
+    near = _neighbours(problem, weak)
+    reduced, rows = _without(problem, bad, near)
+    placement = None
+    if points is not None:
+        for frame, twin in near.items():
+            points[frame], known[frame] = points[twin], known[twin]
+        placement = _placement(reduced, points, known, residual[rows])
+    pairs = tuple((int(i), int(j)) for i, j in problem.edges[bad].tolist())
+    return Screening(reduced, placement, pairs, tuple(weak), typical)
+
+
+def interpolate(T_world_cam: np.ndarray, missing: Sequence[int]) -> np.ndarray:
+    """(F, 4, 4) with the poses of the ``missing`` frames between those of their neighbours; at the ends, like them."""
+    known = np.setdiff1d(np.arange(len(T_world_cam)), missing)
+    if len(known) == len(T_world_cam):
+        return T_world_cam
+    at = np.clip(missing, known[0], known[-1])
+    filled = T_world_cam.copy()
+    turns = Rotation.from_matrix(T_world_cam[known, :3, :3])
+    filled[list(missing), :3, :3] = (Slerp(known, turns)(at) if len(known) > 1 else turns).as_matrix()
+    centres = T_world_cam[known, :3, 3]
+    filled[list(missing), :3, 3] = np.stack([np.interp(at, known, axis) for axis in centres.T], axis=1)
+    return filled
+
+
+def pair_residuals(problem: Problem, points: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """(E,) median distance of a pair's points, in the view where it is larger, from the placed frames (F, 3, P).
+
+    In units of the median distance of the pair's points from its camera. ``known``: (F, P) bool.
+    """
+    e = len(problem.edges)
+    i, j = problem.edges.T
+    source = torch.cat([problem.points[:e], problem.points[e:]], dim=2)
+    target = torch.cat([points[i], points[j]], dim=2)
+    trusted = torch.cat([problem.confidence[:e] * known[i], problem.confidence[e:] * known[j]], dim=1)
+    s, R, t = robust_register(source, target, trusted)
+    distance = (torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target).norm(dim=1)
+    unit = s * _median(source.norm(dim=1), trusted > 0)
+    half = problem.points.shape[-1]
+    views = [_median(distance[:, v], trusted[:, v] > 0) for v in (slice(None, half), slice(half, None))]
+    return torch.maximum(*views) / unit
+
+
+def contradicting(residual: torch.Tensor) -> torch.Tensor:
+    """(E,) bool: which pairs are off by more than :data:`CONTRADICTION` allows."""
+    factor, least, most = CONTRADICTION
+    # Of two pairs, one fits by construction: nothing tells what is usual.
+    usual = residual.median() if len(residual) > 2 else residual.new_tensor(torch.inf)
+    return residual > (factor * usual).clamp(least, most)
+
+
+def _thin(problem: Problem) -> Problem:
+    """The same problem on fewer pixels."""
+    count = problem.points.shape[-1]
+    if count <= THIN_PIXELS:
+        return problem
+    pick = torch.linspace(0, count - 1, THIN_PIXELS).round().long()
+    sample = replace(problem.sample, index=problem.sample.index[pick], xy=problem.sample.xy[:, pick])
+    points, confidence = problem.points[:, :, pick], problem.confidence[:, pick]
+    return replace(problem, sample=sample, points=points.contiguous(), confidence=confidence, flows=())
+
+
+def _median(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """(N, P), (N, P) bool -> (N,); 0 where nothing is known."""
+    return values.masked_fill(~where, torch.nan).nanmedian(dim=1).values.nan_to_num(0.0)
+
+
+def _agree(problem: Problem, scores: torch.Tensor) -> _Consensus:
+    """Place frame by frame, always the one about whose place most pairs agree, then every one anew."""
+    builder = _Builder(problem)
+    builder.begin(scores)
+    while len(builder.placed) < problem.num_frames:
+        builder.place(builder.next_frame())
+    for _ in range(SWEEPS):
+        for frame in range(problem.num_frames):
+            builder.forget(frame)
+            builder.place(frame)
+    return builder.result()
+
+
+class _Builder:
+    """Places of frames while they are found. Candidates for a frame come from its pairs with frames in place."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.count = problem, len(problem.edges)
+        i, j = problem.edges.T.numpy()
+        self.frame = np.concatenate([i, j])
+        self.partner = np.concatenate([np.arange(self.count) + self.count, np.arange(self.count)])
+        self.placed: dict[int, tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self.points: dict[int, torch.Tensor] = {}
+        self._support: dict[int, tuple[float, int, tuple]] = {}
+
+    def begin(self, scores: torch.Tensor) -> None:
+        """With the pair of the best score among those whose two orders agree."""
+        row_of = {(int(i), int(j)): e for e, (i, j) in enumerate(self.problem.edges.tolist())}
+        both = [(e, row_of[j, i]) for (i, j), e in row_of.items() if i < j and (j, i) in row_of]
+        best = int(scores.argmax())
+        if both:
+            there, back = torch.tensor(both).T
+            off = self._disagreement(there, back)
+            good = ~contradicting(off) & (off <= max(2 * float(off.median()), AGREEMENT))
+            ranked = (scores[there] + scores[back]).masked_fill(~good, -1.0)
+            best = int(there[ranked.argmax() if bool(good.any()) else off.argmin()])
+        eye = (torch.ones(()), torch.eye(3), torch.zeros(3))
+        for row in (best, best + self.count):
+            self._put(int(self.frame[row]), row, eye)
+
+    def _disagreement(self, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """(N,) median distance between the points of pairs and of the same pairs in the other order, in depths."""
+        points, confidence, e = self.problem.points, self.problem.confidence, self.count
+        target = torch.cat([points[there], points[there + e]], dim=2)
+        source = torch.cat([points[back + e], points[back]], dim=2)
+        weight = torch.cat([confidence[there], confidence[there + e]], dim=1)
+        s, R, t = robust_register(source, target, weight)
+        off = (torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target).norm(dim=1)
+        return _median(off, weight > 0) / _median(target.norm(dim=1), weight > 0)
+
+    def next_frame(self) -> int:
+        """The frame about which most of its pairs with placed frames agree."""
+        waiting = set(range(self.problem.num_frames)) - self.placed.keys()
+        for frame in waiting:
+            if frame not in self._support:
+                self._support[frame] = self._best(frame)
+        return max(waiting, key=lambda frame: (self._support[frame][0], -frame))
+
+    def place(self, frame: int) -> None:
+        """Put a frame where most of its candidates agree; leave it where it was when it has none."""
+        support, row, similarity = self._support.pop(frame, None) or self._best(frame)
+        if row >= 0:
+            self._put(frame, row, similarity)
+
+    def forget(self, frame: int) -> None:
+        """Let :meth:`place` compute its candidates from the other frames as they are now."""
+        self._support.pop(frame, None)
+
+    def result(self) -> _Consensus:
+        rows, *parts = zip(*(self.placed[frame] for frame in range(self.problem.num_frames)))
+        return _Consensus(torch.tensor(rows), *(torch.stack(part) for part in parts))
+
+    def _put(self, frame: int, row: int, similarity: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        s, R, t = similarity
+        self.placed[frame] = (row, s, R, t)
+        self.points[frame] = torch.addmm(t[:, None], s * R, self.problem.points[row])
+        near = self.frame[self.partner[self.frame == frame]]
+        for other in near.tolist():
+            self._support.pop(other, None)
+
+    def _best(self, frame: int) -> tuple[float, int, tuple]:
+        """How much the candidates agree with the best one, its row, its similarity; (-1, -1, ()) without any."""
+        rows = np.flatnonzero(self.frame == frame)
+        rows = [row for row in rows.tolist() if int(self.frame[self.partner[row]]) in self.points]
+        if not rows:
+            return -1.0, -1, ()
+        anchors = self.partner[rows]
+        target = torch.stack([self.points[int(self.frame[a])] for a in anchors])
+        s, R, t = robust_register(self.problem.points[anchors], target, self.problem.confidence[anchors])
+        seen = torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, self.problem.points[rows])
+        known = self.problem.confidence[rows] > 0
+        unit = s * _median(self.problem.points[rows].norm(dim=1), known)
+        support = torch.zeros(len(rows))
+        for k in range(len(rows)):
+            off = _median((seen - seen[k]).norm(dim=1), known & known[k]) / unit[k].clamp_min(1e-12)
+            agreeing = (1 + (off / AGREEMENT).square()).reciprocal()
+            agreeing[k] = 0.0
+            support[k] = agreeing.sum()
+        best = int(support.argmax())
+        return float(support[best]), rows[best], (s[best], R[best], t[best])
+
+
+def _placement(problem: Problem, points: torch.Tensor, known: torch.Tensor, residual: torch.Tensor) -> Placement:
+    """Frames at ``points`` (F, 3, P); a frame's pose comes from the best pair of which it is the reference view."""
+    poses, reference_pair = {}, {}
+    for frame in range(problem.num_frames):
+        rows = torch.nonzero(problem.edges[:, 0] == frame)[:, 0]
+        if len(rows):
+            row = int(rows[residual[rows].argmin()])
+            weight = problem.confidence[row] * known[frame]
+            s, R, t = (x[0] for x in robust_register(problem.points[row][None], points[frame][None], weight[None]))
+            poses[frame], reference_pair[frame] = homogeneous(R, t), row
+    return Placement(points, known, poses, reference_pair, (), robust=True)
+
+
+def _weak_frames(good_edges: np.ndarray, num_frames: int) -> list[int]:
+    """Frames outside the largest group that the good pairs join."""
+    graph = coo_array((np.ones(len(good_edges)), good_edges.T), shape=(num_frames, num_frames))
+    _, label = connected_components(graph, directed=False)
+    return np.flatnonzero(label != np.bincount(label).argmax()).tolist()
+
+
+def _neighbours(problem: Problem, weak: list[int]) -> dict[int, int]:
+    """Weak frame -> a frame that is not weak, on the shortest way through the graph; the nearest come first."""
+    edges = problem.edges.numpy()
+    graph = coo_array((np.ones(len(edges)), edges.T), shape=(problem.num_frames,) * 2).tocsr()
+    near = {frame: frame for frame in range(problem.num_frames) if frame not in weak}
+    while len(near) < problem.num_frames:
+        for frame in weak:
+            joined = graph.indices[graph.indptr[frame] : graph.indptr[frame + 1]].tolist()
+            known = [other for other in joined if other in near]
+            if frame not in near and known:
+                near[frame] = near[min(known, key=lambda other: abs(other - frame))]
+    return {frame: near[frame] for frame in weak}
+
+
+def _without(problem: Problem, bad: torch.Tensor, near: dict[int, int]) -> tuple[Problem, torch.Tensor]:
+    """The problem without the bad pairs, and its rows; weak frames become copies of the frame ``near`` them.
+
+    Their pairs stay, so that everything about them is defined, but have almost no weight.
+    """
+    twins = [tuple(near.get(frame, frame) for frame in edge) for edge in problem.edges.tolist()]
+    touched = torch.tensor([pair != tuple(edge) for pair, edge in zip(twins, problem.edges.tolist())])
+    same = torch.tensor([i == j for i, j in twins])
+    rows = torch.nonzero(torch.where(touched, same, ~bad))[:, 0]
+    both = torch.cat([rows, rows + len(twins)])
+    points, confidence = problem.points[both], problem.confidence[both]
+    own = {int(problem.edges[row, 0]): row for row in torch.nonzero(~bad)[:, 0].tolist()}
+    for place, row in enumerate(rows.tolist()):
+        if touched[row]:
+            twin = own[twins[row][0]]
+            for at in (place, place + len(rows)):
+                points[at] = problem.points[twin]
+                confidence[at] = torch.where(problem.confidence[twin] > 0, STAND_IN_CONFIDENCE, 0.0)
+    reduced = replace(problem, edges=problem.edges[rows], kept=problem.kept[rows], points=points, confidence=confidence)
+    return reduced, rows
+
+
+def _say(problem: Problem, bad: torch.Tensor, weak: list[int], log: RunLog) -> None:
+    if len(weak) > MOST_WEAK * problem.num_frames or len(problem.edges) <= 2:
+        raise AlignmentError(
+            f"the pointmaps contradict each other: {int(bad.sum())} of {len(bad)} pairs do not fit the rest, and "
+            f"nothing else holds {max(1, len(weak))} of the {problem.num_frames} frames. Use other weights, a denser "
+            "--graph, or another part of the clip (--start, --end)"
+        )
+    pairs = [(int(i), int(j)) for i, j in problem.edges[bad].tolist() if i not in weak and j not in weak]
+    if pairs:
+        shown = ", ".join(f"{i}-{j}" for i, j in pairs[:6]) + (" ..." if len(pairs) > 6 else "")
+        log.warn(
+            f"{len(pairs)} of {len(problem.edges)} pairs contradict the others and are left out (frames {shown}): the "
+            "network took what they show for something else"
+        )
+    if weak:
+        shown = ", ".join(map(str, weak[:8])) + (" ..." if len(weak) > 8 else "")
+        log.warn(
+            f"no pair of frames {shown} fits the rest of the clip ({len(weak)} of {problem.num_frames}; black, blurred "
+            "or of another place?): their cameras are interpolated between their neighbours, and they give no depth"
+        )

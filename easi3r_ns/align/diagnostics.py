@@ -1,0 +1,162 @@
+"""What is worth knowing about an alignment beside its result, and what of it the user has to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..config import AlignConfig
+from ..runlog import RunLog
+from .consensus import Screening
+from .init import Initialisation
+from .problem import Problem
+from .solve import flow_value
+from .state import Decoded
+
+LOW_PARALLAX = 0.02
+"""Camera travel, in units of the median depth, below which depth and focal length are hardly observed."""
+TURNING = 2.0
+"""Degrees between two cameras from which on a camera that does not travel is said to turn."""
+PARTLY_STILL = 0.2
+"""Share of the frames without parallax from which on they are named."""
+NO_CONFIDENCE = 0.01
+"""Mean weight of a frame's pixels, relative to that of the usual frame, below which nothing holds its camera."""
+MOSTLY_MOVING = 0.8
+"""Share of moving pixels above which a frame is named."""
+NAMED = 8
+"""Frames named in one message."""
+
+
+@dataclass(frozen=True)
+class AlignDiagnostics:
+    """What is worth knowing about an alignment beside its result."""
+
+    registered_by: tuple[str, ...]
+    """Per frame, how its first pose was found: 'tree', 'pnp' or 'similarity' (PnP had failed)."""
+    dropped_pairs: tuple[tuple[int, int], ...]
+    """Pairs left out because their pointmaps were flat or empty."""
+    travel: float
+    """Largest distance of a camera from the mean camera position, in units of the median depth."""
+    sampled_pixels: int
+    """Pixels per frame in the optimiser."""
+    final_flow: float | None
+    """Value of the flow term at the end in pixels (sum of both directions), None without flow."""
+    focal_estimates: tuple[float, ...]
+    """Per frame the focal length in network pixels that its pointmap shows by itself; empty when it was given."""
+    contradicted_pairs: tuple[tuple[int, int], ...] = ()
+    """Pairs left out because they contradict the others."""
+    weak_frames: tuple[int, ...] = ()
+    """Frames that no pair to be trusted joins to the rest: their cameras are interpolated, their depth is unknown."""
+    unsure_frames: tuple[int, ...] = ()
+    """Frames about which the network has no confidence: nothing but the first guess holds their cameras."""
+    still_frames: tuple[int, ...] = ()
+    """Frames whose camera hardly moves against those that they are paired with."""
+    turn: float = 0.0
+    """Largest angle in degrees between a camera and the middle one."""
+
+    @property
+    def low_parallax(self) -> bool:
+        """Whether the cameras hardly moved, so that depth and focal length rest on the network alone."""
+        return self.travel < LOW_PARALLAX
+
+
+def diagnose(
+    problem: Problem, decoded: Decoded, depth: torch.Tensor, start: Initialisation, screened: Screening
+) -> AlignDiagnostics:
+    """``depth``: (F, H, W), 0 where unknown."""
+    centre = decoded.centre.cpu()
+    return AlignDiagnostics(
+        registered_by=start.registered_by,
+        dropped_pairs=problem.dropped,
+        travel=camera_travel(centre, depth),
+        sampled_pixels=len(problem.sample.index),
+        final_flow=float(flow_value(decoded, problem)) if problem.flows else None,
+        focal_estimates=start.focal_estimates,
+        contradicted_pairs=screened.contradicted,
+        weak_frames=screened.weak,
+        unsure_frames=tuple(f for f in _without_weight(problem) if f not in screened.weak),
+        still_frames=_still_frames(problem.edges.cpu(), centre, depth),
+        turn=camera_turn(decoded.R.cpu()),
+    )
+
+
+def warn(diagnostics: AlignDiagnostics, config: AlignConfig, dynamic_masks: np.ndarray | None, log: RunLog) -> None:
+    """Say what the user should act on."""
+    _warn_about_parallax(diagnostics, log)
+    if diagnostics.unsure_frames:
+        log.warn(
+            f"the network has no confidence in {named(diagnostics.unsure_frames)}: nothing but a first guess holds the "
+            "cameras there"
+        )
+    if dynamic_masks is not None:
+        moving = np.flatnonzero(np.asarray(dynamic_masks).mean(axis=(1, 2)) > MOSTLY_MOVING)
+        if len(moving):
+            log.warn(
+                f"more than {100 * MOSTLY_MOVING:.0f} % of {named(moving.tolist())} moves: the cameras there may "
+                "follow what moves; look at the masks, or leave these frames out"
+            )
+    if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
+        log.warn(
+            f"the optical flow still disagrees with the cameras at the end (flow term {diagnostics.final_flow:.0f}, "
+            "threshold --align.flow-threshold), so it hardly took part in the alignment"
+        )
+
+
+def named(frames: Sequence[int]) -> str:
+    """'frame 3', 'frames 1, 2, 5', the first few only."""
+    shown = ", ".join(map(str, frames[:NAMED])) + (f" ... ({len(frames)} in all)" if len(frames) > NAMED else "")
+    return f"frame{'' if len(frames) == 1 else 's'} {shown}"
+
+
+def camera_travel(centre: torch.Tensor, depth: torch.Tensor) -> float:
+    """Largest distance of a camera (F, 3) from their mean, in units of the median of the known depths (F, H, W)."""
+    distance = (centre - centre.mean(dim=0)).norm(dim=1).max()
+    sampled = depth.flatten()[:: max(1, depth.numel() // 100_000)]
+    known = sampled[sampled > 0]
+    return float(distance / known.median()) if len(known) else 0.0
+
+
+def camera_turn(R: torch.Tensor) -> float:
+    """Largest angle in degrees of a rotation (F, 3, 3) from that of the middle frame."""
+    relative = R[len(R) // 2].T.double() @ R.double()
+    skew = (relative - relative.transpose(1, 2)).norm(dim=(1, 2)) / 8**0.5
+    cosine = (relative.diagonal(dim1=1, dim2=2).sum(dim=1) - 1) / 2
+    return float(torch.rad2deg(torch.atan2(skew, cosine)).max())
+
+
+def _warn_about_parallax(diagnostics: AlignDiagnostics, log: RunLog) -> None:
+    if diagnostics.low_parallax:
+        turns = diagnostics.turn > TURNING
+        what = f"turns (by up to {diagnostics.turn:.0f} degrees) on the spot" if turns else "stands still"
+        log.warn(
+            f"almost no parallax: the camera {what}, it moves by {100 * diagnostics.travel:.2g} % of the scene's "
+            "depth; depth and focal length rest on the network alone"
+        )
+        return
+    count = len(diagnostics.registered_by)
+    if len(diagnostics.still_frames) > max(1, PARTLY_STILL * count):
+        log.warn(
+            f"no parallax in part of the clip: around {named(diagnostics.still_frames)} the camera does not travel, so "
+            "depth rests on the network alone there"
+        )
+
+
+def _still_frames(edges: torch.Tensor, centre: torch.Tensor, depth: torch.Tensor) -> tuple[int, ...]:
+    farthest = torch.zeros(len(centre))
+    distance = (centre[edges[:, 0]] - centre[edges[:, 1]]).norm(dim=1)
+    for side in edges.T:
+        farthest.scatter_reduce_(0, side, distance, reduce="amax")
+    flat = depth.flatten(1)[:, :: max(1, depth[0].numel() // 2000)]
+    typical = flat.masked_fill(flat <= 0, torch.nan).nanmedian(dim=1).values
+    return tuple(torch.nonzero(farthest < LOW_PARALLAX * typical)[:, 0].tolist())
+
+
+def _without_weight(problem: Problem) -> list[int]:
+    weight = problem.weight.mean(dim=1).cpu()
+    total = torch.zeros(problem.num_frames).index_add_(0, problem.frame.cpu(), weight)
+    seen = torch.zeros(problem.num_frames).index_add_(0, problem.frame.cpu(), torch.ones(len(weight)))
+    mean = total / seen.clamp_min(1.0)
+    return torch.nonzero(mean <= NO_CONFIDENCE * mean.median())[:, 0].tolist()
