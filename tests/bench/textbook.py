@@ -1,4 +1,5 @@
-"""The reference's schedule written down as a textbook would: per pair, nothing shared, every attention matrix kept.
+"""The reference's schedule written down as a textbook would: per pair, nothing shared, every attention matrix of the
+pair kept until it is done, the predictions of all pairs in float32.
 
 The twin of :mod:`easi3r_ns.inference` for benchmarks and for a test that both agree. Letters in shapes: B = 1 pair, H
 heads, N tokens, C = layers * heads.
@@ -23,11 +24,22 @@ from easi3r_ns.types import AttentionStats
 
 @dataclass(frozen=True)
 class TextbookPass:
-    """What one pass over all pairs leaves."""
+    """What one pass over all pairs leaves; E entries each, all of them in memory."""
 
+    points_i: list[Tensor]
+    """(H, W, 3)."""
+    conf_i: list[Tensor]
+    """(H, W)."""
     points_j: list[Tensor]
-    """E times (H, W, 3)."""
-    stats: AttentionStats
+    conf_j: list[Tensor]
+    on_j: list[np.ndarray]
+    """(h, w, C) query-means of decoder 1."""
+    on_i: list[np.ndarray]
+    """(h, w, C) of decoder 2."""
+
+    def stats(self, edges: np.ndarray, num_frames: int) -> AttentionStats:
+        """Of all pairs at once."""
+        return attention_stats_naive(edges, np.stack(self.on_j), np.stack(self.on_i), num_frames)
 
 
 @torch.inference_mode()
@@ -40,17 +52,19 @@ def run_pass(
 ) -> TextbookPass:
     """Both views of every pair encoded again, both heads always computed; images (F, 3, H, W) in [-1, 1]."""
     grid = model.token_grid(*images.shape[-2:])
-    points, on_j, on_i = [], [], []
+    result = TextbookPass([], [], [], [], [], [])
     for i, j in edges.tolist():
         silence = None if token_masks is None else Silence(*(_flat(token_masks[k], images) for k in (i, j)))
         features = [encode(model, images[k : k + 1], grid) for k in (i, j)]
         tokens_i, tokens_j, logits_j, logits_i = decode(model, *features, grid, silence)
-        postprocess(model.downstream_head1(tokens_i, grid))
-        points.append(postprocess(model.downstream_head2(tokens_j, grid))[0][0].cpu())
-        on_j.append(_query_mean(logits_j, grid))
-        on_i.append(_query_mean(logits_i, grid))
+        points_i, conf_i = postprocess(model.downstream_head1(tokens_i, grid))
+        points_j, conf_j = postprocess(model.downstream_head2(tokens_j, grid))
+        for name, value in (("points_i", points_i), ("conf_i", conf_i), ("points_j", points_j), ("conf_j", conf_j)):
+            getattr(result, name).append(value[0].cpu())
+        result.on_j.append(_query_mean(logits_j, grid))
+        result.on_i.append(_query_mean(logits_i, grid))
         advance(1)
-    return TextbookPass(points, attention_stats_naive(edges, np.stack(on_j), np.stack(on_i), len(images)))
+    return result
 
 
 def encode(model: DUSt3R, images: Tensor, grid: Grid) -> Tensor:
