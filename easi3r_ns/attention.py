@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from .types import AttentionStats
+from .types import AttentionStats, PairGraph
 
 EPS = 1e-6
+MOST_NEW_SLOTS = 16
+"""Frames by which the statistics grow at a time."""
 MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
 """The four attention maps of Easi3R, as :class:`~easi3r_ns.types.AttentionStats` names them."""
 
@@ -61,33 +65,48 @@ class ScoreFormula:
         return np.prod(factors, axis=0, dtype=np.float32)
 
 
+class AttentionSink(Protocol):
+    """Takes in the attention maps of pairs, batch by batch, in any order."""
+
+    def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
+        """Pairs (B, 2) of frames: ``on_j`` (B, h, w, C) from decoder 1, ``on_i`` from decoder 2, on any device."""
+
+
 class AttentionAccumulator:
-    """Mean and deviation over the pairs of every frame, pair by pair (Welford): memory grows with F, not with E.
+    """Mean and deviation over the pairs of every frame (Welford, Chan): memory grows with F, not with E.
 
     ``centred``: see :class:`ScoreFormula`.
     """
 
     def __init__(self, num_frames: int, centred: bool = False) -> None:
-        self._prepare = _centred if centred else _without_sink
-        self._src = _RunningMoments(num_frames)
-        self._ref = _RunningMoments(num_frames)
+        self._num_frames, self._centred = num_frames, centred
+        self._src, self._ref = RunningMoments(), RunningMoments()
 
     def add(self, edge: tuple[int, int], on_j: Tensor, on_i: Tensor) -> None:
         """Take in pair (i, j): ``on_j`` (h, w, C) from decoder 1, ``on_i`` (h, w, C) from decoder 2."""
-        i, j = edge
-        self._src.add(j, self._prepare(on_j.cpu().numpy()))
-        self._ref.add(i, self._prepare(on_i.cpu().numpy()))
+        self.add_pairs(np.array([edge]), on_j[None], on_i[None])
+
+    def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
+        """See :class:`AttentionSink`."""
+        i, j = edges.T.tolist()
+        self._src.add(j, prepare_maps(on_j, self._centred))
+        self._ref.add(i, prepare_maps(on_i, self._centred))
 
     def finish(self) -> AttentionStats:
         """The statistics of all pairs so far; every frame must have been first and second view at least once."""
-        mean_src, std_src = self._src.finish()
-        mean_ref, std_ref = self._ref.finish()
-        return AttentionStats(mean_src, std_src, mean_ref, std_ref)
+        moments = []
+        for side in (self._src, self._ref):
+            without = [f for f in range(self._num_frames) if not side.count(f)]
+            if without:
+                raise ValueError(f"frames without a pair: {without}")
+            per_frame = [side.take(f) for f in range(self._num_frames)]
+            moments += [torch.stack(maps).cpu().numpy() for maps in zip(*per_frame)]
+        return AttentionStats(*moments)
 
 
 def attention_stats_naive(edges: np.ndarray, on_j: np.ndarray, on_i: np.ndarray, num_frames: int) -> AttentionStats:
     """All maps (E, h, w, C) at once: the slow twin of :class:`AttentionAccumulator`."""
-    on_j, on_i = np.stack([_without_sink(m) for m in on_j]), np.stack([_without_sink(m) for m in on_i])
+    on_j, on_i = (without_sink(torch.from_numpy(maps)).numpy() for maps in (on_j, on_i))
     groups_src = [on_j[edges[:, 1] == f] for f in range(num_frames)]
     groups_ref = [on_i[edges[:, 0] == f] for f in range(num_frames)]
 
@@ -100,6 +119,71 @@ def attention_stats_naive(edges: np.ndarray, on_j: np.ndarray, on_i: np.ndarray,
         np.stack([g.mean(axis=0) for g in groups_ref]),
         np.stack([deviation(g) for g in groups_ref]),
     )
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """What the score needs of one of the four maps (F, h, w, C)."""
+
+    mean: np.ndarray
+    """(F, h, w) mean over the channels."""
+    low: float
+    high: float
+    """Range over the whole clip and all channels."""
+
+    def fused(self) -> np.ndarray:
+        """(F, h, w) in [0, 1]: as :func:`fuse`; stretching a map before or after the mean over channels is the same."""
+        return _min_max((self.mean - self.low) / (self.high - self.low + EPS))
+
+
+class SummaryAccumulator:
+    """The statistics of a clip, of which only what the score needs is kept: memory grows neither with E nor with F * C.
+
+    A frame's moments are summed up as soon as its last pair has come, so that in a graph of near frames, taken in
+    order, only a few frames are open at a time.
+    """
+
+    def __init__(self, graph: PairGraph, formula: ScoreFormula) -> None:
+        self._formula, self._num_frames = formula, graph.num_frames
+        self._sides = {"src": RunningMoments(), "ref": RunningMoments()}
+        counts = (np.bincount(graph.edges[:, column], minlength=graph.num_frames) for column in (1, 0))
+        self._expected = dict(zip(self._sides, counts))
+        self._done: dict[str, dict[int, tuple[Tensor, Tensor]]] = {name: {} for name in MAPS}
+
+    def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
+        """See :class:`AttentionSink`."""
+        i, j = edges.T.tolist()
+        for side, frames, maps in (("src", j, on_j), ("ref", i, on_i)):
+            channels = maps[..., self._formula.first_channel :]
+            self._sides[side].add(frames, prepare_maps(channels, self._formula.centred))
+            for frame in set(frames):
+                if self._sides[side].count(frame) == self._expected[side][frame]:
+                    self._close(side, frame)
+
+    def open_frames(self) -> int:
+        """Frames whose statistics are held at present, as first and as second view."""
+        return sum(len(moments) for moments in self._sides.values())
+
+    def finish(self) -> dict[str, MapSummary]:
+        """The four maps by name; all pairs of the graph must have come."""
+        missing = {f for done in self._done.values() for f in range(self._num_frames) if f not in done}
+        if missing:
+            raise ValueError(f"frames without all of their pairs: {sorted(missing)}")
+        summaries = {}
+        for name, done in self._done.items():
+            means, ranges = (torch.stack(values).cpu().numpy() for values in zip(*(done[f] for f in sorted(done))))
+            summaries[name] = MapSummary(means, float(ranges[:, 0].min()), float(ranges[:, 1].max()))
+        return summaries
+
+    def _close(self, side: str, frame: int) -> None:
+        for kind, values in zip(("mean", "std"), self._sides[side].take(frame)):
+            self._done[f"{kind}_{side}"][frame] = (values.mean(dim=-1), torch.stack(values.aminmax()))
+
+
+def summarise(stats: AttentionStats, first_channel: int = 0) -> dict[str, MapSummary]:
+    """The same from the statistics of all channels at once: the plain twin of :class:`SummaryAccumulator`."""
+    maps = {name: getattr(stats, name)[..., first_channel:] for name in MAPS}
+    return {name: MapSummary(m.mean(axis=-1), float(m.min()), float(m.max())) for name, m in maps.items()}
 
 
 def fuse(maps: np.ndarray) -> np.ndarray:
@@ -115,7 +199,12 @@ def fused_maps(stats: AttentionStats, first_channel: int = 0) -> dict[str, np.nd
 def dynamic_score(stats: AttentionStats, formula: ScoreFormula | None = None) -> np.ndarray:
     """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7)."""
     formula = formula or ScoreFormula()
-    return min_max_per_frame(formula.combine(fused_maps(stats, formula.first_channel)))
+    return score_of(fused_maps(stats, formula.first_channel), formula)
+
+
+def score_of(fused: Mapping[str, np.ndarray], formula: ScoreFormula) -> np.ndarray:
+    """:func:`dynamic_score` from fused maps (F, h, w)."""
+    return min_max_per_frame(formula.combine(fused))
 
 
 def min_max_per_frame(maps: np.ndarray) -> np.ndarray:
@@ -125,44 +214,92 @@ def min_max_per_frame(maps: np.ndarray) -> np.ndarray:
     return ((maps - low) / (high - low + EPS)).astype(np.float32)
 
 
-class _RunningMoments:
-    def __init__(self, num_frames: int) -> None:
-        self._count = np.zeros(num_frames, dtype=np.int64)
-        self._mean: np.ndarray | None = None
-        self._m2: np.ndarray | None = None
+class RunningMoments:
+    """Mean and sum of squared deviations per frame, batch by batch (Chan, Golub, LeVeque 1979), on the device of what
+    comes in; the frames of a batch may repeat.
+    """
 
-    def add(self, frame: int, value: np.ndarray) -> None:
-        if self._mean is None or self._m2 is None:
-            self._mean = np.zeros((len(self._count), *value.shape), dtype=np.float32)
-            self._m2 = np.zeros_like(self._mean)
-        self._count[frame] += 1
-        delta = value - self._mean[frame]
-        self._mean[frame] += delta / self._count[frame]
-        self._m2[frame] += delta * (value - self._mean[frame])
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}
+        self._counts: dict[int, int] = {}
+        self._free: list[int] = []
+        self._mean: Tensor | None = None
+        self._m2: Tensor | None = None
+        self._shape = torch.Size()
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._mean is None or self._m2 is None or (self._count == 0).any():
-            raise ValueError(f"frames without a pair: {np.flatnonzero(self._count == 0).tolist()}")
-        degrees = np.maximum(self._count - 1, 1).reshape(-1, 1, 1, 1)
-        return self._mean, np.sqrt(self._m2 / degrees).astype(np.float32)
+    def __len__(self) -> int:
+        """Frames that have been added and not taken."""
+        return len(self._slots)
+
+    def count(self, frame: int) -> int:
+        """Maps of a frame since it was last taken."""
+        return self._counts.get(frame, 0)
+
+    def add(self, frames: list[int], values: Tensor) -> None:
+        """Take in ``values`` (B, ...) float32, one per entry of ``frames``."""
+        distinct = sorted(set(frames))
+        member = torch.tensor([[frame == f for frame in frames] for f in distinct], dtype=values.dtype)
+        member = member.to(values.device)
+        new = member.sum(dim=1, keepdim=True)
+        flat = values.flatten(1)
+        # Products with a 0-1 matrix: unlike scattered additions they give the same sums every time on a GPU.
+        batch_mean = member @ flat / new
+        batch_m2 = member @ (flat - member.T @ batch_mean).square()
+        slots = self._slots_of(distinct, values)
+        assert self._mean is not None and self._m2 is not None
+        old = torch.tensor([[float(self.count(f))] for f in distinct]).to(values.device)
+        delta = batch_mean - self._mean[slots]
+        mean = self._mean[slots] + delta * (new / (old + new))
+        m2 = self._m2[slots] + batch_m2 + delta.square() * (old * new / (old + new))
+        # Nothing changes before everything has found its memory: a batch that fails may come again.
+        self._mean[slots], self._m2[slots] = mean, m2
+        for frame in frames:
+            self._counts[frame] = self.count(frame) + 1
+        self._shape = values.shape[1:]
+
+    def take(self, frame: int) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased deviation of a frame, which is then forgotten; the deviation of a single map is 0."""
+        assert self._mean is not None and self._m2 is not None
+        slot, count = self._slots.pop(frame), self._counts.pop(frame)
+        self._free.append(slot)
+        deviation = (self._m2[slot] / max(count - 1, 1)).sqrt()
+        return self._mean[slot].reshape(self._shape).clone(), deviation.reshape(self._shape)
+
+    def _slots_of(self, frames: list[int], like: Tensor) -> list[int]:
+        unknown = [frame for frame in frames if frame not in self._slots]
+        size = 0 if self._mean is None else len(self._mean)
+        if len(unknown) > len(self._free):
+            more = max(len(unknown) - len(self._free), min(size, MOST_NEW_SLOTS))
+            added = like.new_zeros(more, like[0].numel())
+            grown = [added.clone() if old is None else torch.cat([old, added]) for old in (self._mean, self._m2)]
+            self._mean, self._m2 = grown
+            self._free += range(size, size + more)
+        for frame in unknown:
+            self._slots[frame] = self._free.pop()
+        if unknown:
+            fresh = [self._slots[frame] for frame in unknown]
+            self._mean[fresh], self._m2[fresh] = 0.0, 0.0
+        return [self._slots[frame] for frame in frames]
 
 
-def _without_sink(attention: np.ndarray) -> np.ndarray:
-    """The top-left token gathers attention whatever it shows: the mean of its right and lower neighbour instead."""
-    height, width = attention.shape[:2]
-    neighbours = [attention[0, 1]] if width > 1 else []
-    neighbours += [attention[1, 0]] if height > 1 else []
+def prepare_maps(maps: Tensor, centred: bool) -> Tensor:
+    """(B, h, w, C) float32 without the sink and, if ``centred``, without the mean over the tokens, per channel."""
+    maps = without_sink(maps.float())
+    return maps - maps.mean(dim=(1, 2), keepdim=True) if centred else maps
+
+
+def without_sink(maps: Tensor) -> Tensor:
+    """(B, h, w, C): the top-left token gathers attention whatever it shows; it becomes the mean of its right and lower
+    neighbours.
+    """
+    height, width = maps.shape[1:3]
+    neighbours = [maps[:, 0, 1]] if width > 1 else []
+    neighbours += [maps[:, 1, 0]] if height > 1 else []
     if not neighbours:
-        return attention
-    attention = attention.copy()
-    attention[0, 0] = sum(neighbours) / len(neighbours)
-    return attention
-
-
-def _centred(attention: np.ndarray) -> np.ndarray:
-    """(h, w, C) without the sink and without the mean over the tokens, per channel."""
-    attention = _without_sink(attention)
-    return attention - attention.mean(axis=(0, 1))
+        return maps
+    maps = maps.clone()
+    maps[:, 0, 0] = torch.stack(neighbours).mean(dim=0)
+    return maps
 
 
 def _min_max(maps: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .errors import OutputError
+from .rows import FileRows, MemoryRows, RowStore, Shapes
 
 Tensors = dict[str, torch.Tensor]
 
@@ -68,16 +69,53 @@ class StageCache:
         path = self.path(stage, key)
         if path is None or self.folder is None:
             return
+        with self._appearing(stage, path) as partial:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial)
+
+    def fill(
+        self, stage: str, key: str, shapes: Shapes, dtype: torch.dtype, work: Callable[[RowStore], None], *, spill: bool
+    ) -> Tensors:
+        """Keep a stage that ``work`` writes row by row, and give back its tensors; they are made anew.
+
+        ``spill`` writes straight into the file, so that the tensors are never in memory as a whole; without a folder
+        they are nevertheless.
+
+        Raises:
+            OutputError: as :meth:`put`.
+        """
+        path = self.path(stage, key)
+        if path is None or not spill:
+            memory = MemoryRows(shapes, dtype)
+            work(memory)
+            self.put(stage, key, memory.tensors)
+            result = memory.tensors
+        else:
+            with self._appearing(stage, path) as partial:
+                file = FileRows(partial, shapes, dtype)
+                try:
+                    work(file)
+                finally:
+                    file.close()
+            result = {}
+        kept = self.get(stage, key)
+        if kept is None and not result:
+            raise OutputError(f"{path} cannot be read again: check the disk")
+        return result if kept is None else kept
+
+    @contextlib.contextmanager
+    def _appearing(self, stage: str, path: Path) -> Iterator[Path]:
+        """A file to write, which takes its place when the block ends well; older results of the stage then go."""
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
+            raise OutputError(f"cannot keep intermediate results in {path.parent}: {error}; free some space") from error
+        finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise OutputError(f"cannot keep intermediate results in {self.folder}: {error}; free some space") from error
-        for old in self.folder.glob(f"{stage}-*"):
+        for old in path.parent.glob(f"{stage}-*"):
             if old != path:
                 old.unlink(missing_ok=True)
 

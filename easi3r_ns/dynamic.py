@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch.nn.functional import interpolate
 
 from .attention import min_max_per_frame
+from .kmeans import fit_centres, nearest
 from .types import DynamicMasks
 
 NUM_CLUSTERS = 64
@@ -41,25 +42,36 @@ def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> D
     return DynamicMasks(masks=enlarged > threshold, score=clustered, threshold=threshold)
 
 
-def cluster_tokens(features: np.ndarray, seed: int, num_clusters: int = NUM_CLUSTERS) -> np.ndarray:
+def cluster_tokens(features: np.ndarray | torch.Tensor, seed: int, num_clusters: int = NUM_CLUSTERS) -> np.ndarray:
     """k-means over all tokens of the clip: (F, h, w, D) encoder features -> (F, h, w) labels.
 
     The labels depend on the features only, so both passes share them. Clips with fewer distinct tokens than clusters
     get one cluster per distinct token. The centres are fitted on at most :data:`FITTED_TOKENS` tokens: 500 a cluster
-    place them as well as all do.
+    place them as well as all do. Features on a GPU are clustered there; half precision and memory-mapped features are
+    read in parts.
     """
-    tokens = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), dtype=np.float32)
-    distinct = len(np.unique(tokens, axis=0)) if len(tokens) <= 4 * num_clusters else num_clusters
-    kmeans = KMeans(min(num_clusters, distinct), n_init=1, random_state=seed)
-    chosen = slice(None)
+    tokens = torch.as_tensor(features).flatten(0, 2)
+    distinct = len(torch.unique(tokens, dim=0)) if len(tokens) <= 4 * num_clusters else num_clusters
+    clusters, chosen = min(num_clusters, distinct), tokens
     if len(tokens) > FITTED_TOKENS:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(tokens), FITTED_TOKENS, replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(len(tokens), FITTED_TOKENS, replace=False))
+        chosen = tokens[torch.from_numpy(rows).to(tokens.device)]
+    if tokens.device.type == "cpu":
+        labels = _labels_on_cpu(tokens, chosen.float(), clusters, seed)
+    else:
+        centres = fit_centres(chosen.float(), clusters, seed)
+        labels = torch.cat([nearest(part.float(), centres)[0] for part in tokens.split(FITTED_TOKENS)]).cpu().numpy()
+    return labels.reshape(features.shape[:-1])
+
+
+def _labels_on_cpu(tokens: torch.Tensor, chosen: torch.Tensor, clusters: int, seed: int) -> np.ndarray:
+    kmeans = KMeans(clusters, n_init=1, random_state=seed)
     with warnings.catch_warnings():
         # Fewer distinct tokens than clusters (a clip with much plain black): the surplus clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans.fit(tokens[chosen])
-    labels = [kmeans.predict(part) for part in np.array_split(tokens, -(-len(tokens) // FITTED_TOKENS))]
-    return np.concatenate(labels).reshape(features.shape[:-1])
+        kmeans.fit(chosen.contiguous().numpy())
+    parts = tokens.tensor_split(-(-len(tokens) // FITTED_TOKENS))
+    return np.concatenate([kmeans.predict(part.float().contiguous().numpy()) for part in parts])
 
 
 def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from . import __version__
-from .attention import ScoreFormula, dynamic_score, fused_maps
+from .attention import ScoreFormula, SummaryAccumulator, score_of
 from .backbone.model import DUSt3R
 from .backbone.weights import WeightsInfo
 from .cache import StageCache, Tensors, digest
 from .config import Easi3RConfig
 from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
-from .inference import Compute, collect_attention, decode_pairs, encode_frames
+from .inference import FEATURES, Compute, PairNetwork, encode_into, feature_shape, map_dtype, map_shapes
+from .rows import MemoryRows, RowStore
 from .runlog import RunLog
-from .types import AttentionStats, DynamicMasks, Frames, PairGraph, PairPredictions
+from .types import DynamicMasks, Frames, PairGraph, PairPredictions
 from .user_masks import load_user_masks
 
 _MAP = "map_"
@@ -51,9 +52,12 @@ class NetworkStage:
         compute: Compute,
         cache: StageCache,
         log: RunLog,
+        *,
+        spill: bool = False,
     ) -> None:
+        """``spill``: encoder features and pair predictions are written to files as they come, and mapped from there."""
         self.frames, self.graph, self.backbone, self.config = frames, graph, backbone, config
-        self.compute, self.cache, self.log = compute, cache, log
+        self.compute, self.cache, self.log, self.spill = compute, cache, log, spill
         self.patch = backbone.info.config.patch_size
         height, width = frames.images.shape[1:3]
         self.grid = (height // self.patch, width // self.patch)
@@ -61,6 +65,10 @@ class NetworkStage:
         network = (__version__, backbone.info.sha256, asdict(backbone.info.config), str(compute.dtype))
         self.features_key = digest(frames.images, network)
         self.key = digest(self.features_key, graph.edges, config.seed)
+        self.decoded_key = ""
+        """Of the last :meth:`decode`."""
+        self.tokens: np.ndarray | None = None
+        """(F, h, w) bool: what it silenced; None: nothing."""
         self._features: torch.Tensor | None = None
         self._labels: np.ndarray | None = None
 
@@ -79,12 +87,10 @@ class NetworkStage:
             return None
 
         def compute() -> Tensors:
-            features, model = self.features(), self.backbone.decoder()
+            network, sink = self._network(), SummaryAccumulator(self.graph, self.formula)
             with self.log.stage("pass 1: attention", len(self.graph)) as advance:
-                stats = collect_attention(
-                    model, features, self.graph, self.grid, self.compute, advance, centred=self.formula.centred
-                )
-            return _pack(self._segment(stats, "pass 1: motion"))
+                network.attend(self.graph.edges, sink, advance)
+            return _pack(self._segment(sink, "pass 1: motion"))
 
         return _unpack(self.cache.stage("pass1", digest(self.key, asdict(self.formula)), compute))
 
@@ -93,48 +99,83 @@ class NetworkStage:
         silenced = before is not None and before.source != "none" and not self.config.no_adapt
         tokens = token_masks(before.masks, self.patch) if before is not None and silenced else None
         final = before if before is not None and before.source != "attention" else None
+        key = digest(self.key, asdict(self.formula), tokens, None if final is None else final.masks)
+        self.decoded_key, self.tokens = key, tokens
+        # The pointmaps come first: where the masks are there, so are they.
+        kept: Tensors | None = {} if final else self.cache.get("pass2", key)
+        maps = None if kept is None else self.cache.get("pointmaps", key)
+        if kept is None or maps is None:
+            maps, computed = self._decode_pairs(key, tokens, with_attention=final is None)
+            kept = {} if computed is None else _pack(computed)
+            if kept:
+                self.cache.put("pass2", key, kept)
+        return PairPredictions(self.graph, **maps), final or _unpack(kept)
+
+    def _decode_pairs(
+        self, key: str, tokens: np.ndarray | None, *, with_attention: bool
+    ) -> tuple[Tensors, DynamicMasks | None]:
+        """Pass 2: the pointmaps, and the masks that its attention gives."""
+        network = self._network()
+        sink = SummaryAccumulator(self.graph, self.formula) if with_attention else None
+        size = (len(self.graph), *self.frames.images.shape[1:3])
+
+        def work(store: RowStore) -> None:
+            with self.log.stage("pass 2: pointmaps", len(self.graph)) as advance:
+                network.decode(self.graph.edges, tokens, store, sink, advance)
+
+        maps = self.cache.fill("pointmaps", key, map_shapes(*size), map_dtype(*size), work, spill=self.spill)
+        return maps, None if sink is None else self._segment(sink, "pass 2: motion")
+
+    def reopen(self) -> PairPredictions | None:
+        """What :meth:`decode` gave, mapped anew from its file: nothing of it is in memory yet. None where none is kept."""
+        maps = self.cache.get("pointmaps", self.decoded_key)
+        return None if maps is None else PairPredictions(self.graph, **maps)
+
+    def decode_more(self, graph: PairGraph, stage: str) -> PairPredictions:
+        """Pointmaps of other pairs of the same frames, with the tokens silenced that :meth:`decode` silenced."""
 
         def compute() -> Tensors:
-            features, model = self.features(), self.backbone.decoder()
-            with self.log.stage("pass 2: pointmaps", len(self.graph)) as advance:
-                predictions, stats = decode_pairs(
-                    model,
-                    features,
-                    self.graph,
-                    self.grid,
-                    tokens,
-                    self.compute,
-                    advance,
-                    centred=self.formula.centred,
-                )
-            dynamic = final or self._segment(stats, "pass 2: motion")
-            maps = {name: getattr(predictions, name) for name in ("points_i", "conf_i", "points_j", "conf_j")}
-            return maps | _pack(dynamic)
+            network, size = self._network(), (len(graph), *self.frames.images.shape[1:3])
+            store = MemoryRows(map_shapes(*size), map_dtype(*size))
+            with self.log.stage(stage, len(graph)) as advance:
+                network.decode(graph.edges, self.tokens, store, None, advance)
+            return store.tensors
 
-        parts = (self.key, asdict(self.formula), tokens, None if final is None else final.masks)
-        tensors = self.cache.stage("pass2", digest(*parts), compute)
-        maps = {name: tensors[name] for name in ("points_i", "conf_i", "points_j", "conf_j")}
-        return PairPredictions(self.graph, **maps), final or _unpack(tensors)
+        return PairPredictions(graph, **self.cache.stage(stage, digest(self.decoded_key, graph.edges), compute))
 
     def features(self) -> torch.Tensor:
-        """(F, N, D) encoder features: every frame is encoded once, for both passes."""
+        """(F, N, D) encoder features: every frame is encoded once, for both passes.
+
+        In half precision where the decoders compute in it; on the device unless they are spilled.
+        """
         if self._features is None:
-            tensors = self.cache.stage("features", self.features_key, self._encode)
-            self._features = tensors["features"].to(self.compute.device)
+            kept = self.cache.get("features", self.features_key) or self._encode()
+            self._features = kept[FEATURES] if self.spill else kept[FEATURES].to(self.compute.device)
         return self._features
 
     def _encode(self) -> Tensors:
         model = self.backbone.encoder()
-        with self.log.stage("encode frames", len(self.frames)) as advance:
-            return {"features": encode_frames(model, self.frames.images, self.compute, advance)}
+        dtype = torch.float32 if self.compute.dtype == torch.float32 else torch.float16
+        shape = feature_shape(model, self.frames.images)
 
-    def _segment(self, stats: AttentionStats, name: str) -> DynamicMasks:
+        def work(store: RowStore) -> None:
+            with self.log.stage("encode frames", len(self.frames)) as advance:
+                encode_into(model, self.frames.images, self.compute, store, advance)
+
+        return self.cache.fill("features", self.features_key, shape, dtype, work, spill=self.spill)
+
+    def _network(self) -> PairNetwork:
+        features = self.features()  # before the decoders are loaded: it may need the encoder
+        return PairNetwork(self.backbone.decoder(), features, self.grid, self.compute)
+
+    def _segment(self, sink: SummaryAccumulator, name: str) -> DynamicMasks:
         with self.log.stage(name):
             if self._labels is None:
-                features = self.features().unflatten(1, self.grid).cpu().numpy()
+                features = self.features().unflatten(1, self.grid)
                 self._labels = cluster_tokens(features, self.config.seed)
-            dynamic = segment_dynamic(dynamic_score(stats, self.formula), self._labels, self.patch)
-            return replace(dynamic, maps=fused_maps(stats, self.formula.first_channel))
+            fused = {name: summary.fused() for name, summary in sink.finish().items()}
+            dynamic = segment_dynamic(score_of(fused, self.formula), self._labels, self.patch)
+            return replace(dynamic, maps=fused)
 
 
 def _pack(dynamic: DynamicMasks) -> Tensors:

@@ -68,7 +68,8 @@ def reconstruct(
     check_focal(config, frames)
     # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
     provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
-    predictions, dynamic = NetworkStage(frames, graph, backbone, config, compute, cache, log).run()
+    stage = NetworkStage(frames, graph, backbone, config, compute, cache, log, spill=budget.spill)
+    predictions, dynamic = stage.run()
     backbone.release()
     _warn_about_motion(dynamic, len(frames), log)
     flow = None if provider is None else pair_flow(frames.images, graph, provider, log, folder=cache.folder)

@@ -9,7 +9,7 @@ import torch
 
 from easi3r_ns.backbone.blocks import Silence
 from easi3r_ns.backbone.config import DUSt3RConfig
-from easi3r_ns.backbone.model import PairAttention, PairOutput
+from easi3r_ns.backbone.model import PairAttention, PairOutput, Start
 from easi3r_ns.backbone.sources import WeightsSource
 from easi3r_ns.backbone.weights import WeightsInfo
 from easi3r_ns.geometry import focal_from_source, image_centre_in_network, network_to_source, pixel_grid, transform
@@ -64,6 +64,17 @@ class StandIn:
         features = torch.cat([number * 1e-3, colour * 0.1, moving * 3], dim=-1)
         return torch.nn.functional.pad(features, (0, self.config.enc_embed_dim - features.shape[-1]))
 
+    def start(self, features: torch.Tensor, grid: tuple[int, int], view: int, *, heads: bool = True) -> Start:
+        return Start(features, features, None)
+
+    def attention_from(self, starts: tuple[Start, Start], grid: tuple[int, int]) -> PairAttention:
+        return self.attention(starts[0].memory, starts[1].memory, grid)
+
+    def decode_from(
+        self, starts: tuple[Start, Start], grid: tuple[int, int], silence: Silence | None = None
+    ) -> PairOutput:
+        return self.decode(starts[0].memory, starts[1].memory, grid, silence)
+
     def attention(self, features_i: torch.Tensor, features_j: torch.Tensor, grid: tuple[int, int]) -> PairAttention:
         """Logits with the paper's signs: moving keys are low and unsteady as source, high and steady as reference."""
         on_j, on_i = [], []
@@ -85,15 +96,20 @@ class StandIn:
         if silence is not None:
             self.silenced.append(silence)
         outputs = []
-        for i, j in zip(self._frames(features_i), self._frames(features_j)):
+        for row, (i, j) in enumerate(zip(self._frames(features_i), self._frames(features_j))):
             rng = np.random.default_rng([i, j, 1])
-            T_i_j = np.linalg.inv(self.T_world_cam[i]) @ self.T_world_cam[j]
+            silenced = None if silence is None else [silence.query_dynamic[row], silence.key_dynamic[row]]
+            T_i_j = self.relative_pose(i, j, silenced)
             scale = rng.uniform(0.5, 2.0)
             views = [self.points[i], transform(T_i_j, self.points[j])]
             outputs.append([scale * v * (1 + self.noise * rng.standard_normal((*v.shape[:2], 1))) for v in views])
         points_i, points_j = (torch.from_numpy(np.stack(v).astype(np.float32)) for v in zip(*outputs))
         conf = torch.full(points_i.shape[:3], 5.0)
         return PairOutput(points_i, conf, points_j, conf.clone(), self.attention(features_i, features_j, grid))
+
+    def relative_pose(self, i: int, j: int, silenced: list[torch.Tensor] | None) -> np.ndarray:
+        """(4, 4) camera j to camera i, as this network sees it; ``silenced``: (N,) bool tokens of i and of j."""
+        return np.linalg.inv(self.T_world_cam[i]) @ self.T_world_cam[j]
 
     def _frames(self, features: torch.Tensor) -> list[int]:
         return [round(1e3 * float(f[0, 0])) for f in features]

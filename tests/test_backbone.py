@@ -85,7 +85,8 @@ def test_golden_logits_of_first_and_last_layer(case, prefix):
         pytest.skip("this golden file holds no logits")
     silence = silence_of(golden, prefix, model.config.patch_size, grid)
     tokens_i, tokens_j, attention = model.decoder_tokens(*features, grid, silence)
-    x0, y0, tables = model._start(*features, grid)
+    (x0, *_), (y0, *_) = model._starts(*features, grid, heads=False)
+    tables = model._tables(grid, x0.device)
     heads = model.config.dec_num_heads
     for layer in (0, 11):
         x, y = (x0, y0) if layer == 0 else (tokens_i[layer], tokens_j[layer])

@@ -83,11 +83,14 @@ class Limited:
         self.config, self.token_grid, self.downstream_head1 = model.config, model.token_grid, model.downstream_head1
 
     def __getattr__(self, name: str):
-        def call(rows, *arguments):
-            self.calls.append(len(rows))
-            if len(rows) > self.most:
+        if name == "start":
+            return self.model.start
+
+        def call(starts, *arguments):
+            self.calls.append(len(starts[0].memory))
+            if self.calls[-1] > self.most:
                 raise self.error
-            return getattr(self.model, name)(rows, *arguments)
+            return getattr(self.model, name)(starts, *arguments)
 
         return call
 

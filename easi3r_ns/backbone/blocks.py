@@ -23,6 +23,9 @@ class Silence(NamedTuple):
     """(B, N) bool."""
     key_dynamic: Tensor
     """(B, M) bool."""
+    most_dynamic: int | None = None
+    """The largest number of dynamic queries of a pair, or a bound on it; None: not known, which costs as if all were.
+    Given by who knows the masks on the host, so that a GPU need not be asked."""
 
 
 class Mlp(nn.Module):
@@ -73,17 +76,31 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
         """Attend from x (B, N, D) to y (B, M, D).
 
-        Returns the output (B, N, D) and the query-mean (B, H, M) of the pre-softmax logits. With ``silence``, the
-        softmax weights from static queries to dynamic keys count as 0 without renormalisation: the same as attending
-        to values that are 0 at dynamic keys.
+        Returns the output (B, N, D) and the query-mean (B, H, M) of the pre-softmax logits; for ``silence`` see
+        :func:`attend_silenced`.
         """
         q, k = self.queries_keys(x, y, tables)
         v = self._split(self.projv(y))
-        out = scaled_dot_product_attention(q, k, v)
-        if silence is not None:
-            quiet = scaled_dot_product_attention(q, k, v.masked_fill(silence.key_dynamic[:, None, :, None], 0.0))
-            out = torch.where(silence.query_dynamic[:, None, :, None], out, quiet)
+        out = scaled_dot_product_attention(q, k, v) if silence is None else attend_silenced(q, k, v, silence)
         return self.proj(out.transpose(1, 2).flatten(-2)), mean_query_logits(q, k)
+
+
+def attend_silenced(q: Tensor, k: Tensor, v: Tensor, silence: Silence) -> Tensor:
+    """Attention (B, H, N, d) in which the softmax weights from static queries to dynamic keys count as 0.
+
+    Nothing is renormalised, so it is the same as attending to values that are 0 at dynamic keys. Only the dynamic
+    queries, usually few, attend once more, to all values.
+    """
+    out = scaled_dot_product_attention(q, k, v.masked_fill(silence.key_dynamic[:, None, :, None], 0.0))
+    most = q.shape[2] if silence.most_dynamic is None else silence.most_dynamic
+    if most == 0:
+        return out
+    # The dynamic queries of a pair first; where a pair has fewer than `most`, static ones fill up and keep their value.
+    dynamic, rows = silence.query_dynamic.sort(dim=1, descending=True, stable=True)
+    rows = rows[:, None, :most, None].expand(-1, q.shape[1], -1, q.shape[-1])
+    heard = scaled_dot_product_attention(q.gather(2, rows), k, v)
+    heard = torch.where(dynamic[:, None, :most, None], heard, out.gather(2, rows))
+    return out.scatter(2, rows, heard)
 
 
 def mean_query_logits(q: Tensor, k: Tensor) -> Tensor:
@@ -133,12 +150,21 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
         """One layer for view x (B, N, D) that looks at view y: new x, and the query-mean logits (B, H, M)."""
-        x = x + self.attn(self.norm1(x), tables)
+        return self.look_across(self.look_inside(x, tables), y, tables, silence)
+
+    def look_inside(self, x: Tensor, tables: Tables) -> Tensor:
+        """The part of :meth:`forward` that does not know the other view."""
+        return x + self.attn(self.norm1(x), tables)
+
+    def look_across(
+        self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The rest of :meth:`forward`, for x from :meth:`look_inside`."""
         attended, logits = self.cross_attn(self.norm2(x), self.norm_y(y), tables, silence)
         x = x + attended
         return x + self.mlp(self.norm3(x)), logits
 
     def logits_only(self, x: Tensor, y: Tensor, tables: Tables) -> Tensor:
         """The query-mean logits (B, H, M) of :meth:`forward` without what comes after them."""
-        x = x + self.attn(self.norm1(x), tables)
+        x = self.look_inside(x, tables)
         return mean_query_logits(*self.cross_attn.queries_keys(self.norm2(x), self.norm_y(y), tables))

@@ -71,11 +71,19 @@ def activation_bytes(config: DUSt3RConfig, grid: Grid) -> ActivationBytes:
     # Residual stream, its norm, and the MLP's hidden layer before and after its activation (q, k, v take less).
     encode = 4.0 * n * c.enc_embed_dim * (2 + 2 * c.mlp_ratio)
     streams = 4.0 * n * c.dec_embed_dim * (4 + 2 * c.mlp_ratio)
-    kept = 4.0 * n * 2 * (c.enc_embed_dim + 3 * c.dec_embed_dim if c.head_type == "dpt" else c.dec_embed_dim)
+    kept = 4.0 * n * 2 * (3 * c.dec_embed_dim if c.head_type == "dpt" else c.dec_embed_dim)
+    kept += 2 * start_bytes(c, grid, heads=True)
     pixels = n * c.patch_size**2
     # The DPT head is largest where it has doubled to full size: that map twice, and its half-size input.
     numbers = pixels * (2 * c.dpt_last_dim + c.dpt_feature_dim / 4 + 8) if c.head_type == "dpt" else 12 * pixels
     return ActivationBytes(encode, streams + kept, 4.0 * numbers)
+
+
+def start_bytes(config: DUSt3RConfig, grid: Grid, *, heads: bool) -> float:
+    """What is kept of a frame for all of its pairs (:meth:`~.model.DUSt3R.start`), for one of the two views."""
+    tokens = grid[0] * grid[1]
+    finest = 16 * config.dpt_feature_dim if heads and config.head_type == "dpt" else 0
+    return 4.0 * tokens * (2 * config.dec_embed_dim + finest)
 
 
 def num_parameters(config: DUSt3RConfig) -> tuple[int, int]:

@@ -22,7 +22,10 @@ class LinearHead(nn.Module):
         self.layers = (config.dec_depth,)
         self.proj = nn.Linear(config.dec_embed_dim, NUM_CHANNELS * config.patch_size**2)
 
-    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int]) -> Tensor:
+    def finest(self, features: Tensor, grid: tuple[int, int]) -> None:
+        """Nothing of this head can be computed from a frame's encoder features alone."""
+
+    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int], finest: None = None) -> Tensor:
         """``tokens[dec_depth]`` (B, N, D) -> (B, 4, H, W)."""
         x = self.proj(tokens[self.layers[0]]).transpose(1, 2).unflatten(-1, grid)
         return pixel_shuffle(x, self.patch_size)
@@ -50,8 +53,9 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(dim)  # noqa: N815
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """``skip``: the finer level after :attr:`resConfUnit1`; the coarsest block has none."""
         if skip is not None:
-            x = x + self.resConfUnit1(skip)
+            x = x + skip
         # A 1x1 convolution commutes with bilinear interpolation: before it, it costs a quarter.
         return _double(self.out_conv(self.resConfUnit2(x)))
 
@@ -97,18 +101,30 @@ class DPTCore(nn.Module):
             nn.Conv2d(last, NUM_CHANNELS, 1),
         )
 
-    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int]) -> Tensor:
-        """``tokens[l]`` (B, N, D) for the encoder (0) and three decoder layers -> (B, 4, H, W)."""
-        maps = []
-        for level, layer in enumerate(self.layers):
-            x = tokens[layer].transpose(1, 2).unflatten(-1, grid)
-            maps.append(getattr(self.scratch, f"layer{level + 1}_rn")(self.act_postprocess[level](x)))
-        path = self.scratch.refinenet4(maps[3])[..., : maps[2].shape[-2], : maps[2].shape[-1]]
-        path = self.scratch.refinenet3(path, maps[2])
-        path = self.scratch.refinenet2(path, maps[1])
-        path = self.head[0](self.scratch.refinenet1(path, maps[0]))
-        del maps
-        return self._enlarge(path)
+    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int], finest: Tensor | None = None) -> Tensor:
+        """``tokens[l]`` (B, N, D) for the encoder (0) and three decoder layers -> (B, 4, H, W).
+
+        ``finest``: what :meth:`finest` made of ``tokens[0]``, which are then not needed.
+        """
+        path = self.scratch.refinenet4(self._level(3, tokens[self.layers[3]], grid))
+        path = self.scratch.refinenet3(path[..., : grid[0], : grid[1]], self._skip(2, tokens[self.layers[2]], grid))
+        path = self.scratch.refinenet2(path, self._skip(1, tokens[self.layers[1]], grid))
+        finest = self.finest(tokens[0], grid) if finest is None else finest
+        return self._enlarge(self.head[0](self.scratch.refinenet1(path, finest)))
+
+    def finest(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, D) encoder features -> (B, dpt_feature_dim, 4h, 4w): a fifth of the head, and the same in every pair
+        of a frame.
+        """
+        return self._skip(0, features, grid)
+
+    def _level(self, level: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        x = self.act_postprocess[level](tokens.transpose(1, 2).unflatten(-1, grid))
+        return getattr(self.scratch, f"layer{level + 1}_rn")(x)
+
+    def _skip(self, level: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        fusion = getattr(self.scratch, f"refinenet{level + 1}")
+        return fusion.resConfUnit1(self._level(level, tokens, grid))
 
     def _enlarge(self, path: Tensor) -> Tensor:
         """``self.head[1:]`` on (B, D, H/2, W/2); on the CPU what follows the doubling goes by strips of rows.
@@ -138,8 +154,13 @@ class DPTHead(nn.Module):
         self.dpt = DPTCore(config)
         self.layers = self.dpt.layers
 
-    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int]) -> Tensor:
-        return self.dpt(tokens, grid)
+    def finest(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """See :meth:`DPTCore.finest`."""
+        return self.dpt.finest(features, grid)
+
+    def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int], finest: Tensor | None = None) -> Tensor:
+        """See :meth:`DPTCore.forward`."""
+        return self.dpt(tokens, grid, finest)
 
 
 def postprocess(raw: Tensor) -> tuple[Tensor, Tensor]:

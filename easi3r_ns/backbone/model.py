@@ -1,7 +1,8 @@
 """DUSt3R (Wang et al., CVPR 2024, arXiv:2312.14132): encoder, two decoders, two heads.
 
 A frame is encoded once (:meth:`DUSt3R.encode`); pairs are decoded from features (:meth:`DUSt3R.decode`), or only as far
-as their attention is needed (:meth:`DUSt3R.attention`). Parameter names are those of the published checkpoints.
+as their attention is needed (:meth:`DUSt3R.attention`). What does not depend on the partner can be done once for all
+pairs of a frame (:meth:`DUSt3R.start`). Parameter names are those of the published checkpoints.
 Letters in shapes: B images or pairs, H x W pixels, h x w tokens, N = h * w, C = layers * heads.
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import DecoderBlock, EncoderBlock, Silence
+from .blocks import DecoderBlock, EncoderBlock, Silence, Tables
 from .config import DUSt3RConfig
 from .heads import DPTHead, LinearHead, postprocess
 from .rope import rope_tables
@@ -48,6 +50,17 @@ class PairOutput:
     conf_j: Tensor
     """(B, H, W) float32, > 1."""
     attention: PairAttention
+
+
+class Start(NamedTuple):
+    """What one view of a pair brings with it before it meets the other: the same in all pairs of a frame."""
+
+    memory: Tensor
+    """(B, N, dec_embed_dim) embedded features: what the other view's first layer looks at."""
+    tokens: Tensor
+    """(B, N, dec_embed_dim) after the first layer's self-attention."""
+    finest: Tensor | None
+    """The part of the DPT head that reads the encoder's features; None for the linear head, or left out."""
 
 
 class PatchEmbed(nn.Module):
@@ -100,31 +113,50 @@ class DUSt3R(nn.Module):
             x = block(x, tables)
         return self.enc_norm(x)
 
+    def start(self, features: Tensor, grid: Grid, view: int, *, heads: bool = True) -> Start:
+        """(B, N, enc_embed_dim) features of frames -> what is the same in all pairs whose view ``view`` they are.
+
+        Args:
+            view: 0 for the reference view i, 1 for the other view j.
+            heads: False leaves out what only :meth:`decode_from` needs.
+        """
+        block, head = ((self.dec_blocks, self.downstream_head1), (self.dec_blocks2, self.downstream_head2))[view]
+        memory = self.decoder_embed(features)
+        tokens = block[0].look_inside(memory, self._tables(grid, features.device))
+        if not heads:
+            return Start(memory, tokens, None)
+        with torch.autocast(features.device.type, enabled=False):
+            return Start(memory, tokens, head.finest(features.float(), grid))
+
     def attention(self, features_i: Tensor, features_j: Tensor, grid: Grid) -> PairAttention:
         """Pass 1: (B, N, enc_embed_dim) features of both views -> attention means; stops at the last layer's keys."""
-        x, y, tables = self._start(features_i, features_j, grid)
+        return self.attention_from(self._starts(features_i, features_j, grid, heads=False), grid)
+
+    def attention_from(self, starts: tuple[Start, Start], grid: Grid) -> PairAttention:
+        """:meth:`attention` for views that have been started."""
+        tables = self._tables(grid, starts[0].memory.device)
+        x, y = starts[0].memory, starts[1].memory
         on_j, on_i = [], []
-        for block_i, block_j in self._layers(stop=-1):
-            (x, logits_j), (y, logits_i) = block_i(x, y, tables), block_j(y, x, tables)
-            on_j.append(logits_j)
-            on_i.append(logits_i)
+        for x, y, of_j, of_i in self._layers(starts, tables, None, self.config.dec_depth - 1):
+            on_j.append(of_j)
+            on_i.append(of_i)
         on_j.append(self.dec_blocks[-1].logits_only(x, y, tables))
         on_i.append(self.dec_blocks2[-1].logits_only(y, x, tables))
         return PairAttention(_to_maps(on_j, grid), _to_maps(on_i, grid))
 
-    def decode(
-        self, features_i: Tensor, features_j: Tensor, grid: Grid, silence: Silence | None = None
-    ) -> PairOutput:
+    def decode(self, features_i: Tensor, features_j: Tensor, grid: Grid, silence: Silence | None = None) -> PairOutput:
         """(B, N, enc_embed_dim) features of both views -> pointmaps, confidences and attention means.
 
         ``silence`` acts in decoder 1 (the reference view) only: queries are view i, keys view j.
         """
-        tokens_i, tokens_j, attention = self.decoder_tokens(
-            features_i, features_j, grid, silence, keep=set(self.downstream_head1.layers)
-        )
-        with torch.autocast(features_i.device.type, enabled=False):
-            points_i, conf_i = postprocess(self.downstream_head1(_floats(tokens_i), grid))
-            points_j, conf_j = postprocess(self.downstream_head2(_floats(tokens_j), grid))
+        return self.decode_from(self._starts(features_i, features_j, grid, heads=True), grid, silence)
+
+    def decode_from(self, starts: tuple[Start, Start], grid: Grid, silence: Silence | None = None) -> PairOutput:
+        """:meth:`decode` for views that have been started with ``heads``."""
+        tokens_i, tokens_j, attention = self._decode(starts, grid, silence, set(self.downstream_head1.layers))
+        with torch.autocast(starts[0].memory.device.type, enabled=False):
+            points_i, conf_i = postprocess(self.downstream_head1(_floats(tokens_i), grid, starts[0].finest))
+            points_j, conf_j = postprocess(self.downstream_head2(_floats(tokens_j), grid, starts[1].finest))
         return PairOutput(points_i, conf_i, points_j, conf_j, attention)
 
     def decoder_tokens(
@@ -139,27 +171,46 @@ class DUSt3R(nn.Module):
 
         ``keep`` names the layers to return (default: all).
         """
+        keep = set(range(self.config.dec_depth + 1)) if keep is None else keep
+        starts = self._starts(features_i, features_j, grid, heads=False)
+        tokens_i, tokens_j, attention = self._decode(starts, grid, silence, keep)
+        return {0: features_i} | tokens_i, {0: features_j} | tokens_j, attention
+
+    def _decode(
+        self, starts: tuple[Start, Start], grid: Grid, silence: Silence | None, keep: set[int]
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor], PairAttention]:
         depth = self.config.dec_depth
-        keep = set(range(depth + 1)) if keep is None else keep
-        x, y, tables = self._start(features_i, features_j, grid)
-        tokens_i, tokens_j = {0: features_i}, {0: features_j}
-        on_j, on_i = [], []
-        for layer, (block_i, block_j) in enumerate(self._layers(), start=1):
-            (x, logits_j), (y, logits_i) = block_i(x, y, tables, silence), block_j(y, x, tables)
-            on_j.append(logits_j)
-            on_i.append(logits_i)
+        x, y = starts[0].memory, starts[1].memory
+        tokens_i, tokens_j, on_j, on_i = {}, {}, [], []
+        layers = self._layers(starts, self._tables(grid, x.device), silence, depth)
+        for layer, (x, y, of_j, of_i) in enumerate(layers, start=1):
+            on_j.append(of_j)
+            on_i.append(of_i)
             if layer in keep and layer < depth:
                 tokens_i[layer], tokens_j[layer] = x, y
         tokens_i[depth], tokens_j[depth] = self.dec_norm(x), self.dec_norm(y)
         return tokens_i, tokens_j, PairAttention(_to_maps(on_j, grid), _to_maps(on_i, grid))
 
-    def _start(self, features_i: Tensor, features_j: Tensor, grid: Grid) -> tuple[Tensor, Tensor, tuple]:
+    def _tables(self, grid: Grid, device: torch.device) -> Tables:
         c = self.config
-        tables = rope_tables(grid, c.dec_embed_dim // c.dec_num_heads, c.rope_stretch, features_i.device)
-        return self.decoder_embed(features_i), self.decoder_embed(features_j), tables
+        return rope_tables(grid, c.dec_embed_dim // c.dec_num_heads, c.rope_stretch, device)
 
-    def _layers(self, stop: int | None = None) -> Iterator[tuple[DecoderBlock, DecoderBlock]]:
-        return zip(self.dec_blocks[:stop], self.dec_blocks2[:stop])
+    def _starts(self, features_i: Tensor, features_j: Tensor, grid: Grid, *, heads: bool) -> tuple[Start, Start]:
+        return self.start(features_i, grid, 0, heads=heads), self.start(features_j, grid, 1, heads=heads)
+
+    def _layers(
+        self, starts: tuple[Start, Start], tables: Tables, silence: Silence | None, stop: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """New tokens of both views and the query-mean logits on j and on i, layer by layer."""
+        (x, inside_x, _), (y, inside_y, _) = starts
+        for layer, (block_i, block_j) in enumerate(zip(self.dec_blocks[:stop], self.dec_blocks2[:stop])):
+            if layer > 0:
+                inside_x, inside_y = block_i.look_inside(x, tables), block_j.look_inside(y, tables)
+            (x, on_j), (y, on_i) = (
+                block_i.look_across(inside_x, y, tables, silence),
+                block_j.look_across(inside_y, x, tables),
+            )
+            yield x, y, on_j, on_i
 
 
 def absolute_positions(grid: Grid, dim: int) -> Tensor:
