@@ -1,0 +1,298 @@
+"""What masks and flow do for the cameras of clips in which things move: none, masks, flow, both.
+
+``python -m tests.bench.bench_motion --results examples/results`` renders held-out clips with known truth, reconstructs
+each through the pipeline in every variant with three networks, and writes ``motion.md`` and ``motion.json``. The
+networks: ``tiny``; a stand-in that answers with the truth plus errors, where movers drag the relative pose of a pair
+unless their tokens are silenced (tests/dragged_standin.py); and the same stand-in without the drag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from easi3r_ns.backbone.weights import load_backbone
+from easi3r_ns.cache import StageCache
+from easi3r_ns.config import Easi3RConfig
+from easi3r_ns.errors import AlignmentError
+from easi3r_ns.files import make_folder, write_bytes, write_json
+from easi3r_ns.pipeline import Backbone, reconstruct
+from easi3r_ns.runlog import RunLog
+from easi3r_ns.synthetic import Clip
+from easi3r_ns.training.measure import choose
+from easi3r_ns.training.measure.motion import clip_seeds, make_clip
+from easi3r_ns.training.measure.numbers import mean_over_clips
+from easi3r_ns.training.measure.paths import ALIGN, LoadedBackbone, PathRow, compare, frames_of, still_camera
+from tests.dragged_standin import DraggedStandIn, Errors
+
+GRAPH = "swin-3-noncyclic"
+"""That of tiny's card, for all networks."""
+METRICS = {
+    "ate": ("ATE / path", 100.0, "%"),
+    "rpe_translation": ("RPE / step", 100.0, "%"),
+    "rpe_rotation": ("RPE (deg)", 1.0, ""),
+    "focal": ("focal", 100.0, "%"),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to reconstruct a clip."""
+
+    title: str
+    masks: str = "none"
+    """none, own (two passes), true."""
+    flow: bool = False
+    check: bool = False
+
+
+VARIANTS = {
+    "none": Variant("none"),
+    "masks": Variant("masks", "own"),
+    "flow": Variant("flow", flow=True),
+    "both": Variant("both", "own", flow=True),
+    "true_masks": Variant("true masks", "true"),
+    "true_both": Variant("true masks and flow", "true", flow=True),
+    "flow_checked": Variant("flow, checked", flow=True, check=True),
+    "both_checked": Variant("both, checked", "own", flow=True, check=True),
+    "true_checked": Variant("true masks and flow, checked", "true", flow=True, check=True),
+}
+GAINS = (
+    ("masks alone", "none", "masks"),
+    ("flow alone", "none", "flow"),
+    ("both together", "none", "both"),
+    ("flow, where there are masks", "masks", "both"),
+    ("masks, where there is flow", "flow", "both"),
+    ("true masks alone", "none", "true_masks"),
+    ("flow, where there are true masks", "true_masks", "true_both"),
+)
+CHECKS = (
+    ("no masks", "flow", "flow_checked"),
+    ("own masks", "both", "both_checked"),
+    ("true masks", "true_both", "true_checked"),
+)
+Network = Callable[[Clip], Backbone]
+Rows = dict[str, list[PathRow | None]]
+
+
+def networks(names: list[str]) -> dict[str, Network]:
+    """A network per clip: a stand-in knows its clip."""
+    made: dict[str, Network] = {}
+    if "tiny" in names:
+        model, info = load_backbone("tiny", device="cpu")
+        tiny = LoadedBackbone(model, info)
+        made["tiny"] = lambda clip: tiny
+    if "dragged" in names:
+        made["dragged"] = DraggedStandIn
+    if "truth" in names:
+        made["truth"] = lambda clip: DraggedStandIn(clip, Errors(dragged=False))
+    return made
+
+
+TITLES = {
+    "tiny": "`tiny`, the network that ships with the package",
+    "dragged": "Stand-in for a strong network that takes the world for rigid",
+    "truth": "Stand-in whose pointmaps movers do not disturb",
+}
+WHAT = {
+    "tiny": "A preview network; its masks are poor (see tiny/README.md), and its own errors are far larger than what "
+    "movers do to it.",
+    "dragged": "Not a network: true pointmaps with errors. The relative pose of a pair is a least-squares fit over "
+    "the static AND the moving surfaces that both views show, unless their tokens are silenced. Its masks come from "
+    "made-up attention that tells moving tokens well. This shows the mechanism, not what any published network gains.",
+    "truth": "Not a network: as above, but the relative pose is true whether anything moves or not, plus the same "
+    "errors. Masks can only matter to the flow term here.",
+}
+
+
+def run(backbone: Backbone, clip: Clip, variant: Variant, flow_weight: float, folder: Path) -> PathRow | None:
+    """Reconstruct a clip; None where its pairs cannot be aligned. Variants share what the network did in ``folder``."""
+    options: dict[str, Any] = {"graph": GRAPH, "device": "cpu", "flow": "dis"}
+    if variant.masks == "none":
+        options["no_masks"] = True
+    elif variant.masks == "true":
+        options["masks"] = write_masks(clip, folder / "masks")
+    config = replace(ALIGN, flow_weight=flow_weight if variant.flow else 0.0, flow_check=variant.check)
+    begin = time.process_time()
+    try:
+        cache = StageCache(folder / variant.masks)
+        scene = reconstruct(frames_of(clip), backbone, Easi3RConfig(**options), config, cache, RunLog())
+    except AlignmentError:
+        return None
+    return compare(scene, clip, time.process_time() - begin)
+
+
+def write_masks(clip: Clip, folder: Path) -> Path:
+    """The true masks, as a user would give them."""
+    if not folder.exists():
+        folder.mkdir()
+        for k, mask in enumerate(clip.moving):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{k:05d}.png")
+    return folder
+
+
+def choose_weight(network: Network, clips: list[Clip]) -> float:
+    """Weight of the flow term with the smallest mean ATE (own masks) on clips of their own, as for tiny's card."""
+
+    def path_error(weight: float) -> float:
+        rows = [run_once(network, clip, VARIANTS["both"], weight) for clip in clips]
+        pairs = zip(rows, clips, strict=True)
+        return float(np.mean([row.ate if row else still_camera(clip)["ate"] for row, clip in pairs]))
+
+    weight, errors = choose.choose_flow_weight(path_error)
+    print("flow weight", weight, errors, flush=True)
+    return weight
+
+
+def run_once(network: Network, clip: Clip, variant: Variant, weight: float) -> PathRow | None:
+    """:func:`run` with a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run(network(clip), clip, variant, weight, Path(folder))
+
+
+def all_rows(network: Network, clips: list[Clip], weight: float, variants: list[str]) -> Iterator[tuple[str, Any]]:
+    """(variant, row) of every clip."""
+    for clip in clips:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in variants:
+                yield name, run(network(clip), clip, VARIANTS[name], weight, Path(folder))
+
+
+def difference(rows: Rows, before: str, after: str, metric: str) -> Any:
+    """Mean over clips of after - before with a 95 % interval that resamples clips; clips that failed are left out."""
+    both = [pair for pair in zip(rows[before], rows[after], strict=True) if None not in pair]
+    return mean_over_clips([getattr(b, metric) - getattr(a, metric) for a, b in both])
+
+
+def summarise(rows: Rows) -> dict[str, Any]:
+    """Means per variant and paired differences, JSON-serialisable."""
+    means = {}
+    for name, found in rows.items():
+        good = [row for row in found if row is not None]
+        means[name] = {m: mean_over_clips([getattr(row, m) for row in good]).to_json() for m in METRICS}
+        means[name] |= {"failed": len(found) - len(good)}
+        means[name] |= {"mask_overlap": round(float(np.mean([row.overlap.mean() for row in good])), 3)}
+    compared = [(b, a) for _, b, a in (*GAINS, *CHECKS) if b in rows and a in rows]
+    paired = {f"{b} -> {a}": {m: difference(rows, b, a, m).to_json() for m in METRICS} for b, a in compared}
+    clips = {name: [None if row is None else round(row.ate, 5) for row in found] for name, found in rows.items()}
+    return {"means": means, "differences": paired, "ate_per_clip": clips}
+
+
+def cell(value: dict[str, Any], metric: str, signed: bool = False) -> str:
+    """`value [low, high]` in the metric's unit; in bold when the interval of a difference leaves zero out."""
+    _, factor, unit = METRICS[metric]
+    numbers = [value["value"], *value["interval"]]
+    if None in numbers:
+        return "-"
+    digits = 3 if factor == 1 else 2
+    sign = "+" if signed else ""
+    shown = [f"{factor * x:{sign}.{digits}f}" for x in numbers]
+    text = f"{shown[0]}{' ' + unit if unit else ''} [{shown[1]}, {shown[2]}]"
+    return f"**{text}**" if signed and numbers[1] * numbers[2] > 0 else text
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Markdown of one network."""
+    heads = [title for title, _, _ in METRICS.values()]
+    lines = ["| | " + " | ".join(heads) + " | mask overlap |", "|---" * (len(heads) + 2) + "|"]
+    for name, means in result["means"].items():
+        overlap = f"{means['mask_overlap']:.2f}" if VARIANTS[name].masks == "own" else "-"
+        lines.append(
+            f"| {VARIANTS[name].title} | " + " | ".join(cell(means[m], m) for m in METRICS) + f" | {overlap} |"
+        )
+    for title, rows in (("What each adds", GAINS), ("The forward-backward check in the flow term", CHECKS)):
+        present = [row for row in rows if f"{row[1]} -> {row[2]}" in result["differences"]]
+        if present:
+            lines += ["", f"| {title} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+        for name, before, after in present:
+            paired = result["differences"][f"{before} -> {after}"]
+            lines.append(f"| {name} | " + " | ".join(cell(paired[m], m, signed=True) for m in METRICS) + " |")
+    return lines
+
+
+def report(result: dict[str, Any]) -> str:
+    """The page."""
+    setup = result["setup"]
+    lines = [
+        "# Masks and flow on clips with things that move",
+        "",
+        f"    {result['command']}",
+        "",
+        f"{setup['clips']} rendered clips of {setup['frames']} frames in two seconds, 128 x 96 pixels, 1 to 3 movers, "
+        f"seeds and textures that nothing was trained or chosen on; {100 * setup['moving']:.0f} % of the pixels move. "
+        f"Pair graph `{GRAPH}`, {ALIGN.max_pixels} pixels a frame, OpenCV DIS flow. ATE: camera centres after Sim(3), "
+        "RMSE over the length of the path; RPE: motion from frame to frame; focal: relative error. Means over clips "
+        "with 95 % intervals; differences are paired clip by clip, negative is better, bold where the interval leaves "
+        "zero out. 'Masks' are the tool's own (two passes): they silence tokens in pass 2 and leave pixels out of the "
+        f"flow term. A camera that stands still: {100 * setup['still_ate']:.1f} % ATE.",
+    ]
+    for name, part in result["networks"].items():
+        lines += ["", f"## {TITLES[name]}", "", WHAT[name]]
+        lines += ["", f"Weight of the flow term: {part['flow_weight']:g} ({part['weight_from']}).", "", *table(part)]
+    return "\n".join([*lines, ""])
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All networks on all clips."""
+    clips = [
+        make_clip(seed, "held_out", args.frames) for seed in clip_seeds("held_out", args.skip + args.clips, args.frames)
+    ][args.skip :]
+    moving = float(np.mean([clip.moving.mean() for clip in clips]))
+    still = float(np.mean([still_camera(clip)["ate"] for clip in clips]))
+    setup = {"clips": len(clips), "frames": args.frames, "moving": round(moving, 4), "still_ate": round(still, 4)}
+    result: dict[str, Any] = {"command": args.command, "setup": setup, "networks": {}}
+    for name, network in networks(args.networks).items():
+        begin = time.process_time()
+        weight, source = flow_weight(name, network, args)
+        rows: Rows = {variant: [] for variant in args.variants}
+        for variant, row in all_rows(network, clips, weight, args.variants):
+            rows[variant].append(row)
+        part = {"flow_weight": weight, "weight_from": source} | summarise(rows)
+        result["networks"][name] = part | {"cpu_seconds": round(time.process_time() - begin)}
+        print("\n".join([name, *table(part)]), flush=True)
+    return result
+
+
+def flow_weight(name: str, network: Network, args: argparse.Namespace) -> tuple[float, str]:
+    """The weight of the flow term and where it comes from."""
+    if args.flow_weight is not None:
+        return args.flow_weight, "as given"
+    if name == "tiny":
+        return network(None).info.flow_weight, "of its card, chosen on other clips"
+    seeds = clip_seeds("selection", args.selection, args.frames)
+    clips = [make_clip(seed, "selection", args.frames) for seed in seeds]
+    return choose_weight(network, clips), f"chosen by ATE on {args.selection} other clips as for a card"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--skip", type=int, default=0, help="held-out clips to pass over first")
+    parser.add_argument("--frames", type=int, default=10)
+    parser.add_argument("--selection", type=int, default=4, help="clips on which the weight of the flow is chosen")
+    parser.add_argument("--networks", nargs="+", default=list(TITLES), choices=list(TITLES))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--flow-weight", type=float)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, help="folder for motion.md and motion.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.command = "python -m tests.bench.bench_motion --results examples/results"
+    result = measure(args)
+    if args.results:
+        make_folder(args.results)
+        write_json(args.results / "motion.json", result)
+        write_bytes(args.results / "motion.md", report(result).encode())
+
+
+if __name__ == "__main__":
+    main()
