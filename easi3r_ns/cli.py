@@ -18,6 +18,7 @@ from .errors import CheckpointError
 from .evaluation.command import Evaluate
 from .exporting import Export
 from .importing import Import
+from .options import own_usage_errors
 from .planning import Plan
 from .processor import ProcessEasi3R, exit_on_error
 from .reporting import Report
@@ -139,12 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _out().print(f"easi3r-ns {__version__}")
         return
     with exit_on_error():
-        command = tyro.cli(
-            Commands,
-            prog="easi3r",
-            description="Casual video with moving things -> a nerfstudio dataset (--version prints the version).",
-            args=arguments,
-        )
+        with own_usage_errors():
+            command = tyro.cli(
+                Commands,
+                prog="easi3r",
+                description="Casual video with moving things -> a nerfstudio dataset (--version prints the version).",
+                args=arguments,
+            )
         command.main()
 
 

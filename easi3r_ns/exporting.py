@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from .config import EXPORT_FORMATS, ExportConfig, MeshConfig
 from .errors import InputError
+from .options import OutputFolder
 
 DEFAULT_FOLDER = "export"
 
@@ -30,7 +31,7 @@ class Export:
     """The --output-dir of a run, its transforms.json, or a scene folder."""
     format: tuple[str, ...] = ("mesh", "cloud", "glb")
     """Any of mesh, dynamic-mesh, cloud, colmap, tum, glb, rerun, with spaces or commas between; or all."""
-    output_dir: Optional[Path] = None
+    output_dir: Optional[OutputFolder] = None
     """Folder for the files; default: the folder `export` in the dataset."""
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[ExportConfig]] = field(default_factory=ExportConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .config import DatasetConfig
+from .options import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Import:
 
     path: tyro.conf.Positional[Path]
     """The demo's output folder (with pred_traj.txt, or with camera/, depth/ and color/)."""
-    output_dir: Path
+    output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
     fps: float = 24.0
     """Frames per second of the clip, for the time stamps: the folder does not hold it."""

@@ -85,6 +85,37 @@ def test_wrong_options_are_usage_errors(arguments: list[str], capsys: pytest.Cap
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_options_that_contradict_are_told_in_one_line_of_our_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, told in (
+        (["--align.iterations", "-1"], "--align.iterations -1: give a number at least 0"),
+        (["--num-frames-target", "1"], "--num-frames-target 1: give 0 (all frames) or at least 2"),
+        (["--masks", "m", "--no-masks"], "--masks and --no-masks contradict each other: give one of them"),
+    ):
+        assert code_of("run", "--data", "x", "--output-dir", "y", *arguments) == InputError.exit_code
+        assert capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_other_usage_errors_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("run", "--data", "x", "--output-dir", "y", "--foo") == 2
+    assert "Unrecognized options: --foo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "--data", "x"), ("import", "x"), ("export", "x"), ("evaluate", "folder", "--root", "x")],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_output_folder_is_refused(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be the present folder: what an unset variable of a script leads to."""
+    monkeypatch.chdir(tmp_path)
+    for nothing in ("", " "):
+        assert code_of(*arguments, "--output-dir", nothing) == 2
+        assert "--output-dir" in (error := capsys.readouterr().err) and "empty" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_names_every_option_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("run", "--help") == 0
     text = capsys.readouterr().out

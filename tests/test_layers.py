@@ -45,7 +45,9 @@ RANKS = {
     "motion_geometry": 22,
     "inference": 21,
     "calibration": 22,
-    "network_stage": 29,
+    "loops": 24,
+    "network_stage": 27,
+    "long_clips": 28,
     "pipeline": 30,
     "pipeline_geometric": 31,
     "export": 30,
@@ -89,7 +91,7 @@ DOORS = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "doctor", "synthetic", "evaluate", "view"},
     "matplotlib": {"view", "training", "evaluate"},
-    "tyro": {"bridge", "cli", "evaluation", "processor", "training"} | COMMANDS,
+    "tyro": {"bridge", "cli", "evaluation", "options", "processor", "training"} | COMMANDS,
     "rich": {"cli", "display", "evaluation", "processor", "training"} | COMMANDS,
 }
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from ..errors import InputError
+from ..options import OutputFolder
 
 if TYPE_CHECKING:
     from ..evaluate.tables import Section
@@ -29,7 +30,7 @@ class EvaluateFolder:
     root: tuple[Path, ...]
     """One or more of: a capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional,
     gt_cameras.json, masks/ with what moves above 0, depth/ in millimetres), a folder of captures, a DAVIS folder."""
-    output_dir: Path
+    output_dir: OutputFolder
     """Folder for the datasets (ROW/SEQUENCE), results.json and results.md."""
     row: Optional[str] = None
     """Name of this row of results; default: made of the weights and --refine."""
