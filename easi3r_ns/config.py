@@ -34,6 +34,12 @@ class FrameConfig:
     """Second at which to stop (frame index, for a folder of images); default: the end of the clip."""
     square_ok: bool = False
     """Keep a square image square instead of cropping it to 4:3 (the published networks never saw squares)."""
+    on_cut: Literal["longest", "split", "fail", "ignore"] = "longest"
+    """Where the clip cuts to another scene: use the longest part, split into one dataset per part (OUT/part_01, ...),
+    fail, or ignore cuts and use all of it."""
+    pose_all_frames: bool = False
+    """Pose the frames too that --num-frames-target or --fps leaves out: by what they share with their neighbours, or,
+    marked as such, by interpolation."""
 
     def __post_init__(self) -> None:
         if self.num_frames_target < 0 or self.num_frames_target == 1:

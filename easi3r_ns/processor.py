@@ -26,6 +26,7 @@ from .report_card import next_command
 from .runlog import StageRecord
 
 if TYPE_CHECKING:
+    from .parts import Part
     from .report_card import ReportCard
     from .run import ProcessResult
     from .types import Scene
@@ -69,7 +70,8 @@ class ProcessEasi3R:
         with exit_on_error():
             if self.verbose:
                 show_log()
-            from .run import RunConfig, process
+            from .parts import process_parts
+            from .run import RunConfig
 
             log = RichRunLog()
             config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
@@ -78,8 +80,12 @@ class ProcessEasi3R:
                     # What libraries announce for their future releases; a user can do nothing about it.
                     for category in (FutureWarning, DeprecationWarning):
                         warnings.simplefilter("ignore", category)
-                result = process(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
-            print_summary(result, log.stages, log.warnings, Console(highlight=False))
+                parts = process_parts(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
+            console = Console(highlight=False)
+            for part in parts:
+                print_summary(part.result, part.log.stages, part.log.warnings, console)
+            if parts[0].log is not log:
+                print_parts(parts, log.warnings, console)
 
 
 @contextlib.contextmanager
@@ -130,6 +136,17 @@ def print_summary(
     for warning in to_mind:
         console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
     console.print(f"[bold]{'next':<9}[/] {escape(next_command(result.transforms_path.parent))}", soft_wrap=True)
+
+
+def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console) -> None:
+    """Which datasets a clip with cuts has become, and which parts were left out."""
+    console.print()
+    for part in parts:
+        times = part.result.scene.times
+        span = f"{times[0]:.4g} to {times[-1]:.4g}, {len(times)} frames"
+        console.print(f"[bold]part[/]      {escape(f'{span}: {part.result.transforms_path.parent}')}", soft_wrap=True)
+    for warning in to_mind:
+        console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
 
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:

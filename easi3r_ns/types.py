@@ -62,6 +62,26 @@ class PixelMap:
 
 
 @dataclass(frozen=True)
+class SkippedFrames:
+    """Frames of the clip that were sampled away: on disk only."""
+
+    times: np.ndarray
+    """(G,) float64 seconds from the start of the source, increasing."""
+    indices: np.ndarray
+    """(G,) int64 index of the frame in the source."""
+    names: tuple[str, ...]
+    source_paths: tuple[Path, ...]
+    """G lossless upright RGB images at source resolution."""
+
+    def __post_init__(self) -> None:
+        n = len(self.source_paths)
+        _require(all(len(x) == n for x in (self.times, self.indices, self.names)), f"{n} skipped frames are incomplete")
+
+    def __len__(self) -> int:
+        return len(self.source_paths)
+
+
+@dataclass(frozen=True)
 class Frames:
     """Frames of one clip: the network's view of them, and where the upright originals lie."""
 
@@ -79,6 +99,8 @@ class Frames:
     """F lossless upright RGB images at source resolution."""
     num_source_frames: int
     """How many frames the source holds (all of them, not only those inside --start/--end)."""
+    skipped: SkippedFrames | None = None
+    """The frames in between, where they are to be posed too."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -92,7 +114,10 @@ class Frames:
         return len(self.images)
 
     def followed_by(self, other: Frames) -> Frames:
-        """These frames, then those of another source with the same size; raises ValueError for another size."""
+        """These frames, then those of another source with the same size; raises ValueError for another size.
+
+        What was skipped of the other source is left out.
+        """
         _require(self.pixel_map == other.pixel_map, f"sizes differ: {self.pixel_map} and {other.pixel_map}")
         return Frames(
             images=np.concatenate([self.images, other.images]),
@@ -102,6 +127,7 @@ class Frames:
             names=self.names + other.names,
             source_paths=self.source_paths + other.source_paths,
             num_source_frames=self.num_source_frames + other.num_source_frames,
+            skipped=self.skipped,
         )
 
 

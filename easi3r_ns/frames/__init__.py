@@ -1,6 +1,14 @@
 """Video file or image folder -> :class:`~easi3r_ns.types.Frames`: decode, turn upright, select, resize, crop."""
 
-from .loader import load_frames, open_source, preview_source
+from .loader import find_parts, load_frames, open_source, preview_source
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 
-__all__ = ["ImageGeometry", "load_frames", "open_source", "plan_preprocessing", "preview_source", "resize_and_crop"]
+__all__ = [
+    "ImageGeometry",
+    "find_parts",
+    "load_frames",
+    "open_source",
+    "plan_preprocessing",
+    "preview_source",
+    "resize_and_crop",
+]

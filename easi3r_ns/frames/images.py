@@ -13,6 +13,7 @@ from ..config import FrameConfig
 from ..errors import InputError
 from ..files import natural_key
 from ..runlog import RunLog
+from .cuts import Watch, thumbnail
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
@@ -24,6 +25,8 @@ class ImageFolder:
 
     unit = "images"
     """Unit of the time stamps: a folder has no clock, so image k is at k."""
+    shows_all = False
+    """An image that is not asked for is not read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,8 +51,8 @@ class ImageFolder:
         """File name of image ``index``."""
         return self.files[index].name
 
-    def read(self, indices: Sequence[int], log: RunLog) -> Iterator[tuple[int, np.ndarray]]:
-        """Upright (H, W, 3) uint8 RGB of the images ``indices``, in this order. Raises InputError."""
+    def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Upright (H, W, 3) uint8 RGB of the images ``indices``, in this order; ``watch`` sees the same. InputError."""
         first: tuple[str, tuple[int, int]] | None = None
         for index in indices:
             image = read_image(self.files[index], log)
@@ -60,6 +63,8 @@ class ImageFolder:
                     f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, "
                     f"{self.files[index].name} is {size[0]}x{size[1]} (upright): one size only, remove the odd ones"
                 )
+            if watch is not None:
+                watch(int(index), thumbnail(image))
             yield int(index), image
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +15,12 @@ from ..config import FrameConfig
 from ..errors import InputError
 from ..files import jsonable, make_folder, read_png, write_png
 from ..runlog import RunLog
-from ..types import Frames, PixelMap
+from ..types import Frames, PixelMap, SkippedFrames
 from . import store as frame_store
+from .cuts import Cut, CutFinder, Watch, parts
 from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
-from .select import choose_frames
+from .select import choose_frames, inside_range
 from .store import StoredClip, StoredFrame
 from .video import Video
 
@@ -34,12 +35,13 @@ class Source(Protocol):
     """What a video and a folder of images have in common."""
 
     unit: str
+    shows_all: bool
 
     def signature(self) -> dict[str, Any]: ...
     def times(self, select: FrameConfig, log: RunLog) -> np.ndarray: ...
     def recount(self, log: RunLog) -> np.ndarray: ...
     def name(self, index: int) -> str: ...
-    def read(self, indices: Any, log: RunLog) -> Iterator[tuple[int, np.ndarray]]: ...
+    def read(self, indices: Any, log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]: ...
 
 
 def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> Frames:
@@ -64,7 +66,8 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
             for message in clip.warnings:
                 log.warn(message)
             for frame in clip.frames:
-                network.add(read_png(store / frame.file))
+                if frame.used:
+                    network.add(read_png(store / frame.file))
     frames = _frames(clip, store, network)
     _report(frames, source, log)
     return frames
@@ -112,25 +115,59 @@ class _NetworkImages:
         self._advance(1)
 
 
+def find_parts(data: Path, select: FrameConfig, log: RunLog) -> tuple[tuple[float, float, int], ...]:
+    """(first, last time, number of frames) of the parts of a clip between its cuts, inside --start and --end.
+
+    Decodes the clip once and keeps nothing of it. Raises InputError as :func:`load_frames`.
+    """
+    source = open_source(data)
+    with log.stage("cuts"):
+        times = source.times(select, log)
+        inside = inside_range(times, select)
+        last = _choose(times, select, source)[-1:] if source.shows_all else _choose(times, select, source)
+        finder = CutFinder()
+        for _ in source.read(last.tolist(), log, _watch(finder, inside)):
+            pass
+        found = parts(inside, _cuts(source, finder, inside, log))
+    return tuple((float(times[part[0]]), float(times[part[-1]]), len(part)) for part in found)
+
+
 def _extract(source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog) -> StoredClip:
-    """Decode the chosen frames into ``store``; when some do not decode, choose again among those that do."""
+    """Decode the chosen frames into ``store``; choose again where some do not decode, and where the clip has cuts."""
     frame_store.clear(store)
     told = len(log.warnings)
     times = source.times(select, log)
-    indices = _choose(times, select, source)
-    written = _write_frames(source, store, indices, network, log)
-    if len(written) < len(indices):
+    finder = None if select.on_cut == "ignore" else CutFinder()
+    written = _write_frames(source, store, _plan(times, select, source), network, log, finder)
+    if len(written) < len(_plan(times, select, source).read):
         times = source.recount(log)
-        indices = _choose(times, select, source)
-        network.images.clear()
-        written = _write_frames(source, store, indices, network, log)
+        finder = finder and CutFinder()
+        written = _write_frames(source, store, _plan(times, select, source), network, log, finder)
+    cuts = _cuts(source, finder, inside_range(times, select), log) if finder else ()
+    if cuts:
+        select = _between_cuts(times, cuts, select, source, log)
+        written = _write_frames(source, store, _plan(times, select, source), network, log)
     if len(written) < 2:
         raise InputError(f"only {len(written)} frame can be decoded: the clip is damaged, convert or replace it")
+    used = set(_plan(times, select, source).used.tolist())
     frames = tuple(
-        StoredFrame(file, (store / file).stat().st_size, index, float(times[index]), source.name(index))
+        StoredFrame(file, (store / file).stat().st_size, index, float(times[index]), source.name(index), index in used)
         for index, file in written.items()
     )
     return StoredClip(frames, len(times), tuple(log.warnings[told:]))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which frames the network sees, and which are read and kept."""
+
+    used: np.ndarray
+    read: np.ndarray
+
+
+def _plan(times: np.ndarray, select: FrameConfig, source: Source) -> _Plan:
+    used = _choose(times, select, source)
+    return _Plan(used, inside_range(times, select) if select.pose_all_frames else used)
 
 
 def _choose(times: np.ndarray, select: FrameConfig, source: Source) -> np.ndarray:
@@ -140,35 +177,97 @@ def _choose(times: np.ndarray, select: FrameConfig, source: Source) -> np.ndarra
 
 
 def _write_frames(
-    source: Source, store: Path, indices: np.ndarray, network: _NetworkImages, log: RunLog
+    source: Source,
+    store: Path,
+    plan: _Plan,
+    network: _NetworkImages,
+    log: RunLog,
+    finder: CutFinder | None = None,
 ) -> dict[int, str]:
     """Index -> file of every frame that could be read; PNG compression runs beside decoding, a few frames deep."""
     written: dict[int, str] = {}
     pending: list[Future[None]] = []
+    network.images.clear()
+    used = set(plan.used.tolist())
+    watch = finder and _watch(finder, plan.read)
     with ThreadPoolExecutor(_WRITERS) as pool:
-        for index, image in source.read(indices.tolist(), log):
+        for index, image in source.read(plan.read.tolist(), log, watch):
             file = frame_store.frame_file(len(written))
             if len(pending) > _WRITERS:
                 pending.pop(0).result()
             pending.append(pool.submit(write_png, store / file, image))
-            network.add(image)
+            if index in used:
+                network.add(image)
             written[index] = file
         for future in pending:
             future.result()
     return written
 
 
+def _watch(finder: CutFinder, indices: np.ndarray) -> Watch:
+    """Shows the finder the frames from the first to the last of ``indices``."""
+
+    def watch(index: int, thumb: np.ndarray) -> None:
+        if indices[0] <= index <= indices[-1]:
+            finder.add(index, thumb)
+
+    return watch
+
+
+def _cuts(source: Source, finder: CutFinder, inside: np.ndarray, log: RunLog) -> tuple[Cut, ...]:
+    """The cuts; where images of a folder were left out and their neighbours have little in common, these are read."""
+    gaps = [gap for gap in finder.weak if gap[1] - gap[0] > 1]
+    if not source.shows_all and gaps:
+        closer = CutFinder()
+        seen = {*finder.seen, *(k for gap in gaps for k in inside.tolist() if gap[0] < k < gap[1])}
+        for _ in source.read(sorted(seen), log, closer.add):
+            pass
+        finder = closer
+    return finder.finish()
+
+
+def _between_cuts(
+    times: np.ndarray, cuts: tuple[Cut, ...], select: FrameConfig, source: Source, log: RunLog
+) -> FrameConfig:
+    """The selection inside the longest part; raises InputError where that is not what --on-cut asks for."""
+    found = parts(inside_range(times, select), cuts)
+    part = max(found, key=len)
+    first, last = float(times[part[0]]), float(times[part[-1]])
+    stamps = [_place(times[cut.after], source) for cut in cuts]
+    where = f"the clip cuts to another scene at {', '.join(stamps[:10])}{', ...' if len(stamps) > 10 else ''}"
+    remedy = "--start and --end choose a part, --on-cut split makes a dataset of each, --on-cut ignore uses all of it"
+    if select.on_cut == "fail" or len(part) < 2:
+        raise InputError(f"{where}: {remedy}")
+    if select.on_cut == "split":
+        raise InputError(f"{where}, and one dataset holds one scene: load each part on its own (find_parts)")
+    log.warn(f"{where}; of {len(found)} parts the longest is used, {first:.4g} to {last:.4g} {source.unit} ({remedy})")
+    return replace(select, start=first, end=last)
+
+
+def _place(time: float, source: Source) -> str:
+    return f"{time:.4g} s" if source.unit == "s" else f"image {time:.0f}"
+
+
 def _frames(clip: StoredClip, store: Path, network: _NetworkImages) -> Frames:
     assert network.pixel_map is not None
+    used = [frame for frame in clip.frames if frame.used]
+    skipped = [frame for frame in clip.frames if not frame.used]
     return Frames(
         images=np.stack(network.images),
         pixel_map=network.pixel_map,
-        times=np.array([frame.time for frame in clip.frames]),
-        indices=np.array([frame.index for frame in clip.frames], dtype=np.int64),
-        names=tuple(frame.name for frame in clip.frames),
-        source_paths=tuple(store / frame.file for frame in clip.frames),
         num_source_frames=clip.num_source_frames,
+        skipped=SkippedFrames(**_columns(skipped, store)) if skipped else None,
+        **_columns(used, store),
     )
+
+
+def _columns(frames: list[StoredFrame], store: Path) -> dict[str, Any]:
+    return {
+        "times": np.array([frame.time for frame in frames]),
+        "indices": np.array([frame.index for frame in frames], dtype=np.int64),
+        "names": tuple(frame.name for frame in frames),
+        "source_paths": tuple(store / frame.file for frame in frames),
+    }
 
 
 def _selection_key(select: FrameConfig) -> dict[str, Any]:

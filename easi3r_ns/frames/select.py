@@ -15,11 +15,7 @@ def choose_frames(times: np.ndarray, select: FrameConfig, unit: str = "s") -> np
     evenly in TIME, so that a variable frame rate does not shift them. ``unit`` names the unit of ``times`` in messages.
     Raises InputError when fewer than two frames are left.
     """
-    tolerance = 1e-6
-    inside = times >= select.start - tolerance
-    if select.end is not None:
-        inside &= times <= select.end + tolerance
-    candidates = np.flatnonzero(inside)
+    candidates = inside_range(times, select)
     if len(candidates) < 2:
         raise InputError(
             f"--start {select.start:g} --end {'' if select.end is None else format(select.end, 'g')} leaves "
@@ -40,6 +36,15 @@ def choose_frames(times: np.ndarray, select: FrameConfig, unit: str = "s") -> np
     else:
         chosen = np.arange(len(candidates))
     return candidates[chosen].astype(np.int64)
+
+
+def inside_range(times: np.ndarray, select: FrameConfig) -> np.ndarray:
+    """(n,) increasing time stamps -> int64 indices of the frames inside [start, end]."""
+    tolerance = 1e-6
+    inside = times >= select.start - tolerance
+    if select.end is not None:
+        inside &= times <= select.end + tolerance
+    return np.flatnonzero(inside)
 
 
 def _at_rate(stamps: np.ndarray, fps: float) -> np.ndarray:

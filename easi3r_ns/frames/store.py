@@ -10,7 +10,7 @@ from typing import Any
 from ..files import write_json
 
 MANIFEST = "frames.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class StoredFrame:
     index: int
     time: float
     name: str
+    used: bool
+    """False: sampled away, to be posed afterwards."""
 
 
 @dataclass(frozen=True)

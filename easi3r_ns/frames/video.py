@@ -14,6 +14,7 @@ import numpy as np
 from ..config import FrameConfig
 from ..errors import InputError
 from ..runlog import RunLog
+from .cuts import Watch, thumb_size
 
 if TYPE_CHECKING:
     import av
@@ -37,6 +38,8 @@ class Video:
     """One video stream; frames come out upright (display matrix applied) and with square pixels."""
 
     unit = "s"
+    shows_all = True
+    """Reading passes every frame on the way to the last."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -91,17 +94,25 @@ class Video:
         """The clip's file name, the same for every frame."""
         return self.path.name
 
-    def read(self, indices: Sequence[int], log: RunLog) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the frames ``indices``, in presentation order, from one sequential pass.
 
-        Frames that do not decode are left out. Raises InputError when the size changes within the video.
+        Frames that do not decode are left out. ``watch`` sees every frame up to the last of ``indices``, for it has to
+        be decoded anyway. Raises InputError when the size changes within the video.
         """
         assert self._timeline is not None
         pts = self._timeline.pts
+        index_of = None if pts is None else {stamp: index for index, stamp in enumerate(pts)}
+        thumb_wh: tuple[int, int] | None = None
         wanted = {pts[i] if pts is not None else i: int(i) for i in indices}
         first: tuple[int, tuple[int, int]] | None = None
         with _opened(self.path) as stream:
             for count, frame in enumerate(_decode(stream)):
+                if watch is not None:
+                    thumb_wh = thumb_wh or thumb_size(frame.width, frame.height)
+                    position = count if index_of is None else index_of.get(frame.pts)
+                    if position is not None:
+                        watch(position, _thumbnail(frame, thumb_wh))
                 index = wanted.pop(frame.pts if pts is not None else count, None)
                 if index is None:
                     continue
@@ -185,6 +196,10 @@ def _timeline(stamps: list[int | None], stream: av.VideoStream) -> Timeline:
     # AVI knows the order of packets only: with B-frames, the stamps that FFmpeg makes up belong to other frames.
     guessed = stream.container.format.name == "avi" and stream.codec_context.has_b_frames
     return Timeline(None if guessed else tuple(known), times)
+
+
+def _thumbnail(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    return frame.reformat(*size, format="gray", interpolation="AREA").to_ndarray()
 
 
 def _upright_rgb(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:

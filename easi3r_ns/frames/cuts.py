@@ -1,0 +1,240 @@
+"""Cuts in a clip: places where the picture goes on in another scene.
+
+A cut is where the frames before and after it share no scene. Three tests, each of which can only acquit:
+
+* neighbouring frames are linked by dense flow that leads there and back and lands on the same texture;
+* a weak link between strongly linked neighbours is suspect (many in a row are a fast pan or a shaken camera);
+* a suspect is a cut when no frame shortly before it shares local features with one shortly after it (a flash, a hand
+  before the lens or a jump in one scene does).
+
+Frames that show nothing take no part, so that a fade through black is a break between the frames around the black. A
+dissolve, in which both scenes are seen at once for a while, breaks no link and is not found.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+THUMB_SIDE = 320
+"""Longer side of the pictures that :class:`CutFinder` takes, in pixels."""
+_FLOW_SIDE = 128
+_WEAK = 0.2
+"""Links below this are suspect: frames of unrelated scenes reach 0.05, neighbours in real clips have 0.23 and more."""
+_STRONG = 0.3
+"""Median link on both sides of a suspect: where all links are weak, a weak one says nothing."""
+_MAX_WEAK_RUN = 2
+"""A cut breaks one link, or two where a conversion of the frame rate has blended the frames around it."""
+_AROUND = (2, 4, 7)
+"""Frames before and after a suspect, counted from it, that are searched for a common scene."""
+_MIN_INLIERS = 16
+"""Feature matches on one epipolar geometry that show a common scene; unrelated pictures reach 11."""
+_MIN_FEATURES = 40
+"""Pictures with fewer features are no witnesses."""
+_MIN_SPREAD = 0.06
+"""The middle four fifths of them, in x and in y, must cover this share of the picture: a logo covers less."""
+_UNMOVED = 1.0
+"""Pixels. What stays where it is shows a common scene when it is spread over the picture (a camera at rest); else it
+may be a logo, and only the rest counts."""
+_BLANK = 4.0
+"""Deviation in grey levels below which a frame shows nothing."""
+
+Watch = Callable[[int, np.ndarray], None]
+"""Gets the index of a frame and its (h, w) uint8 grey thumbnail."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The picture changes for good between two frames; what lies between them belongs to neither side."""
+
+    before: int
+    """Last frame of the old scene."""
+    after: int
+    """First frame of the new scene."""
+
+
+@dataclass
+class _Frame:
+    index: int
+    thumb: np.ndarray
+    small: np.ndarray
+    features: tuple[np.ndarray, np.ndarray] | None = None
+
+    def described(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.features is None:
+            self.features = _describe(self.thumb)
+        return self.features
+
+
+@dataclass
+class CutFinder:
+    """Finds cuts in frames that come one after the other; keeps a few small pictures, never the clip."""
+
+    _recent: deque[_Frame] = field(default_factory=deque)
+    _links: list[float] = field(default_factory=list)
+    _frames: list[int] = field(default_factory=list)
+    _suspects: list[int] = field(default_factory=list)
+    _cuts: list[Cut] = field(default_factory=list)
+
+    def add(self, index: int, thumb: np.ndarray) -> None:
+        """The next frame: its index, and its picture as (h, w) uint8 grey, all of one size (see :func:`thumbnail`)."""
+        if thumb.std() < _BLANK:
+            return
+        frame = _Frame(index, thumb, _shrunk(thumb))
+        if self._recent:
+            self._links.append(_link(self._recent[-1].small, frame.small))
+            if self._links[-1] < _WEAK:
+                self._suspects.append(len(self._frames))
+        self._frames.append(index)
+        self._recent.append(frame)
+        self._settle(len(self._frames) - max(_AROUND) - _MAX_WEAK_RUN)
+        while len(self._recent) > 2 * max(_AROUND) + 3 * _MAX_WEAK_RUN:
+            self._recent.popleft()
+
+    def finish(self) -> tuple[Cut, ...]:
+        """The cuts, in order."""
+        self._settle(len(self._frames))
+        return tuple(self._cuts)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The frames that took part."""
+        return tuple(self._frames)
+
+    @property
+    def weak(self) -> tuple[tuple[int, int], ...]:
+        """(frame, next frame) of the neighbours that have little in common."""
+        links = zip(self._frames, self._frames[1:], self._links)
+        return tuple((before, after) for before, after, link in links if link < _WEAK)
+
+    def _settle(self, limit: int) -> None:
+        """Judge the suspects before position ``limit``: enough frames after them are known."""
+        while self._suspects and self._suspects[0] < limit:
+            first = last = self._suspects.pop(0)
+            while self._suspects and self._suspects[0] == last + 1:
+                last = self._suspects.pop(0)
+            if last - first < _MAX_WEAK_RUN and self._stands_out(first, last) and not self._bridged(first, last):
+                self._cuts.append(Cut(self._frames[first - 1], self._frames[last]))
+
+    def _stands_out(self, first: int, last: int) -> bool:
+        # links[k] leads from frame k to k + 1; the broken ones are first - 1 to last - 1.
+        sides = self._links[max(0, first - 4) : first - 1], self._links[last : last + 3]
+        return any(sides) and all(np.median(side) >= _STRONG for side in sides if side)
+
+    def _bridged(self, first: int, last: int) -> bool:
+        offset = len(self._frames) - len(self._recent)
+        known = range(offset, len(self._frames))
+        # Not the frames next to the suspect where there are others: a blend of both scenes would speak for either.
+        steps = [step for step in _AROUND if first - step in known] or [1]
+        before = [self._recent[first - step - offset] for step in steps]
+        steps = [step for step in _AROUND if last - 1 + step in known] or [1]
+        after = [self._recent[last - 1 + step - offset] for step in steps]
+        before, after = ([f for f in side if len(f.described()[0]) >= _MIN_FEATURES] for side in (before, after))
+        if not (before and after):
+            return True  # nothing to tell scenes apart by
+        return any(same_scene(a.described(), b.described(), a.thumb.shape) for a in before for b in after)
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (h, w) uint8 grey with :data:`THUMB_SIDE` pixels along the longer side."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, thumb_size(image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
+
+
+def thumb_size(width: int, height: int) -> tuple[int, int]:
+    """(w, h) of the thumbnail of an image."""
+    scale = THUMB_SIDE / max(width, height)
+    return max(16, round(width * scale)), max(16, round(height * scale))
+
+
+def parts(indices: Sequence[int], cuts: Sequence[Cut]) -> tuple[np.ndarray, ...]:
+    """Increasing frame ``indices`` -> those of every part between cuts; frames inside a transition are left out."""
+    indices = np.asarray(indices)
+    starts = [indices[0], *(cut.after for cut in cuts)] if len(indices) else []
+    ends = [*(cut.before for cut in cuts), indices[-1]] if len(indices) else []
+    return tuple(indices[(indices >= start) & (indices <= end)] for start, end in zip(starts, ends))
+
+
+def same_scene(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]
+) -> bool:
+    """Whether local features (positions (N, 2), SIFT descriptors (N, 128)) of two pictures agree on one geometry."""
+    (at_one, words_one), (at_other, words_other) = one, other
+    if min(len(at_one), len(at_other)) < _MIN_INLIERS:
+        return False
+    pairs = cv2.BFMatcher().knnMatch(words_one, words_other, k=2)
+    matches = [best for best, second in pairs if best.distance < 0.75 * second.distance]
+    at_one, at_other = at_one[[m.queryIdx for m in matches]], at_other[[m.trainIdx for m in matches]]
+    moved = np.abs(at_one - at_other).max(axis=1) > _UNMOVED
+    if _spread(at_one[~moved], shape):
+        return True
+    if moved.sum() < _MIN_INLIERS:
+        return False
+    _, inliers = cv2.findFundamentalMat(at_one[moved], at_other[moved], cv2.FM_RANSAC, 1.0, 0.999, 2000)
+    keep = np.zeros(0, dtype=bool) if inliers is None else inliers.ravel().astype(bool)
+    return len(keep) > 0 and all(_spread(points[moved][keep], shape) for points in (at_one, at_other))
+
+
+def _spread(points: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether (N, 2) points are enough, and cover enough of the picture."""
+    if len(points) < _MIN_INLIERS:
+        return False
+    span = np.ptp(np.quantile(points, (0.1, 0.9), axis=0), axis=0)
+    return float(np.prod(span / shape[::-1])) >= _MIN_SPREAD
+
+
+def _describe(thumb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    keypoints, words = cv2.SIFT_create(1000, contrastThreshold=0.01).detectAndCompute(thumb, None)
+    at = np.array([k.pt for k in keypoints], dtype=np.float32).reshape(-1, 2)
+    return at, np.empty((0, 128), np.float32) if words is None else words
+
+
+def _shrunk(thumb: np.ndarray) -> np.ndarray:
+    scale = _FLOW_SIDE / max(thumb.shape)
+    size = tuple(max(16, round(side * scale)) for side in thumb.shape[::-1])
+    return cv2.resize(thumb, size, interpolation=cv2.INTER_AREA)
+
+
+def _landing(flow: np.ndarray) -> np.ndarray:
+    height, width = flow.shape[:2]
+    return flow + np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+
+
+def _read(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    at = at.astype(np.float32)
+    return cv2.remap(values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _returns(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the flow stays inside the image and leads there and back again, within a pixel or a tenth."""
+    height, width = forward.shape[:2]
+    landing = _landing(forward)
+    back = _read(backward, landing)
+    inside = ((landing >= 0) & (landing <= (width - 1, height - 1))).all(axis=-1)
+    limit = 1.0 + 0.01 * ((forward**2).sum(-1) + (back**2).sum(-1))
+    return inside & (((forward + back) ** 2).sum(-1) < limit)
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(h, w) correlation of the 9 x 9 surroundings, blind to brightness and contrast; (h, w) bool: there is texture."""
+    a, b = one.astype(np.float32), other.astype(np.float32)
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(x, -1, (9, 9))
+
+    var_a, var_b = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2
+    covariance = mean(a * b) - mean(a) * mean(b)
+    return covariance / np.sqrt(np.maximum(var_a, 4) * np.maximum(var_b, 4)), var_a > 16
+
+
+def _link(one: np.ndarray, other: np.ndarray) -> float:
+    """Share of the textured pixels of a frame that dense flow finds again in the next; 1 where there is no texture."""
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    forward, backward = dis.calc(one, other, None), dis.calc(other, one, None)
+    alike, textured = _correlation(one, _read(other, _landing(forward)))
+    found = _returns(forward, backward) & (alike > 0.7)
+    return float(found[textured].mean()) if textured.sum() > 50 else 1.0
