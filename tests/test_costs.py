@@ -41,6 +41,8 @@ def test_counts_agree_with_torch(name):
     assert cost.attention == pytest.approx(counted(model.attention, features, features, grid))
     plain = counted(model.decode, features, features, grid)
     assert cost.decode + cost.heads == pytest.approx(plain)
+    assert cost.start == counted(lambda: model.start(features, grid, 0, heads=False))
+    assert cost.start + cost.start_heads == counted(lambda: model.start(features, grid, 1))
     assert cost.silence == pytest.approx(counted(model.decode, features, features, grid, silence) - plain)
 
 

@@ -27,6 +27,11 @@ class NetworkCost:
     """What silencing adds to one pair: decoder 1 attends to the other view twice."""
     heads: float
     """Both heads of one ordered pair."""
+    start: float
+    """The part of ``attention`` and ``decode`` that is the same in all pairs of a frame (:meth:`~.model.DUSt3R.start`),
+    for one of the two views."""
+    start_heads: float
+    """The part of ``heads``, likewise."""
 
 
 def network_cost(config: DUSt3RConfig, grid: Grid) -> NetworkCost:
@@ -50,6 +55,8 @@ def network_cost(config: DUSt3RConfig, grid: Grid) -> NetworkCost:
         decode=start + 2 * c.dec_depth * block,
         silence=c.dec_depth * _attention(n, dim),
         heads=2 * head,
+        start=start / 2 + self_attention,
+        start_heads=_finest_level(c, grid) if c.head_type == "dpt" else 0.0,
     )
 
 
@@ -110,6 +117,13 @@ def _attention(tokens: int, dim: int) -> float:
 
 def _conv(height: int, width: int, inputs: int, outputs: int, kernel: int) -> float:
     return 2.0 * height * width * inputs * outputs * kernel**2
+
+
+def _finest_level(c: DUSt3RConfig, grid: Grid) -> float:
+    """Of the DPT head, up to where the coarser levels join it; reads the encoder's features only."""
+    (h, w), first, dim = grid, c.dpt_layer_dims[0], c.dpt_feature_dim
+    reassembled = _conv(h, w, c.enc_embed_dim, first, 1) + _conv(h, w, first, first, 4)
+    return reassembled + _conv(4 * h, 4 * w, first, dim, 3) + 2 * _conv(4 * h, 4 * w, dim, dim, 3)
 
 
 def _dpt_head(c: DUSt3RConfig, grid: Grid) -> float:
