@@ -23,7 +23,8 @@ from .budget import UNBOUNDED, Budget
 from .cache import StageCache
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .errors import InputError, OutputError
-from .export.nerfstudio import check_loads, refuse_taken, write_dataset
+from .export.nerfstudio import check_loads, dataset_files, refuse_taken, write_dataset
+from .export.owned import refuse_foreign
 from .files import make_folder
 from .frames import ImageGeometry, load_frames, open_source
 from .inference import choose_compute
@@ -32,6 +33,7 @@ from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
 from .plan import DEFAULT_GRAPH, Forecast, actual_line, forecast_lines, plan_run, published_network
 from .refine import check_refine, refine_scene
+from .report_card import FILES as REPORT_FILES
 from .report_card import ReportCard, drop_report_card, try_report_card
 from .runlog import RunLog
 from .types import Frames, Scene
@@ -79,7 +81,7 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
     published = published_network(config.easi3r.weights)
     if published is not None:  # the forecast comes before a download
         plan = _forecast(data, config, (published, DEFAULT_GRAPH), log)
-    backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log)
+    backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log, dtype=compute.dtype)
     if published is None:
         plan = _forecast(data, config, (backbone.info.config, backbone.info.graph or DEFAULT_GRAPH), log)
     begin, first = time.perf_counter(), len(log.stages)
@@ -115,9 +117,8 @@ def process_with(
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # a source that cannot be used leaves no folder behind
+    _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
     with _locked(output_dir):
-        if overwrite:
-            shutil.rmtree(output_dir / WORKSPACE, ignore_errors=True)
         return _process(backbone, data, output_dir, config, overwrite=overwrite, log=log, budget=budget)
 
 
@@ -155,6 +156,14 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
         raise InputError(f"{source} is a folder that this run would write to: choose another --output-dir")
 
 
+def _refuse_foreign(
+    output_dir: Path, num_frames: int, source_wh: tuple[int, int], config: RunConfig, *, has_depth: bool
+) -> None:
+    """Raises OutputError, before hours of work, when a file that is not ours lies where one will be written."""
+    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth)
+    refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
+
+
 def _process(
     backbone: Backbone | None,
     data: Path,
@@ -171,6 +180,9 @@ def _process(
     num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
+    num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
+    source_wh = frames.pixel_map.source_wh
+    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=backbone is not None)
     cache = StageCache(workspace / "stages")
     scene = _reconstruct(frames, backbone, config, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None

@@ -7,13 +7,18 @@ import torch
 from easi3r_ns.attention import (
     AttentionAccumulator,
     ScoreFormula,
+    SummaryAccumulator,
     attention_stats_naive,
     dynamic_score,
     fused_maps,
     min_max_per_frame,
+    score_of,
+    summarise,
 )
 from easi3r_ns.backbone.weights import PAPER_SCORE
-from easi3r_ns.types import AttentionStats
+from easi3r_ns.inference import visiting_order
+from easi3r_ns.pairs import make_pairs
+from easi3r_ns.types import AttentionStats, PairGraph
 from tests.helpers import load_golden
 
 OFFICIAL = {"mean_src": "k_i_mean", "std_src": "k_i_std", "mean_ref": "k_j_mean", "std_ref": "k_j_std"}
@@ -66,6 +71,65 @@ def test_order_of_pairs_does_not_matter():
     a, b = accumulate(edges, on_j, on_i, 3), accumulate(edges[order], on_j[order], on_i[order], 3)
     np.testing.assert_allclose(a.std_src, b.std_src, atol=1e-5)
     np.testing.assert_allclose(a.mean_ref, b.mean_ref, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 12])
+def test_batches_in_which_frames_repeat_equal_single_pairs(batch):
+    edges = np.array([(i, j) for i in range(4) for j in range(4) if i != j])
+    on_j, on_i = random_maps(len(edges))
+    accumulator = AttentionAccumulator(4)
+    for start in range(0, len(edges), batch):
+        rows = slice(start, start + batch)
+        accumulator.add_pairs(edges[rows], torch.from_numpy(on_j[rows]), torch.from_numpy(on_i[rows]))
+    ours, slow = accumulator.finish(), attention_stats_naive(edges, on_j, on_i, 4)
+    for name in OFFICIAL:
+        np.testing.assert_allclose(getattr(ours, name), getattr(slow, name), atol=1e-5)
+
+
+@pytest.mark.parametrize("formula", [ScoreFormula(), ScoreFormula(0, 1, 0, -1, centred=True, first_channel=2)])
+def test_the_summary_gives_the_score_of_all_statistics(formula):
+    graph = make_pairs("swinstride-2-noncyclic", 9)
+    on_j, on_i = random_maps(len(graph))
+    sink = SummaryAccumulator(graph, formula)
+    order = np.random.default_rng(3).permutation(len(graph))
+    for rows in np.array_split(order, 5):
+        sink.add_pairs(graph.edges[rows], torch.from_numpy(on_j[rows]), torch.from_numpy(on_i[rows]))
+    stats = accumulate(graph.edges, on_j, on_i, 9, formula.centred)
+    ours, plain = sink.finish(), summarise(stats, formula.first_channel)
+    fused = {name: summary.fused() for name, summary in ours.items()}
+    for name in OFFICIAL:
+        np.testing.assert_allclose(ours[name].mean, plain[name].mean, atol=1e-5)
+        assert (ours[name].low, ours[name].high) == pytest.approx((plain[name].low, plain[name].high), abs=1e-5)
+        np.testing.assert_allclose(fused[name], fused_maps(stats, formula.first_channel)[name], atol=1e-5)
+    np.testing.assert_allclose(score_of(fused, formula), dynamic_score(stats, formula), atol=1e-4)
+
+
+def test_golden_score_from_the_summary(pass1):
+    graph = PairGraph(pass1["edges"].astype(np.int64), 8)
+    sink = SummaryAccumulator(graph, ScoreFormula())
+    sink.add_pairs(graph.edges, torch.from_numpy(pass1["raw_attn_k1"]), torch.from_numpy(pass1["raw_attn_k2"]))
+    fused = {name: summary.fused() for name, summary in sink.finish().items()}
+    np.testing.assert_allclose(score_of(fused, ScoreFormula()), pass1["dynamic_map"], atol=1e-4)
+
+
+def test_statistics_of_a_long_clip_hold_few_frames_at_a_time():
+    graph = make_pairs("swinstride-3-noncyclic", 200)
+    on_j, on_i = random_maps(1, shape=(2, 2, 3))
+    sink, most = SummaryAccumulator(graph, ScoreFormula()), 0
+    for row in visiting_order(graph.edges, 4):
+        sink.add_pairs(graph.edges[[row]], torch.from_numpy(on_j), torch.from_numpy(on_i))
+        most = max(most, sink.open_frames())
+    assert 0 < most < 30 and sink.open_frames() == 0
+    assert sink.finish()["mean_src"].mean.shape == (200, 2, 2)
+
+
+def test_a_summary_without_all_pairs_is_refused():
+    graph = make_pairs("complete", 3)
+    on_j, on_i = (torch.from_numpy(maps) for maps in random_maps(len(graph)))
+    sink = SummaryAccumulator(graph, ScoreFormula())
+    sink.add_pairs(graph.edges[:-1], on_j[:-1], on_i[:-1])
+    with pytest.raises(ValueError, match=r"without all of their pairs: \[1, 2\]"):
+        sink.finish()
 
 
 def test_a_single_pair_has_no_deviation_and_no_nan():

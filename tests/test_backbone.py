@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.backbone.blocks import CrossAttention, Silence, cross_attention_naive, mean_query_logits
+from easi3r_ns.backbone.blocks import (
+    CrossAttention,
+    Silence,
+    attend_silenced,
+    cross_attention_naive,
+    mean_query_logits,
+)
 from easi3r_ns.backbone.config import DUSt3RConfig
-from easi3r_ns.backbone.model import DUSt3R, absolute_positions
+from easi3r_ns.backbone.model import DUSt3R, Start, absolute_positions
 from easi3r_ns.backbone.rope import apply_rope, rope_tables
 from tests.helpers import GOLDEN, golden_model, load_golden
 
@@ -140,6 +146,41 @@ def test_silencing_by_zeroed_values_equals_the_explicit_softmax():
         torch.testing.assert_close(out, layer.proj(expected.transpose(1, 2).flatten(-2)))
         torch.testing.assert_close(means, logits.mean(dim=2))
     assert not torch.allclose(layer(x, y, tables)[0], layer(x, y, tables, silence)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("most", [None, 5, 12])
+def test_only_dynamic_queries_attend_twice(most):
+    """Pairs with many, few and no dynamic queries in one batch; a bound may be larger than what is there."""
+    torch.manual_seed(3)
+    q, k, v = torch.randn(3, 3, 4, 12, 8)
+    dynamic = torch.zeros(3, 12, dtype=torch.bool)
+    dynamic[0, [1, 4, 5, 8, 11]] = True
+    dynamic[1, 7] = True
+    silence = Silence(dynamic, torch.rand(3, 12) < 0.4, most)
+    expected, _ = cross_attention_naive(q, k, v, silence)
+    torch.testing.assert_close(attend_silenced(q, k, v, silence), expected)
+    still = Silence(torch.zeros_like(dynamic), silence.key_dynamic, 0)
+    torch.testing.assert_close(attend_silenced(q, k, v, still), cross_attention_naive(q, k, v, still)[0])
+
+
+@pytest.mark.parametrize("name", ["tiny_dpt", "tiny_linear"])
+@torch.inference_mode()
+def test_frames_started_once_give_what_pairs_give(name):
+    """One start per frame and view, gathered for the pairs, against encoding from scratch in every pair."""
+    model, rng = golden_model(name), np.random.default_rng(0)
+    features, grid = model.encode(torch.from_numpy(rng.uniform(-1, 1, (3, 3, 48, 64)).astype(np.float32))), (3, 4)
+    i, j = [0, 1, 0, 2], [1, 0, 2, 0]
+    starts = tuple(
+        Start(*(None if part is None else part[rows] for part in model.start(features, grid, view)))
+        for view, rows in ((0, i), (1, j))
+    )
+    assert (starts[0].finest is None) == (name == "tiny_linear")
+    ours, plain = model.decode_from(starts, grid), model.decode(features[i], features[j], grid)
+    for field in ("points_i", "conf_i", "points_j", "conf_j"):
+        torch.testing.assert_close(getattr(ours, field), getattr(plain, field), **POINTS)
+    short = model.attention_from(starts, grid)
+    torch.testing.assert_close(short.on_j, plain.attention.on_j, **TOKENS)
+    torch.testing.assert_close(short.on_i, plain.attention.on_i, **TOKENS)
 
 
 def test_mean_query_logits_without_a_matrix():

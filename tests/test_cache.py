@@ -11,6 +11,7 @@ import torch
 from easi3r_ns.cache import StageCache, digest
 from easi3r_ns.config import AlignConfig
 from easi3r_ns.errors import OutputError
+from easi3r_ns.rows import RowStore
 
 
 def test_digest_tells_values_apart():
@@ -51,6 +52,49 @@ def test_without_a_folder_nothing_is_kept():
     cache = StageCache(None)
     cache.put("s", "k", {"x": torch.zeros(1)})
     assert cache.get("s", "k") is None
+
+
+SHAPES = {"x": (4, 3)}
+
+
+@pytest.mark.parametrize("spill", [False, True])
+@pytest.mark.parametrize("folder", [False, True])
+def test_rows_are_kept_alike_wherever_they_are_written(tmp_path, spill, folder):
+    cache = StageCache(tmp_path if folder else None)
+
+    def work(store: RowStore) -> None:
+        for row in range(4):
+            store.write(np.array([row]), {"x": torch.full((1, 3), float(row))})
+
+    for key in ("old", "new"):
+        result = cache.fill("s", key, SHAPES, torch.float32, work, spill=spill)
+    expected = torch.arange(4.0)[:, None].expand(4, 3)
+    assert torch.equal(result["x"], expected)
+    if folder:
+        assert [p.name for p in tmp_path.iterdir()] == ["s-new.safetensors"]
+        assert torch.equal(cache.get("s", "new")["x"], expected)
+
+
+def test_rows_that_are_not_finished_leave_nothing(tmp_path):
+    cache = StageCache(tmp_path)
+
+    def work(store: RowStore) -> None:
+        store.write(np.array([0]), {"x": torch.zeros(1, 3)})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill("s", "k", SHAPES, torch.float32, work, spill=True)
+    assert not list(tmp_path.iterdir()) and cache.get("s", "k") is None
+
+
+def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
+    def full(*args) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match="No space left"):
+        StageCache(tmp_path).fill("s", "k", SHAPES, torch.float32, lambda store: pytest.fail("worked"), spill=True)
+    assert not list(tmp_path.iterdir())
 
 
 MEMORY = """

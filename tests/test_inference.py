@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from easi3r_ns.backbone.costs import start_bytes
 from easi3r_ns.dynamic import token_masks
 from easi3r_ns.errors import CheckpointError, InputError
-from easi3r_ns.inference import Compute, collect_attention, decode_pairs, encode_frames, normalise
+from easi3r_ns.inference import (
+    Compute,
+    FrameStarts,
+    PairNetwork,
+    collect_attention,
+    decode_pairs,
+    encode_frames,
+    normalise,
+    silence_for,
+    visiting_order,
+)
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.types import PairGraph
 from tests.helpers import golden_model, load_golden
@@ -142,6 +153,71 @@ def test_nan_from_the_network_is_an_error(golden_run):
     graph = PairGraph(np.array([(0, 1), (1, 0)]), 2)
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         decode_pairs(model, features[:2], graph, grid, None, Compute(CPU), ignore)
+
+
+@pytest.mark.parametrize("edges", ["swinstride-5-noncyclic", "complete", "oneref-0"])
+@pytest.mark.parametrize("block", [1, 4, 32])
+def test_every_pair_is_visited_once(edges, block):
+    graph = make_pairs(edges, 23)
+    assert sorted(visiting_order(graph.edges, block).tolist()) == list(range(len(graph)))
+
+
+def test_a_frame_is_started_few_times_and_nothing_changes(golden_run, monkeypatch):
+    model, features, _, grid = golden_run
+    graph, started = make_pairs("swinstride-5-noncyclic", 8), []
+    start = type(model).start
+
+    def counted(self, rows, *args, **kwargs):
+        started.append(len(rows))
+        return start(self, rows, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "start", counted)
+    masks = np.random.default_rng(0).random((8, *grid)) < 0.2
+    one = start_bytes(model.config, grid, heads=True)
+    monkeypatch.setattr("easi3r_ns.inference.CPU_START_BYTES", one)
+    plain = decode_pairs(model, features, graph, grid, masks, Compute(CPU, batch_size=1), ignore)
+    few, started[:] = sum(started), []
+    monkeypatch.setattr("easi3r_ns.inference.CPU_START_BYTES", 9 * one)
+    kept = decode_pairs(model, features, graph, grid, masks, Compute(CPU, batch_size=1), ignore)
+    assert sum(started) == 2 * 8 < few < 2 * len(graph)
+    for name in ("points_i", "conf_i", "points_j", "conf_j"):
+        assert torch.equal(getattr(plain[0], name), getattr(kept[0], name))
+    np.testing.assert_allclose(plain[1].std_src, kept[1].std_src, atol=1e-5)
+    frames = FrameStarts(PairNetwork(model, features, grid, Compute(CPU)), heads=True)
+    frames.of(graph.edges)
+    assert sum(started) == 4 * 8
+    held = [len(view) for view in frames._kept]
+    assert held[0] <= frames.block and held[1] == 1, "what is kept is bounded"
+
+
+def test_nothing_is_silenced_where_nothing_moves(golden_run, monkeypatch):
+    model, features, graph, grid = golden_run
+    still, moving = np.zeros((8, *grid), dtype=bool), torch.zeros(8, 48, dtype=torch.bool)
+    moving[3, :5] = True
+    assert silence_for(moving, np.array([(3, 0), (1, 2)]), CPU) is None, "only moving KEYS are silenced"
+    assert silence_for(moving, np.array([(3, 0), (1, 3)]), CPU).most_dynamic == 5
+    monkeypatch.setattr("easi3r_ns.backbone.blocks.attend_silenced", None)  # an error when called
+    a, _ = decode_pairs(model, features, graph, grid, still, Compute(CPU), ignore)
+    b, _ = decode_pairs(model, features, graph, grid, None, Compute(CPU), ignore)
+    assert torch.equal(a.points_i, b.points_i)
+
+
+def test_features_of_half_precision_in_a_file_serve_as_well(golden_run):
+    model, features, graph, grid = golden_run
+    full = collect_attention(model, features, graph, grid, Compute(CPU), ignore)
+    half = collect_attention(model, features.half(), graph, grid, Compute(CPU), ignore)
+    np.testing.assert_allclose(half.mean_src, full.mean_src, atol=1e-2)
+    assert (half.mean_src != full.mean_src).any()
+
+
+def test_large_results_are_kept_in_half_precision(golden_run, monkeypatch):
+    model, features, _, grid = golden_run
+    graph = PairGraph(np.array([(0, 1), (1, 0)]), 2)
+    full, _ = decode_pairs(model, features[:2], graph, grid, None, Compute(CPU), ignore)
+    monkeypatch.setattr("easi3r_ns.inference.FULL_PRECISION_LIMIT", 1)
+    half, _ = decode_pairs(model, features[:2], graph, grid, None, Compute(CPU), ignore)
+    assert half.points_i.dtype == torch.float16
+    torch.testing.assert_close(half.points_i.float(), full.points_i, rtol=1e-3, atol=1e-3)
 
 
 def test_low_precision_stays_close(golden_run):

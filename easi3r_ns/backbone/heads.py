@@ -57,7 +57,7 @@ class FusionBlock(nn.Module):
         if skip is not None:
             x = x + skip
         # A 1x1 convolution commutes with bilinear interpolation: before it, it costs a quarter.
-        return _double(self.out_conv(self.resConfUnit2(x)))
+        return _double(_channels_last(self.out_conv(self.resConfUnit2(x))))
 
 
 class _Scratch(nn.Module):
@@ -120,7 +120,7 @@ class DPTCore(nn.Module):
 
     def _level(self, level: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         x = self.act_postprocess[level](tokens.transpose(1, 2).unflatten(-1, grid))
-        return getattr(self.scratch, f"layer{level + 1}_rn")(x)
+        return getattr(self.scratch, f"layer{level + 1}_rn")(_channels_last(x))
 
     def _skip(self, level: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         fusion = getattr(self.scratch, f"refinenet{level + 1}")
@@ -168,6 +168,11 @@ def postprocess(raw: Tensor) -> tuple[Tensor, Tensor]:
     xyz, conf = raw[:, :3].permute(0, 2, 3, 1), raw[:, 3]
     norm = xyz.norm(dim=-1, keepdim=True)
     return xyz / norm.clip(min=1e-8) * torch.expm1(norm), 1 + conf.exp()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """The layout in which convolutions and interpolation are fastest; 3x3 convolutions keep it, others may not."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _double(x: Tensor) -> Tensor:

@@ -11,9 +11,7 @@ BASE = 100.0
 
 
 @lru_cache(maxsize=16)
-def rope_tables(
-    grid: tuple[int, int], head_dim: int, stretch: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def rope_tables(grid: tuple[int, int], head_dim: int, stretch: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines for the tokens of an h x w grid in row-major order.
 
     The first half of a head's channels turns with y, the second with x; in each half channel c is paired with channel

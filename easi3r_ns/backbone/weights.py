@@ -163,8 +163,8 @@ def load_part(
 ) -> None:
     """Give one part of ``model`` its weights, reading nothing else from the file.
 
-    ``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` the rest. Transformer blocks take ``dtype``, the heads
-    stay in float32. Float32 weights on the CPU stay memory-mapped: the file must outlive the model.
+    ``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` the rest. The matrices of the transformer blocks take
+    ``dtype`` (what autocast would make of them in every call), all else stays in float32. Float32 weights on the CPU stay memory-mapped: the file must outlive the model.
 
     Raises:
         CheckpointError: damaged file, NaN or infinite weights, tied keys that differ.
@@ -174,7 +174,11 @@ def load_part(
             continue
         precision = torch.float32 if name.startswith("downstream_head") else dtype
         tensors = _read(source, prefix=f"{name}.")
-        converted = {key.removeprefix(f"{name}."): value.to(device, precision) for key, value in tensors.items()}
+        # Matrices only: the rest is small, and norms are computed in float32 where autocast asks for it.
+        converted = {
+            key.removeprefix(f"{name}."): value.to(device, precision if value.ndim > 1 else torch.float32)
+            for key, value in tensors.items()
+        }
         module.load_state_dict(converted, strict=True, assign=True)
         module.requires_grad_(False)
 
