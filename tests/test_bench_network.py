@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
+from easi3r_ns.attention import AttentionAccumulator
 from easi3r_ns.backbone.model import DUSt3R
-from easi3r_ns.inference import Compute, decode_pairs, encode_frames, normalise
+from easi3r_ns.inference import Compute, PairNetwork, decode_pairs, encode_frames, normalise
 from easi3r_ns.pairs import make_pairs
 from tests.bench.bench_network import ORDER, Comparison, compare, markdown, network_total, show
-from tests.bench.stages import NETWORKS, Row, Setting, matrix_bytes
+from tests.bench.stages import GRAPH, NETWORKS, Row, Setting, matrix_bytes, scaled
 from tests.bench.textbook import run_pass
 
 CPU = torch.device("cpu")
@@ -61,6 +64,21 @@ def test_operations_are_those_of_the_whole_clip(toy):
     factors = {row.stage: row.factor for row in toy.ours}
     assert factors["decode"] == factors["alignment"] == 1  # run on all frames
     assert factors["encode"] == 2 and factors["pass 2"] == 18 / 4
+
+
+def test_operations_are_those_that_were_made():
+    setting = Setting(size="toy")
+    config, grid = setting.network, setting.grid
+    model, graph = DUSt3R(config).eval(), make_pairs(GRAPH, 4)
+    features, store = torch.randn(4, grid[0] * grid[1], config.enc_embed_dim), SimpleNamespace(dtype=torch.float32)
+    store.write = lambda rows, values: None
+    network = PairNetwork(model, features, grid, Compute(CPU))
+    sink = AttentionAccumulator(4)
+    with FlopCounterMode(display=False) as counter:
+        network.decode(graph.edges, None, store, sink, lambda steps: None)
+    row = Row("pass 2", 1.0, 1.0, 0.0, 0.0)
+    counted = scaled(row, dataclasses.replace(setting, frames=4, measured=4)).operations
+    assert counted == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 def test_table_and_text(toy):

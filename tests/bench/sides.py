@@ -195,5 +195,3 @@ def _write(frames: Frames, aligned: AlignResult, setting: Setting, folder: Path,
         source_paths=frames.source_paths,
     )
     write_dataset(rescale_scene(scene, choose_scale(scene)), folder, DatasetConfig(), log)
-
-

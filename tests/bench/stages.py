@@ -10,13 +10,14 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import network_cost
 from easi3r_ns.config import AlignConfig
-from easi3r_ns.inference import Compute, choose_compute
+from easi3r_ns.inference import Compute, FrameStarts, PairNetwork, choose_compute
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.plan import Job, Rates, forecast
 from easi3r_ns.runlog import RunLog
@@ -162,10 +163,12 @@ def scaled(row: Row, setting: Setting) -> Row:
     run = setting.run_frames("ours")
     full, here, compute = setting.job(setting.frames), setting.job(run), setting.compute()
     cost, pairs = network_cost(setting.network, setting.grid), full.num_pairs / here.num_pairs
+    spared = [2 * here.num_pairs - starts_made(setting, run, heads=heads) for heads in (False, True)]
     operations = {
         "encode": cost.encode * run,
-        "pass 1": cost.attention * here.num_pairs,
-        "pass 2": (cost.decode + cost.silence + cost.heads) * here.num_pairs,
+        "pass 1": cost.attention * here.num_pairs - cost.start * spared[0],
+        # Silencing is left out: what it costs depends on how much moves.
+        "pass 2": (cost.decode + cost.heads) * here.num_pairs - (cost.start + cost.start_heads) * spared[1],
     }
     factor = {"encode": setting.frames / run, "masks": setting.frames / run, "pass 1": pairs, "pass 2": pairs}
     counted = 0.0
@@ -177,6 +180,14 @@ def scaled(row: Row, setting: Setting) -> Row:
         factor=factor.get(row.stage, 1.0),
         counted_bytes=max(0.0, counted),
     )
+
+
+def starts_made(setting: Setting, frames: int, *, heads: bool) -> int:
+    """How often the pipeline computes what a frame brings to its pairs; the twin does so twice for every pair."""
+    network = PairNetwork(SimpleNamespace(config=setting.network), torch.empty(0), setting.grid, setting.compute())
+    block = FrameStarts(network, heads=heads).block
+    i, j = make_pairs(GRAPH, frames).edges.T.tolist()
+    return len(set(i)) + len({(first // block, second) for first, second in zip(i, j)})
 
 
 def _planned(job: Job, compute: Compute, stage: str) -> float:
