@@ -13,12 +13,17 @@ from torch import nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from easi3r_ns import flow_raft
+from easi3r_ns.cache import StageCache
 from easi3r_ns.config import AlignConfig, Easi3RConfig
 from easi3r_ns.errors import CheckpointError, InputError
 from easi3r_ns.flow import DISFlow, FlowProvider
 from easi3r_ns.flow_raft import RAFTFlow, choose_flow, load_raft, padding, weights_path
 from easi3r_ns.inference import Compute
+from easi3r_ns.pipeline import reconstruct
 from easi3r_ns.runlog import RunLog
+from easi3r_ns.training.measure.motion import make_clip
+from easi3r_ns.training.measure.paths import frames_of
+from tests.dragged_standin import DraggedStandIn
 
 CPU = Compute(torch.device("cpu"))
 GPU = Compute(torch.device("meta"))
@@ -234,3 +239,34 @@ def test_names():
     with pytest.raises(InputError, match="auto, dis or raft"):
         choose_flow("sift", CPU, RunLog())
     assert Easi3RConfig().flow == "auto" and AlignConfig().flow_weight is None
+
+
+def test_a_run_takes_the_estimator_that_was_asked_for(monkeypatch):
+    clip = make_clip(20_003, "held_out", 3)
+    torch.manual_seed(0)
+    random = RAFTFlow(raft_small(weights=None), CPU)
+    monkeypatch.setattr(flow_raft, "load_raft", lambda compute, log: random)
+
+    def flow_of(name: str, weight: float) -> str | None:
+        log, config = Log(), AlignConfig(iterations=2, flow_weight=weight)
+        options = Easi3RConfig(flow=name, graph="complete", no_masks=True, device="cpu")
+        scene = reconstruct(frames_of(clip), DraggedStandIn(clip), options, config, StageCache(None), log)
+        assert [line for line in log.said if line.startswith("optical flow: ")] == [
+            f"optical flow: {name}" for name in [scene.provenance["flow"]] if name
+        ]
+        return scene.provenance["flow"]
+
+    assert flow_of("raft", 0.1) == "torchvision-raft-large"
+    assert flow_of("auto", 0.1) == "opencv-dis"
+    assert flow_of("raft", 0.0) is None
+
+
+def test_weights_that_cannot_be_had_are_said_before_the_network_runs(torch_cache, monkeypatch):
+    monkeypatch.setattr(flow_raft, "_known_host", lambda url: False)
+    monkeypatch.setattr(flow_raft.urllib.request, "getproxies", dict)
+    clip = make_clip(20_003, "held_out", 3)
+    stand_in = DraggedStandIn(clip)
+    config = Easi3RConfig(flow="raft", graph="complete", no_masks=True, device="cpu")
+    with pytest.raises(CheckpointError, match="no connection"):
+        reconstruct(frames_of(clip), stand_in, config, AlignConfig(), StageCache(None), RunLog())
+    assert stand_in.encoded == 0
