@@ -29,10 +29,12 @@ AGREEMENT = 0.05
 CONTRADICTION = (4.0, 0.1, 0.35)
 """A pair contradicts the rest when half of its points are off by more than this many times what is usual; but never
 below the second number and always above the third, both in units of the pair's depth."""
+LEAST_HOLD = 0.1
+"""Mean weight that every pointmap has at least, relative to the usual one. It must exceed the usual error relative to
+the depth: the scales of all pairs are normalised together, and that of a pair without weight could grow until all
+others, and with them the objective, have shrunk to nothing."""
 MOST_WEAK = 0.5
 """Share of the frames that only such pairs hold beyond which it is no longer clear who contradicts whom."""
-STAND_IN_CONFIDENCE = 1.001
-"""Of the pairs of a frame that has no pair to trust: almost no weight."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Screening:
     """The pairs that were left out."""
     weak: tuple[int, ...]
     """Frames that no pair to be trusted joins to the rest; they stand in the problem as copies of a neighbour."""
+    unsure: tuple[int, ...]
+    """Frames about which the network has no confidence; they have :data:`LEAST_HOLD`."""
     residual: float
     """Median over all pairs of the distance of their points from the frames as placed, in units of the pair's depth."""
 
@@ -72,6 +76,7 @@ def screen(problem: Problem, log: RunLog) -> Screening:
 
     Raises :class:`AlignmentError` when they are all that holds most of the frames.
     """
+    problem, unsure = held(problem)
     small = _thin(problem)
     scores = edge_scores(small)
     tree = place_frames(small, scores)
@@ -88,7 +93,7 @@ def screen(problem: Problem, log: RunLog) -> Screening:
     bad = contradicting(residual)
     if not bool(bad.any()):
         placement = None if points is None else _placement(problem, points, known, residual)
-        return Screening(problem, placement, (), (), typical)
+        return Screening(problem, placement, (), (), unsure, typical)
     weak = _weak_frames(problem.edges[~bad].numpy(), problem.num_frames)
     _say(problem, bad, weak, log)
     near = _neighbours(problem, weak)
@@ -99,7 +104,22 @@ def screen(problem: Problem, log: RunLog) -> Screening:
             points[frame], known[frame] = points[twin], known[twin]
         placement = _placement(reduced, points, known, residual[rows])
     pairs = tuple((int(i), int(j)) for i, j in problem.edges[bad].tolist())
-    return Screening(reduced, placement, pairs, tuple(weak), typical)
+    unsure = tuple(frame for frame in unsure if frame not in weak)
+    return Screening(reduced, placement, pairs, tuple(weak), unsure, typical)
+
+
+def held(problem: Problem) -> tuple[Problem, tuple[int, ...]]:
+    """The problem with :data:`LEAST_HOLD` on every pointmap, and the frames whose pointmaps all had less."""
+    mean = problem.weight.mean(dim=1)
+    usual = float(mean[mean > 0].median()) if bool((mean > 0).any()) else 0.0
+    loose = mean < LEAST_HOLD * usual if usual > 0 else torch.ones_like(mean, dtype=torch.bool)
+    if not bool(loose.any()):
+        return problem, ()
+    least = float(np.exp(LEAST_HOLD * usual)) if usual > 0 else float(np.e)
+    firm = torch.where(problem.confidence > 0, problem.confidence.clamp_min(least), 0.0)
+    confidence = torch.where(loose[:, None], firm, problem.confidence)
+    unsure = sorted(set(range(problem.num_frames)) - set(problem.frame[~loose].tolist()))
+    return replace(problem, confidence=confidence), tuple(unsure)
 
 
 def interpolate(T_world_cam: np.ndarray, missing: Sequence[int]) -> np.ndarray:
@@ -297,7 +317,7 @@ def _neighbours(problem: Problem, weak: list[int]) -> dict[int, int]:
 def _without(problem: Problem, bad: torch.Tensor, near: dict[int, int]) -> tuple[Problem, torch.Tensor]:
     """The problem without the bad pairs, and its rows; weak frames become copies of the frame ``near`` them.
 
-    Their pairs stay, so that everything about them is defined, but have almost no weight.
+    So everything about them is defined; weightless pairs would not do, see :data:`LEAST_HOLD`.
     """
     twins = [tuple(near.get(frame, frame) for frame in edge) for edge in problem.edges.tolist()]
     touched = torch.tensor([pair != tuple(edge) for pair, edge in zip(twins, problem.edges.tolist())])
@@ -311,7 +331,7 @@ def _without(problem: Problem, bad: torch.Tensor, near: dict[int, int]) -> tuple
             twin = own[twins[row][0]]
             for at in (place, place + len(rows)):
                 points[at] = problem.points[twin]
-                confidence[at] = torch.where(problem.confidence[twin] > 0, STAND_IN_CONFIDENCE, 0.0)
+                confidence[at] = problem.confidence[twin]
     reduced = replace(problem, edges=problem.edges[rows], kept=problem.kept[rows], points=points, confidence=confidence)
     return reduced, rows
 

@@ -22,8 +22,6 @@ TURNING = 2.0
 """Degrees between two cameras from which on a camera that does not travel is said to turn."""
 PARTLY_STILL = 0.2
 """Share of the frames without parallax from which on they are named."""
-NO_CONFIDENCE = 0.01
-"""Mean weight of a frame's pixels, relative to that of the usual frame, below which nothing holds its camera."""
 MOSTLY_MOVING = 0.8
 """Share of moving pixels above which a frame is named."""
 NAMED = 8
@@ -51,7 +49,7 @@ class AlignDiagnostics:
     weak_frames: tuple[int, ...] = ()
     """Frames that no pair to be trusted joins to the rest: their cameras are interpolated, their depth is unknown."""
     unsure_frames: tuple[int, ...] = ()
-    """Frames about which the network has no confidence: nothing but the first guess holds their cameras."""
+    """Frames about which the network has no confidence; their cameras follow its guess all the same."""
     still_frames: tuple[int, ...] = ()
     """Frames whose camera hardly moves against those that they are paired with."""
     turn: float = 0.0
@@ -77,7 +75,7 @@ def diagnose(
         focal_estimates=start.focal_estimates,
         contradicted_pairs=screened.contradicted,
         weak_frames=screened.weak,
-        unsure_frames=tuple(f for f in _without_weight(problem) if f not in screened.weak),
+        unsure_frames=screened.unsure,
         still_frames=_still_frames(problem.edges.cpu(), centre, depth),
         turn=camera_turn(decoded.R.cpu()),
     )
@@ -87,10 +85,7 @@ def warn(diagnostics: AlignDiagnostics, config: AlignConfig, dynamic_masks: np.n
     """Say what the user should act on."""
     _warn_about_parallax(diagnostics, log)
     if diagnostics.unsure_frames:
-        log.warn(
-            f"the network has no confidence in {named(diagnostics.unsure_frames)}: nothing but a first guess holds the "
-            "cameras there"
-        )
+        log.warn(f"the network has no confidence in {named(diagnostics.unsure_frames)}: the cameras there are a guess")
     if dynamic_masks is not None:
         moving = np.flatnonzero(np.asarray(dynamic_masks).mean(axis=(1, 2)) > MOSTLY_MOVING)
         if len(moving):
@@ -152,11 +147,3 @@ def _still_frames(edges: torch.Tensor, centre: torch.Tensor, depth: torch.Tensor
     flat = depth.flatten(1)[:, :: max(1, depth[0].numel() // 2000)]
     typical = flat.masked_fill(flat <= 0, torch.nan).nanmedian(dim=1).values
     return tuple(torch.nonzero(farthest < LOW_PARALLAX * typical)[:, 0].tolist())
-
-
-def _without_weight(problem: Problem) -> list[int]:
-    weight = problem.weight.mean(dim=1).cpu()
-    total = torch.zeros(problem.num_frames).index_add_(0, problem.frame.cpu(), weight)
-    seen = torch.zeros(problem.num_frames).index_add_(0, problem.frame.cpu(), torch.ones(len(weight)))
-    mean = total / seen.clamp_min(1.0)
-    return torch.nonzero(mean <= NO_CONFIDENCE * mean.median())[:, 0].tolist()
