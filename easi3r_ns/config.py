@@ -51,6 +51,8 @@ class FrameConfig:
             raise InputError(f"--start {self.start:g} --end {self.end:g}: the end must come after the start")
 
 
+PIXEL_BUDGETS = {"newton": 4096, "adam": 16384}
+"""Default of --align.max-pixels."""
 PAPER_FLOW_WEIGHT = 0.01
 
 
@@ -58,23 +60,26 @@ PAPER_FLOW_WEIGHT = 0.01
 class AlignConfig:
     """Global alignment: all pairs into one scene (Easi3R section 3.4, DUSt3R section 3.4)."""
 
+    solver: Literal["newton", "adam"] = "newton"
+    """newton: second-order steps, coarse to fine, until the objective no longer falls. adam: the reference's loop, all
+    its steps. Both minimise the same objective."""
     iterations: int = 300
-    """Steps of the optimiser."""
+    """Steps of adam; newton stops by itself, after ten to thirty as a rule, and at this many at the latest."""
     learning_rate: float = 0.01
-    """Step size at the first iteration."""
+    """adam: step size at the first iteration."""
     learning_rate_min: float = 0.001
-    """Step size at the last iteration."""
+    """adam: step size at the last iteration."""
     schedule: Literal["linear", "cosine"] = "linear"
-    """How the step size falls."""
+    """adam: how the step size falls."""
     shared_focal: bool = True
     """One focal length for the whole clip (--no-shared-focal: one per frame, for a zooming lens)."""
     flow_weight: Optional[float] = None
     """Weight of the optical-flow term; 0 computes no flow. Default: what the card of the weights asks for, else 0.01,
     the paper's."""
     flow_start: float = 0.1
-    """Share of the iterations before the flow term sets in."""
+    """adam: share of the iterations before the flow term sets in (newton: when the pointmaps alone have converged)."""
     flow_threshold: float = 25.0
-    """The flow term is left out of an iteration in which its value exceeds this (pixels)."""
+    """The flow term is left out while its value exceeds this (pixels)."""
     smooth_weight: float = 0.0
     """Weight of the temporal smoothness of the camera path."""
     smooth_translation_weight: float = 1.0
@@ -83,19 +88,24 @@ class AlignConfig:
     """Weight of the scale-invariant distance to the initial depths."""
     flow_check: bool = False
     """Leave pixels out of the flow term whose forward and backward flow disagree (the reference keeps them)."""
-    max_pixels: int = 16384
+    max_pixels: Optional[int] = None
     """Most pixels per frame in the optimiser; larger images are sampled, and their full depths solved afterwards.
-    0 optimises every pixel (slow, and a lot of memory)."""
+    0 optimises every pixel (slow, and a lot of memory). Default: 4096 for newton, 16384 for adam."""
 
     def __post_init__(self) -> None:
         _check("--align.iterations", self.iterations, 0)
-        if self.max_pixels < 0 or 0 < self.max_pixels < 256:
+        if self.max_pixels is not None and (self.max_pixels < 0 or 0 < self.max_pixels < 256):
             raise InputError(f"--align.max-pixels {self.max_pixels}: give 0 (every pixel) or at least 256")
         for name in ("learning_rate", "learning_rate_min", "flow_threshold"):
             _check(_align_flag(name), getattr(self, name), 0, open_low=True)
         for name in ("flow_weight", "smooth_weight", "smooth_translation_weight", "depth_weight"):
             _check(_align_flag(name), getattr(self, name), 0)
         _check("--align.flow-start", self.flow_start, 0, 1)
+
+    @property
+    def pixel_budget(self) -> int:
+        """Most pixels per frame in the optimiser, as a number; 0: all."""
+        return PIXEL_BUDGETS[self.solver] if self.max_pixels is None else self.max_pixels
 
     @property
     def flow_strength(self) -> float:
@@ -132,7 +142,7 @@ class Easi3RConfig:
     """Treat everything as static."""
     flow: Literal["auto", "dis", "raft"] = "auto"
     """Optical flow: dis (OpenCV, fast on a CPU) or raft (torchvision's RAFT, for GPUs; downloads 20 MB). auto is dis on
-    a CPU, and on a GPU raft if its weights are already on this machine."""
+    a CPU (and with --weights none), and on a GPU raft if its weights are already on this machine."""
     focal_length: Optional[float] = None
     """Known focal length in pixels of the SOURCE image; kept fixed."""
     min_confidence: float = 1.1
@@ -150,6 +160,8 @@ class Easi3RConfig:
     what is free on the machine, less a margin."""
     window: int = 0
     """Frames per window of a long clip; windows are reconstructed one by one and joined. 0 chooses by memory."""
+    loop_closure: bool = True
+    """Where windows are joined, look for places that the camera comes back to, and close the loops."""
 
     def __post_init__(self) -> None:
         if self.masks is not None and self.no_masks:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from .align.problem import sample_pixels
 from .backbone.config import DUSt3RConfig
-from .backbone.costs import activation_bytes, network_cost, num_parameters
+from .backbone.costs import activation_bytes, network_cost, num_parameters, start_bytes
 from .backbone.sources import AUTO, BEST, KNOWN, resolve
 from .backbone.weights import describe
 from .budget import GIB, UNBOUNDED, Budget, memory_limit
@@ -19,7 +21,14 @@ from .calibration import Rates, calibrate
 from .config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
 from .errors import InputError
 from .frames import ImageGeometry, preview_source
-from .inference import FULL_PRECISION_LIMIT, Compute, choose_compute
+from .inference import (
+    CPU_START_BYTES,
+    GPU_START_BYTES,
+    MOST_STARTS,
+    Compute,
+    choose_compute,
+    map_dtype,
+)
 from .pairs import attach_frames, make_pairs
 from .pipeline import DEFAULT_GRAPH
 from .runlog import RunLog, StageRecord
@@ -38,6 +47,12 @@ RESULT_BYTES = 9
 """Depth, confidence and a mark per pixel of every frame, while windows are aligned one by one."""
 LIBRARIES_BYTES = 170e6
 """What the alignment loads beside the network."""
+FLOW_BYTES = 5.0
+"""Optical flow and its check, per pair and pixel."""
+WRITER_BYTES = 400e6
+"""What is loaded to write the dataset, to load it back and to draw the report."""
+OPEN_FRAMES = 24
+"""Frames whose statistics are held at a time; in a graph of near frames."""
 MARGIN = 0.9
 """Of a limit on the memory, up to which a forecast is taken to keep it."""
 SHRINK = 0.8
@@ -216,19 +231,20 @@ def _job(
 def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDED) -> Forecast:
     """Seconds and memory of every stage of the run."""
     compute = replace(compute, batch_size=budget.batch_size or compute.batch_size)
-    sampled = len(sample_pixels(*(s * job.network.patch_size for s in job.grid), job.align.max_pixels).index)
+    sampled = len(sample_pixels(*(s * job.network.patch_size for s in job.grid), job.align.pixel_budget).index)
     held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
-    stored = 0.0 if budget.spill else _pointmap_bytes(job.num_pairs * job.pixels)
-    flow = 5.0 * job.num_pairs * job.pixels * (job.align.flow_strength > 0)
-    aligning = held + stored + (0.0 if budget.spill else flow)
-    flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * (flow > 0)
+    with_flow = job.align.flow_strength > 0
+    # Pointmaps come from a file: in memory is what is read, a window at a time.
+    pairs = job.pairs_within(budget.window)
+    aligning = held + pairs * job.pixels * (_pointmap_bytes(job) + FLOW_BYTES * with_flow)
+    flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
     align_seconds = ALIGN_SECONDS * 2 * job.num_pairs * sampled * job.align.iterations
     stages = (
         StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held),
         *_network_stages(job, compute, rates, budget),
         StageForecast("optical flow", flow_seconds, aligning),
         StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
-        StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, aligning),
+        StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),
     )
     return Forecast(job, compute.device.type, stages, budget)
 
@@ -237,33 +253,37 @@ def _network_stages(job: Job, compute: Compute, rates: Rates, budget: Budget) ->
     on_gpu = compute.device.type != "cpu"
     encoder, decoder = (4.0 * count for count in num_parameters(job.network))
     item = activation_bytes(job.network, job.grid)
-    features = 4.0 * job.num_frames * job.tokens * job.network.enc_embed_dim
-    features = 0.0 if budget.spill and not on_gpu else features
+    width = 4.0 if compute.dtype == torch.float32 else 2.0
+    features = width * job.num_frames * job.tokens * job.network.enc_embed_dim
     channels = job.network.dec_depth * job.network.dec_num_heads
-    statistics = 4 * 4.0 * job.num_frames * job.tokens * channels
-    stored = 0.0 if budget.spill else _pointmap_bytes(job.num_pairs * job.pixels)
+    statistics = 4 * 4.0 * min(job.num_frames, OPEN_FRAMES) * job.tokens * channels
+    stored = 0.0 if budget.spill else _pointmap_bytes(job) * job.num_pairs * job.pixels
     held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
 
-    def stage(name: str, seconds: float, working: float, kept: float) -> StageForecast:
+    def stage(name: str, seconds: float, working: float, kept: float = 0.0) -> StageForecast:
         working += features
         return StageForecast(name, seconds, held + kept + (0 if on_gpu else working), working if on_gpu else 0.0)
 
     def batch(item_bytes: float, count: int) -> float:
         return item_bytes * min(count, compute.batch_for(job.tokens, item_bytes))
 
-    stages = [stage("encode frames", rates.encode * job.num_frames, encoder + batch(item.encode, job.num_frames), 0.0)]
+    def starts(heads: bool) -> float:
+        limit = GPU_START_BYTES if on_gpu else CPU_START_BYTES
+        return min(limit, MOST_STARTS * start_bytes(job.network, job.grid, heads=heads))
+
+    stages = [stage("encode frames", rates.encode * job.num_frames, encoder + batch(item.encode, job.num_frames))]
     if job.two_passes:
-        attending = decoder + batch(item.decode, job.num_pairs)
-        stages.append(stage("pass 1", rates.attend * job.num_pairs, attending, statistics))
-    decoding = decoder + batch(item.decode + item.heads, job.num_pairs)
-    stages.append(stage("pass 2", rates.decode * job.num_pairs, decoding, statistics + stored))
+        attending = decoder + batch(item.decode, job.num_pairs) + starts(False) + statistics
+        stages.append(stage("pass 1", rates.attend * job.num_pairs, attending))
+    decoding = decoder + batch(item.decode + item.heads, job.num_pairs) + starts(True) + statistics
+    stages.append(stage("pass 2", rates.decode * job.num_pairs, decoding, stored))
     return stages
 
 
-def _pointmap_bytes(pixels: float) -> float:
-    """Two pointmaps and confidences; half precision above the limit of :mod:`easi3r_ns.inference`."""
-    full = 8 * 4.0 * pixels
-    return full if full <= FULL_PRECISION_LIMIT else full / 2
+def _pointmap_bytes(job: Job) -> float:
+    """Of two pointmaps and confidences, per pair and pixel."""
+    size = (side * job.network.patch_size for side in job.grid)
+    return 8.0 * map_dtype(job.num_pairs, *size).itemsize
 
 
 def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
@@ -272,6 +292,11 @@ def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
     frames = budget.window if windowed else job.num_frames
     working = ALIGN_BYTES * (job.pairs_within(budget.window) * sampled + frames * job.pixels)
     return working + LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels * windowed
+
+
+def _write_bytes(job: Job) -> float:
+    """What writing, checking and reporting add."""
+    return RESULT_BYTES * job.num_frames * job.pixels + WRITER_BYTES
 
 
 def choose_budget(

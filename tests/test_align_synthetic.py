@@ -154,7 +154,7 @@ def test_same_seed_same_result():
 def test_sampled_alignment_is_as_good_as_the_full_one():
     scene = make_scene(size=(60, 80), focal=80.0)
     config = AlignConfig(iterations=120)
-    full, sampled = run(scene, config), run(scene, replace(config, max_pixels=1200))
+    full, sampled = run(scene, replace(config, max_pixels=0)), run(scene, replace(config, max_pixels=1200))
     assert full.diagnostics.sampled_pixels == 4800 and sampled.diagnostics.sampled_pixels == 1200
     errors = [trajectory_errors(r.T_world_cam, scene.T_world_cam)["ate"] for r in (full, sampled)]
     assert errors[1] < errors[0] + 0.002 * SCENE_SIZE
@@ -409,5 +409,5 @@ def test_progress_is_reported():
 
     log = Counting()
     run(make_scene(num_frames=2, graph=window_graph(2)), AlignConfig(iterations=7), log)
-    assert steps == [("global alignment", 7)] + [1] * 7
+    assert steps[0] == ("global alignment", 7) and sum(steps[1:]) == 7
     assert log.stages[0].name == "global alignment"

@@ -13,12 +13,12 @@ from ..config import AlignConfig
 from ..errors import AlignmentError, InputError
 from ..runlog import RunLog
 from ..types import PairFlow, PairPredictions
+from . import newton, solve
 from .consensus import interpolate, screen
 from .depth import clean, full_confidence, full_depths, sampled_depths
 from .diagnostics import AlignDiagnostics, diagnose, warn
 from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
-from .solve import optimise
 from .state import Decoded, State, decode
 from .terms import intrinsics
 
@@ -40,7 +40,8 @@ class AlignResult:
     pair_scales: np.ndarray
     """(E,) float64 scene units per unit of each pair's pointmaps, 0 for pairs that were left out."""
     loss_curve: np.ndarray
-    """(iterations,) float64 loss at the beginning of each iteration."""
+    """(steps,) float64 objective: newton, before the first and after every accepted step of each of its stages; adam,
+    at the beginning of each iteration."""
     diagnostics: AlignDiagnostics
 
 
@@ -59,7 +60,7 @@ def align(
 ) -> AlignResult:
     """Find cameras, focal lengths and depths that explain all pairs (spec: DUSt3R 3.4, MonST3R 3.3, Easi3R 3.4).
 
-    Large images are optimised on a sample of at most ``config.max_pixels`` pixels per frame (``seed`` places it);
+    Large images are optimised on a sample of at most ``config.pixel_budget`` pixels per frame (``seed`` places it);
     their full depth maps are then solved in closed loop with everything else fixed.
 
     :param predictions: pointmaps of a symmetric, connected pair graph, float16 or float32, any device.
@@ -75,7 +76,7 @@ def align(
     height, width = predictions.conf_i.shape[1:]
     _check_inputs(predictions, focal, dynamic_masks, flow)
     with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
-        sample = sample_pixels(height, width, config.max_pixels, seed, pixel_aspect)
+        sample = sample_pixels(height, width, config.pixel_budget, seed, pixel_aspect)
         problem = build_problem(predictions, sample, principal_point, log)
         screened = screen(problem, log)
         problem = screened.problem
@@ -86,6 +87,7 @@ def align(
             problem = replace(problem, flows=(observed,))
         problem = problem.to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
+        optimise = {"newton": newton.optimise, "adam": solve.optimise}[config.solver]
         state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = _final_depths(problem, predictions, decoded)

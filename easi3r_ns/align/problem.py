@@ -91,6 +91,15 @@ class Problem:
         own = {n: getattr(self, n).to(device) for n in ("edges", "points", "confidence", "principal_point")}
         return replace(self, sample=sample, flows=flows, **own)
 
+    def columns(self, pixels: torch.Tensor) -> Problem:
+        """The same problem with some of its pixels: ``pixels`` (n,) int64 positions in the sample, increasing."""
+        if len(pixels) == len(self.sample.index):
+            return self
+        sample = replace(self.sample, index=self.sample.index[pixels], xy=self.sample.xy[:, pixels].contiguous())
+        flows = tuple(replace(f, landing=f.landing[..., pixels], used=f.used[:, pixels]) for f in self.flows)
+        points, confidence = self.points[..., pixels], self.confidence[:, pixels]
+        return replace(self, sample=sample, flows=flows, points=points, confidence=confidence)
+
     @property
     def frame(self) -> torch.Tensor:
         """(2E,) frame that each observation looks at."""
@@ -125,6 +134,19 @@ def sample_pixels(height: int, width: int, budget: int, seed: int = 0, aspect: f
     index = np.sort((rows * width + cols).ravel())
     xy = np.stack([index % width, index // width / aspect]).astype(np.float32)
     return PixelSample(torch.from_numpy(index), torch.from_numpy(xy), (height, width), aspect)
+
+
+def thinned(sample: PixelSample, budget: int) -> torch.Tensor:
+    """(n,) int64 positions in the sample, increasing: about ``budget`` of its pixels (0: all), one per grid cell."""
+    count, (height, width) = len(sample.index), sample.size
+    if budget == 0 or count <= budget:
+        return torch.arange(count, device=sample.index.device)
+    stride = float(np.sqrt(height * width / budget))
+    index = sample.index.cpu().numpy()
+    cell = (index // width / stride).astype(int) * width + (index % width / stride).astype(int)
+    order = np.random.default_rng(0).permutation(count)
+    _, first = np.unique(cell[order], return_index=True)
+    return torch.from_numpy(np.sort(order[first])).to(sample.index.device)
 
 
 def build_problem(

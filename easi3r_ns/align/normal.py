@@ -1,0 +1,279 @@
+"""Normal equations of the alignment, one frame at a time, with the frame's depths eliminated in closed form.
+
+Every residual depends on the depth of one pixel only, and on the motions between its frame's camera and few others.
+So a frame is linearised in those local motions, where the Jacobians are short: with q a pair's point in the camera of
+the frame, a the pixel's point on its ray and r = q - a, a similarity (v, w, s) of the pair gives v + w x q + s q, a
+relative step of the depth gives -a. Its depths then drop out (Schur complement), and a sparse matrix of adjoints
+carries the rest over to the numbered unknowns.
+
+The length |r| has the gradient r/|r|. For its second derivative (I - t r r'/|r|^2) / |r| is taken: t = 1 is the true
+one (Newton's method: fast near the end), t = 0 that of iteratively re-weighted least squares (slow and safe).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..config import AlignConfig
+from .frontal import Clique
+from .problem import Problem
+from .unknowns import CAMERA, PAIR, Numbering, Unknowns
+from .views import SHORTEST, Rays, View, Weights, dot, land, pointmap_weight, rays, seen_points, stiffness
+
+
+@dataclass
+class Local:
+    """Normal equations of one frame over its L local unknowns and P relative depths."""
+
+    H: torch.Tensor
+    """(L, L)."""
+    g: torch.Tensor
+    """(L,)."""
+    V: torch.Tensor
+    """(L, P) coupling with the depths."""
+    h: torch.Tensor
+    """(P,) second derivative of each depth."""
+    d: torch.Tensor
+    """(P,) gradient of each depth."""
+
+
+def pulled(points: torch.Tensor, vectors: torch.Tensor, size: int) -> torch.Tensor:
+    """(N, size, P): ``vectors`` times the derivative of ``points`` (N, 3, P) by a similarity (v, w, s); 6: a motion."""
+    out = points.new_empty(len(points), size, points.shape[-1])
+    (x, y, z), (a, b, c) = points.unbind(1), vectors.unbind(-2)
+    out[:, :3] = vectors
+    torch.sub(y * c, z * b, out=out[:, 3])
+    torch.sub(z * a, x * c, out=out[:, 4])
+    torch.sub(x * b, y * a, out=out[:, 5])
+    if size == PAIR:
+        out[:, 6] = dot(points, vectors)
+    return out
+
+
+def moments(points: torch.Tensor, stiffness: torch.Tensor) -> torch.Tensor:
+    """(n, 7, 7) sums over pixels of stiffness J'J for the derivative J of points (n, 3, P) by a similarity."""
+    x, y, z = points.unbind(1)
+    ones = torch.ones_like(x)
+    basis = torch.stack([ones, x, y, z], dim=1)
+    M = (basis * stiffness.unsqueeze(1)) @ basis.transpose(1, 2)
+    mass, first, second = M[:, 0, 0], M[:, 0, 1:], M[:, 1:, 1:]
+    eye = torch.eye(3, dtype=points.dtype, device=points.device)
+    square = second.diagonal(dim1=1, dim2=2).sum(-1)
+    H = points.new_zeros(len(points), PAIR, PAIR)
+    H[:, :3, :3] = mass[:, None, None] * eye
+    H[:, :3, 3:6] = -skew(first)
+    H[:, 3:6, :3] = skew(first)
+    H[:, :3, 6] = H[:, 6, :3] = first
+    H[:, 3:6, 3:6] = square[:, None, None] * eye - second
+    H[:, 6, 6] = square
+    return H
+
+
+def skew(v: torch.Tensor) -> torch.Tensor:
+    """(N, 3) -> (N, 3, 3) with skew(v) x = v x x."""
+    x, y, z = v.unbind(-1)
+    o = torch.zeros_like(x)
+    return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).view(*v.shape[:-1], 3, 3)
+
+
+def linearise(u: Unknowns, problem: Problem, view: View, weights: Weights, prior: torch.Tensor | None) -> Local:
+    """Local unknowns: n similarities (7), m relative motions (6), the frame's log focal, m log focals of the targets,
+    the offset of the depth prior. ``prior``: (P,) log-depths, or None."""
+    n, m, pixels = len(view.rows), len(view.targets), u.depth.shape[1]
+    count = PAIR * n + CAMERA * m + 1 + m + 1
+    zeros = u.depth.new_zeros
+    out = Local(zeros(count, count), zeros(count), zeros(count, pixels), zeros(pixels), zeros(pixels))
+    ray = rays(u, problem, view.frame)
+    _add_pointmaps(out, u, problem, view, weights, ray)
+    if weights.flow and m:
+        _add_flow(out, u, problem, view, weights, ray)
+    if weights.prior > 0 and prior is not None:
+        _add_prior(out, u.depth[view.frame].log() - prior, weights.prior)
+    return out
+
+
+def _add_pointmaps(out: Local, u: Unknowns, problem: Problem, view: View, weights: Weights, ray: Rays) -> None:
+    n, focal, t = len(view.rows), _focal_slot(view), weights.newton
+    q = seen_points(u, problem, view)
+    w = pointmap_weight(problem, view, weights)
+    residual = q - ray.point
+    stiff, unit = stiffness(residual, w, u.depth[view.frame])
+    along, turned = dot(unit, ray.point), dot(unit, ray.by_focal)
+    pull = pulled(q, unit, PAIR)
+    block = moments(q, stiff).baddbmm_(pull * stiff.unsqueeze(1), pull.transpose(1, 2), alpha=-t)
+    own = torch.arange(n * PAIR, device=w.device).view(n, PAIR)
+    out.H[own[:, :, None], own[:, None, :]] += block
+    out.g[: n * PAIR] += (pull @ w.unsqueeze(-1)).flatten()
+    # Depth: its derivative of the residual is -point.
+    coupling = pulled(q, ray.point, PAIR).addcmul_(pull, along.unsqueeze(1), value=-t).mul_(-stiff.unsqueeze(1))
+    out.V[: n * PAIR] += coupling.view(n * PAIR, -1)
+    out.h += (stiff * (dot(ray.point, ray.point) - t * along.square())).sum(dim=0)
+    out.d -= (w * along).sum(dim=0)
+    # Focal length of the frame.
+    cross = pulled(q, ray.by_focal, PAIR).addcmul_(pull, turned.unsqueeze(1), value=-t)
+    side = (cross @ stiff.unsqueeze(-1)).flatten()
+    out.H[: n * PAIR, focal] += side
+    out.H[focal, : n * PAIR] += side
+    out.H[focal, focal] += (stiff * (dot(ray.by_focal, ray.by_focal) - t * turned.square())).sum()
+    out.g[focal] += (w * turned).sum()
+    out.V[focal] -= (stiff * (dot(ray.point, ray.by_focal) - t * along * turned)).sum(dim=0)
+
+
+def _focal_slot(view: View) -> int:
+    return PAIR * len(view.rows) + CAMERA * len(view.targets)
+
+
+def _add_flow(out: Local, u: Unknowns, problem: Problem, view: View, weights: Weights, ray: Rays) -> None:
+    m, focal = len(view.targets), _focal_slot(view)
+    seen = land(u, problem, view, ray)
+    stiff = seen.stiffness(weights.flow, view)
+    by_depth, by_focal = seen.by(seen.R @ ray.point), -seen.by(seen.R @ ray.by_focal)
+    slots = torch.arange(m, device=stiff.device)
+    own = torch.full_like(slots, focal)
+    motion = PAIR * len(view.rows) + CAMERA * slots[:, None] + torch.arange(CAMERA, device=stiff.device)
+    where = torch.cat([motion, own[:, None], (own + 1 + slots)[:, None]], dim=1)
+    for axis in (0, 1):
+        row = torch.zeros_like(seen.point)
+        row[:, axis] = seen.focal[:, None] / seen.point[:, 2]
+        row[:, 2] = -row[:, axis] * seen.point[:, axis] / seen.point[:, 2]
+        used = seen.used[:, axis].unsqueeze(1)
+        image = torch.where(used[:, 0], seen.image[:, axis], 0.0)
+        # One row of the Jacobian per pixel and target: relative motion (6), own log focal, the target's log focal.
+        motions = pulled(seen.point, torch.where(used, row, 0.0), CAMERA)
+        J = torch.cat([motions, by_focal[:, axis, None], image[:, None]], dim=1)
+        k, depth = stiff[:, axis], by_depth[:, axis]
+        slope = k * torch.where(used[:, 0], seen.error[:, axis], 0.0)
+        weighted = J * k.unsqueeze(1)
+        out.H.index_put_((where[:, :, None], where[:, None, :]), weighted @ J.transpose(1, 2), accumulate=True)
+        out.g.index_put_((where,), (J @ slope.unsqueeze(-1)).squeeze(-1), accumulate=True)
+        out.V.index_add_(0, where.flatten(), (weighted * depth.unsqueeze(1)).flatten(0, 1))
+        out.h += (k * depth.square()).sum(dim=0)
+        out.d += (slope * depth).sum(dim=0)
+
+
+def _add_prior(out: Local, difference: torch.Tensor, weight: float) -> None:
+    # weight * (difference - offset)^2 per pixel; the offset's best value is the mean, and its step is eliminated later.
+    centred = difference - difference.mean()
+    out.h += 2 * weight
+    out.d += 2 * weight * centred
+    out.V[-1] -= 2 * weight
+    out.H[-1, -1] += 2 * weight * len(difference)
+
+
+def adjoint(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """(N, 7, 7): a similarity (v, w, s) in one camera's coordinates as seen in another, X' = R X + t."""
+    out = R.new_zeros(len(R), PAIR, PAIR)
+    out[:, :3, :3] = out[:, 3:6, 3:6] = R
+    out[:, :3, 3:6] = skew(t) @ R
+    out[:, :3, 6] = -t
+    out[:, 6, 6] = 1
+    return out
+
+
+def named(view: View, numbering: Numbering, smooth: bool) -> torch.Tensor:
+    """Numbers of the unknowns that a frame may feel: all those of :func:`carried`, and what smoothness adds."""
+    before = torch.arange(max(0, view.frame - 1) if smooth else view.frame, view.frame)
+    cameras = torch.cat([torch.tensor([view.frame]), view.references, view.targets, before])
+    numbers = [numbering.camera(cameras).flatten(), numbering.pair(view.pairs).flatten()]
+    if numbering.focals:
+        numbers.append(numbering.focal(cameras))
+    index = torch.cat(numbers).unique()
+    return index[index >= CAMERA]
+
+
+def carried(u: Unknowns, view: View, numbering: Numbering, with_flow: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(C,) numbers of the unknowns that the frame feels and (L, C) its local unknowns by them.
+
+    The first camera does not move: it holds the world still.
+    """
+    n, m, f = len(view.rows), len(view.targets) if with_flow else 0, torch.tensor([view.frame])
+    local = PAIR * n + CAMERA * len(view.targets)
+    device = u.R.device
+    entries: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def put(rows: torch.Tensor, columns: torch.Tensor, values: torch.Tensor) -> None:
+        # (k, a), (k, b), (k, a, b)
+        shape = values.shape
+        entries.append((rows[:, :, None].expand(shape), columns[:, None, :].expand(shape), values))
+
+    similarity = torch.arange(PAIR * n).view(n, PAIR)
+    own = view.references == view.frame
+    eye = torch.eye(PAIR, dtype=u.R.dtype, device=device)
+    put(similarity[own], numbering.pair(view.pairs[own]), eye.expand(int(own.sum()), PAIR, PAIR))
+    others = view.references[~own]
+    Rt = u.R[view.frame].T
+    R, t = Rt @ u.R[others], (u.centre[others] - u.centre[view.frame]) @ u.R[view.frame]
+    ad = adjoint(R, t)
+    put(similarity[~own], numbering.pair(view.pairs[~own]), ad)
+    put(similarity[~own], numbering.camera(others), ad[:, :, :CAMERA])
+    put(similarity[~own], numbering.camera(f).expand(len(others), -1), -eye[:, :CAMERA].expand(len(others), -1, -1))
+    if m:
+        motion = PAIR * n + torch.arange(CAMERA * m).view(m, CAMERA)
+        Rt = u.R[view.targets].transpose(1, 2)
+        t = (Rt @ (u.centre[view.frame] - u.centre[view.targets]).unsqueeze(-1)).squeeze(-1)
+        ad = adjoint(Rt @ u.R[view.frame], t)[:, :CAMERA, :CAMERA]
+        put(motion, numbering.camera(f).expand(m, -1), ad)
+        put(motion, numbering.camera(view.targets), -eye[:CAMERA, :CAMERA].expand(m, -1, -1))
+    if numbering.focals:
+        frames = torch.cat([f, view.targets[:m]])
+        put((local + torch.arange(1 + m))[:, None], numbering.focal(frames)[:, None], eye[:1, :1].expand(1 + m, 1, 1))
+    rows, columns, values = (torch.cat([e[k].reshape(-1) for e in entries]) for k in range(3))
+    keep = columns >= CAMERA
+    index, position = torch.unique(columns[keep], return_inverse=True)
+    G = u.R.new_zeros(local + 2 + len(view.targets), len(index))
+    keep = keep.to(device)
+    G.index_put_((rows.to(device)[keep], position.to(device)), values[keep], accumulate=True)
+    return index, G
+
+
+def eliminate_depths(local: Local, prior: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(L, L) and (L,): the local normal equations without the depths, and without the prior's offset."""
+    inverse = torch.where(local.h > 0, local.h, torch.inf).reciprocal()
+    scaled = local.V * inverse
+    H, g = local.H - scaled @ local.V.T, local.g - scaled @ local.d
+    if prior:
+        pivot = H[-1, -1].clamp_min(1e-12 * local.H[-1, -1])
+        H, g = H - torch.outer(H[:, -1], H[-1]) / pivot, g - H[:, -1] * (g[-1] / pivot)
+    return H, g
+
+
+def clique(
+    u: Unknowns, problem: Problem, view: View, weights: Weights, numbering: Numbering, prior: torch.Tensor | None
+) -> Clique:
+    """What one frame adds to the normal equations."""
+    index, G = carried(u, view, numbering, bool(weights.flow))
+    H, g = eliminate_depths(linearise(u, problem, view, weights, prior), prior is not None)
+    return Clique(index, G.T @ (H @ G), G.T @ g)
+
+
+def smoothness_clique(u: Unknowns, frame: int, config: AlignConfig, numbering: Numbering) -> Clique:
+    """What the smoothness between ``frame - 1`` and ``frame`` adds, by re-weighted least squares."""
+    a, b = frame - 1, frame
+    R, t = u.R[a].T @ u.R[b], u.R[a].T @ (u.centre[b] - u.centre[a])
+    eye = torch.eye(3, dtype=R.dtype, device=R.device)
+    basis = skew(eye)
+    # Motions (v, w) of the cameras in their own coordinates: dR = -[w_a] R + R [w_b], dt = -w_a x t - v_a + R v_b.
+    dR, dt = R.new_zeros(9, 2 * CAMERA), R.new_zeros(3, 2 * CAMERA)
+    dR[:, 3:6], dR[:, 9:] = -(basis @ R).reshape(3, 9).T, (R @ basis).reshape(3, 9).T
+    dt[:, :3], dt[:, 3:6], dt[:, 6:9] = -eye, -(basis @ t).T, R
+    H, g = R.new_zeros(2 * CAMERA, 2 * CAMERA), R.new_zeros(2 * CAMERA)
+    for J, r, weight in ((dR, (R - eye).flatten(), 1.0), (dt, t, config.smooth_translation_weight)):
+        factor = config.smooth_weight * weight / r.norm().clamp_min(SHORTEST)
+        H, g = H + factor * J.T @ J, g + factor * J.T @ r
+    index = numbering.camera(torch.tensor([a, b])).flatten()
+    keep = index >= CAMERA
+    kept = keep.to(R.device)
+    return Clique(index[keep], H[kept][:, kept], g[kept])
+
+
+def joined(a: Clique, b: Clique) -> Clique:
+    """The sum of two."""
+    index, place = torch.unique(torch.cat([a.index, b.index]), return_inverse=True)
+    matrix, gradient = a.matrix.new_zeros(len(index), len(index)), a.gradient.new_zeros(len(index))
+    for part, where in ((a, place[: len(a.index)]), (b, place[len(a.index) :])):
+        where = where.to(matrix.device)
+        matrix[where[:, None], where] += part.matrix
+        gradient[where] += part.gradient
+    return Clique(index, matrix, gradient)

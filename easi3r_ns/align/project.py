@@ -1,0 +1,141 @@
+"""Variable projection: the depths that go best with given cameras and pairs, and the objective there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..config import AlignConfig
+from . import terms
+from .frontal import last_uses
+from .normal import named
+from .problem import Problem
+from .unknowns import Numbering, Unknowns
+from .views import Rays, View, Weights, dot, land, length, pointmap_weight, rays, seen_points, smooth_l1, stiffness
+from .views import views as views_of
+
+NEWTON_SHARE = 0.5
+"""Of the depths' own steps (see :mod:`.normal`)."""
+LEAST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
+"""One round changes a depth by no more than this."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One problem at one resolution, laid out for the solver."""
+
+    problem: Problem
+    config: AlignConfig
+    numbering: Numbering
+    views: list[View]
+    last: torch.Tensor
+    """(N,) the last frame that feels each unknown."""
+    prior: torch.Tensor | None
+    """(F, P) log-depths of the depth prior, None where it is off."""
+
+    def weights(self, counts: tuple[float, ...], newton: float = 0.0) -> Weights:
+        """Factors of the terms. ``counts``: of the flow term (see :class:`Cost`), empty to leave it out."""
+        problem, config = self.problem, self.config
+        pixels = problem.points.shape[-1]
+        flow = tuple(config.flow_strength * f.weight / (n + terms.EPS) for f, n in zip(problem.flows, counts))
+        prior = config.depth_weight / (problem.num_frames * pixels) if self.prior is not None else 0.0
+        return Weights(1.0 / (len(problem.edges) * pixels), flow, prior, newton)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The terms of the objective at one point, unweighted."""
+
+    pairwise: float
+    flow: float
+    """0 where it was not asked for."""
+    counts: tuple[float, ...]
+    """Pixels, times coordinates, that take part in the flow term, per set of flow observations."""
+    smooth: float
+    prior: float
+
+    def total(self, config: AlignConfig) -> float:
+        """The objective."""
+        regular = config.smooth_weight * self.smooth + config.depth_weight * self.prior
+        return self.pairwise + config.flow_strength * self.flow + regular
+
+
+def prepare(problem: Problem, config: AlignConfig, focals: int, prior: torch.Tensor) -> System:
+    """Lay out a problem. ``focals``: 0 known, 1 shared, F one per frame; ``prior``: (F, P) log-depths."""
+    numbering = Numbering(problem.num_frames, len(problem.edges), focals)
+    found = views_of(problem)
+    smooth = config.smooth_weight > 0
+    last = last_uses((named(v, numbering, smooth) for v in found), numbering.size)
+    return System(problem, config, numbering, found, last, prior.double() if config.depth_weight > 0 else None)
+
+
+def project(u: Unknowns, system: System, weights: Weights, rounds: int) -> tuple[Unknowns, Cost]:
+    """Depths after ``rounds`` of Newton's method in each, everything else fixed, and the objective there."""
+    problem, with_flow = system.problem, bool(weights.flow)
+    depth, pairwise = u.depth.clone(), 0.0
+    sums, counts = np.zeros(len(problem.flows)), np.zeros(len(problem.flows))
+    for view in system.views:
+        f = view.frame
+        q, w = seen_points(u, problem, view), pointmap_weight(problem, view, weights)
+        for _ in range(rounds):
+            prior = None if system.prior is None else system.prior[f]
+            depth[f] *= _depth_factor(replace(u, depth=depth), problem, view, weights, (q, w, prior))
+        ray = rays(replace(u, depth=depth), problem, f)
+        pairwise += float((w * length(q - ray.point)).sum())
+        if with_flow and len(view.targets):
+            loss, used = _flow_sums(u, problem, view, ray)
+            sums, counts = sums + loss, counts + used
+    u = replace(u, depth=depth)
+    weight = np.array([f.weight for f in problem.flows])
+    flow = float((weight * sums / (counts + terms.EPS)).sum())
+    return u, Cost(pairwise, flow, tuple(counts) if with_flow else (), *_regular_terms(u, system))
+
+
+def _regular_terms(u: Unknowns, system: System) -> tuple[float, float]:
+    smooth = prior = 0.0
+    if system.config.smooth_weight > 0:
+        smooth = float(terms.smoothness_term(u, system.config.smooth_translation_weight))
+    if system.prior is not None:
+        prior = float(terms.depth_term(u.depth.log(), system.prior, None))
+    return smooth, prior
+
+
+def _flow_sums(u: Unknowns, problem: Problem, view: View, ray: Rays) -> tuple[np.ndarray, np.ndarray]:
+    """Per set of flow observations the loss of one frame's pixels and how many take part."""
+    seen = land(u, problem, view, ray)
+    loss = torch.where(seen.used, smooth_l1(seen.error), 0.0).sum(dim=(1, 2)).cpu()
+    used = seen.used.sum(dim=(1, 2)).cpu()
+    parts = [len(r) for r in view.flow_rows]
+    return tuple(np.array([float(x.sum()) for x in values.split(parts)]) for values in (loss, used))
+
+
+def _depth_factor(
+    u: Unknowns,
+    problem: Problem,
+    view: View,
+    weights: Weights,
+    given: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+) -> torch.Tensor:
+    """(P,) factors of one frame's depths. ``given``: its points, their weights and its prior."""
+    q, w, prior = given
+    ray = rays(u, problem, view.frame)
+    stiff, unit = stiffness(q - ray.point, w, u.depth[view.frame])
+    along = dot(unit, ray.point)
+    slope = -(w * along).sum(dim=0)
+    curve = (stiff * (dot(ray.point, ray.point) - NEWTON_SHARE * along.square())).sum(dim=0)
+    if weights.flow and len(view.targets):
+        seen = land(u, problem, view, ray)
+        by_depth = seen.by(seen.R @ ray.point)
+        k = seen.stiffness(weights.flow, view)
+        slope = slope + (k * seen.error * by_depth).sum(dim=(0, 1))
+        curve = curve + (k * by_depth.square()).sum(dim=(0, 1))
+    offset = 0.0
+    if prior is not None:
+        # 2 c per pixel to the prior plus an offset, whose own best step is eliminated.
+        c, difference = 2 * weights.prior, u.depth[view.frame].log() - prior
+        slope, curve = slope + c * (difference - difference.mean()), curve + c
+        offset = c * (slope / curve).sum() / (c * curve.reciprocal().sum() - len(slope))
+    inverse = torch.where(curve > 0, curve, torch.inf).reciprocal()
+    return (1 + (offset - slope) * inverse).clamp_(LEAST_FACTOR, LARGEST_FACTOR)
