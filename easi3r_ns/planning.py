@@ -14,7 +14,7 @@ from rich.table import Table
 from .config import AlignConfig, Easi3RConfig, FrameConfig
 
 if TYPE_CHECKING:
-    from .plan import Forecast
+    from .forecast import Forecast
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ from .errors import InputError, OutputError
 from .export.nerfstudio import check_loads, dataset_files, refuse_taken, write_dataset
 from .export.owned import refuse_foreign
 from .files import make_folder
+from .forecast import Forecast, actual_line, forecast_lines
 from .frames import ImageGeometry, load_frames, open_source
 from .inference import choose_compute
 from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
-from .plan import DEFAULT_GRAPH, Forecast, actual_line, forecast_lines, plan_run, published_network
+from .plan import DEFAULT_GRAPH, plan_run, published_network
 from .refine import check_refine, refine_scene
 from .report_card import FILES as REPORT_FILES
 from .report_card import ReportCard, drop_report_card, try_report_card
@@ -91,9 +92,7 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
 
 
 def _forecast(data: Path, config: RunConfig, network: tuple[DUSt3RConfig, str], log: RunLog) -> Forecast:
-    plan = plan_run(
-        data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data
-    )
+    plan = plan_run(data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data)
     for line in forecast_lines(plan):
         log.info(line)
     return plan

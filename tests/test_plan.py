@@ -14,10 +14,12 @@ import torch
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import num_parameters
+from easi3r_ns.calibration import Rates, calibrate
 from easi3r_ns.config import AlignConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.errors import CheckpointError, InputError
+from easi3r_ns.forecast import Job, forecast
 from easi3r_ns.inference import Compute
-from easi3r_ns.plan import Job, Rates, calibrate, forecast, network_of, plan_run
+from easi3r_ns.plan import network_of, plan_run
 from easi3r_ns.runlog import RunLog
 
 CPU = Compute(torch.device("cpu"))
@@ -100,6 +102,7 @@ from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
 from easi3r_ns import run
+from easi3r_ns.calibration import Rates, calibrate
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.plan import plan_run
 from easi3r_ns.runlog import RunLog

@@ -17,9 +17,9 @@ import torch
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import network_cost
 from easi3r_ns.config import AlignConfig
+from easi3r_ns.forecast import Job, Rates, forecast
 from easi3r_ns.inference import Compute, FrameStarts, PairNetwork, choose_compute
 from easi3r_ns.pairs import make_pairs
-from easi3r_ns.plan import Job, Rates, forecast
 from easi3r_ns.runlog import RunLog
 
 GRAPH = "swinstride-5-noncyclic"

@@ -1,0 +1,150 @@
+"""The budget of a run: what is free, what is chosen, and that a run keeps it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from easi3r_ns.backbone.config import DUSt3RConfig
+from easi3r_ns.budget import FREE_SHARE, GIB, UNBOUNDED, Budget, available_memory_bytes, memory_limit
+from easi3r_ns.config import AlignConfig
+from easi3r_ns.errors import InputError
+from easi3r_ns.forecast import Job, Rates, forecast
+from easi3r_ns.inference import Compute
+from easi3r_ns.pairs import make_pairs
+from easi3r_ns.plan import MARGIN, choose_budget
+
+CPU = Compute(torch.device("cpu"))
+GRAPH = "swinstride-5-noncyclic"
+BASE = 0.5e9
+NOTHING = Rates(0.0, 0.0, 0.0, BASE)
+
+
+def job_of(num_frames: int, graph: str = GRAPH) -> Job:
+    """The published network at 512x288."""
+    pairs = len(make_pairs(graph, num_frames))
+    return Job(DUSt3RConfig(), (18, 32), num_frames, pairs, 1024 * 576, AlignConfig(), graph=graph)
+
+
+def peak(job: Job, budget: Budget, compute: Compute = CPU) -> float:
+    return forecast(job, compute, NOTHING, budget).memory_bytes
+
+
+def test_a_clip_that_fits_is_not_cut():
+    job = job_of(30)
+    assert choose_budget(job, CPU, 64.0, BASE) == Budget(0, 0, False, 64.0 * GIB)
+
+
+def test_forecast_keeps_the_limit_and_uses_it():
+    job, roomy = job_of(300), peak(job_of(300), UNBOUNDED)
+    windows = []
+    for share in (0.9, 0.7, 0.55, 0.45, 0.35):
+        limit = share * roomy / GIB
+        budget = choose_budget(job, CPU, limit, BASE)
+        assert peak(job, budget) <= MARGIN * limit * GIB
+        windows.append(budget.window or job.num_frames)
+        if 0 < budget.window < 0.7 * job.num_frames:  # the next longer window would not fit
+            assert peak(job, replace(budget, window=int(budget.window / 0.75))) > MARGIN * limit * GIB
+    assert windows == sorted(windows, reverse=True) and windows[-1] < job.num_frames
+    assert len(set(windows)) > 2
+
+
+def test_work_is_cut_in_the_order_of_what_it_costs():
+    job = job_of(30)
+    stages = {s.name: s.memory_bytes for s in forecast(job, CPU, NOTHING, UNBOUNDED).stages}
+    spilled = peak(job, Budget(0, 0, True, math.inf))
+    assert stages["pass 2"] > spilled  # otherwise there is nothing to see here
+    budget = choose_budget(job, CPU, (spilled + 1e6) / MARGIN / GIB, BASE)
+    assert budget.spill and budget.window == 0
+
+
+@pytest.mark.parametrize("change", [{"spill": True}, {"batch_size": 1}, {"window": 20}, {"window": 40}])
+def test_no_measure_takes_more_memory(change):
+    job, compute = job_of(100), replace(CPU, batch_size=2)
+    assert peak(job, replace(UNBOUNDED, **change), compute) <= peak(job, UNBOUNDED, compute)
+
+
+def test_memory_of_a_window_does_not_grow_with_the_clip():
+    short, long = (peak(job_of(n), Budget(1, 20, True, math.inf)) for n in (100, 1000))
+    frames = 900 * (3 * 512 * 288 + 4 * 576 * 1024 + 9 * 512 * 288)
+    assert long - short < 1.1 * frames
+
+
+def test_a_limit_that_is_too_low_is_named_with_what_is_needed():
+    job = job_of(60)
+    with pytest.raises(InputError, match=r"--max-memory 0\.6: this run needs at least (\d+\.\d+) GiB") as error:
+        choose_budget(job, CPU, 0.6, BASE)
+    needed = float(str(error.value).split("at least ")[1].split()[0])
+    budget = choose_budget(job, CPU, needed, BASE)
+    assert budget.spill and str(budget) in str(error.value)
+    with pytest.raises(InputError):
+        choose_budget(job, CPU, 0.99 * needed, BASE)
+
+
+def test_what_the_user_asks_for_is_kept():
+    job = job_of(200)
+    assert choose_budget(job, CPU, 64.0, BASE, window=32).window == 32
+    assert choose_budget(job, replace(CPU, batch_size=3), 64.0, BASE).batch_size == 3
+    with pytest.raises(InputError, match="windows of 180 frames"):
+        choose_budget(job, CPU, 3.0, BASE, window=180)
+
+
+def test_without_a_limit_the_free_memory_counts(monkeypatch):
+    monkeypatch.setattr("easi3r_ns.budget.available_memory_bytes", lambda: 4 * GIB)
+    assert memory_limit(None, GIB) == GIB + FREE_SHARE * 4 * GIB
+    assert memory_limit(2.5, GIB) == 2.5 * GIB
+    assert choose_budget(job_of(300), CPU, None, BASE).window > 0
+    monkeypatch.setattr("easi3r_ns.budget.available_memory_bytes", lambda: 0.1 * GIB)
+    assert choose_budget(job_of(300), CPU, None, BASE).spill  # goes on: memory may become free
+    monkeypatch.setattr("easi3r_ns.budget.available_memory_bytes", lambda: None)
+    assert not choose_budget(job_of(300), CPU, None, BASE).bounded
+
+
+def test_windows_that_the_graph_does_not_allow_are_not_chosen():
+    job = job_of(60, "oneref-0")
+    with pytest.raises(InputError, match="--max-memory") as error:
+        choose_budget(job, CPU, 0.6, BASE)
+    assert "windows" not in str(error.value)
+
+
+def fake_system(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_free_memory_is_the_least_of_machine_and_container(tmp_path):
+    assert available_memory_bytes(tmp_path) is None
+    machine = {"proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\nHugePages_Total: 0\n"}
+    assert available_memory_bytes(fake_system(tmp_path / "plain", machine)) == 8000000 * 1024
+    group = {"memory.max": "2000000000\n", "memory.current": "1500000000\n", "memory.stat": "inactive_file 400000000\n"}
+    v2 = fake_system(tmp_path / "v2", machine | {f"sys/fs/cgroup/{k}": v for k, v in group.items()})
+    assert available_memory_bytes(v2) == 900_000_000
+    fake_system(v2, {"sys/fs/cgroup/memory.max": "max\n"})
+    assert available_memory_bytes(v2) == 8000000 * 1024
+    old = {"limit_in_bytes": "1000", "usage_in_bytes": "1800", "stat": "total_inactive_file 100\n"}
+    v1 = fake_system(tmp_path / "v1", machine | {f"sys/fs/cgroup/memory/memory.{k}": v for k, v in old.items()})
+    assert available_memory_bytes(v1) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_this_machine_has_free_memory():
+    assert 2**24 < available_memory_bytes() < 2**50
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (UNBOUNDED, "all frames at once, in memory"),
+        (Budget(1, 0, False, 1.0), "pairs one by one"),
+        (Budget(4, 24, True, 1.0), "4 pairs per call, intermediate results on disk, windows of 24 frames"),
+    ],
+)
+def test_words(budget, words):
+    assert str(budget) == words
