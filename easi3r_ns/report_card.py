@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 PREVIEW = "preview.mp4"
+FILES = (REPORT, PREVIEW)
 GROUP = "report"
 """Under this name the two files stand in the folder's list of files that are ours."""
 
@@ -70,7 +71,7 @@ def _claim(dataset: Path) -> None:
     from .export.owned import claim
 
     drop_report_card(dataset)  # those of an earlier run must not stand beside a new dataset
-    claim(dataset, (REPORT, PREVIEW), group=GROUP)
+    claim(dataset, FILES, group=GROUP)
 
 
 def _preview(scene: Scene, dataset: Path, log: RunLog) -> Path:

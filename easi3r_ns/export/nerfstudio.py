@@ -25,7 +25,7 @@ from .pointcloud import dynamic_points, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
-__all__ = ["check_loads", "refuse_taken", "write_dataset"]
+__all__ = ["check_loads", "dataset_files", "refuse_taken", "write_dataset"]
 
 TRANSFORMS = "transforms.json"
 UNCHECKED = "transforms.unchecked.json"
@@ -80,7 +80,7 @@ def write_dataset(
     """
     _check_splits(splits, len(scene))
     frames = [_frame_files(scene, position, config) for position in range(len(scene))]
-    factors = _factors(scene, config)
+    factors = _factors(scene.pixel_map.source_wh, config)
     refuse_taken(output_dir, overwrite)
     claim(output_dir, _all_files(frames, factors), first=TRANSFORMS)
     for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
@@ -112,19 +112,23 @@ def write_dataset(
 
 
 def _frame_files(scene: Scene, position: int, config: DatasetConfig) -> _FrameFiles:
-    stem = f"frame_{position + 1:05d}"
     moving = scene.has_depth and scene.dynamic.masks[position].any()
+    return _named_files(position, depth=config.depths and scene.has_depth, cloud=bool(moving))
+
+
+def _named_files(position: int, *, depth: bool, cloud: bool) -> _FrameFiles:
+    stem = f"frame_{position + 1:05d}"
     return _FrameFiles(
         image=f"images/{stem}.png",
         mask=f"masks/{stem}.png",
-        depth=f"depths/{stem}.png" if config.depths and scene.has_depth else None,
-        cloud=f"dynamic/{stem}.ply" if moving else None,
+        depth=f"depths/{stem}.png" if depth else None,
+        cloud=f"dynamic/{stem}.ply" if cloud else None,
     )
 
 
-def _factors(scene: Scene, config: DatasetConfig) -> tuple[int, ...]:
+def _factors(source_wh: tuple[int, int], config: DatasetConfig) -> tuple[int, ...]:
     factors = [2**k for k in range(1, config.num_downscales + 1)]
-    return tuple(factor for factor in factors if min(downscaled_size(scene.pixel_map.source_wh, factor)) > 0)
+    return tuple(factor for factor in factors if min(downscaled_size(source_wh, factor)) > 0)
 
 
 def _scaled(file: str, factor: int) -> str:
@@ -138,6 +142,15 @@ def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str
         files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
         files |= {frame.cloud} if frame.cloud else set()
     return files
+
+
+def dataset_files(
+    num_frames: int, source_wh: tuple[int, int], config: DatasetConfig, *, has_depth: bool = True
+) -> set[str]:
+    """All files, relative to the dataset, that one of so many frames of that size can be made of."""
+    depth = has_depth and config.depths
+    frames = [_named_files(position, depth=depth, cloud=has_depth) for position in range(num_frames)]
+    return _all_files(frames, _factors(source_wh, config))
 
 
 def refuse_taken(output_dir: Path, overwrite: bool) -> None:

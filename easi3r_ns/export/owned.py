@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,23 @@ def owned_files(folder: Path, group: str = DATASET) -> set[str]:
     return _manifest(folder).get(group, set())
 
 
+def refuse_foreign(folder: Path, files: Iterable[str]) -> None:
+    """Raises OutputError when one of ``files`` (relative, with ``/``) is there and not ours, of whatever group.
+
+    So does a folder of that name, and a file where a folder is needed.
+    """
+    files = set(files)
+    parents = {str(parent) for file in files for parent in PurePosixPath(file).parents if parent.name}
+    ours = set().union(*_manifest(folder).values())
+    foreign = sorted(file for file in files - ours if os.path.lexists(folder / file))
+    foreign += sorted(parent for parent in parents if os.path.lexists(folder / parent) and not (folder / parent).is_dir())
+    if foreign:
+        raise OutputError(
+            f"{folder / foreign[0]} is in the way and was not written by easi3r"
+            f"{f' (nor {len(foreign) - 1} more files)' if len(foreign) > 1 else ''}: choose another --output-dir"
+        )
+
+
 def claim(folder: Path, files: Iterable[str], *, group: str = DATASET, first: str | None = None) -> None:
     """Make ``folder`` ours to write ``files`` (relative, with ``/``) in.
 
@@ -35,12 +53,7 @@ def claim(folder: Path, files: Iterable[str], *, group: str = DATASET, first: st
     files = set(files)
     manifest = _manifest(folder)
     owned = manifest.get(group, set())
-    foreign = sorted(file for file in files - set().union(*manifest.values()) if (folder / file).exists())
-    if foreign:
-        raise OutputError(
-            f"{folder / foreign[0]} is in the way and was not written by easi3r"
-            f"{f' (nor {len(foreign) - 1} more files)' if len(foreign) > 1 else ''}: choose another --output-dir"
-        )
+    refuse_foreign(folder, files)
     make_folder(folder)
     _record(folder, manifest | {group: owned | files})
     with writing(folder):
