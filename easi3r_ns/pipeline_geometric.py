@@ -16,8 +16,10 @@ from .cache import StageCache, Tensors, digest
 from .config import AlignConfig, Easi3RConfig, RefineConfig
 from .dynamic import static_masks
 from .errors import AlignmentError, InputError, MissingExtraError
+from .flow_raft import choose_flow
 from .frames import ImageGeometry
 from .geometry import choose_scale, focal_from_source, rescale_scene, source_to_network
+from .inference import choose_compute
 from .motion_geometry import geometric_masks
 from .motion_geometry.masks import PAIRS
 from .pipeline import check_focal
@@ -34,7 +36,10 @@ GEOMETRY = ImageGeometry()
 FEWEST_FRAMES = 3
 FEWEST_SHARE = 0.25
 """A model with fewer of the frames than these is not the clip."""
-_OF_THE_NETWORK = ("graph", "no_adapt", "min_confidence", "device", "dtype", "batch_size", "max_memory", "window")
+_OF_THE_NETWORK = (
+    *("graph", "no_adapt", "min_confidence", "device", "dtype", "batch_size"),
+    *("max_memory", "window", "loop_closure"),
+)
 _NAMED = 12
 
 
@@ -55,7 +60,9 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
             f"--weights none finds its cameras with COLMAP: pip install 'easi3r-ns[refine]' ({reason})"
         ) from error
     default = Easi3RConfig()
-    idle = [f"--{n.replace('_', '-')}" for n in _OF_THE_NETWORK if getattr(config, n) != getattr(default, n)]
+    own = ("device", "batch_size") if config.flow == "raft" else ()
+    others = [n for n in _OF_THE_NETWORK if n not in own and getattr(config, n) != getattr(default, n)]
+    idle = [f"--{n.replace('_', '-')}" for n in others]
     idle += ["--align.*"] if align != AlignConfig() else []
     idle += ["--refine"] if refine.refine != "none" else []
     if idle:
@@ -97,9 +104,12 @@ def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog,
 
     def compute() -> Tensors:
         clips = [images for images in (frames.images[:cut], frames.images[cut:]) if len(images)]
-        return _pack([geometric_masks(images, GEOMETRY.patch, log) for images in clips])
+        provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
+        return _pack([geometric_masks(images, GEOMETRY.patch, log, provider=provider) for images in clips])
 
-    return _unpack(cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, __version__), compute))
+    # The thresholds of these masks were set with DIS: another estimator only where it is asked for.
+    flow = "dis" if config.flow == "auto" else config.flow
+    return _unpack(cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, flow, __version__), compute))
 
 
 def _cameras(

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easi3r_ns import pipeline_geometric
+from easi3r_ns import flow_raft, pipeline_geometric
 from easi3r_ns.cache import StageCache
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.dynamic import static_masks
 from easi3r_ns.errors import AlignmentError, InputError, MissingExtraError
 from easi3r_ns.files import write_png
+from easi3r_ns.flow import DISFlow, FlowProvider
 from easi3r_ns.geometry import choose_scale, project, rescale_scene, sparse_depths, transform
 from easi3r_ns.motion_geometry import geometric_masks
 from easi3r_ns.pipeline_geometric import check_geometric, reconstruct_geometric
@@ -64,7 +65,7 @@ def true_model(clip: Clip, count: int, missing: tuple[int, ...] = ()) -> SparseM
     return SparseModel(poses, registered, Lens(160, 120, clip.focal, (cx, cy), (0.01, 0.0, 0.0, 0.0)), sparse)
 
 
-def quick_masks(images: np.ndarray, patch: int, log: RunLog) -> DynamicMasks:
+def quick_masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
     """In the place of real masks, which have their own tests: the lower left corner moves."""
     still = static_masks(len(images), *images.shape[1:3], patch)
     masks = still.masks.copy()
@@ -194,15 +195,30 @@ def test_own_masks_and_none(tmp_path, clip, mapped, monkeypatch) -> None:
 def test_each_clip_has_its_own_motion(tmp_path, clip, monkeypatch) -> None:
     lengths = []
 
-    def masks(images: np.ndarray, patch: int, log: RunLog) -> DynamicMasks:
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
         lengths.append(len(images))
-        return quick_masks(images, patch, log)
+        return quick_masks(images, patch, log, provider=provider)
 
     monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
     monkeypatch.setattr(pipeline_geometric, "load_pycolmap", lambda: None)
     monkeypatch.setattr(pipeline_geometric, "map_static", lambda frames, *args, **kw: true_model(clip, len(frames)))
     run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog(), write_clip(clip, tmp_path / "eval", 3))
     assert lengths == [NUM_FRAMES, 3]
+
+
+@pytest.mark.parametrize("name", ["auto", "dis", "raft"])
+def test_the_flow_is_dis_unless_raft_is_asked_for(tmp_path, clip, mapped, monkeypatch, name) -> None:
+    mapped()
+    raft, used = DISFlow(), []
+
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+        used.append(provider)
+        return quick_masks(images, patch, log, provider=provider)
+
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
+    monkeypatch.setattr(flow_raft, "load_raft", lambda compute, log: raft)
+    run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog(), flow=name)
+    assert len(used) == 1 and isinstance(used[0], DISFlow) and (used[0] is raft) == (name == "raft")
 
 
 def test_options_of_the_network_are_named() -> None:
@@ -212,6 +228,7 @@ def test_options_of_the_network_are_named() -> None:
     assert len(log.warnings) == 1
     assert "--graph, --dtype, --align.* has no effect" in log.warnings[0] and "--seed" not in log.warnings[0]
     quiet = RunLog()
+    check_geometric(replace(NONE, flow="raft", device="cpu"), AlignConfig(), RefineConfig(), quiet)
     check_geometric(NONE, AlignConfig(), RefineConfig(), quiet)
     assert not quiet.warnings
 
