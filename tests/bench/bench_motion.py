@@ -23,7 +23,7 @@ from PIL import Image
 
 from easi3r_ns.backbone.weights import load_backbone
 from easi3r_ns.cache import StageCache
-from easi3r_ns.config import AlignConfig, Easi3RConfig
+from easi3r_ns.config import Easi3RConfig
 from easi3r_ns.errors import AlignmentError
 from easi3r_ns.files import make_folder, write_bytes, write_json
 from easi3r_ns.pipeline import Backbone, reconstruct
@@ -32,13 +32,11 @@ from easi3r_ns.synthetic import Clip
 from easi3r_ns.training.measure import choose
 from easi3r_ns.training.measure.motion import clip_seeds, make_clip
 from easi3r_ns.training.measure.numbers import mean_over_clips
-from easi3r_ns.training.measure.paths import LoadedBackbone, PathRow, compare, frames_of, still_camera
+from easi3r_ns.training.measure.paths import ALIGN, LoadedBackbone, PathRow, compare, frames_of, still_camera
 from tests.dragged_standin import DraggedStandIn, Errors
 
 GRAPH = "swin-3-noncyclic"
 """That of tiny's card, for all networks."""
-ALIGN = AlignConfig(max_pixels=768)
-"""A sixteenth of the pixels of a frame, for the sake of time; depths are solved for all of them in the end."""
 METRICS = {
     "ate": ("ATE / path", 100.0, "%"),
     "rpe_translation": ("RPE / step", 100.0, "%"),
@@ -234,7 +232,7 @@ def report(result: dict[str, Any]) -> str:
         "",
         f"{setup['clips']} rendered clips of {setup['frames']} frames in two seconds, 128 x 96 pixels, 1 to 3 movers, "
         f"seeds and textures that nothing was trained or chosen on; {100 * setup['moving']:.0f} % of the pixels move. "
-        f"Pair graph `{GRAPH}`, {ALIGN.max_pixels} pixels a frame, OpenCV DIS flow. ATE: camera centres after Sim(3), "
+        f"Pair graph `{GRAPH}`, solver `{ALIGN.solver}`, {ALIGN.max_pixels} pixels a frame, OpenCV DIS flow. ATE: camera centres after Sim(3), "
         "RMSE over the length of the path; RPE: motion from frame to frame; focal: relative error. Means over clips "
         "with 95 % intervals; differences are paired clip by clip, negative is better, bold where the interval leaves "
         "zero out. 'Masks' are the tool's own (two passes): they silence tokens in pass 2 and leave pixels out of the "
