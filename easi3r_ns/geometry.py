@@ -159,4 +159,9 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
     sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points * factor)
     uncertainty = scene.uncertainty and replace(scene.uncertainty, centre=scene.uncertainty.centre * factor)
     depth = (scene.depth * factor).astype(np.float32)
-    return replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty)
+    between = scene.between
+    if between is not None:
+        moved = between.T_world_cam.copy()
+        moved[:, :3, 3] *= factor
+        between = replace(between, T_world_cam=moved)
+    return replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty, between=between)

@@ -299,6 +299,47 @@ class CameraUncertainty:
 
 
 @dataclass(frozen=True)
+class PosedFrames:
+    """Frames of the clip between those of the Scene, with cameras in its world; they have no depth.
+
+    They stand apart from the Scene's own frames, all of which have a depth, a confidence and a motion score on the
+    network grid: a clip has many times more of them, and nothing of theirs but one bit per pixel is kept in memory.
+    """
+
+    T_world_cam: np.ndarray
+    """(G, 4, 4) float64 camera-to-world, OpenCV axes, scene units."""
+    focals: np.ndarray
+    """(G,) float64 horizontal focal length in network pixels."""
+    mask_bits: np.ndarray
+    """(G, H, ceil(W / 8)) uint8: ``np.packbits`` of what moves or cannot be told, see :meth:`moving`."""
+    times: np.ndarray
+    """(G,) seconds, increasing."""
+    indices: np.ndarray
+    """(G,) index of the frame in the source."""
+    names: tuple[str, ...]
+    source_paths: tuple[Path, ...]
+    """G upright RGB images at source resolution."""
+    pose_sources: tuple[str, ...]
+    """'pnp' (from static points that neighbouring frames share with it) or 'interpolated' (between neighbours)."""
+
+    def __post_init__(self) -> None:
+        n = len(self.source_paths)
+        _require(self.T_world_cam.shape == (n, 4, 4), f"T_world_cam has shape {self.T_world_cam.shape}")
+        _require(bool(np.isfinite(self.T_world_cam).all()), "T_world_cam holds NaN or infinity")
+        _require(bool((self.focals > 0).all()), "a focal length is not positive")
+        _require(self.mask_bits.dtype == np.uint8 and self.mask_bits.ndim == 3, f"mask_bits {self.mask_bits.shape}")
+        for name in ("focals", "mask_bits", "times", "indices", "names", "pose_sources"):
+            _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} posed frames")
+
+    def __len__(self) -> int:
+        return len(self.source_paths)
+
+    def moving(self, position: int, width: int) -> np.ndarray:
+        """(H, W) bool mask of one frame, True where something moves; ``width`` is W."""
+        return np.unpackbits(self.mask_bits[position], axis=-1, count=width).astype(bool)
+
+
+@dataclass(frozen=True)
 class Scene:
     """The reconstruction on the network grid; everything that is exported, viewed or scored comes from here."""
 
@@ -336,6 +377,8 @@ class Scene:
     """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
     uncertainty: CameraUncertainty | None = None
     """Of these cameras, by the alignment; None where it was not estimated, or the cameras come from elsewhere."""
+    between: PosedFrames | None = None
+    """Frames that were sampled away and posed afterwards."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
 
@@ -360,6 +403,8 @@ class Scene:
         _require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
         _require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
         _require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
+        if self.between is not None:
+            _require(self.between.mask_bits.shape[1] == height, "the masks of the frames in between have another size")
         if self.sparse is not None and len(self.sparse.frame_index):
             _require(int(self.sparse.frame_index.max()) < n, "a sparse observation names a frame that is not there")
 

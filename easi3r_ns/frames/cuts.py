@@ -219,7 +219,7 @@ def _returns(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     return inside & (((forward + back) ** 2).sum(-1) < limit)
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def local_correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(h, w) correlation of the 9 x 9 surroundings, blind to brightness and contrast; (h, w) bool: there is texture."""
     a, b = one.astype(np.float32), other.astype(np.float32)
 
@@ -235,6 +235,6 @@ def _link(one: np.ndarray, other: np.ndarray) -> float:
     """Share of the textured pixels of a frame that dense flow finds again in the next; 1 where there is no texture."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     forward, backward = dis.calc(one, other, None), dis.calc(other, one, None)
-    alike, textured = _correlation(one, _read(other, _landing(forward)))
+    alike, textured = local_correlation(one, _read(other, _landing(forward)))
     found = _returns(forward, backward) & (alike > 0.7)
     return float(found[textured].mean()) if textured.sum() > 50 else 1.0
