@@ -32,7 +32,7 @@ class Errors:
     translation: float = 0.002
     """Deviation of the relative position of a pair along each axis, in units of the clip's median depth."""
     focal: float = 0.02
-    """Relative deviation of the focal length that a frame's points tell, the same in all its pairs."""
+    """Relative deviation of the focal length that the points of a clip tell."""
     grain: float = 0.003
     """Relative deviation of every single point."""
     dragged: bool = True
@@ -56,7 +56,7 @@ class DraggedStandIn(StandIn):
         rng = np.random.default_rng([clip.seed % 2**32, 5])
         warps = np.stack([smooth_field(height, width, rng) for _ in range(len(clip))])
         self.points = self.points * (1 + errors.warp * warps[..., None])
-        self.points[..., :2] *= 1 + errors.focal * rng.standard_normal((len(clip), 1, 1, 1))
+        self.points[..., :2] *= 1 + errors.focal * rng.standard_normal()
         self.unit = float(np.median(clip.depth))
 
     def relative_pose(self, i: int, j: int, silenced: list[torch.Tensor] | None) -> np.ndarray:
