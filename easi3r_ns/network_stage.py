@@ -127,7 +127,7 @@ class NetworkStage:
         return maps, None if sink is None else self._segment(sink, "pass 2: motion")
 
     def reopen(self) -> PairPredictions | None:
-        """What :meth:`decode` gave, mapped anew from its file: nothing of it is in memory yet. None where none is kept."""
+        """What :meth:`decode` gave, mapped anew from its file: no page is in memory yet. None where none is kept."""
         maps = self.cache.get("pointmaps", self.decoded_key)
         return None if maps is None else PairPredictions(self.graph, **maps)
 

@@ -7,24 +7,30 @@ the moving tokens silenced; global alignment makes one scene of the pairs.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
 
 from . import __version__
 from .align import AlignDiagnostics, AlignResult, align
 from .align.init import FOCAL_RANGE
 from .backbone.weights import WeightsInfo
 from .budget import UNBOUNDED, Budget
-from .cache import StageCache
+from .cache import StageCache, digest
 from .config import AlignConfig, Easi3RConfig
 from .errors import InputError
-from .flow import pair_flow
+from .flow import FlowProvider, pair_flow
 from .flow_raft import choose_flow
 from .geometry import choose_scale, focal_from_source, image_centre_in_network, rescale_scene
-from .inference import Compute, choose_compute
+from .inference import choose_compute
+from .long_clips import NO_LOOPS, LongClip, align_long, find_loops
 from .network_stage import Backbone, NetworkStage
 from .pairs import attach_frames, make_pairs
 from .runlog import RunLog
-from .types import DynamicMasks, Frames, PairFlow, PairGraph, PairPredictions, Scene
+from .types import DynamicMasks, Frames, PairGraph, PairPredictions, Scene
+from .windows import WindowPlan, cut_windows
 
 DEFAULT_GRAPH = "swinstride-5-noncyclic"
 MUCH_MOTION = 0.5
@@ -68,39 +74,100 @@ def reconstruct(
     check_focal(config, frames)
     # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
     provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
+    plan = _plan_windows(graph, budget.window or config.window, num_eval, log)
     stage = NetworkStage(frames, graph, backbone, config, compute, cache, log, spill=budget.spill)
     predictions, dynamic = stage.run()
+    loops = find_loops(stage, plan, log) if plan is not None and config.loop_closure else NO_LOOPS
     backbone.release()
     _warn_about_motion(dynamic, len(frames), log)
-    flow = None if provider is None else pair_flow(frames.images, graph, provider, log, folder=cache.folder)
-    aligned = _align(frames, predictions, dynamic, flow, config, align_config, compute, log)
-    facts = _provenance(info, graph, config, align_config) | {"flow": None if flow is None else flow.provider}
+    part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
+    facts = _provenance(info, graph, config, align_config) | {"flow": None if provider is None else provider.name}
+    if plan is None:
+        aligned = part(slice(None), predictions, _known_focal(config, frames), log)
+    else:
+        clip = _long_clip(plan, stage, predictions, dynamic, align_config, facts["flow"])
+        del predictions
+        stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
+        aligned, facts["windows"] = stitched.result, stitched.facts
     return _scene(frames, aligned, dynamic, config, facts)
 
 
-def _align(
-    frames: Frames,
+def _plan_windows(graph: PairGraph, size: int, num_eval: int, log: RunLog) -> WindowPlan | None:
+    """None: the clip is aligned as one."""
+    if not 0 < size < graph.num_frames:
+        return None
+    plan = cut_windows(graph, size, num_eval)
+    if plan.left_out:
+        log.warn(
+            f"{plan.left_out} of {len(graph)} pairs of --graph {graph.strategy} join frames that share no window of "
+            f"{size} frames; they are left out of the alignment"
+        )
+    return plan
+
+
+def _long_clip(
+    plan: WindowPlan,
+    stage: NetworkStage,
     predictions: PairPredictions,
     dynamic: DynamicMasks,
-    flow: PairFlow | None,
-    config: Easi3RConfig,
     align_config: AlignConfig,
-    compute: Compute,
-    log: RunLog,
-) -> AlignResult:
-    focal = None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
-    return align(
-        predictions,
-        principal_point=image_centre_in_network(frames.pixel_map),
-        config=align_config,
+    flow: str | None,
+) -> LongClip:
+    config, pixel_map = stage.config, stage.frames.pixel_map
+    focal = _known_focal(config, stage.frames)
+    in_memory = None if stage.cache.folder else predictions
+    return LongClip(
+        plan=plan,
+        graph=stage.graph,
+        open_predictions=lambda: in_memory or stage.reopen(),
+        dynamic=dynamic,
+        principal_point=image_centre_in_network(pixel_map),
+        pixel_aspect=pixel_map.pixel_aspect,
+        shared_focal=align_config.shared_focal,
         focal=focal,
-        pixel_aspect=frames.pixel_map.pixel_aspect,
-        dynamic_masks=dynamic.masks,
-        flow=flow,
-        device=compute.device,
         seed=config.seed,
-        log=log,
+        key=digest(stage.decoded_key, dynamic.masks, asdict(align_config), flow, focal, config.seed),
     )
+
+
+@dataclass(frozen=True)
+class _Aligner:
+    """Aligns frames of the clip; what does not depend on which frames these are."""
+
+    frames: Frames
+    dynamic: DynamicMasks
+    flow: FlowProvider | None
+    """None: without the flow term."""
+    config: AlignConfig
+    device: torch.device
+    seed: int
+    folder: Path | None
+    """Takes flows that are too large for the memory."""
+
+    def __call__(
+        self, chosen: np.ndarray | slice, predictions: PairPredictions, focal: float | None, log: RunLog
+    ) -> AlignResult:
+        """See :data:`~easi3r_ns.long_clips.AlignPart`."""
+        flow, pixel_map = None, self.frames.pixel_map
+        if self.flow is not None:
+            flow = pair_flow(self.frames.images[chosen], predictions.graph, self.flow, log, folder=self.folder)
+        return align(
+            predictions,
+            principal_point=image_centre_in_network(pixel_map),
+            config=self.config,
+            focal=focal,
+            pixel_aspect=pixel_map.pixel_aspect,
+            dynamic_masks=self.dynamic.masks[chosen],
+            flow=flow,
+            device=self.device,
+            seed=self.seed,
+            log=log,
+        )
+
+
+def _known_focal(config: Easi3RConfig, frames: Frames) -> float | None:
+    """In network pixels."""
+    return None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
 
 
 def check_focal(config: Easi3RConfig, frames: Frames) -> None:

@@ -44,6 +44,8 @@ class WindowPlan:
     windows: tuple[Window, ...]
     left_out: int
     """Ordered pairs whose frames share no window."""
+    size: int
+    """Frames of a window."""
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -52,6 +54,11 @@ class WindowPlan:
     def of_clip(self) -> tuple[Window, ...]:
         """Without those of attached views."""
         return tuple(window for window in self.windows if not window.attached)
+
+    @property
+    def clip_frames(self) -> range:
+        """The frames of the clip itself."""
+        return range(int(self.of_clip[-1].frames[-1]) + 1)
 
 
 def subgraph(graph: PairGraph, rows: np.ndarray) -> tuple[np.ndarray, PairGraph]:
@@ -90,7 +97,7 @@ def cut_windows(graph: PairGraph, size: int, num_attached: int = 0) -> WindowPla
                 f"--graph {graph.strategy}: its pairs do not join the {len(frames)} frames of a window; use "
                 "swinstride-5-noncyclic, a larger --window, or fewer frames (--num-frames-target)"
             )
-    return WindowPlan(tuple(windows), int((~taken).sum()))
+    return WindowPlan(tuple(windows), int((~taken).sum()), size)
 
 
 def centrality(window: Window) -> np.ndarray:

@@ -23,6 +23,7 @@ from easi3r_ns.windows import cut_windows
 
 from .align_scene import smooth_field, trajectory_errors
 from .helpers import align_sim3
+from .long_clip import drifting
 from .test_similarity import random_similarity, same
 
 SIZE = (18, 24)
@@ -38,21 +39,6 @@ def ring(num_frames: int, radius: float = 3.0) -> np.ndarray:
     T[:, :3, :3] = Rotation.from_rotvec(np.outer(-angle, [0, 1, 0])).as_matrix()
     T[:, :3, 3] = radius * np.stack([np.sin(angle), 0.1 * np.sin(2 * angle), -np.cos(angle)], axis=1)
     return T
-
-
-def drifting(T: np.ndarray, turn: float, growth: float) -> tuple[np.ndarray, np.ndarray]:
-    """The path as a reconstruction sees it that errs by ``turn`` radians and ``growth`` (log-scale) in every step.
-
-    Returns (F, 4, 4) cameras and (F,) the scale of what each of them sees.
-    """
-    out, scales = T.copy(), np.exp(growth * np.arange(len(T)))
-    error = Rotation.from_rotvec([0.3 * turn, turn, 0.2 * turn]).as_matrix()
-    for f in range(1, len(T)):
-        step = np.linalg.inv(T[f - 1]) @ T[f]
-        step[:3, :3] = step[:3, :3] @ error
-        step[:3, 3] *= scales[f - 1]
-        out[f] = out[f - 1] @ step
-    return out, scales
 
 
 def make_pieces(
