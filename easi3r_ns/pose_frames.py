@@ -106,6 +106,7 @@ class _Found:
     row: int
     T_world_cam: np.ndarray
     focal: float
+    after: int
     moving: np.ndarray
     source: str
 
@@ -173,6 +174,7 @@ def _posed(found: list[_Found], packed: list[np.ndarray], skipped: SkippedFrames
     return PosedFrames(
         T_world_cam=np.stack([result.T_world_cam for result in found]),
         focals=np.array([result.focal for result in found]),
+        after=np.array([result.after for result in found], dtype=np.int64),
         mask_bits=np.stack(packed),
         times=skipped.times[rows],
         indices=skipped.indices[rows],
@@ -194,6 +196,7 @@ class _Poser:
         ends = [position for position in (left, right) if position is not None]
         self._keys = {position: self._keys.get(position) or _key_view(self.scene, position) for position in ends}
         keys = [self._keys[position] for position in ends]
+        before = -1 if left is None else left
         tolerance = self._tolerance(ends)
         found: dict[int, _Found] = {}
         near = {"left": keys[0] if left is not None else None, "right": keys[-1] if right is not None else None}
@@ -205,7 +208,7 @@ class _Poser:
             if solved is None or view is None:
                 waiting.append((row, focal, np.packbits(moving, axis=-1)))
                 continue
-            found[row] = _Found(row, solved, focal, moving, PNP)
+            found[row] = _Found(row, solved, focal, before, moving, PNP)
             near[side] = view
         if len(keys) == 2:
             known = [(v.time, v.T_world_cam) for v in keys]
@@ -213,7 +216,8 @@ class _Poser:
             width = self.scene.images.shape[2]
             for row, focal, bits in waiting:
                 pose = _between(known, float(self.skipped.times[row]))
-                found[row] = _Found(row, pose, focal, np.unpackbits(bits, -1, width).astype(bool), INTERPOLATED)
+                moving = np.unpackbits(bits, axis=-1, count=width).astype(bool)
+                found[row] = _Found(row, pose, focal, before, moving, INTERPOLATED)
         return [found[row] for row in sorted(found)]
 
     def _solve(

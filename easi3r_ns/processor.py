@@ -22,6 +22,7 @@ from rich.table import Table
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .display import RichRunLog
 from .errors import Easi3RError
+from .options import OutputFolder
 from .report_card import next_command
 from .runlog import StageRecord
 
@@ -46,7 +47,7 @@ class ProcessEasi3R:
 
     data: Path
     """A video file or a folder of images."""
-    output_dir: Path
+    output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
     eval_data: Optional[Path] = None
     """Second video or folder, same size: its frames are posed in the same scene and become the val and test splits."""
@@ -161,6 +162,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
     }[scene.dynamic.source]
     return [
         ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
+        *_between(scene),
         *([("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})")] if result.weights else []),
         ("moving", moving),
         ("focal", _focal_text(scene)),
@@ -170,6 +172,14 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("dataset", str(result.transforms_path.parent)),
         *_report(result.card),
     ]
+
+
+def _between(scene: Scene) -> list[tuple[str, str]]:
+    counts = scene.provenance.get("between")
+    if not counts:
+        return []
+    named = {"pnp": "posed", "interpolated": "interpolated", "left_out": "left out"}
+    return [("between", ", ".join(f"{counts[key]} {word}" for key, word in named.items() if counts[key]))]
 
 
 def _refined(scene: Scene) -> list[tuple[str, str]]:

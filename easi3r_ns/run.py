@@ -23,7 +23,7 @@ from .budget import UNBOUNDED, Budget
 from .cache import StageCache
 from .config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from .errors import InputError, OutputError
-from .export.nerfstudio import check_loads, dataset_files, refuse_taken, write_dataset
+from .export.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from .export.owned import refuse_foreign
 from .files import make_folder
 from .forecast import Forecast, actual_line, forecast_lines
@@ -33,6 +33,7 @@ from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
 from .plan import DEFAULT_GRAPH, plan_run, published_network
+from .pose_frames import pose_between
 from .refine import check_refine, refine_scene
 from .report_card import FILES as REPORT_FILES
 from .report_card import ReportCard, drop_report_card, try_report_card
@@ -187,19 +188,20 @@ def _process(
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
-    images = tuple(output_dir / "images" / f"frame_{k + 1:05d}.png" for k in range(len(scene)))
+    if frames.skipped is not None:
+        scene = pose_between(scene, frames.skipped, log, clip=_splits(scene, frames, num_train)["train"])
+    done = with_dataset_images(scene, output_dir)
     cards: list[ReportCard] = []
 
     def verify(dataset: Path) -> None:
         with log.stage("check"):
             check_loads(dataset, log)
-        cards.append(_report_card(replace(scene, source_paths=images), output_dir, config.dataset.report, log))
+        cards.append(_report_card(done, output_dir, config.dataset.report, log))
 
     transforms = write_dataset(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
     )
     shutil.rmtree(workspace, ignore_errors=True)
-    done = replace(scene, source_paths=images)
     weights = None if backbone is None else backbone.info
     return ProcessResult(done, transforms, weights, frames.num_source_frames, cards[0])
 
@@ -249,7 +251,7 @@ def _report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> R
 def _with_eval_frames(
     frames: Frames, eval_data: Path, store: Path, geometry: ImageGeometry, config: RunConfig, log: RunLog
 ) -> Frames:
-    select = replace(config.frames, start=0.0, end=None)
+    select = replace(config.frames, start=0.0, end=None, on_cut="ignore", pose_all_frames=False)
     held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log)
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]

@@ -310,6 +310,8 @@ class PosedFrames:
     """(G, 4, 4) float64 camera-to-world, OpenCV axes, scene units."""
     focals: np.ndarray
     """(G,) float64 horizontal focal length in network pixels."""
+    after: np.ndarray
+    """(G,) int64 position in the Scene of the frame that each follows; -1: it comes before the first."""
     mask_bits: np.ndarray
     """(G, H, ceil(W / 8)) uint8: ``np.packbits`` of what moves or cannot be told, see :meth:`moving`."""
     times: np.ndarray
@@ -328,7 +330,7 @@ class PosedFrames:
         _require(bool(np.isfinite(self.T_world_cam).all()), "T_world_cam holds NaN or infinity")
         _require(bool((self.focals > 0).all()), "a focal length is not positive")
         _require(self.mask_bits.dtype == np.uint8 and self.mask_bits.ndim == 3, f"mask_bits {self.mask_bits.shape}")
-        for name in ("focals", "mask_bits", "times", "indices", "names", "pose_sources"):
+        for name in ("focals", "after", "mask_bits", "times", "indices", "names", "pose_sources"):
             _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} posed frames")
 
     def __len__(self) -> int:
@@ -404,7 +406,9 @@ class Scene:
         _require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
         _require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
         if self.between is not None:
-            _require(self.between.mask_bits.shape[1] == height, "the masks of the frames in between have another size")
+            bits = (len(self.between), height, -(-width // 8))
+            _require(self.between.mask_bits.shape == bits, f"mask_bits {self.between.mask_bits.shape}, not {bits}")
+            _require(bool((self.between.after < n).all()), "a frame in between follows one that is not there")
         if self.sparse is not None and len(self.sparse.frame_index):
             _require(int(self.sparse.frame_index.max()) < n, "a sparse observation names a frame that is not there")
 

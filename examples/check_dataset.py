@@ -375,6 +375,7 @@ def check_depth_between_views(frames: list[Frame], report: Report) -> None:
     if frames[0].depth is None:
         return
     errors, rng = [], np.random.default_rng(0)
+    frames = [frame for frame in frames if cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED).any()]
     step = max(1, len(frames) // 3)
     for a, b in list(zip(frames, frames[step:]))[:: max(1, len(frames) // 8)]:
         depth, other = (cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED) * DEPTH_STEP for frame in (a, b))

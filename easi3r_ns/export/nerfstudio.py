@@ -19,18 +19,21 @@ from ..geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rigid, o
 from ..runlog import RunLog
 from ..surface import trusted_depth
 from ..types import Scene
+from .listing import Listed, listed_frames, listed_splits
 from .loadback import check_loads
 from .owned import claim, owned_files, settle
 from .pointcloud import dynamic_points, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
-__all__ = ["check_loads", "dataset_files", "refuse_taken", "write_dataset"]
+__all__ = ["check_loads", "dataset_files", "refuse_taken", "with_dataset_images", "write_dataset"]
 
 TRANSFORMS = "transforms.json"
 UNCHECKED = "transforms.unchecked.json"
 """Its name until the dataset has passed its check."""
 POINTS = "sparse_pc.ply"
+UNKNOWN_DEPTH = "depths/unknown.png"
+"""0 everywhere: nerfstudio wants a depth map for every frame or for none, and frames in between have none."""
 DEPTH_STEP = 0.001
 """Scene units per step of a 16-bit depth map (nerfstudio's default)."""
 
@@ -67,6 +70,9 @@ def write_dataset(
     into ``scene/`` (see :mod:`~easi3r_ns.export.scene_folder`), with these images as its sources. ``splits`` gives the
     frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
 
+    The frames of ``scene.between`` stand among the others, in the order of time, with ``pose_source``; their depth map
+    is 0 (unknown) everywhere, and those with an interpolated camera are in no split.
+
     Where the scene has an uncertainty, every frame has ``uncertainty`` with ``rotation_deg``, ``position`` (units of
     the dataset; both 1 sigma, null where nothing observes the camera) and ``residual_percent`` (of the depth), and
     ``fl_x_sigma`` (source pixels, 1 sigma) stands beside ``fl_x``; see :class:`~easi3r_ns.types.CameraUncertainty`.
@@ -79,26 +85,29 @@ def write_dataset(
     have to be replaced, or when the disk refuses; InputError for impossible ``splits``.
     """
     _check_splits(splits, len(scene))
-    frames = [_frame_files(scene, position, config) for position in range(len(scene))]
+    listed = listed_frames(scene)
+    frames = [_frame_files(scene, number, frame, config) for number, frame in enumerate(listed)]
     factors = _factors(scene.pixel_map.source_wh, config)
     refuse_taken(output_dir, overwrite)
     claim(output_dir, _all_files(frames, factors), first=TRANSFORMS)
     for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
         make_folder(folder)
-    with log.stage("dataset", len(scene) + 1) as advance:
+    with log.stage("dataset", len(listed) + 1) as advance:
         _write_static_cloud(scene, output_dir, config, log, (splits or {}).get("train"))
         advance(1)
         written = []
         with ThreadPoolExecutor(_WRITERS) as pool:
-            for files in pool.map(_frame_writer(scene, output_dir, config, factors), range(len(scene)), frames):
+            for files in pool.map(_frame_writer(scene, output_dir, config, factors), listed, frames):
                 written.append(files)
                 advance(1)
         settle(output_dir, _all_files(written, factors))
         stages = [asdict(stage) for stage in log.stages]
-        meta = _transforms(scene, written, splits)
+        if UNKNOWN_DEPTH in {files.depth for files in written}:
+            _write_unknown_depth(scene, output_dir, factors)
+        meta = _transforms(scene, listed, written, listed_splits(listed, splits))
         meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
-        images = tuple(output_dir / files.image for files in written)
-        write_scene(replace(scene, source_paths=images, provenance=meta["easi3r"]), output_dir / SCENE_FOLDER)
+        kept = replace(with_dataset_images(scene, output_dir), provenance=meta["easi3r"])
+        write_scene(kept, output_dir / SCENE_FOLDER)
         write_json(output_dir / UNCHECKED, meta)
     try:
         if verify is not None:
@@ -111,9 +120,23 @@ def write_dataset(
     return output_dir / TRANSFORMS
 
 
-def _frame_files(scene: Scene, position: int, config: DatasetConfig) -> _FrameFiles:
-    moving = scene.has_depth and scene.dynamic.masks[position].any()
-    return _named_files(position, depth=config.depths and scene.has_depth, cloud=bool(moving))
+def with_dataset_images(scene: Scene, output_dir: Path) -> Scene:
+    """``scene`` with the images of the dataset in ``output_dir`` as its sources."""
+    listed = listed_frames(scene)
+    files = [output_dir / _named_files(number, depth=False, cloud=False).image for number in range(len(listed))]
+    own = tuple(path for path, frame in zip(files, listed) if frame.position is not None)
+    others = tuple(path for path, frame in zip(files, listed) if frame.position is None)
+    between = scene.between and replace(scene.between, source_paths=others)
+    return replace(scene, source_paths=own, between=between)
+
+
+def _frame_files(scene: Scene, number: int, frame: Listed, config: DatasetConfig) -> _FrameFiles:
+    depth = config.depths and scene.has_depth
+    if frame.position is None:
+        files = _named_files(number, depth=False, cloud=False)
+        return replace(files, depth=UNKNOWN_DEPTH if depth else None)
+    moving = scene.has_depth and scene.dynamic.masks[frame.position].any()
+    return _named_files(number, depth=depth, cloud=bool(moving))
 
 
 def _named_files(position: int, *, depth: bool, cloud: bool) -> _FrameFiles:
@@ -150,7 +173,8 @@ def dataset_files(
     """All files, relative to the dataset, that one of so many frames of that size can be made of."""
     depth = has_depth and config.depths
     frames = [_named_files(position, depth=depth, cloud=has_depth) for position in range(num_frames)]
-    return _all_files(frames, _factors(source_wh, config))
+    unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
+    return unknown | _all_files(frames, _factors(source_wh, config))
 
 
 def refuse_taken(output_dir: Path, overwrite: bool) -> None:
@@ -183,26 +207,26 @@ def _write_static_cloud(
 
 def _frame_writer(
     scene: Scene, output_dir: Path, config: DatasetConfig, factors: Sequence[int]
-) -> Callable[[int, _FrameFiles], _FrameFiles]:
-    def write(position: int, files: _FrameFiles) -> _FrameFiles:
-        source = scene.source_paths[position]
+) -> Callable[[Listed, _FrameFiles], _FrameFiles]:
+    def write(frame: Listed, files: _FrameFiles) -> _FrameFiles:
+        source = frame.source_path
         image = read_png(source)
         if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
             raise ValueError(f"{source} is {image.shape[1]}x{image.shape[0]}, not {scene.pixel_map.source_wh}")
-        static = static_at_source(scene.dynamic.masks[position], scene.pixel_map, config.mask_growth)
-        depth = trusted_depth(scene, position)
+        static = static_at_source(frame.moving(scene), scene.pixel_map, config.mask_growth)
+        depth = None if frame.position is None else trusted_depth(scene, frame.position)
         link_or_copy(source, output_dir / files.image)
         for factor in (1, *factors):
             if factor > 1:
                 write_png(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
             mask = shrink_static(static, factor)
             write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
-            if files.depth:
+            if files.depth and depth is not None:
                 steps = depth_at_source(depth, scene.pixel_map, factor) / DEPTH_STEP
                 write_png(output_dir / _scaled(files.depth, factor), _sixteen_bits(steps))
         if files.cloud is None:
             return files
-        points, colors = dynamic_points(scene, position)
+        points, colors = dynamic_points(scene, frame.near)
         if not len(points):
             (output_dir / files.cloud).unlink(missing_ok=True)
             return replace(files, cloud=None)
@@ -212,50 +236,56 @@ def _frame_writer(
     return write
 
 
+def _write_unknown_depth(scene: Scene, output_dir: Path, factors: Sequence[int]) -> None:
+    for factor in (1, *factors):
+        width, height = downscaled_size(scene.pixel_map.source_wh, factor)
+        write_png(output_dir / _scaled(UNKNOWN_DEPTH, factor), np.zeros((height, width), dtype=np.uint16))
+
+
 def _sixteen_bits(steps: np.ndarray) -> np.ndarray:
     rounded = np.rint(steps)
     return np.where(rounded <= 65535, rounded, 0).astype(np.uint16)
 
 
 def _transforms(
-    scene: Scene, frames: Sequence[_FrameFiles], splits: Mapping[str, Sequence[int]] | None
+    scene: Scene, listed: Sequence[Listed], frames: Sequence[_FrameFiles], splits: dict[str, list[int]] | None
 ) -> dict[str, Any]:
-    poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(scene.T_world_cam)
+    poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(np.stack([frame.T_world_cam for frame in listed]))
     if not is_rigid(poses):
         raise ValueError("a camera pose is not a rigid motion")
-    intrinsics = [_intrinsics(scene, position) for position in range(len(scene))]
+    intrinsics = [_intrinsics(scene, frame) for frame in listed]
     shared = all(entry == intrinsics[0] for entry in intrinsics)
     meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
     meta |= intrinsics[0] if shared else {}
     meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3], "ply_file_path": POINTS}
     entries = []
-    for position, files in enumerate(frames):
+    for number, (frame, files) in enumerate(zip(listed, frames)):
         entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}
         entry |= {"depth_file_path": files.depth} if files.depth else {}
         entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
-        entry |= {} if shared else intrinsics[position]
-        entry |= {"source": scene.names[position], "frame_index": int(scene.indices[position])}
-        entry |= {"pose_source": scene.pose_sources[position]} if scene.pose_sources else {}
-        entry |= _uncertainty(scene, position)
-        entry |= {"time": float(scene.times[position]), "transform_matrix": poses[position]}
+        entry |= {} if shared else intrinsics[number]
+        entry |= {"source": frame.name, "frame_index": frame.index}
+        entry |= {"pose_source": frame.pose_source} if scene.pose_sources or scene.between else {}
+        entry |= _uncertainty(scene, frame.position)
+        entry |= {"time": frame.time, "transform_matrix": poses[number]}
         entries.append(entry)
     for split, positions in (splits or {}).items():
-        meta[f"{split}_filenames"] = [frames[position].image for position in positions]
+        meta[f"{split}_filenames"] = [frames[number].image for number in positions]
     return {**meta, "frames": entries, "easi3r": scene.provenance}
 
 
-def _intrinsics(scene: Scene, position: int) -> dict[str, float]:
-    fl_x, fl_y, cx, cy = intrinsics_to_source(scene.focals[position], scene.principal_point, scene.pixel_map)
+def _intrinsics(scene: Scene, frame: Listed) -> dict[str, float]:
+    fl_x, fl_y, cx, cy = intrinsics_to_source(frame.focal, scene.principal_point, scene.pixel_map)
     width, height = scene.pixel_map.source_wh
     values = {"fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy, "w": width, "h": height}
     if scene.uncertainty is not None:
-        values["fl_x_sigma"] = float(scene.uncertainty.focal[position] / scene.pixel_map.scale_xy[0])
+        values["fl_x_sigma"] = float(scene.uncertainty.focal[frame.near] / scene.pixel_map.scale_xy[0])
     return values
 
 
-def _uncertainty(scene: Scene, position: int) -> dict[str, Any]:
+def _uncertainty(scene: Scene, position: int | None) -> dict[str, Any]:
     found = scene.uncertainty
-    if found is None:
+    if found is None or position is None:
         return {}
     values = {"rotation_deg": found.rotation_deg, "position": found.centre, "residual_percent": found.residual}
     return {"uncertainty": {name: float(value[position]) for name, value in values.items()}}

@@ -5,12 +5,14 @@ Version 1 of the format is two files:
 ``scene.json``
     ``format`` ("easi3r-scene"), ``version``, ``arrays`` (name of the other file), ``pixel_map`` (``source_wh``,
     ``resized_wh``, ``crop_box``), ``names``, ``source_paths`` (relative to this folder where the images lie in the
-    dataset around it, absolute elsewhere), ``min_confidence``, ``distortion``, ``pose_sources``, ``dynamic_source`` and
-    ``provenance``. Written last, so that a folder with it is complete.
+    dataset around it, absolute elsewhere), ``min_confidence``, ``distortion``, ``pose_sources``, ``dynamic_source``,
+    ``between`` (null, or ``names``, ``source_paths`` and ``pose_sources`` of the frames in between) and ``provenance``.
+    Written last, so that a folder with it is complete.
 ``arrays.npz``
     The fields of the Scene by their names; those of the motion masks begin with ``dynamic.``, those of its attention
     maps with ``dynamic.maps.``, those of the triangulated points with ``sparse.``, those of the uncertainty with
-    ``uncertainty.``. Three codings, told by the ending of the name, make the file smaller:
+    ``uncertainty.``, those of the frames in between with ``between.``. Three codings, told by the ending of the name,
+    make the file smaller:
 
     * ``.bits``: ``np.packbits`` along the last axis (undo with ``np.unpackbits(bits, axis=-1, count=W)``);
     * ``.diff``: (F, H, W, 3) uint8, differences modulo 256 along W (undo with a ``cumsum`` along W in uint8);
@@ -36,7 +38,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import make_folder, write_json, write_npz, writing
-from ..types import CameraUncertainty, DynamicMasks, PixelMap, Scene, SparsePoints
+from ..types import CameraUncertainty, DynamicMasks, PixelMap, PosedFrames, Scene, SparsePoints
 
 FORMAT = "easi3r-scene"
 VERSION = 1
@@ -47,6 +49,7 @@ ARRAYS = "arrays.npz"
 SCENE_FILES = (SCENE_JSON, ARRAYS)
 
 _PLAIN = ("T_world_cam", "focals", "principal_point", "times", "indices")
+_BETWEEN = ("T_world_cam", "focals", "after", "mask_bits", "times", "indices")
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error)
 """What the readers of JSON and npz, and the checks of the Scene, raise for a file that is not what it should be."""
 
@@ -72,6 +75,7 @@ def write_scene(scene: Scene, path: Path) -> Path:
         "distortion": scene.distortion,
         "pose_sources": scene.pose_sources,
         "dynamic_source": scene.dynamic.source,
+        "between": None if scene.between is None else _between_meta(scene.between, path),
         "provenance": scene.provenance,
     }
     write_json(path / SCENE_JSON, meta)
@@ -137,7 +141,26 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
         arrays |= {f"sparse.{name}": getattr(scene.sparse, name) for name in SparsePoints.__dataclass_fields__}
     if scene.uncertainty is not None:
         arrays |= {f"uncertainty.{n}": getattr(scene.uncertainty, n) for n in CameraUncertainty.__dataclass_fields__}
+    if scene.between is not None:
+        arrays |= {f"between.{name}": getattr(scene.between, name) for name in _BETWEEN}
     return arrays
+
+
+def _between_meta(between: PosedFrames, folder: Path) -> dict[str, Any]:
+    sources = [_to_text(source, folder) for source in between.source_paths]
+    return {"names": between.names, "source_paths": sources, "pose_sources": between.pose_sources}
+
+
+def _between(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> PosedFrames | None:
+    texts = meta.get("between")
+    if texts is None:
+        return None
+    return PosedFrames(
+        **{name: arrays[f"between.{name}"] for name in _BETWEEN},
+        names=tuple(str(name) for name in texts["names"]),
+        source_paths=tuple(_to_path(text, folder) for text in texts["source_paths"]),
+        pose_sources=tuple(str(name) for name in texts["pose_sources"]),
+    )
 
 
 def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> Scene:
@@ -170,7 +193,8 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         dynamic=dynamic,
         pixel_map=pixel_map,
         names=tuple(str(name) for name in meta["names"]),
-        source_paths=tuple(Path(os.path.normpath(folder / str(text))) for text in meta["source_paths"]),
+        source_paths=tuple(_to_path(text, folder) for text in meta["source_paths"]),
+        between=_between(meta, arrays, folder),
         min_confidence=float(meta["min_confidence"]),
         distortion=tuple(float(value) for value in meta["distortion"]),
         sparse=sparse,
@@ -184,6 +208,10 @@ def _to_text(source: Path, folder: Path) -> str:
     """A path inside the dataset around ``folder`` relative to ``folder``, so that the dataset can be moved."""
     source, folder = Path(os.path.abspath(source)), Path(os.path.abspath(folder))
     return Path(os.path.relpath(source, folder)).as_posix() if folder.parent in source.parents else str(source)
+
+
+def _to_path(text: Any, folder: Path) -> Path:
+    return Path(os.path.normpath(folder / str(text)))
 
 
 def _to_planes(values: np.ndarray) -> np.ndarray:
