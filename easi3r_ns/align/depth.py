@@ -9,12 +9,15 @@ import torch
 from ..types import PairPredictions
 from .problem import LARGEST_COORDINATE, Problem
 from .state import Decoded
+from .visibility import views_of_frames
 
 IRLS_ROUNDS = 12
 BLOCK_NUMBERS = 1 << 21
 """Observations x pixels per block: bounds the memory for any count of pairs."""
 LEAST_WEIGHT = 1e-6
 """Keeps a pixel defined that no pair is confident about (log confidence 0)."""
+CLEANING_VIEWS = 64
+"""Views that a frame's points are compared with."""
 IN_FRONT = 1e-3
 """A point that lies nearer than a view's depth by more than this share is in front of it."""
 
@@ -107,20 +110,21 @@ def clean(
     """Confidence (F, H, W), 0 where a point contradicts a more confident view by lying in front of its depth map.
 
     ``R`` (F, 3, 3), ``centre`` (F, 3): camera-to-world; ``K``: (F, 3, 3), integer pixel centres. Frames are visited
-    in order and later ones see the already lowered confidences, as in DUSt3R's clean_pointcloud.
+    in order and later ones see the already lowered confidences, as in DUSt3R's clean_pointcloud. In clips of more than
+    :data:`CLEANING_VIEWS` + 1 frames a frame is compared with that many views only, those that see most of it: the
+    work then grows with F instead of its square.
     """
     frames, height, width = depth.shape
     result = confidence.clone().view(frames, -1)
     flat_depth = depth.reshape(frames, -1)
     rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     pixels = torch.stack([cols.flatten(), rows.flatten(), torch.ones(height * width)]).to(depth)
-    for i in range(frames):
+    for i, views in enumerate(views_of_frames(depth, R, centre, K, CLEANING_VIEWS)):
         points = torch.addmm(centre[i, :, None], R[i] @ torch.linalg.inv(K[i]), pixels * flat_depth[i])
-        for j in range(frames):
-            if i != j:
-                P = K[j] @ R[j].T
-                seen = torch.addmm(-(P @ centre[j])[:, None], P, points)
-                _lower(result[i], seen, result[j], flat_depth[j], (height, width))
+        for j in views:
+            P = K[j] @ R[j].T
+            seen = torch.addmm(-(P @ centre[j])[:, None], P, points)
+            _lower(result[i], seen, result[j], flat_depth[j], (height, width))
     return result.view_as(confidence)
 
 
