@@ -1,0 +1,108 @@
+"""Both passes as stages: what is kept, what is spilled, what is not done twice."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from easi3r_ns import cache as cache_module
+from easi3r_ns.backbone.config import DUSt3RConfig
+from easi3r_ns.cache import StageCache
+from easi3r_ns.config import Easi3RConfig
+from easi3r_ns.inference import Compute
+from easi3r_ns.network_stage import NetworkStage
+from easi3r_ns.pairs import make_pairs
+from easi3r_ns.runlog import RunLog
+from easi3r_ns.synthetic import Clip, render_clip
+from easi3r_ns.training.measure.paths import frames_of
+from easi3r_ns.types import DynamicMasks, PairPredictions
+from tests.standin import StandIn
+
+SMALL = DUSt3RConfig(image_size=128, patch_size=8, head_type="linear")
+MAPS = ("points_i", "conf_i", "points_j", "conf_j")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return render_clip(5, 6, 96, 128)
+
+
+def run(
+    clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
+) -> tuple[PairPredictions, DynamicMasks, StandIn]:
+    """Both passes with a network that knows the truth."""
+    frames = frames_of(clip)
+    network, graph = StandIn(clip, frames.pixel_map, SMALL), make_pairs("swinstride-2-noncyclic", len(clip))
+    config, compute = Easi3RConfig(**options), compute or Compute(torch.device("cpu"), batch_size=3)
+    stage = NetworkStage(frames, graph, network, config, compute, cache, RunLog(), spill=spill)
+    return *stage.run(), network
+
+
+def test_what_is_spilled_is_the_same(tmp_path, clip):
+    memory, masks, _ = run(clip, StageCache(None))
+    for spill in (False, True):
+        ours, dynamic, _ = run(clip, StageCache(tmp_path / str(spill)), spill=spill)
+        for name in MAPS:
+            assert torch.equal(getattr(ours, name), getattr(memory, name))
+        np.testing.assert_array_equal(dynamic.masks, masks.masks)
+        np.testing.assert_array_equal(dynamic.score, masks.score)
+    names = [sorted(p.name for p in (tmp_path / folder).iterdir()) for folder in ("False", "True")]
+    assert names[0] == names[1] and [name.split("-")[0] for name in names[0]] == [
+        "features",
+        "pass1",
+        "pass2",
+        "pointmaps",
+    ]
+
+
+def test_spilled_maps_are_not_copied_by_the_cache(tmp_path, clip, monkeypatch):
+    saved, save = set(), cache_module.save_file
+
+    def recorded(tensors, path):
+        saved.update(tensors)
+        save(tensors, path)
+
+    monkeypatch.setattr(cache_module, "save_file", recorded)
+    run(clip, StageCache(tmp_path), spill=True)
+    assert "masks" in saved and not saved & {*MAPS, "features"}
+
+
+@pytest.mark.parametrize("spill", [False, True])
+def test_finished_stages_are_found_again(tmp_path, clip, spill, monkeypatch):
+    cache = StageCache(tmp_path)
+    first, masks, _ = run(clip, cache, spill=spill)
+    with monkeypatch.context() as patch:
+        for name in ("encode", "attention", "decode"):
+            patch.setattr(StandIn, name, None)  # an error when called
+        again, same, _ = run(clip, cache, spill=not spill)
+    assert torch.equal(again.points_j, first.points_j)
+    np.testing.assert_array_equal(same.masks, masks.masks)
+    path = next(tmp_path.glob("pointmaps-*"))
+    path.unlink()  # what maps the file keeps it
+    path.write_bytes(b"damaged")
+    repaired, same, network = run(clip, cache, spill=spill)
+    assert torch.equal(repaired.points_j, first.points_j) and network.encoded == 0
+    np.testing.assert_array_equal(same.masks, masks.masks)
+
+
+def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr("easi3r_ns.network_stage.SummaryAccumulator", None)  # an error when called
+    monkeypatch.setattr("easi3r_ns.network_stage.cluster_tokens", None)
+    plain, static, network = run(clip, StageCache(tmp_path / "a"), no_masks=True)
+    assert not static.masks.any() and not network.silenced
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for k in range(len(clip)):
+        cv2.imwrite(str(folder / f"{k}.png"), np.zeros((96, 128), np.uint8))
+    none_moves, _, network = run(clip, StageCache(tmp_path / "b"), masks=folder)
+    assert not network.silenced, "a plain decode where nothing moves"
+    assert torch.equal(none_moves.points_i, plain.points_i)
+
+
+def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
+    cache = StageCache(tmp_path)
+    run(clip, cache, compute=Compute(torch.device("cpu"), torch.bfloat16, 3))
+    key = next(tmp_path.glob("features-*")).stem.split("-")[1]
+    assert cache.get("features", key)["features"].dtype == torch.float16
