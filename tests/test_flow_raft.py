@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import urllib.error
 from pathlib import Path
@@ -160,17 +161,28 @@ def test_weights_come_from_the_cache_of_torch(torch_cache):
     assert torch_cache.name == "raft_large_C_T_SKHT_V2-ff5fadd5.pth" and not loaded._model.training
 
 
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
 @pytest.mark.parametrize("content", ["empty", "cut", "other network", "code"])
-def test_a_damaged_file_is_named(torch_cache, content):
+def test_a_damaged_file_is_named(tmp_path, torch_cache, content):
     if content == "other network":
         torch.save(raft_small(weights=None).state_dict(), torch_cache)
     elif content == "code":
-        torch.save({"a": Path}, torch_cache)
+        torch.save({"a": Trap(tmp_path / "trap")}, torch_cache)
     else:
         torch.save({"a": torch.zeros(1000)}, torch_cache)
         torch_cache.write_bytes(torch_cache.read_bytes()[: 0 if content == "empty" else 600])
     with pytest.raises(CheckpointError, match="--flow raft: .*ff5fadd5.pth is damaged .*--flow dis"):
         load_raft(CPU, RunLog())
+    assert not (tmp_path / "trap").exists()
 
 
 def no_host(*_: object) -> None:
