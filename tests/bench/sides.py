@@ -38,13 +38,25 @@ MAPS = ("points_i", "conf_i", "points_j", "conf_j")
 
 
 def write_clip(path: Path, setting: Setting, frames: int) -> None:
-    """A video of twice the network's size that pans over one random texture."""
+    """A video of twice the network's size that pans over one random texture.
+
+    A folder of images of that name, without suffix, where nothing reads videos: on a machine that is borrowed for its
+    GPU.
+    """
     height, width = (2 * side for side in setting.image)
     noise = np.random.default_rng(0).integers(0, 256, (height + 2 * frames, width + 4 * frames, 3), dtype=np.uint8)
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 5), None, 0, 255, cv2.NORM_MINMAX)
+    images = (texture[2 * k : 2 * k + height, 4 * k : 4 * k + width] for k in range(frames))
+    try:
+        import av  # noqa: F401, what the pipeline reads videos with
+    except ImportError:
+        path.with_suffix("").mkdir()
+        for k, image in enumerate(images):
+            cv2.imwrite(str(path.with_suffix("") / f"{k:05d}.png"), image)
+        return
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, (width, height))
-    for k in range(frames):
-        video.write(texture[2 * k : 2 * k + height, 4 * k : 4 * k + width])
+    for image in images:
+        video.write(image)
     video.release()
 
 
@@ -80,7 +92,7 @@ def measure_ours(setting: Setting, folder: Path) -> list[Row]:
     frames = _frames(folder, "clip", setting, log)
     few = _frames(folder, "ours", setting, RunLog())
     config, graph = Easi3RConfig(weights=str(folder)), make_pairs(GRAPH, len(few))
-    backbone = LazyBackbone.open(config.weights, device=compute.device, log=log)
+    backbone = LazyBackbone.open(config.weights, device=compute.device, log=log, dtype=compute.dtype)
     NetworkStage(few, graph, backbone, config, compute, StageCache(folder / "stages"), log).run()
     backbone.release()
     graph = make_pairs(GRAPH, len(frames))
@@ -122,7 +134,9 @@ def _frames(folder: Path, side: str, setting: Setting, log: RunLog) -> Frames:
     network = setting.network
     geometry = ImageGeometry(network.image_size, network.patch_size, network.square)
     select = FrameConfig(num_frames_target=0)
-    return load_frames(folder / f"{side}.mp4", folder / f"frames-{side}", select=select, geometry=geometry, log=log)
+    video = folder / f"{side}.mp4"
+    data = video if video.exists() else video.with_suffix("")
+    return load_frames(data, folder / f"frames-{side}", select=select, geometry=geometry, log=log)
 
 
 def _twin_masks(
