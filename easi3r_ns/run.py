@@ -33,7 +33,7 @@ from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
 from .plan import DEFAULT_GRAPH, plan_run, published_network
-from .pose_frames import pose_between
+from .pose_frames import pose_between, without_camera
 from .refine import check_refine, refine_scene
 from .report_card import FILES as REPORT_FILES
 from .report_card import ReportCard, drop_report_card, try_report_card
@@ -188,8 +188,9 @@ def _process(
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
-    if frames.skipped is not None:
-        scene = pose_between(scene, frames.skipped, log, clip=_splits(scene, frames, num_train)["train"])
+    skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
+    if skipped is not None:
+        scene = pose_between(scene, skipped, log, clip=_splits(scene, frames, num_train)["train"])
     done = with_dataset_images(scene, output_dir)
     cards: list[ReportCard] = []
 

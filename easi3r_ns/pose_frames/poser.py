@@ -1,0 +1,264 @@
+"""Cameras for the frames that were sampled away (``--pose-all-frames``).
+
+Each such frame lies between two frames of the Scene. Dense optical flow leads from static, trusted pixels of these
+neighbours, whose place in the world their depth gives, to where the frame sees them: its camera follows from 2D-3D
+correspondences. It counts when the points of BOTH neighbours agree on it; else the frames nearer by that have a camera
+already are asked; else the camera is interpolated, and marked as such. What moves is carried over from the neighbours'
+masks, and what neither of them explains counts as moving. Frames are read one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from ..files import read_png
+from ..flow import DISFlow, FlowProvider
+from ..frames import resize_and_crop
+from ..geometry import transform
+from ..runlog import RunLog
+from ..types import Frames, PosedFrames, Scene, SkippedFrames
+from .camera import MIN_MATCHES, Lens, find_camera
+from .views import View, key_view, match, moving_or_unexplained, moving_seen_from
+
+PNP, INTERPOLATED = "pnp", "interpolated"
+
+_TOLERANCE = (0.004, 0.016)
+"""Least and most reprojection error of a point that agrees, in image widths: 2 and 8 pixels of 512. In between, the
+error with which the neighbours themselves see each other's points decides."""
+_SPREAD = 2.5
+"""How many times the neighbours' median error that is."""
+_MAX_DETOUR = 1.0
+"""How far a camera may be from the straight way between its neighbours, in lengths of that way."""
+_MAX_DETOUR_DEPTH = 0.1
+"""Beside that, in median depths of its points."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The result for one frame."""
+
+    row: int
+    T_world_cam: np.ndarray
+    focal: float
+    after: int
+    moving: np.ndarray
+    source: str
+
+
+def pose_between(
+    scene: Scene, skipped: SkippedFrames, log: RunLog, *, clip: Sequence[int], provider: FlowProvider | None = None
+) -> Scene:
+    """``scene`` with cameras and masks for the ``skipped`` frames of its clip (see :class:`~.types.PosedFrames`).
+
+    ``clip`` names the positions of the clip's frames in the scene (evaluation views have no frames in between). Frames
+    before the first and after the last of them have one neighbour; where that is not enough, they are left out with a
+    warning. How many frames came from where stands in the provenance as ``between``. In a scene without motion masks
+    (``--no-masks``) nothing moves in between either.
+
+    Raises OSError when a skipped image cannot be read.
+    """
+    poser = _Poser(scene, skipped, provider or DISFlow())
+    found: list[_Found] = []
+    packed: list[np.ndarray] = []
+    with log.stage("frames in between", len(skipped)) as advance:
+        for left, right, rows in _gaps(scene, skipped, clip):
+            for result in poser.gap(left, right, rows):
+                moving = result.moving & (scene.dynamic.source != "none")
+                packed.append(np.packbits(moving, axis=-1))
+                found.append(replace(result, moving=np.empty((0, 0), dtype=bool)))
+            advance(len(rows))
+    counts = {source: sum(result.source == source for result in found) for source in (PNP, INTERPOLATED)}
+    counts["left_out"] = len(skipped) - len(found)
+    _warn(counts, len(skipped), log)
+    provenance = scene.provenance | {"between": counts}
+    return replace(scene, between=_posed(found, packed, skipped) if found else None, provenance=provenance)
+
+
+def without_camera(frames: Frames, scene: Scene, num_clip: int) -> SkippedFrames | None:
+    """What :func:`pose_between` has to do: the skipped frames, and those of the clip that the scene left out.
+
+    ``num_clip``: so many of ``frames`` are the clip's, the rest evaluation views. None: nothing.
+    """
+    present = set(scene.source_paths)
+    lost = [k for k in range(num_clip) if frames.source_paths[k] not in present]
+    own = SkippedFrames(
+        frames.times[lost],
+        frames.indices[lost],
+        tuple(frames.names[k] for k in lost),
+        tuple(frames.source_paths[k] for k in lost),
+    )
+    if frames.skipped is None:
+        return own if lost else None
+    every = (frames.skipped, own)
+    indices = np.concatenate([part.indices for part in every])
+    order = np.argsort(indices, kind="stable")
+    names, paths = (sum((getattr(part, name) for part in every), ()) for name in ("names", "source_paths"))
+    return SkippedFrames(
+        np.concatenate([part.times for part in every])[order],
+        indices[order],
+        tuple(names[k] for k in order),
+        tuple(paths[k] for k in order),
+    )
+
+
+def interpolate_pose(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    """(4, 4) camera at ``share`` (0..1) of the way: constant speed along a line, constant turning rate."""
+    pose = np.eye(4)
+    pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
+    turns = Rotation.from_matrix(np.stack([first[:3, :3], second[:3, :3]]))
+    pose[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
+    return pose
+
+
+def _gaps(
+    scene: Scene, skipped: SkippedFrames, clip: Sequence[int]
+) -> Iterator[tuple[int | None, int | None, list[int]]]:
+    """(position before, position after, rows of ``skipped``) of every run of skipped frames."""
+    keys = np.array(sorted(clip, key=lambda position: scene.indices[position]), dtype=int)
+    after = np.searchsorted(scene.indices[keys], skipped.indices)
+    for gap in np.unique(after):
+        left = int(keys[gap - 1]) if gap > 0 else None
+        right = int(keys[gap]) if gap < len(keys) else None
+        yield left, right, np.flatnonzero(after == gap).tolist()
+
+
+def _warn(counts: dict[str, int], total: int, log: RunLog) -> None:
+    if counts[INTERPOLATED]:
+        log.warn(
+            f"{counts[INTERPOLATED]} of {total} frames in between share too little with their neighbours: their "
+            'cameras are interpolated (pose_source "interpolated" in transforms.json) and they are not trained on'
+        )
+    if counts["left_out"]:
+        log.warn(f"{counts['left_out']} frames before the first or after the last posed one have no camera: left out")
+
+
+def _posed(found: list[_Found], packed: list[np.ndarray], skipped: SkippedFrames) -> PosedFrames:
+    rows = [result.row for result in found]
+    return PosedFrames(
+        T_world_cam=np.stack([result.T_world_cam for result in found]),
+        focals=np.array([result.focal for result in found]),
+        after=np.array([result.after for result in found], dtype=np.int64),
+        mask_bits=np.stack(packed),
+        times=skipped.times[rows],
+        indices=skipped.indices[rows],
+        names=tuple(skipped.names[row] for row in rows),
+        source_paths=tuple(skipped.source_paths[row] for row in rows),
+        pose_sources=tuple(result.source for result in found),
+    )
+
+
+class _Poser:
+    """Poses the frames of one gap after the other; keeps the views at the ends of the last one."""
+
+    def __init__(self, scene: Scene, skipped: SkippedFrames, provider: FlowProvider) -> None:
+        self.scene, self.skipped, self.provider = scene, skipped, provider
+        self._keys: dict[int, View] = {}
+
+    def gap(self, left: int | None, right: int | None, rows: list[int]) -> list[_Found]:
+        """What could be found out about the frames ``rows``, in order."""
+        ends = [position for position in (left, right) if position is not None]
+        self._keys = {position: self._keys.get(position) or key_view(self.scene, position) for position in ends}
+        keys = [self._keys[position] for position in ends]
+        before = -1 if left is None else left
+        tolerance = self._tolerance(ends)
+        found: dict[int, _Found] = {}
+        near = {"left": keys[0] if left is not None else None, "right": keys[-1] if right is not None else None}
+        waiting = []
+        for row, side in _from_both_ends(rows, left is not None, right is not None):
+            image = resize_and_crop(read_png(self.skipped.source_paths[row]), self.scene.pixel_map)
+            lens, focal = self._lens(ends, row)
+            solved, view, moving = self._solve(row, image, lens, (keys, [v for v in near.values() if v]), tolerance)
+            if solved is None or view is None:
+                waiting.append((row, focal, np.packbits(moving, axis=-1)))
+                continue
+            found[row] = _Found(row, solved, focal, before, moving, PNP)
+            near[side] = view
+        if len(keys) == 2:
+            known = [(v.time, v.T_world_cam) for v in keys]
+            known += [(float(self.skipped.times[row]), result.T_world_cam) for row, result in found.items()]
+            width = self.scene.images.shape[2]
+            for row, focal, bits in waiting:
+                pose = _between(known, float(self.skipped.times[row]))
+                moving = np.unpackbits(bits, axis=-1, count=width).astype(bool)
+                found[row] = _Found(row, pose, focal, before, moving, INTERPOLATED)
+        return [found[row] for row in sorted(found)]
+
+    def _solve(
+        self, row: int, image: np.ndarray, lens: Lens, neighbours: tuple[list[View], list[View]], tolerance: float
+    ) -> tuple[np.ndarray | None, View | None, np.ndarray]:
+        """Camera (or None), the frame as a view, and what moves in it; the Scene's frames are asked first."""
+        time = float(self.skipped.times[row])
+        moving = np.ones(image.shape[:2], dtype=bool)
+        asked: list[View] = []
+        for views in neighbours:
+            if views == asked:
+                break
+            asked = views
+            matches = [match(view, image, self.provider) for view in views]
+            moving = moving_or_unexplained(matches)
+            expected = _between([(view.time, view.T_world_cam) for view in views], time)
+            pose = find_camera(matches, lens, expected, tolerance, _reach(views))
+            if pose is not None:
+                points = np.concatenate([m.points for m in matches])
+                pixels = np.concatenate([m.pixels for m in matches])
+                seen = lens.project(pose, points)
+                agree = np.linalg.norm(seen - pixels, axis=1) < tolerance
+                # Where the points must be, not where the flow took them: nothing adds up along a chain of frames.
+                moving = moving_seen_from(pose, image, views, matches, lens, tolerance)
+                return pose, View(image, time, pose, points[agree], seen[agree], moving), moving
+        return None, None, moving
+
+    def _lens(self, ends: list[int], row: int) -> tuple[Lens, float]:
+        scene = self.scene
+        focal = float(np.interp(self.skipped.times[row], scene.times[ends], scene.focals[ends]))
+        K = np.diag([focal, focal * scene.pixel_map.pixel_aspect, 1.0])
+        K[:2, 2] = scene.principal_point
+        return Lens(K, scene.distortion), focal
+
+    def _tolerance(self, ends: list[int]) -> float:
+        """Pixels: how well the neighbours' points fit each other, within limits."""
+        width = self.scene.images.shape[2]
+        low, high = (share * width for share in _TOLERANCE)
+        if len(ends) < 2:
+            return low
+        left, right = (self._keys[position] for position in ends)
+        matches = match(left, right.image, self.provider)
+        if len(matches.points) < MIN_MATCHES:
+            return low
+        K = np.diag([*self.scene.focals_xy[ends[1]], 1.0])
+        K[:2, 2] = self.scene.principal_point
+        seen = Lens(K, self.scene.distortion).project(right.T_world_cam, matches.points)
+        errors = np.linalg.norm(seen - matches.pixels, axis=1)
+        return float(np.clip(_SPREAD * np.nanmedian(errors), low, high))
+
+
+def _from_both_ends(rows: list[int], left: bool, right: bool) -> Iterator[tuple[int, str]]:
+    """The rows from the outside in, each with the side from which it is reached."""
+    rows = list(rows)
+    while rows:
+        if left:
+            yield rows.pop(0), "left"
+        if right and rows:
+            yield rows.pop(), "right"
+
+
+def _between(known: Iterable[tuple[float, np.ndarray]], time: float) -> np.ndarray:
+    """The camera at ``time`` between the nearest of the (time, camera) that are known; the nearest alone outside."""
+    ordered = sorted(known, key=lambda entry: entry[0])
+    after = int(np.searchsorted([stamp for stamp, _ in ordered], time))
+    if after in (0, len(ordered)):
+        return ordered[min(after, len(ordered) - 1)][1]
+    (start, first), (end, second) = ordered[after - 1], ordered[after]
+    return interpolate_pose(first, second, (time - start) / (end - start))
+
+
+def _reach(views: Sequence[View]) -> float:
+    """How far from the way between its neighbours a camera may be, in scene units."""
+    centres = np.stack([view.T_world_cam[:3, 3] for view in views])
+    depths = [transform(np.linalg.inv(view.T_world_cam), view.points)[:, 2] for view in views if len(view.points)]
+    depth = float(np.median(np.concatenate(depths))) if depths else 0.0
+    return _MAX_DETOUR * float(np.linalg.norm(centres[0] - centres[-1])) + _MAX_DETOUR_DEPTH * depth

@@ -1,0 +1,194 @@
+"""What a frame with a camera tells about another one: where its points are, what moves, what it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from ..flow import CONSISTENCY_PX2, CONSISTENCY_RELATIVE, FlowProvider
+from ..frames.cuts import local_correlation
+from ..geometry import pixel_grid, source_to_network, transform
+from ..surface import grow_mask, solid_pixels, world_points
+from ..types import Scene
+from .camera import Lens, Matches
+
+_MAX_POINTS = 1500
+"""Points per neighbour."""
+_MASK_GROWTH = 3
+"""Pixels around what moves that give no point."""
+_MIN_CORRELATION = 0.7
+"""Of the surroundings of a point in both frames."""
+_SAME_COLOUR = 15.0
+"""Levels (of 255), in any channel, by which a pixel may differ from its neighbour's and still be explained by it."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A frame with a camera: what others can learn from it."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 at network size."""
+    time: float
+    T_world_cam: np.ndarray
+    points: np.ndarray
+    """(N, 3) static points in the world."""
+    pixels: np.ndarray
+    """(N, 2) where this frame sees them."""
+    moving: np.ndarray
+    """(H, W) bool."""
+    surface: np.ndarray | None = None
+    """(H, W, 3) world points of its pixels, NaN where they are unknown; None for a frame without depth."""
+
+
+def key_view(scene: Scene, position: int) -> View:
+    """A frame of the Scene, with static points of its depth map and of its tracks."""
+    moving = scene.dynamic.masks[position]
+    static = ~grow_mask(moving, _MASK_GROWTH)
+    rows, columns = _well_textured(scene.images[position], solid_pixels(scene, position) & static)
+    points = [world_points(scene, position)[rows, columns].astype(float)]
+    pixels = [np.stack([columns, rows], axis=-1).astype(float)]
+    if scene.sparse is not None:
+        seen = scene.sparse.frame_index == position
+        at = source_to_network(scene.sparse.pixels[seen], scene.pixel_map)
+        height, width = moving.shape
+        nearest = np.rint(at).astype(int)
+        inside = ((nearest >= 0) & (nearest < (width, height))).all(axis=1)
+        inside[inside] = static[nearest[inside, 1], nearest[inside, 0]]
+        points.append(scene.sparse.points[scene.sparse.point_index[seen]][inside])
+        pixels.append(at[inside])
+    return View(
+        scene.images[position],
+        float(scene.times[position]),
+        scene.T_world_cam[position],
+        np.concatenate(points),
+        np.concatenate(pixels),
+        moving,
+        np.where(solid_pixels(scene, position)[..., None], world_points(scene, position), np.nan).astype(np.float32),
+    )
+
+
+def _well_textured(image: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the best corner in every cell of a grid, for flow is blind where nothing is to be seen."""
+    score = np.where(allowed, cv2.cornerMinEigenVal(_grey(image).astype(np.uint8), 5), 0)
+    height, width = allowed.shape
+    cell = max(2, int(np.sqrt(height * width / _MAX_POINTS)))
+    rows, columns = height // cell, width // cell
+    cells = score[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).swapaxes(1, 2)
+    best = cells.reshape(rows, columns, -1)
+    inside = best.argmax(axis=-1)
+    row = np.arange(rows)[:, None] * cell + inside // cell
+    column = np.arange(columns)[None] * cell + inside % cell
+    good = best.max(axis=-1) > 1e-6
+    return row[good], column[good]
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(H, W) bool of two (H, W, 3) images; False where one is NaN."""
+    return np.abs(one.astype(np.float32) - other).max(axis=-1) <= _SAME_COLOUR
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def _read(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """``values`` at (..., 2) pixels, bilinear."""
+    grid = (at[:, None] if at.ndim == 2 else at).astype(np.float32)
+    out = cv2.remap(values, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return out[:, 0] if at.ndim == 2 else out
+
+
+def _returns(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Whether ``there``, the flow at the pixels ``at``, stays inside and ``back`` leads to the start again."""
+    landing = at + there
+    height, width = back.shape[:2]
+    inside = ((landing >= 0) & (landing <= (width - 1, height - 1))).all(axis=-1)
+    returned = _read(back, landing)
+    magnitude = (there**2).sum(-1) + (returned**2).sum(-1)
+    return inside & (((there + returned) ** 2).sum(-1) < CONSISTENCY_RELATIVE * magnitude + CONSISTENCY_PX2)
+
+
+def match(view: View, image: np.ndarray, provider: FlowProvider) -> Matches:
+    """Follow the view's points into ``image``, and bring its mask there."""
+    there, back = provider.flow(np.stack([view.image, image]), np.stack([image, view.image]))
+    old, new = _grey(view.image), _grey(image)
+    height, width = new.shape
+    grid = pixel_grid(height, width).astype(np.float32)
+    alike, _ = local_correlation(old, _read(new, grid + there))
+    if len(view.pixels):
+        flow = _read(there, view.pixels)
+        good = _returns(view.pixels, flow, back) & (_read(alike, view.pixels) > _MIN_CORRELATION)
+    else:
+        flow, good = np.empty((0, 2)), np.empty(0, dtype=bool)
+    carried = _read(old, grid + back)
+    alike, textured = local_correlation(new, carried)
+    landing = grid + back
+    inside = ((landing >= 0) & (landing <= (width - 1, height - 1))).all(axis=-1)
+    same = _alike(image, _read(view.image, landing))
+    explained = inside & (same | (_returns(grid, back, there) & textured & (alike > _MIN_CORRELATION)))
+    # Flow that has lost its way brings moving pixels to places that show something else.
+    moving = explained & (_read(view.moving.astype(np.float32), landing) > 0.25)
+    surface = None
+    if view.surface is not None:
+        nearest = landing.astype(np.float32)
+        surface = cv2.remap(view.surface, nearest[..., 0], nearest[..., 1], cv2.INTER_NEAREST)
+    return Matches(view.points[good], (view.pixels + flow)[good], moving, explained, surface)
+
+
+def moving_seen_from(
+    pose: np.ndarray,
+    image: np.ndarray,
+    views: Sequence[View],
+    matches: Sequence[Matches],
+    lens: Lens,
+    tolerance: float,
+) -> np.ndarray:
+    """:func:`moving_or_unexplained` for a frame whose camera is known: stricter, and fairer to what has no texture.
+
+    A neighbour explains only what it shows where the camera must see it, and the neighbours' static surfaces explain
+    what looks like them from there.
+    """
+    held = [replace(m, explained=m.explained & ~_elsewhere(m, pose, lens, tolerance)) for m in matches]
+    for view in views:
+        alike = _alike(image, _rendered(view, pose, lens))
+        held.append(replace(held[0], moving=np.zeros_like(alike), explained=alike))
+    return moving_or_unexplained(held)
+
+
+def _elsewhere(match: Matches, pose: np.ndarray, lens: Lens, tolerance: float) -> np.ndarray:
+    """(H, W) bool: the view shows a surface here that the camera must see somewhere else."""
+    height, width = match.explained.shape
+    if match.surface is None:
+        return np.zeros((height, width), dtype=bool)
+    seen = lens.project(pose, match.surface.reshape(-1, 3).astype(float)).reshape(height, width, 2)
+    return np.linalg.norm(seen - pixel_grid(height, width), axis=-1) > 1.5 * tolerance
+
+
+def _rendered(view: View, pose: np.ndarray, lens: Lens) -> np.ndarray:
+    """(H, W, 3) colours of the view's static surfaces as another camera sees them, NaN where it sees none."""
+    height, width = view.moving.shape
+    out = np.full((height, width, 3), np.nan, dtype=np.float32)
+    if view.surface is None:
+        return out
+    static = ~view.moving & np.isfinite(view.surface).all(axis=-1)
+    points = view.surface[static].astype(float)
+    pixels = lens.project(pose, points)
+    depth = transform(np.linalg.inv(pose), points)[:, 2]
+    order = np.argsort(-depth)  # what is nearer is written later
+    order = order[np.isfinite(pixels[order]).all(axis=1) & (depth[order] > 0)]
+    colours = view.image[static][order]
+    corner = np.floor(np.clip(pixels[order], -2, (width + 1, height + 1))).astype(int)
+    around = (corner[:, None] + [(0, 0), (1, 0), (0, 1), (1, 1)]).reshape(-1, 2)
+    inside = ((around >= 0) & (around < (width, height))).all(axis=1)
+    out[around[inside, 1], around[inside, 0]] = np.repeat(colours, 4, axis=0)[inside]
+    return out
+
+
+def moving_or_unexplained(matches: Sequence[Matches]) -> np.ndarray:
+    """(H, W) bool: what moves in any neighbour, and what none of them explains (single pixels apart)."""
+    unexplained = ~np.logical_or.reduce([m.explained for m in matches])
+    unexplained = cv2.medianBlur(unexplained.astype(np.uint8), 5) > 0
+    return np.logical_or.reduce([m.moving for m in matches]) | unexplained
