@@ -21,16 +21,24 @@ from .pipeline import DEFAULT_GRAPH
 from .runlog import StageRecord
 from .windows import cut_windows
 
-ALIGN_SECONDS = 2.6e-8
-"""Per pair, sampled pixel of one of its views and iteration of the alignment; measured on one core of a server CPU."""
+ADAM_SECONDS = 5.2e-8
+"""Per pair, sampled pixel and iteration of the alignment; measured on one core of a server CPU."""
+NEWTON_SECONDS = 1.1e-6
+"""The same per step of the second-order solver."""
+NEWTON_STEPS = 40
+"""10 to 70 were counted: the better the pointmaps agree, the fewer."""
 FLOW_SECONDS = 1.1e-7
 """Per pair and pixel of the optical flow, likewise."""
 FILE_SECONDS = 5e-7
 """Per frame and source pixel of reading, resizing and writing all copies of a frame, likewise."""
-ALIGN_BYTES = 54
-"""Of the alignment's temporaries, per sampled pixel of a pair, and again per pixel of a frame."""
+ALIGN_BYTES = 92
+"""Of the alignment's temporaries, per sampled pixel of a pair."""
+ADAM_BYTES = 54
+"""The same for the first-order solver."""
+FRAME_BYTES = 99
+"""Of the alignment's temporaries, per pixel of a frame and pointmap that shows it."""
 RESULT_BYTES = 9
-"""Depth, confidence and a mark per pixel of every frame, while windows are aligned one by one."""
+"""Depth, confidence and a mark per pixel of every frame."""
 LIBRARIES_BYTES = 170e6
 """What the alignment loads beside the network."""
 FLOW_BYTES = 5.0
@@ -156,11 +164,11 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
     sampled = _sampled_pixels(*(s * job.network.patch_size for s in job.grid), job.align.pixel_budget)
     held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
     with_flow = job.align.flow_strength > 0
-    # Pointmaps come from a file: in memory is what is read, a window at a time.
-    pairs = job.pairs_within(budget.window)
-    aligning = held + pairs * job.pixels * (_pointmap_bytes(job) + FLOW_BYTES * with_flow)
+    # Pointmaps come from a file: in memory is what is read; of a window also a copy.
+    pairs, copies = job.pairs_within(budget.window), 2 if _windowed(job, budget) else 1
+    aligning = held + pairs * job.pixels * (copies * _pointmap_bytes(job) + FLOW_BYTES * with_flow)
     flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
-    align_seconds = ALIGN_SECONDS * 2 * job.num_pairs * sampled * job.align.iterations
+    align_seconds = _step_seconds(job.align) * job.num_pairs * sampled
     stages = (
         StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held),
         *_network_stages(job, compute, rates, budget),
@@ -216,12 +224,26 @@ def _pointmap_bytes(job: Job) -> float:
     return 8.0 * map_dtype(job.num_pairs, *size).itemsize
 
 
+def _step_seconds(align: AlignConfig) -> float:
+    """Of all steps, per pair and sampled pixel."""
+    if align.solver == "adam":
+        return ADAM_SECONDS * align.iterations
+    return NEWTON_SECONDS * min(align.iterations, NEWTON_STEPS)
+
+
+def _windowed(job: Job, budget: Budget) -> bool:
+    return 0 < budget.window < job.num_frames
+
+
 def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
     """What the alignment of all frames, or of the largest window, adds."""
-    windowed = 0 < budget.window < job.num_frames
+    windowed, pairs = _windowed(job, budget), job.pairs_within(budget.window)
     frames = budget.window if windowed else job.num_frames
-    working = ALIGN_BYTES * (job.pairs_within(budget.window) * sampled + frames * job.pixels)
-    return working + LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels * windowed
+    per_sample = ADAM_BYTES if job.align.solver == "adam" else ALIGN_BYTES
+    working = per_sample * pairs * sampled + FRAME_BYTES * job.pixels * 2 * pairs / frames
+    # Spilled, the results of windows are joined in files.
+    results = 0 if windowed and budget.spill else job.num_frames
+    return working + LIBRARIES_BYTES + RESULT_BYTES * results * job.pixels
 
 
 def _write_bytes(job: Job) -> float:
