@@ -217,6 +217,7 @@ def _scene(
         depth=aligned.depth,
         confidence=aligned.confidence,
         contradicted=aligned.contradicted,
+        uncertainty=aligned.uncertainty,
         dynamic=dynamic,
         pixel_map=frames.pixel_map,
         times=frames.times,

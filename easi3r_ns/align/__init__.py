@@ -12,7 +12,7 @@ import torch
 from ..config import AlignConfig
 from ..errors import AlignmentError, InputError
 from ..runlog import RunLog
-from ..types import PairFlow, PairPredictions
+from ..types import CameraUncertainty, PairFlow, PairPredictions
 from . import newton, solve
 from .consensus import interpolate, screen
 from .depth import clean, full_confidence, full_depths, sampled_depths
@@ -21,6 +21,7 @@ from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
 from .state import Decoded, State, decode
 from .terms import intrinsics
+from .uncertainty import camera_uncertainty
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class AlignResult:
     """(steps,) float64 objective: newton, before the first and after every accepted step of each of its stages; adam,
     at the beginning of each iteration."""
     diagnostics: AlignDiagnostics
+    uncertainty: CameraUncertainty | None = None
+    """In the units of these cameras; None for more pairs than can be judged at once."""
 
 
 def align(
@@ -94,6 +97,8 @@ def align(
         confidence, contradicted = _confidence(problem, predictions, decoded, depth)
         diagnostics = diagnose(problem, decoded, depth, start, screened)
         warn(diagnostics, config, dynamic_masks, log)
+        solved_focals = 0 if focal is not None else len(state.focal)
+        uncertainty = camera_uncertainty(problem, decoded, solved_focals, screened.weak, log)
         depth[list(screened.weak)] = confidence[list(screened.weak)] = 0.0
     return AlignResult(
         T_world_cam=_in_first_camera(decoded, screened.weak),
@@ -104,6 +109,7 @@ def align(
         pair_scales=_pair_scales(problem, decoded, len(predictions.graph)),
         loss_curve=curve,
         diagnostics=diagnostics,
+        uncertainty=uncertainty,
     )
 
 
