@@ -15,7 +15,7 @@ from easi3r_ns.geometry import is_rigid
 from easi3r_ns.long_clips import common_focal
 from easi3r_ns.loops import describe_frames, loop_candidates
 from easi3r_ns.pairs import make_pairs
-from easi3r_ns.pipeline import reconstruct
+from easi3r_ns.pipeline import _plan_windows, reconstruct
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip
 from easi3r_ns.types import Scene
@@ -23,9 +23,10 @@ from easi3r_ns.types import Scene
 from .align_scene import trajectory_errors
 from .long_clip import LongStandIn, closed_clip, frames_of
 
-NUM_FRAMES = 60
-WINDOW = 20
-ALIGN = AlignConfig(flow_weight=0.0, max_pixels=400)
+NUM_FRAMES = 48
+WINDOW = 18
+GRAPH = "swinstride-2-noncyclic"
+ALIGN = AlignConfig(flow_weight=0.0, max_pixels=256)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def clip() -> Clip:
 def run(
     clip: Clip, network: LongStandIn, folder=None, *, log=None, num_eval=0, align=ALIGN, spill=False, **options
 ) -> Scene:
-    config = Easi3RConfig(weights="stand-in", device="cpu", **options)
+    config = Easi3RConfig(weights="stand-in", device="cpu", **{"graph": GRAPH, **options})
     budget = replace(UNBOUNDED, spill=spill)
     cache = StageCache(folder)
     return reconstruct(
@@ -90,20 +91,20 @@ def test_a_loop_closes_the_drift(clip):
 def test_a_straight_path_has_no_loop(clip):
     """Half the way around, nothing comes back."""
     names = ("images", "depth", "object_id", "moving", "would_move", "T_world_cam", "T_world_object", "times")
-    half = replace(clip, **{name: getattr(clip, name)[:30] for name in names})
-    scene = run(half, LongStandIn(half), window=12)
+    half = replace(clip, **{name: getattr(clip, name)[:24] for name in names})
+    scene = run(half, LongStandIn(half), window=10)
     assert scene.provenance["windows"]["loops"] == []
 
 
-def test_loops_are_wanted_or_not(clip):
-    network = LongStandIn(clip)
-    assert run(clip, network, window=WINDOW, loop_closure=False).provenance["windows"]["loop_candidates"] == 0
+def test_loops_are_wanted_or_not(windowed):
+    assert windowed.provenance["windows"]["loop_candidates"] == 0
 
 
-def test_a_clip_that_fits_a_window_goes_as_before(clip, whole):
-    scene = run(clip, LongStandIn(clip), window=NUM_FRAMES)
-    assert "windows" not in scene.provenance
-    np.testing.assert_array_equal(scene.T_world_cam, whole.T_world_cam)
+def test_a_clip_that_fits_a_window_is_not_cut():
+    graph = make_pairs(GRAPH, NUM_FRAMES)
+    for size in (0, NUM_FRAMES, NUM_FRAMES + 1):
+        assert _plan_windows(graph, size, 0, RunLog()) is None
+    assert len(_plan_windows(graph, NUM_FRAMES - 1, 0, RunLog())) == 2
 
 
 class Killed(BaseException):
@@ -128,27 +129,25 @@ def test_a_killed_run_resumes_at_the_window(clip, tmp_path, monkeypatch, windowe
         run(clip, LongStandIn(clip), tmp_path, window=WINDOW, loop_closure=False)
     assert len(calls) == 2
     resumed, network = True, LongStandIn(clip)
-    scene = run(clip, network, tmp_path, window=WINDOW, loop_closure=False)
+    scene = run(clip, network, tmp_path, window=WINDOW, loop_closure=False, spill=True)
     assert network.encoded == 0, "the network's stages are not computed again"
     assert calls.count(None) == len(scene.provenance["windows"]["windows"]), "nor the windows that were finished"
     np.testing.assert_allclose(scene.T_world_cam, windowed.T_world_cam, atol=1e-6)
+    np.testing.assert_allclose(scene.depth, windowed.depth, rtol=1e-5, err_msg="nor does it matter where they lie")
 
 
-def test_what_is_spilled_gives_the_same(clip, tmp_path, windowed):
-    scene = run(clip, LongStandIn(clip), tmp_path, window=WINDOW, loop_closure=False, spill=True)
-    np.testing.assert_allclose(scene.T_world_cam, windowed.T_world_cam, atol=1e-6)
-    np.testing.assert_allclose(scene.depth, windowed.depth, rtol=1e-5)
-
-
+@pytest.mark.slow
 def test_flow_takes_part_window_by_window(clip):
-    scene = run(clip, LongStandIn(clip), window=WINDOW, align=AlignConfig(flow_weight=0.01, max_pixels=400), loop_closure=False)
+    scene = run(
+        clip, LongStandIn(clip), window=WINDOW, align=AlignConfig(flow_weight=0.01, max_pixels=256), loop_closure=False
+    )
     assert ate(scene, clip) < 0.02
     assert scene.provenance["flow"] and scene.provenance["alignment"]["final_flow"] > 0
 
 
 def test_a_window_that_fails_names_its_frames(clip, monkeypatch):
     network = LongStandIn(clip)
-    spoil = range(30, 36)
+    spoil = range(26, 32)
     decode = network.decode
 
     def flat(features_i, features_j, grid, silence=None):
@@ -164,7 +163,7 @@ def test_a_window_that_fails_names_its_frames(clip, monkeypatch):
 
 
 def test_evaluation_views_join_the_windows(clip):
-    views = [7, 22, 41, 50]
+    views = [7, 22, 33, 41]
     order = [f for f in range(NUM_FRAMES) if f not in views] + views
     names = ("images", "depth", "object_id", "moving", "would_move", "T_world_cam", "T_world_object", "times")
     moved = replace(clip, **{name: getattr(clip, name)[order] for name in names})
@@ -175,9 +174,9 @@ def test_evaluation_views_join_the_windows(clip):
     assert ate(scene, moved) < 0.05
 
 
-def test_pairs_that_no_window_holds_are_said(clip):
+def test_pairs_that_no_window_holds_are_said():
     log = RunLog()
-    run(clip, LongStandIn(clip), window=WINDOW, graph="logwin-6-noncyclic", log=log, loop_closure=False)
+    _plan_windows(make_pairs("logwin-6-noncyclic", 60), 20, 0, log)
     assert any("join frames that share no window of 20 frames" in warning for warning in log.warnings)
 
 
