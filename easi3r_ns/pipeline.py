@@ -162,6 +162,7 @@ class _Aligner:
             device=self.device,
             seed=self.seed,
             log=log,
+            numbers=np.arange(len(self.frames))[chosen].tolist(),
         )
 
 
@@ -203,7 +204,8 @@ def _provenance(info: WeightsInfo, graph: PairGraph, config: Easi3RConfig, align
 def _alignment_facts(diagnostics: AlignDiagnostics) -> dict:
     facts = asdict(diagnostics)
     counts = Counter(facts.pop("registered_by"))
-    return facts | {"dropped_pairs": len(facts["dropped_pairs"]), "registered_by": dict(sorted(counts.items()))}
+    pairs = {name: len(facts[name]) for name in ("dropped_pairs", "contradicted_pairs")}
+    return facts | pairs | {"registered_by": dict(sorted(counts.items()))}
 
 
 def _scene(

@@ -97,13 +97,20 @@ def test_wrong_pairs_are_found_named_and_do_not_bend_the_rest(name, good):
     assert f"{len(wrong)} of 36" in warning and f"{i}-{j}" in warning
 
 
+def test_messages_call_the_frames_by_their_names(good):
+    log = RunLog()
+    spoilt = garbage(misplaced(good, [(1, 3)]), [(6, k) for k in range(NUM_FRAMES)], 1.1)
+    run(spoilt, log, numbers=range(100, 108))
+    assert any("101-103, 103-101" in w for w in log.warnings) and any("frame 106 fits" in w for w in log.warnings)
+
+
 def test_good_pairs_are_left_alone(good):
     log = RunLog()
     result = run(good, log)
     assert_right(good, result)
     assert not log.warnings and not result.diagnostics.contradicted_pairs and not result.diagnostics.weak_frames
     problem = build_problem(good.predictions, sample_pixels(30, 40, 0), good.principal_point, RunLog())
-    screened = screen(problem, RunLog())
+    screened = screen(problem, range(NUM_FRAMES), RunLog())
     assert screened.problem is problem and screened.placement is None and screened.residual < 0.02
 
 
@@ -140,7 +147,7 @@ def test_a_black_frame_is_interpolated_and_named(confidence, good):
     assert turn[4] < 2.0 and shift[4] < 0.05, "between its neighbours"
     assert result.diagnostics.weak_frames == (4,)
     assert not result.depth[4].any() and not result.confidence[4].any() and (result.depth[others] > 0).any()
-    assert any("no pair of frames 4 fits" in w and "interpolated" in w for w in log.warnings)
+    assert any("no pair of frame 4 fits" in w and "interpolated" in w for w in log.warnings)
     assert result.focals == pytest.approx(good.focal, rel=0.02)
 
 

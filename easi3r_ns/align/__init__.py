@@ -60,6 +60,7 @@ def align(
     device: torch.device | str = "cpu",
     seed: int = 0,
     log: RunLog | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> AlignResult:
     """Find cameras, focal lengths and depths that explain all pairs (spec: DUSt3R 3.4, MonST3R 3.3, Easi3R 3.4).
 
@@ -73,15 +74,17 @@ def align(
         a little from 1); focal lengths are the horizontal ones.
     :param dynamic_masks: (F, H, W) bool, True where something moves; such pixels are left out of the flow term.
     :param flow: optical flow of the same pairs, or None to leave the flow term out.
+    :param numbers: what the F frames are called in messages; None: 0, 1, ...
     :raises AlignmentError: the pairs do not connect all frames, or pointmaps are degenerate or contradict each other.
     """
     log = log if log is not None else RunLog()
     height, width = predictions.conf_i.shape[1:]
     _check_inputs(predictions, focal, dynamic_masks, flow)
+    names = range(predictions.graph.num_frames) if numbers is None else numbers
     with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
         sample = sample_pixels(height, width, config.pixel_budget, seed, pixel_aspect)
         problem = build_problem(predictions, sample, principal_point, log)
-        screened = screen(problem, log)
+        screened = screen(problem, names, log)
         problem = screened.problem
         start = initialise(problem, focal, config.shared_focal, log, screened.placement)
         if flow is not None and config.flow_strength > 0:
@@ -96,7 +99,7 @@ def align(
         depth = _final_depths(problem, predictions, decoded)
         confidence, contradicted = _confidence(problem, predictions, decoded, depth)
         diagnostics = diagnose(problem, decoded, depth, start, screened)
-        warn(diagnostics, config, dynamic_masks, log)
+        warn(diagnostics, config, dynamic_masks, names, log)
         solved_focals = 0 if focal is not None else len(state.focal)
         uncertainty = camera_uncertainty(problem, decoded, solved_focals, screened.weak, log)
         depth[list(screened.weak)] = confidence[list(screened.weak)] = 0.0

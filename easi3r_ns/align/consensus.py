@@ -33,6 +33,8 @@ LEAST_HOLD = 0.1
 """Mean weight that every pointmap has at least, relative to the usual one. It must exceed the usual error relative to
 the depth: the scales of all pairs are normalised together, and that of a pair without weight could grow until all
 others, and with them the objective, have shrunk to nothing."""
+NAMED = 8
+"""Frames named in one message."""
 MOST_WEAK = 0.5
 """Share of the frames that only such pairs hold beyond which it is no longer clear who contradicts whom."""
 
@@ -71,8 +73,8 @@ class _Consensus:
         return torch.baddbmm(self.t.unsqueeze(-1), sR, problem.points[self.row])
 
 
-def screen(problem: Problem, log: RunLog) -> Screening:
-    """Find the pairs that contradict the rest, leave them out, and say so.
+def screen(problem: Problem, names: Sequence[int], log: RunLog) -> Screening:
+    """Find the pairs that contradict the rest, leave them out, and say so. ``names``: of the F frames, in messages.
 
     Raises :class:`AlignmentError` when they are all that holds most of the frames.
     """
@@ -95,7 +97,7 @@ def screen(problem: Problem, log: RunLog) -> Screening:
         placement = None if points is None else _placement(problem, points, known, residual)
         return Screening(problem, placement, (), (), unsure, typical)
     weak = _weak_frames(problem.edges[~bad].numpy(), problem.num_frames)
-    _say(problem, bad, weak, log)
+    _say(problem, bad, weak, names, log)
     near = _neighbours(problem, weak)
     reduced, rows = _without(problem, bad, near)
     placement = None
@@ -336,23 +338,29 @@ def _without(problem: Problem, bad: torch.Tensor, near: dict[int, int]) -> tuple
     return reduced, rows
 
 
-def _say(problem: Problem, bad: torch.Tensor, weak: list[int], log: RunLog) -> None:
+def _say(problem: Problem, bad: torch.Tensor, weak: list[int], names: Sequence[int], log: RunLog) -> None:
     if len(weak) > MOST_WEAK * problem.num_frames or len(problem.edges) <= 2:
         raise AlignmentError(
             f"the pointmaps contradict each other: {int(bad.sum())} of {len(bad)} pairs do not fit the rest, and "
             f"nothing else holds {max(1, len(weak))} of the {problem.num_frames} frames. Use other weights, a denser "
             "--graph, or another part of the clip (--start, --end)"
         )
-    pairs = [(int(i), int(j)) for i, j in problem.edges[bad].tolist() if i not in weak and j not in weak]
+    pairs = [(i, j) for i, j in problem.edges[bad].tolist() if i not in weak and j not in weak]
     if pairs:
-        shown = ", ".join(f"{i}-{j}" for i, j in pairs[:6]) + (" ..." if len(pairs) > 6 else "")
+        shown = ", ".join(f"{names[i]}-{names[j]}" for i, j in pairs[:6]) + (" ..." if len(pairs) > 6 else "")
         log.warn(
             f"{len(pairs)} of {len(problem.edges)} pairs contradict the others and are left out (frames {shown}): the "
             "network took what they show for something else"
         )
     if weak:
-        shown = ", ".join(map(str, weak[:8])) + (" ..." if len(weak) > 8 else "")
         log.warn(
-            f"no pair of frames {shown} fits the rest of the clip ({len(weak)} of {problem.num_frames}; black, blurred "
-            "or of another place?): their cameras are interpolated between their neighbours, and they give no depth"
+            f"no pair of {named([names[k] for k in weak])} fits the rest of the clip ({len(weak)} of "
+            f"{problem.num_frames}; black, blurred or of another place?): their cameras are interpolated between their "
+            "neighbours, and they give no depth"
         )
+
+
+def named(frames: Sequence[int]) -> str:
+    """'frame 3', 'frames 1, 2, 5', the first few only."""
+    shown = ", ".join(map(str, frames[:NAMED])) + (f" ... ({len(frames)} in all)" if len(frames) > NAMED else "")
+    return f"frame{'' if len(frames) == 1 else 's'} {shown}"

@@ -10,7 +10,7 @@ import torch
 
 from ..config import AlignConfig
 from ..runlog import RunLog
-from .consensus import Screening
+from .consensus import Screening, named
 from .init import Initialisation
 from .problem import Problem
 from .solve import flow_value
@@ -24,8 +24,6 @@ PARTLY_STILL = 0.2
 """Share of the frames without parallax from which on they are named."""
 MOSTLY_MOVING = 0.8
 """Share of moving pixels above which a frame is named."""
-NAMED = 8
-"""Frames named in one message."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,26 @@ def diagnose(
     )
 
 
-def warn(diagnostics: AlignDiagnostics, config: AlignConfig, dynamic_masks: np.ndarray | None, log: RunLog) -> None:
-    """Say what the user should act on."""
-    _warn_about_parallax(diagnostics, log)
+def warn(
+    diagnostics: AlignDiagnostics,
+    config: AlignConfig,
+    dynamic_masks: np.ndarray | None,
+    names: Sequence[int],
+    log: RunLog,
+) -> None:
+    """Say what the user should act on. ``names``: of the F frames."""
+
+    def of(frames: Sequence[int]) -> str:
+        return named([names[k] for k in frames])
+
+    _warn_about_parallax(diagnostics, of(diagnostics.still_frames), log)
     if diagnostics.unsure_frames:
-        log.warn(f"the network has no confidence in {named(diagnostics.unsure_frames)}: the cameras there are a guess")
+        log.warn(f"the network has no confidence in {of(diagnostics.unsure_frames)}: the cameras there are a guess")
     if dynamic_masks is not None:
         moving = np.flatnonzero(np.asarray(dynamic_masks).mean(axis=(1, 2)) > MOSTLY_MOVING)
         if len(moving):
             log.warn(
-                f"more than {100 * MOSTLY_MOVING:.0f} % of {named(moving.tolist())} moves: the cameras there may "
+                f"more than {100 * MOSTLY_MOVING:.0f} % of {of(moving.tolist())} moves: the cameras there may "
                 "follow what moves; look at the masks, or leave these frames out"
             )
     if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
@@ -98,12 +106,6 @@ def warn(diagnostics: AlignDiagnostics, config: AlignConfig, dynamic_masks: np.n
             f"the optical flow still disagrees with the cameras at the end (flow term {diagnostics.final_flow:.0f}, "
             "threshold --align.flow-threshold), so it hardly took part in the alignment"
         )
-
-
-def named(frames: Sequence[int]) -> str:
-    """'frame 3', 'frames 1, 2, 5', the first few only."""
-    shown = ", ".join(map(str, frames[:NAMED])) + (f" ... ({len(frames)} in all)" if len(frames) > NAMED else "")
-    return f"frame{'' if len(frames) == 1 else 's'} {shown}"
 
 
 def camera_travel(centre: torch.Tensor, depth: torch.Tensor) -> float:
@@ -122,7 +124,7 @@ def camera_turn(R: torch.Tensor) -> float:
     return float(torch.rad2deg(torch.atan2(skew, cosine)).max())
 
 
-def _warn_about_parallax(diagnostics: AlignDiagnostics, log: RunLog) -> None:
+def _warn_about_parallax(diagnostics: AlignDiagnostics, still: str, log: RunLog) -> None:
     if diagnostics.low_parallax:
         turns = diagnostics.turn > TURNING
         what = f"turns (by up to {diagnostics.turn:.0f} degrees) on the spot" if turns else "stands still"
@@ -134,7 +136,7 @@ def _warn_about_parallax(diagnostics: AlignDiagnostics, log: RunLog) -> None:
     count = len(diagnostics.registered_by)
     if len(diagnostics.still_frames) > max(1, PARTLY_STILL * count):
         log.warn(
-            f"no parallax in part of the clip: around {named(diagnostics.still_frames)} the camera does not travel, so "
+            f"no parallax in part of the clip: around {still} the camera does not travel, so "
             "depth rests on the network alone there"
         )
 
