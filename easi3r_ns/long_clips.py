@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,16 +137,15 @@ class _AlignedWindows:
     def load(self) -> Callable[[int], AlignResult]:
         """All windows, aligned; the function reads one of them from where it is kept."""
         clip, windows = self._clip, self._clip.plan.windows
-        found: list[tuple[float, float]] = []
+        found = []
         with self._log.stage("align windows", total=len(windows)) as advance:
             for k in range(len(windows)):
-                result = self._window(k, clip.focal)
-                found.append((float(np.median(result.focals)), result.diagnostics.travel))
+                found.append(_own_focal(self._window(k, clip.focal)))
                 advance(1)
-        focal = clip.focal
+        focal, sigma = clip.focal, 0.0
         if focal is None and clip.shared_focal:
-            focal = common_focal(*np.array(found).T)
-        again = [k for k, (own, _) in enumerate(found) if focal is not None and abs(own / focal - 1) > SAME_FOCAL]
+            focal, sigma = common_focal(found)
+        again = [k for k, own in enumerate(found) if focal is not None and abs(own.focal / focal - 1) > SAME_FOCAL]
         if again:
             with self._log.stage("align windows with one focal length", total=len(again)) as advance:
                 for k in again:
@@ -157,7 +156,7 @@ class _AlignedWindows:
 
         def load(k: int) -> AlignResult:
             result = self._window(k, final[k])
-            return result if focal is None else replace(result, focals=np.full_like(result.focals, focal))
+            return result if focal is None else _with_focal(result, focal, sigma)
 
         return load
 
@@ -178,9 +177,7 @@ class _AlignedWindows:
                 frames, select_pairs(self._clip.open_predictions(), window.rows, graph), focal, log
             )
         except AlignmentError as error:
-            raise AlignmentError(
-                f"{window} of the clip could not be aligned: {error} (frame numbers count from the window's first)"
-            ) from error
+            raise AlignmentError(f"{window} of the clip could not be aligned: {error}") from error
         text = torch.frombuffer(bytearray(json.dumps(log.warnings).encode()), dtype=torch.uint8)
         return pack_result(result) | {_WARNINGS: text}
 
@@ -188,9 +185,7 @@ class _AlignedWindows:
         windows = self._clip.plan.windows
         for message, found in self._warnings.items():
             where = "; ".join(str(windows[k]) for k in sorted(found)[:3]) + (" ..." if len(found) > 3 else "")
-            self._log.warn(
-                f"{message} (in {len(found)} of {len(windows)} windows, {where}; frames count from a window's first)"
-            )
+            self._log.warn(f"{message} (in {len(found)} of {len(windows)} windows: {where})")
 
 
 class _QuietLog(RunLog):
@@ -212,11 +207,46 @@ def select_pairs(predictions: PairPredictions, rows: np.ndarray, graph: PairGrap
     return PairPredictions(graph, **{name: getattr(predictions, name)[index] for name in names})
 
 
-def common_focal(focals: np.ndarray, travel: np.ndarray) -> float:
-    """The weighted median of the windows' focal lengths: the more a camera travels, the more its window knows."""
+@dataclass(frozen=True)
+class OwnFocal:
+    """What one window says about the lens."""
+
+    focal: float
+    """Network pixels."""
+    travel: float
+    """Of its cameras, in units of the depth."""
+    sigma: float = 0.0
+    """Network pixels; 0: not estimated."""
+
+
+def common_focal(windows: Sequence[OwnFocal]) -> tuple[float, float]:
+    """The weighted median of the windows' focal lengths, and its expected error; both in network pixels.
+
+    The more a camera travels, the more its window knows. The error is the larger one of what the windows expect of
+    themselves and of what they differ by.
+    """
+    focals = np.array([window.focal for window in windows])
+    weight = np.array([max(window.travel, NO_TRAVEL) for window in windows])
     order = np.argsort(focals)
-    weight = np.cumsum(np.maximum(travel[order], NO_TRAVEL))
-    return float(focals[order[np.searchsorted(weight, 0.5 * weight[-1])]])
+    total = np.cumsum(weight[order])
+    focal = float(focals[order[np.searchsorted(total, 0.5 * total[-1])]])
+    share = weight / weight.sum()
+    expected = np.sqrt((share**2 * np.array([window.sigma for window in windows]) ** 2).sum())
+    spread = np.sqrt((share**2).sum() * (share * (focals - focal) ** 2).sum())
+    return focal, float(max(expected, spread))
+
+
+def _own_focal(result: AlignResult) -> OwnFocal:
+    sigma = 0.0 if result.uncertainty is None else float(np.median(result.uncertainty.focal))
+    return OwnFocal(float(np.median(result.focals)), result.diagnostics.travel, sigma)
+
+
+def _with_focal(result: AlignResult, focal: float, sigma: float) -> AlignResult:
+    """The window with the focal length of the clip, which differs from its own by next to nothing."""
+    uncertainty = result.uncertainty
+    if uncertainty is not None:
+        uncertainty = replace(uncertainty, focal=np.full_like(uncertainty.focal, sigma))
+    return replace(result, focals=np.full_like(result.focals, focal), uncertainty=uncertainty)
 
 
 @contextlib.contextmanager

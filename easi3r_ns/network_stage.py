@@ -143,6 +143,11 @@ class NetworkStage:
 
         return PairPredictions(graph, **self.cache.stage(stage, digest(self.decoded_key, graph.edges), compute))
 
+    def release(self) -> None:
+        """Free the features and the network's memory; what is still needed comes from the cache again."""
+        self._features = self._labels = None
+        self.backbone.release()
+
     def features(self) -> torch.Tensor:
         """(F, N, D) encoder features: every frame is encoded once, for both passes.
 

@@ -78,7 +78,7 @@ def reconstruct(
     stage = NetworkStage(frames, graph, backbone, config, compute, cache, log, spill=budget.spill)
     predictions, dynamic = stage.run()
     loops = find_loops(stage, plan, log) if plan is not None and config.loop_closure else NO_LOOPS
-    backbone.release()
+    stage.release()
     _warn_about_motion(dynamic, len(frames), log)
     part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
     facts = _provenance(info, graph, config, align_config) | {"flow": None if provider is None else provider.name}

@@ -12,7 +12,7 @@ from easi3r_ns.cache import StageCache
 from easi3r_ns.config import AlignConfig, Easi3RConfig
 from easi3r_ns.errors import AlignmentError, InputError
 from easi3r_ns.geometry import is_rigid
-from easi3r_ns.long_clips import common_focal
+from easi3r_ns.long_clips import OwnFocal, common_focal
 from easi3r_ns.loops import describe_frames, loop_candidates
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.pipeline import _plan_windows, reconstruct
@@ -64,6 +64,8 @@ def windowed(clip) -> Scene:
 def test_windows_come_close_to_the_whole(clip, whole, windowed):
     assert ate(windowed, clip) < max(2 * ate(whole, clip), 0.01)
     assert len(windowed.provenance["windows"]["windows"]) > 3
+    uncertainty = windowed.uncertainty
+    assert uncertainty is not None and len(uncertainty) == NUM_FRAMES and 0 < uncertainty.focal[0] < 5
     assert len(windowed) == NUM_FRAMES and is_rigid(windowed.T_world_cam, 1e-9)
     assert np.ptp(windowed.focals) == 0 and windowed.focals[0] == pytest.approx(clip.focal, rel=0.01)
     scale = clip.depth / np.where(windowed.depth > 0, windowed.depth, np.nan)
@@ -215,6 +217,9 @@ def test_what_moves_does_not_describe_a_frame():
 
 
 def test_windows_that_travel_decide_the_focal_length():
-    assert common_focal(np.array([50.0, 51, 90]), np.array([0.5, 0.5, 0.0])) in (50, 51)
-    assert common_focal(np.array([50.0, 51, 90]), np.array([0.0, 0.0, 1.0])) == 90
-    assert common_focal(np.array([50.0]), np.array([0.0])) == 50
+    low, high, odd = OwnFocal(50.0, 0.5, 1.0), OwnFocal(51.0, 0.5, 1.0), OwnFocal(90.0, 0.0, 1.0)
+    assert common_focal([low, high, odd])[0] in (50, 51)
+    assert common_focal([replace(low, travel=0), replace(high, travel=0), replace(odd, travel=1)])[0] == 90
+    assert common_focal([low]) == (50, 1)
+    assert common_focal([low, low, low, low])[1] == pytest.approx(0.5), "four windows know twice as much as one"
+    assert common_focal([low, replace(low, focal=70.0)])[1] > 5, "unless they differ"

@@ -333,8 +333,8 @@ def _uncertainty(
     parts: list[AlignResult], homes: list[tuple[int, int]], worlds: dict[int, Similarity]
 ) -> dict[str, CameraUncertainty]:
     """Of every camera inside its window; what the joints add is not in it."""
-    own = [getattr(part, "uncertainty", None) for part in parts]
-    if any(value is None for value in own):
+    own = [part.uncertainty for part in parts if part.uncertainty is not None]
+    if len(own) < len(parts):
         return {}
     columns = {f.name: np.array([getattr(own[k], f.name)[p] for k, p in homes]) for f in fields(CameraUncertainty)}
     columns["centre"] = columns["centre"] * np.array([worlds[k].scale for k, _ in homes])

@@ -65,7 +65,8 @@ class BenchStandIn(LongStandIn):
             **{"T_world_cam": poses[:1], "T_world_object": poses[:1, None], "focal": focal},
             **{"principal_point": np.zeros(2), "times": np.zeros(1), "mover_ids": (), "seed": 0},
         )
-        network = DUSt3RConfig(image_size=max(depth.shape[1:]), patch_size=8, head_type="linear")
+        # As many numbers per pixel as the published networks have: 1024 per token of 16 x 16.
+        network = DUSt3RConfig(image_size=max(depth.shape[1:]), patch_size=8, head_type="linear", enc_embed_dim=256)
         super().__init__(one, network)
         self.points, self.moving, self.images = LazyPoints(depth, focal), moving, None
         self.T_world_cam = self.path = poses
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=96)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--window", type=int, default=32, help="frames per window")
-    parser.add_argument("--pixels", type=int, default=1024, help="pixels per frame in the optimiser")
+    parser.add_argument("--pixels", type=int, default=512, help="pixels per frame in the optimiser")
     parser.add_argument("--stages", action="store_true", help="every stage by itself, as JSON")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", choices=("make", "measure"), help=argparse.SUPPRESS)
