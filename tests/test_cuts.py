@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from easi3r_ns import parts as parts_module
 from easi3r_ns import run
-from easi3r_ns.config import FrameConfig
+from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.errors import AlignmentError, InputError
 from easi3r_ns.files import write_png
 from easi3r_ns.frames import ImageGeometry, find_parts, load_frames
@@ -27,6 +28,7 @@ from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import ClipOptions, SceneOptions, film, focal_from_fov, look_at, make_scene, render_clip
 
 from .helpers import shared_data
+from .test_check_dataset import checker
 
 SIZE = (108, 192)
 TINY = ImageGeometry(size=64, patch=8)
@@ -379,3 +381,29 @@ def test_other_choices_are_one_plain_run(cut_clip, tmp_path, monkeypatch):
     config = run.RunConfig(replace(FrameConfig(), on_cut="fail"))
     (part,) = process_parts(cut_clip, tmp_path / "out", config, overwrite=False, log=log)
     assert runs.calls == [(tmp_path / "out", config.frames)] and part.log is log
+
+
+@pytest.mark.slow
+def test_two_scenes_become_two_datasets_with_every_frame(tmp_path):
+    """The whole road with the small network: split at the cut, and frames in between posed in both parts."""
+    clips = [render_clip(seed, 12, 180, 240, options=ClipOptions(fps=12)).images for seed in (3, 8)]
+    folder, out, log = tmp_path / "images", tmp_path / "out", RunLog()
+    folder.mkdir()
+    for index, image in enumerate(np.concatenate(clips)):
+        write_png(folder / f"{index:02d}.png", image)
+    config = run.RunConfig(
+        FrameConfig(num_frames_target=4, on_cut="split", pose_all_frames=True),
+        Easi3RConfig(weights="tiny", device="cpu"),
+        AlignConfig(flow_weight=0.0),
+        DatasetConfig(num_downscales=0, report=False),
+    )
+    made = process_parts(folder, out, config, overwrite=False, log=log)
+    assert [part.result.transforms_path for part in made] == [out / f"part_0{k}" / "transforms.json" for k in (1, 2)]
+    for number, part in enumerate(made):
+        meta = json.loads(part.result.transforms_path.read_text())
+        assert [frame["frame_index"] for frame in meta["frames"]] == list(range(12 * number, 12 * number + 12))
+        sources = [frame["pose_source"] for frame in meta["frames"]]
+        assert sources.count("network") == 4 and sources.count("pnp") >= 4
+        assert meta["easi3r"]["between"]["pnp"] == sources.count("pnp")
+        report = checker.check_dataset(part.result.transforms_path.parent)
+        assert report.ok(), str(report)

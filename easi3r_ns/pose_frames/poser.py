@@ -27,8 +27,10 @@ from .views import View, key_view, match, moving_or_unexplained, moving_seen_fro
 PNP, INTERPOLATED = "pnp", "interpolated"
 
 _TOLERANCE = (0.004, 0.016)
-"""Least and most reprojection error of a point that agrees, in image widths: 2 and 8 pixels of 512. In between, the
-error with which the neighbours themselves see each other's points decides."""
+_TOLERANCE_PX = (1.0, 4.0)
+"""Least and most reprojection error of a point that agrees, in image widths (2 and 8 pixels of 512), and never below
+so many pixels, for flow has its own error. In between, the error with which the neighbours themselves see each other's
+points decides."""
 _SPREAD = 2.5
 """How many times the neighbours' median error that is."""
 _MAX_DETOUR = 1.0
@@ -222,13 +224,13 @@ class _Poser:
     def _tolerance(self, ends: list[int]) -> float:
         """Pixels: how well the neighbours' points fit each other, within limits."""
         width = self.scene.images.shape[2]
-        low, high = (share * width for share in _TOLERANCE)
+        low, high = (max(share * width, least) for share, least in zip(_TOLERANCE, _TOLERANCE_PX))
         if len(ends) < 2:
             return low
         left, right = (self._keys[position] for position in ends)
         matches = match(left, right.image, self.provider)
         if len(matches.points) < MIN_MATCHES:
-            return low
+            return float(np.sqrt(low * high))  # too far apart to tell
         K = np.diag([*self.scene.focals_xy[ends[1]], 1.0])
         K[:2, 2] = self.scene.principal_point
         seen = Lens(K, self.scene.distortion).project(right.T_world_cam, matches.points)
