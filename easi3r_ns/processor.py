@@ -57,7 +57,7 @@ class ProcessEasi3R:
     refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the dataset that an earlier run left in --output-dir; other files stay."""
+    """Replace the dataset that an earlier run left in --output-dir; other files stay. An interrupted run goes on."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the log of every module."""
 
@@ -98,7 +98,7 @@ def exit_on_error() -> Iterator[None]:
         _say(f"error: {error}")
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say("interrupted; without --overwrite, the same command goes on where it stopped")
+        _say("interrupted; the same command goes on where it stopped")
         raise SystemExit(INTERRUPTED) from error
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)

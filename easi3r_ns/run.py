@@ -34,7 +34,7 @@ from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
 from .plan import DEFAULT_GRAPH, plan_run, published_network
 from .pose_frames import pose_between, without_camera
-from .refine import check_refine, refine_scene
+from .refine import check_refine, refine_kept
 from .report_card import FILES as REPORT_FILES
 from .report_card import ReportCard, drop_report_card, try_report_card
 from .runlog import RunLog
@@ -229,7 +229,7 @@ def _reconstruct(
     scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval, budget=budget)
     if config.refine.refine == "colmap":
         fixed_focal = config.easi3r.focal_length is not None
-        scene = refine_scene(scene, config.refine, log, config.easi3r.seed, fixed_focal=fixed_focal)
+        scene = refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
     return scene
 
 

@@ -42,17 +42,37 @@ def make_tracks(
     lens = Lens(640, 480, 560.0, (320.0, 240.0), distortion)
     T = camera_path(num_frames, travel, rng)
     points = np.stack([rng.uniform(-3, 3, num_points), rng.uniform(-2, 2, num_points), rng.uniform(3, 7, num_points)])
-    points = points.T
+    return seen_along(T, points.T, lens, noise, wrong, rng)
+
+
+def walk_then_pan(noise: float = 0.3, seed: int = 0) -> Tracks:
+    """A few steps sideways, then the camera turns away and moves less than a degree past all that it sees there."""
+    rng = np.random.default_rng(seed)
+    turn = np.concatenate([np.zeros(7), np.arange(1, 16) * 6.0])
+    T = np.tile(np.eye(4), (len(turn), 1, 1))
+    T[:, :3, :3] = Rotation.from_euler("y", turn[:, None], degrees=True).as_matrix()
+    T[:, 0, 3] = np.concatenate([np.arange(7) * 0.2, 1.2 + np.arange(1, 16) * 0.0125])
+    T[:, 1, 3] = 0.02 * rng.standard_normal(len(T)) * (turn == 0)
+    angle, depth = rng.uniform(-0.7, 2.3, 1500), rng.uniform(4.7, 5.3, 1500)
+    points = np.stack([depth * np.sin(angle), rng.uniform(-2, 2, 1500), depth * np.cos(angle)], axis=1)
+    return seen_along(T, points, Lens(640, 480, 560.0, (320.0, 240.0)), noise, 0.02, rng)
+
+
+def seen_along(
+    T: np.ndarray, points: np.ndarray, lens: Lens, noise: float, wrong: float, rng: np.random.Generator
+) -> Tracks:
+    """What (F, 4, 4) cameras see of (N, 3) points, with this noise in pixels; a share of the matches is wrong."""
     keypoints, owners = [], []
     for pose in T:
         local = transform(np.linalg.inv(pose), points)
-        xy = distort(local[:, :2] / local[:, 2:], distortion) * lens.focal + lens.principal_point
+        with np.errstate(divide="ignore", invalid="ignore"):
+            xy = distort(local[:, :2] / local[:, 2:], lens.distortion) * lens.focal + lens.principal_point
         seen = (local[:, 2] > 0.1) & (xy > 0).all(axis=1) & (xy < (640, 480)).all(axis=1)
         keypoints.append(xy[seen] + noise * rng.standard_normal((seen.sum(), 2)))
         owners.append(np.flatnonzero(seen))
     pairs, matches = [], []
-    for i in range(num_frames):
-        for j in range(i + 1, num_frames):
+    for i in range(len(T)):
+        for j in range(i + 1, len(T)):
             _, a, b = np.intersect1d(owners[i], owners[j], return_indices=True)
             broken = rng.random(len(b)) < wrong
             b[broken] = rng.permutation(b[broken])

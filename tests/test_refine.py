@@ -22,6 +22,7 @@ from easi3r_ns.refine.library import load_pycolmap
 from easi3r_ns.refine.matching import EXHAUSTIVE_FRAMES, choose_pairs
 from easi3r_ns.refine.model import Correspondences, Lens
 from easi3r_ns.refine.score import (
+    agreement,
     epipolar_error,
     hold_out,
     score_cameras,
@@ -34,9 +35,10 @@ from easi3r_ns.runlog import RunLog
 from easi3r_ns.similarity import align_cameras
 from easi3r_ns.types import PixelMap
 from tests.align_scene import camera_path, trajectory_errors
-from tests.refine_clip import PIXEL_MAP, Tracks, disturbed, make_scene, make_tracks
+from tests.refine_clip import PIXEL_MAP, Tracks, disturbed, make_scene, make_tracks, walk_then_pan
 
 pytest.importorskip("pycolmap")
+from easi3r_ns.refine import mapping  # noqa: E402
 from easi3r_ns.refine.bundle import bundle_from  # noqa: E402
 from easi3r_ns.refine.mapping import map_incrementally  # noqa: E402
 
@@ -219,6 +221,52 @@ def test_a_camera_that_only_turns_is_no_map():
         )
         is None
     )
+
+
+def test_frames_on_little_parallax_join_where_the_usual_amount_loses_them(monkeypatch):
+    clip, lens = walk_then_pan(), Lens.centred((640, 480), 600)
+    grown = map_incrementally(clip.found, lens, RefineConfig(), fixed_focal=False, seed=0)
+    assert grown.focal == pytest.approx(560, rel=0.02)
+    known = grown.registered
+    turns = grown.T_world_cam[known, :3, :3] @ clip.T_world_cam[known, :3, :3].transpose(0, 2, 1)
+    apart = Rotation.from_matrix(turns @ turns[0].T).magnitude()
+    assert np.degrees(apart).max() < 1.0
+    monkeypatch.setattr(mapping, "LITTLE_PARALLAX", mapping.MIN_ANGLE)
+    usual = map_incrementally(clip.found, lens, RefineConfig(), fixed_focal=False, seed=0)
+    assert usual.registered.sum() + 3 <= known.sum() and known[usual.registered].all()
+    monkeypatch.undo()
+    monkeypatch.setattr(mapping, "MIN_AGREEMENT", 1.1)  # no camera is good enough: what was there stays
+    kept = map_incrementally(clip.found, lens, RefineConfig(), fixed_focal=False, seed=0)
+    np.testing.assert_array_equal(kept.registered, usual.registered)
+
+
+def test_matches_agree_with_right_cameras_only(tracks):
+    everywhere = np.ones(8, dtype=bool)
+    right = agreement(tracks.T_world_cam, tracks.lens, tracks.found, everywhere, 4.0)
+    assert right.min() > 0.95
+    wrong = tracks.T_world_cam.copy()
+    wrong[3] = disturbed(wrong[3:4], 3.0, 0.2)[0]
+    share = agreement(wrong, tracks.lens, tracks.found, everywhere, 4.0)
+    assert share[3] < 0.5 < np.delete(share, 3).min()
+    without = agreement(wrong, tracks.lens, tracks.found, np.arange(8) != 3, 4.0)
+    assert without[3] == 0 and np.delete(without, 3).min() > 0.95
+
+
+def test_a_model_with_fewer_cameras_keeps_what_two_of_them_see(bent):
+    model = map_incrementally(
+        bent.found, Lens.centred((640, 480), 560), RefineConfig(), fixed_focal=False, seed=0
+    )
+    kept = np.arange(10) < 4
+    part = model.restricted(kept)
+    np.testing.assert_array_equal(part.registered, kept)
+    np.testing.assert_array_equal(part.T_world_cam[4:], np.tile(np.eye(4), (6, 1, 1)))
+    views = np.bincount(part.sparse.point_index, minlength=len(part.sparse))
+    assert views.min() == 2 and views.max() <= 4 and set(part.sparse.frame_index) == {0, 1, 2, 3}
+    for index in (0, len(part.sparse) - 1):
+        twin = np.flatnonzero((model.sparse.points == part.sparse.points[index]).all(axis=1)).item()
+        here, there = part.sparse.point_index == index, (model.sparse.point_index == twin)
+        there &= kept[model.sparse.frame_index]
+        np.testing.assert_array_equal(part.sparse.pixels[here], model.sparse.pixels[there])
 
 
 # --- depths, similarity, pairs, masks ----------------------------------------------------------------------------

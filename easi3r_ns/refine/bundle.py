@@ -122,7 +122,9 @@ def _drop_frames_without_points(reconstruction: Any) -> None:
             reconstruction.deregister_frame(image_id)
 
 
-def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_focal: bool) -> SparseModel | None:
+def finish(
+    reconstruction: Any, camera_model: str, num_frames: int, *, fixed_focal: bool, min_angle: float = MIN_ANGLE
+) -> SparseModel | None:
     """The last adjustment of a pycolmap reconstruction (changed in place), with all parameters of the lens.
 
     The two focal lengths of OPENCV are made equal (the pixels of the source are square) and everything else is
@@ -130,6 +132,7 @@ def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_foc
 
     Args:
         camera_model: 'pinhole', 'radial' (k1, k2) or 'opencv' (k1, k2, p1, p2).
+        min_angle: degrees of parallax that a point must have.
 
     Returns:
         None when fewer than :data:`MIN_POINTS` points are left, or the focal length ran out of :data:`FOCAL_RANGE`.
@@ -141,7 +144,7 @@ def finish(reconstruction: Any, camera_model: str, num_frames: int, *, fixed_foc
         if reconstruction.num_points3D() < MIN_POINTS:
             return None
         solve(reconstruction, refine_focal=not fixed_focal, effort=effort)
-        manager.filter_all_points3D(MAX_ERROR, MIN_ANGLE)
+        manager.filter_all_points3D(MAX_ERROR, min_angle)
     camera = reconstruction.camera(1)
     if camera.model_name == "OPENCV" and not fixed_focal:
         params = np.array(camera.params)

@@ -15,11 +15,17 @@ from ..errors import AlignmentError
 from ..files import read_png
 from ..runlog import RunLog
 from ..types import DynamicMasks, Frames
-from .bundle import MAPPING_MODEL, finish
-from .features import MIN_MATCHES, default_focal, find_correspondences
+from .bundle import MAPPING_MODEL, MIN_ANGLE, finish
+from .features import MATCH_ERROR, MIN_MATCHES, default_focal, find_correspondences
 from .library import load_pycolmap, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
+from .score import agreement
 
+LITTLE_PARALLAX = 0.5
+"""Degrees of parallax that make a point where COLMAP's 1.5 lose frames: a hand that follows something turns the camera
+more than it moves it, and half a degree still is several pixels."""
+MIN_AGREEMENT = 0.5
+"""Share of a frame's matches that its camera must explain where it was registered on little parallax."""
 MEDIAN_DEPTH = 4.0
 """Units of the median point's depth in a model mapped from scratch; see :func:`easi3r_ns.geometry.choose_scale`."""
 
@@ -68,6 +74,9 @@ def map_incrementally(
 ) -> SparseModel | None:
     """The largest model that COLMAP's incremental mapper makes of the correspondences; None when it finds none.
 
+    Where frames are missing in it, it is continued with points of less parallax (:data:`LITTLE_PARALLAX`); what comes
+    of that is kept when it has more frames whose matches agree with their cameras (:data:`MIN_AGREEMENT`).
+
     One thread: the sums of several are added in an order that changes from run to run, which can decide whether a
     point or a frame is kept.
 
@@ -82,20 +91,68 @@ def map_incrementally(
         write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, fixed_focal)
         write_matches(database, found)
         database.close()
-        models = pycolmap.incremental_mapping(
-            Path(folder) / "database.db",
-            folder,
-            folder,
-            _mapping_options(fixed_focal, seed),
-            next_image_callback=lambda: advance(1),
-        )
-    if not models:
-        return None
-    best = max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-    return finish(best, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
+
+        def mapped(min_angle: float, start: Any = None) -> SparseModel | None:
+            options = _mapping_options(fixed_focal, seed, min_angle)
+            models = _run_mapper(Path(folder), options, start, lambda: advance(1))
+            # The adjustment changes a model: another one continues from a copy.
+            for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
+                copy = pycolmap.Reconstruction(model)
+                done = finish(
+                    copy, config.camera_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle
+                )
+                if done is not None:
+                    largest.append(model)
+                    return done
+            return None
+
+        largest: list[Any] = []
+        model = mapped(MIN_ANGLE)
+        if model is None or model.registered.all():
+            return model
+        grown = mapped(LITTLE_PARALLAX, largest[0])
+    grown = grown and _agreeing(grown, found)
+    return grown if grown is not None and grown.registered.sum() > model.registered.sum() else model
 
 
-def _mapping_options(fixed_focal: bool, seed: int) -> Any:
+def _run_mapper(folder: Path, options: Any, start: Any, next_image: Callable[[], None]) -> list[Any]:
+    """The models of the database in ``folder``; with ``start``, that one with all frames that can be added to it."""
+    pycolmap = load_pycolmap()
+    begin = ""
+    if start is not None:
+        begin = folder / "start"
+        begin.mkdir()
+        _triangulated(start, folder / "database.db", options).write(begin)
+        options.multiple_models = False
+    models = pycolmap.incremental_mapping(
+        folder / "database.db", folder, folder, options, begin, next_image_callback=next_image
+    )
+    return [models[key] for key in sorted(models)]
+
+
+def _triangulated(model: Any, database_path: Path, options: Any) -> Any:
+    """The model with the points that its own frames give at the parallax of ``options``; mapping adds none to them."""
+    pycolmap = load_pycolmap()
+    database = pycolmap.Database.open(database_path)
+    mapper = pycolmap.IncrementalMapper(pycolmap.DatabaseCache.create(database, pycolmap.DatabaseCacheOptions()))
+    database.close()
+    mapper.begin_reconstruction(model)
+    for image_id in sorted(model.reg_image_ids()):
+        mapper.triangulate_image(options.triangulation, image_id)
+    mapper.complete_and_merge_tracks(options.triangulation)
+    mapper.retriangulate(options.triangulation)
+    mapper.end_reconstruction(False)
+    return model
+
+
+def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
+    """The model without the frames most of whose matches contradict their camera."""
+    share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR)
+    kept = model.registered & (share >= MIN_AGREEMENT)
+    return model if kept.sum() == model.registered.sum() else model.restricted(kept)
+
+
+def _mapping_options(fixed_focal: bool, seed: int, min_angle: float) -> Any:
     options = load_pycolmap().IncrementalPipelineOptions(
         num_threads=1,
         random_seed=seed % 2**31,
@@ -108,6 +165,7 @@ def _mapping_options(fixed_focal: bool, seed: int) -> Any:
     options.mapper.random_seed = options.triangulation.random_seed = seed % 2**31
     options.mapper.num_threads = 1
     options.mapper.abs_pose_refine_focal_length = not fixed_focal
+    options.mapper.filter_min_tri_angle = options.triangulation.min_angle = min_angle
     return options
 
 

@@ -104,6 +104,24 @@ class SparseModel:
         points = scale * self.sparse.points @ R.T + t
         return replace(self, T_world_cam=T, sparse=replace(self.sparse, points=points))
 
+    def restricted(self, kept: np.ndarray) -> SparseModel:
+        """The model with the cameras of (F,) bool ``kept`` only, and the points that two of these still see."""
+        sparse = self.sparse
+        seen = kept[sparse.frame_index]
+        views = np.bincount(sparse.point_index[seen], minlength=len(sparse))
+        left, seen = views >= 2, seen & (views[sparse.point_index] >= 2)
+        T = self.T_world_cam.copy()
+        T[~kept] = np.eye(4)
+        points = SparsePoints(
+            points=sparse.points[left],
+            colors=sparse.colors[left],
+            errors=sparse.errors[left],
+            point_index=(np.cumsum(left) - 1)[sparse.point_index[seen]],
+            frame_index=sparse.frame_index[seen],
+            pixels=sparse.pixels[seen],
+        )
+        return replace(self, T_world_cam=T, registered=self.registered & kept, sparse=points)
+
     def observed_depth(self) -> np.ndarray:
         """(M,) z-depth of every observation's point in the camera that observes it."""
         world = self.sparse.points[self.sparse.point_index]

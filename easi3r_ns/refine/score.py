@@ -115,6 +115,28 @@ def score_cameras(T_world_cam: np.ndarray, lens: Lens, held: Correspondences, re
     )
 
 
+def agreement(
+    T_world_cam: np.ndarray, lens: Lens, found: Correspondences, registered: np.ndarray, max_error: float
+) -> np.ndarray:
+    """(F,) share of a frame's matches with other registered frames that lie near their epipolar lines; 0 without any.
+
+    Bundle adjustment sees only the matches whose rays meet at an angle; a camera that is right explains the others too.
+
+    Args:
+        registered: (F,) bool, frames that have a camera.
+        max_error: mean distance to the two lines in source pixels that counts as near.
+    """
+    rays = [undistort((xy - lens.principal_point) / lens.focal, lens.distortion) for xy in found.keypoints]
+    near, total = np.zeros(found.num_frames), np.zeros(found.num_frames)
+    for (i, j), rows in zip(found.pairs.tolist(), found.matches):
+        if registered[i] and registered[j]:
+            T = np.linalg.inv(T_world_cam[j]) @ T_world_cam[i]
+            errors = epipolar_error(rays[i][rows[:, 0]], rays[j][rows[:, 1]], T) * lens.focal
+            near[[i, j]] += (errors < max_error).sum()
+            total[[i, j]] += len(rows)
+    return near / np.maximum(total, 1)
+
+
 def epipolar_error(rays_i: np.ndarray, rays_j: np.ndarray, T_j_i: np.ndarray) -> np.ndarray:
     """(N,) mean of the distances of each point to the epipolar line of the other, in normalised image coordinates.
 

@@ -1,0 +1,71 @@
+"""The refined scene as a finished stage on disk, so that a killed run does not refine again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..cache import StageCache, Tensors, digest
+from ..config import RefineConfig
+from ..files import jsonable
+from ..runlog import RunLog
+from ..types import Scene, SparsePoints
+from .scene import refine_scene
+
+_ARRAYS = ("T_world_cam", "focals", "principal_point", "depth", "confidence")
+_JSON = ("distortion", "pose_sources")
+_TEXT = "text"
+
+
+def refine_kept(
+    scene: Scene, config: RefineConfig, log: RunLog, seed: int, cache: StageCache, *, fixed_focal: bool = False
+) -> Scene:
+    """:func:`~easi3r_ns.refine.scene.refine_scene`, or what it returned for this very scene before, with its warnings.
+
+    Raises:
+        MissingExtraError: pycolmap is not installed; OutputError: the result cannot be kept.
+    """
+
+    def compute() -> Tensors:
+        told = len(log.warnings)
+        refined = refine_scene(scene, config, log, seed, fixed_focal=fixed_focal)
+        return _pack(scene, refined, log.warnings[told:])
+
+    decisive = (__version__, config, seed, fixed_focal, list(scene.pixel_map.source_wh), list(scene.distortion))
+    arrays = [np.asarray(getattr(scene, name)) for name in _ARRAYS]
+    kept = cache.stage("refine", digest(scene.images, scene.dynamic.masks, *arrays, *decisive), compute)
+    return _unpack(scene, kept, log)
+
+
+def _pack(scene: Scene, refined: Scene, warnings: list[str]) -> Tensors:
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(refined, name))) for name in _ARRAYS}
+    if refined.sparse is not None:
+        tensors |= {f"sparse.{f.name}": torch.from_numpy(getattr(refined.sparse, f.name)) for f in fields(SparsePoints)}
+    text = {name: getattr(refined, name) for name in _JSON}
+    text |= {
+        "provenance": refined.provenance.get("refine"),
+        "uncertainty": refined.uncertainty is scene.uncertainty,
+        "warnings": warnings,
+    }
+    encoded = json.dumps(jsonable(text)).encode()
+    return tensors | {_TEXT: torch.frombuffer(bytearray(encoded), dtype=torch.uint8)}
+
+
+def _unpack(scene: Scene, tensors: Tensors, log: RunLog) -> Scene:
+    text = json.loads(bytes(tensors[_TEXT].numpy()))
+    for warning in text["warnings"]:
+        log.warn(warning)
+    sparse = {f.name: tensors.get(f"sparse.{f.name}") for f in fields(SparsePoints)}
+    return replace(
+        scene,
+        **{name: tensors[name].numpy() for name in _ARRAYS},
+        distortion=tuple(text["distortion"]),
+        pose_sources=tuple(text["pose_sources"]) if text["pose_sources"] is not None else None,
+        sparse=None if sparse["points"] is None else SparsePoints(**{n: t.numpy() for n, t in sparse.items()}),
+        uncertainty=scene.uncertainty if text["uncertainty"] else None,
+        provenance=scene.provenance | {"refine": text["provenance"]},
+    )
