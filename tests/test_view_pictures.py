@@ -14,7 +14,7 @@ from easi3r_ns.geometry import is_rigid, project, transform
 from easi3r_ns.view.cameras import Viewpoint, camera_track, orbit, thumbnails
 from easi3r_ns.view.clouds import build_clouds
 from easi3r_ns.view.config import TurntableConfig, ViewConfig
-from easi3r_ns.view.look import ACCENT, Look, Painter, first_look, frames_shown
+from easi3r_ns.view.look import ACCENT, Look, Painter, first_look, frames_shown, trail_level
 from easi3r_ns.view.splat import MAX_RADIUS, Pinhole, splat
 from easi3r_ns.view.turntable import num_turntable_frames, picture, turntable_frames, write_turntable
 
@@ -160,6 +160,13 @@ def test_trails_reach_back_in_steps():
     assert frames_shown(Look(frame=7, trail=6, trail_step=3)) == [7, 4, 1]
     assert frames_shown(Look(frame=2, trail=9)) == [2, 1, 0]
     assert frames_shown(Look(frame=2, trail=9, moving=False)) == []
+
+
+def test_how_far_a_trail_has_faded():
+    look = Look(frame=20, trail=8)
+    assert [trail_level(look, frame) for frame in (21, 20, 19, 18, 17, 16, 12, 3)] == [0, 0, 1, 1, 2, 2, 4, 4]
+    assert [trail_level(Look(frame=5, trail=1), frame) for frame in (5, 4)] == [0, 4]
+    assert trail_level(Look(frame=5), 4) == 4
 
 
 def test_first_look(painter):

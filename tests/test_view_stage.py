@@ -72,7 +72,7 @@ def test_a_look_switches_on_what_it_shows(staged):
     stage.show(LOOK)
     assert recorder.visible == {"/static", "/moving/00002", "/camera/00002", "/trajectory"}
     stage.show(replace(LOOK, frame=4, trail=2))
-    trail = {"/moving/00002", "/moving/00003", "/moving/00004"}
+    trail = {"/trail/00002_4", "/trail/00003_2", "/moving/00004"}
     assert recorder.visible == trail | {"/static", "/camera/00004", "/trajectory"}
     stage.show(replace(LOOK, cameras="all", trajectory=False, static=False, moving=False))
     assert recorder.visible == {"/camera/00002"} | {f"/cameras/{k:05d}" for k in (0, 1, 3, 4)}
@@ -92,6 +92,20 @@ def test_scrubbing_sends_nothing_twice(staged):
         stage.show(replace(LOOK, frame=frame))
         assert f"/moving/{frame:05d}" in recorder.visible and len(recorder.visible) == 4
     assert recorder.log == [] and not stage.catch_up(LOOK, 3) and recorder.log == []
+
+
+def test_a_trail_fades_with_age_and_is_sent_once(staged, painter):
+    recorder, stage = staged
+    for frame in (3, 4, 3, 4):
+        stage.show(replace(LOOK, frame=frame, trail=2))
+    trails = [name for name in recorder.log if name.startswith("/trail")]
+    assert sorted(trails) == ["/trail/00001_4", "/trail/00002_2", "/trail/00002_4", "/trail/00003_2"]
+    full, half, faint = (recorder.nodes[n].sent for n in ("/moving/00003", "/trail/00003_2", "/trail/00002_4"))
+    np.testing.assert_allclose(255.0 - half["colors"], (1 - 0.375) * (255.0 - full["colors"]), atol=0.51)
+    assert half["size"] == pytest.approx(0.75 * full["size"])
+    assert faint["size"] == pytest.approx(0.5 * LOOK.point_size * painter.clouds.moving[2].spacing)
+    stage.show(replace(LOOK, frame=4, trail=2, point_size=2.0))
+    assert recorder.nodes["/trail/00003_2"].sent["size"] == pytest.approx(half["size"] / LOOK.point_size * 2.0)
 
 
 def test_catching_up_comes_in_portions_and_stays_hidden(staged):

@@ -22,7 +22,7 @@ class ViewConfig:
     max_moving_points: int = 10_000
     """Most moving points of a frame, thinned likewise; fewer where the clip is so long that it would not load fast."""
     trail: int = 0
-    """Show the moving points of this many earlier frames too."""
+    """Show the moving points of this many earlier frames too, paler and smaller with their age."""
     trail_step: int = 1
     """Of the earlier frames, show every n-th."""
     point_size: float = 1.4

@@ -18,6 +18,12 @@ PLAIN = (120, 120, 120)
 """RGB of the other cameras."""
 ALIGNED = (240, 140, 20)
 """RGB of cameras that bundle adjustment did not register."""
+TRAIL_LEVELS = 4
+"""Steps in which a trail fades: each is a buffer of its own for the viewer."""
+_FADED = 0.75
+"""Share of the white background in the colours at a trail's end."""
+_SHRUNK = 0.5
+"""Size of the points there, as a share."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,12 @@ def frames_shown(look: Look) -> list[int]:
     return list(range(look.frame, first - 1, -look.trail_step))
 
 
+def trail_level(look: Look, frame: int) -> int:
+    """How far the moving points of a frame have faded: 0 for the chosen frame, TRAIL_LEVELS at the trail's end."""
+    age = look.frame - frame
+    return 0 if age <= 0 else min(TRAIL_LEVELS, -(-TRAIL_LEVELS * age // max(look.trail, 1)))
+
+
 def camera_color(track: CameraTrack, frame: int) -> tuple[int, int, int]:
     """RGB of a camera that is not that of the chosen moment."""
     return ALIGNED if track.sources[frame] == "aligned" else PLAIN
@@ -85,8 +97,14 @@ class Painter:
         return self._paint(self.clouds.static, look, None)
 
     def moving(self, frame: int, look: Look) -> tuple[Cloud, np.ndarray, float]:
-        """The same of the moving points of a frame."""
-        return self._paint(self.clouds.moving[frame], look, frame / max(len(self.clouds.moving) - 1, 1))
+        """The same of the moving points of a frame, faded by its age at the look's moment."""
+        time = frame / max(len(self.clouds.moving) - 1, 1)
+        cloud, colors, size = self._paint(self.clouds.moving[frame], look, time)
+        age = trail_level(look, frame) / TRAIL_LEVELS
+        if age > 0:
+            share = _FADED * age
+            colors = np.rint(colors * (1 - share) + 255 * share).astype(np.uint8)
+        return cloud, colors, size * (1 - (1 - _SHRUNK) * age)
 
     def _paint(self, cloud: Cloud, look: Look, time: float | None) -> tuple[Cloud, np.ndarray, float]:
         kept = cloud.above(look.min_confidence)

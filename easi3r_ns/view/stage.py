@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .cameras import CameraTrack
-from .look import ACCENT, Look, Painter, camera_color, frames_shown
+from .clouds import Cloud
+from .look import ACCENT, TRAIL_LEVELS, Look, Painter, camera_color, frames_shown, trail_level
 
 if TYPE_CHECKING:
     import viser
 
+_MOVING = ("moving", "trail")
 _LINE_WIDTH = 3.0
 """Pixels."""
 _JPEG_QUALITY = 80
@@ -57,7 +60,7 @@ class Stage:
         return len(stale) > max_nodes
 
     def _wanted(self, look: Look) -> set[str]:
-        names = {_moving(frame) for frame in frames_shown(look)}
+        names = {_moving(frame, trail_level(look, frame)) for frame in frames_shown(look)}
         if look.static:
             names.add("/static")
         if look.trajectory and len(self._track) > 1:
@@ -80,14 +83,14 @@ class Stage:
         return [name for name in names if not self._is_empty(name)]
 
     def _is_empty(self, name: str) -> bool:
-        kind, frame = _parse(name)
+        kind, frame, _ = _parse(name)
         clouds = self._painter.clouds
-        return (kind == "static" and not len(clouds.static)) or (kind == "moving" and not len(clouds.moving[frame]))
+        return (kind == "static" and not len(clouds.static)) or (kind in _MOVING and not len(clouds.moving[frame]))
 
     def _settings(self, name: str, look: Look) -> tuple:
         """What decides the buffers of a node."""
-        kind, _ = _parse(name)
-        if kind in ("static", "moving"):
+        kind = _parse(name)[0]
+        if kind == "static" or kind in _MOVING:
             return look.min_confidence, look.point_size, look.color
         return (look.masks,) if kind == "camera" else ()
 
@@ -95,10 +98,14 @@ class Stage:
         settings = self._settings(name, look)
         if self._sent.get(name) == settings:
             return
-        kind, frame = _parse(name)
+        kind, frame, level = _parse(name)
         visible = name in self._shown
-        if kind in ("static", "moving"):
-            handle = self._send_cloud(name, kind, frame, look, visible)
+        if kind == "static":
+            handle = self._send_cloud(name, self._painter.static(look), visible)
+        elif kind in _MOVING:
+            # A moment at which the frame has this age.
+            then = replace(look, frame=frame + level, trail=TRAIL_LEVELS)
+            handle = self._send_cloud(name, self._painter.moving(frame, then), visible)
         elif kind == "trajectory":
             centres = self._track.T_world_cam[:, :3, 3]
             handle = self._scene.add_spline_catmull_rom(
@@ -108,9 +115,8 @@ class Stage:
             handle = self._send_camera(name, kind, frame, look, visible)
         self._handles[name], self._sent[name] = handle, settings
 
-    def _send_cloud(self, name: str, kind: str, frame: int, look: Look, visible: bool) -> Any:
-        painter = self._painter
-        cloud, colors, size = painter.static(look) if kind == "static" else painter.moving(frame, look)
+    def _send_cloud(self, name: str, painted: tuple[Cloud, np.ndarray, float], visible: bool) -> Any:
+        cloud, colors, size = painted
         return self._scene.add_point_cloud(
             name, cloud.points, colors, point_size=size, point_shape="circle", visible=visible
         )
@@ -135,8 +141,9 @@ class Stage:
         )
 
 
-def _moving(frame: int) -> str:
-    return f"/moving/{frame:05d}"
+def _moving(frame: int, level: int = 0) -> str:
+    """Of every frame one node for each level of its fading, made when it is first seen: scrubbing resends none."""
+    return f"/trail/{frame:05d}_{level}" if level else f"/moving/{frame:05d}"
 
 
 def _camera(frame: int) -> str:
@@ -147,7 +154,8 @@ def _plain_camera(frame: int) -> str:
     return f"/cameras/{frame:05d}"
 
 
-def _parse(name: str) -> tuple[str, int]:
-    """Kind and frame (-1 without one) of a node."""
-    kind, _, frame = name[1:].partition("/")
-    return kind, int(frame) if frame else -1
+def _parse(name: str) -> tuple[str, int, int]:
+    """Kind, frame (-1 without one) and level of fading of a node."""
+    kind, _, rest = name[1:].partition("/")
+    frame, _, level = rest.partition("_")
+    return kind, int(frame) if frame else -1, int(level or 0)
