@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from ..errors import AlignmentError
 from ..runlog import RunLog
-from .init import Placement, edge_scores, homogeneous, place_frames, robust_register
+from .init import Placement, edge_scores, homogeneous, lengths, place_frames, robust_register
 from .problem import Problem
 
 THIN_PIXELS = 512
@@ -149,8 +149,8 @@ def pair_residuals(problem: Problem, points: torch.Tensor, known: torch.Tensor) 
     target = torch.cat([points[i], points[j]], dim=2)
     trusted = torch.cat([problem.confidence[:e] * known[i], problem.confidence[e:] * known[j]], dim=1)
     s, R, t = robust_register(source, target, trusted)
-    distance = (torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target).norm(dim=1)
-    unit = s * _median(source.norm(dim=1), trusted > 0)
+    distance = lengths(torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target)
+    unit = s * _median(lengths(source), trusted > 0)
     half = problem.points.shape[-1]
     views = [_median(distance[:, v], trusted[:, v] > 0) for v in (slice(None, half), slice(half, None))]
     return torch.maximum(*views) / unit
@@ -227,8 +227,8 @@ class _Builder:
         source = torch.cat([points[back + e], points[back]], dim=2)
         weight = torch.cat([confidence[there], confidence[there + e]], dim=1)
         s, R, t = robust_register(source, target, weight)
-        off = (torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target).norm(dim=1)
-        return _median(off, weight > 0) / _median(target.norm(dim=1), weight > 0)
+        off = lengths(torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target)
+        return _median(off, weight > 0) / _median(lengths(target), weight > 0)
 
     def next_frame(self) -> int:
         """The frame about which most of its pairs with placed frames agree."""
@@ -271,10 +271,10 @@ class _Builder:
         s, R, t = robust_register(self.problem.points[anchors], target, self.problem.confidence[anchors])
         seen = torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, self.problem.points[rows])
         known = self.problem.confidence[rows] > 0
-        unit = s * _median(self.problem.points[rows].norm(dim=1), known)
+        unit = s * _median(lengths(self.problem.points[rows]), known)
         support = torch.zeros(len(rows))
         for k in range(len(rows)):
-            off = _median((seen - seen[k]).norm(dim=1), known & known[k]) / unit[k].clamp_min(1e-12)
+            off = _median(lengths(seen - seen[k]), known & known[k]) / unit[k].clamp_min(1e-12)
             agreeing = (1 + (off / AGREEMENT).square()).reciprocal()
             agreeing[k] = 0.0
             support[k] = agreeing.sum()

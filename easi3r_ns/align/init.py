@@ -178,10 +178,18 @@ def robust_register(
     """As :func:`register`, but the least sum of distances instead of squares: a third of the points may lie."""
     s, R, t = register(source, target, weight)
     for _ in range(ROBUST_ROUNDS):
-        distance = (torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target).norm(dim=1)
+        distance = lengths(torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target)
         usual = distance.masked_fill(weight <= 0, torch.nan).nanmedian(dim=1).values
         s, R, t = register(source, target, weight / (distance + 0.1 * usual[:, None] + 1e-9))
     return s, R, t
+
+
+def lengths(vectors: torch.Tensor) -> torch.Tensor:
+    """(N, D, ...) -> (N, ...). torch's norm over a short, strided axis is ten times slower on the CPU."""
+    total = vectors[:, 0].square()
+    for axis in range(1, vectors.shape[1]):
+        total.addcmul_(vectors[:, axis], vectors[:, axis])
+    return total.sqrt_()
 
 
 def weiszfeld_focals(points: torch.Tensor, xy: torch.Tensor, principal_point: torch.Tensor) -> torch.Tensor:
@@ -194,7 +202,7 @@ def weiszfeld_focals(points: torch.Tensor, xy: torch.Tensor, principal_point: to
     dot, square = (slope * pixels).sum(dim=1), slope.square().sum(dim=1)
     focal = dot.mean(dim=1) / square.mean(dim=1)
     for _ in range(WEISZFELD_ROUNDS):
-        distance = (pixels - focal[:, None, None] * slope).norm(dim=1)
+        distance = lengths(pixels - focal[:, None, None] * slope)
         w = distance.clamp_min(1e-8).reciprocal()
         focal = (w * dot).mean(dim=1) / (w * square).mean(dim=1)
     return focal

@@ -26,17 +26,20 @@ from .views import Weights
 
 COARSE = 768
 """Pixels per frame of the first descents; the last one has all those of the problem."""
-FIRST_ROUNDS, ROUNDS = 8, 3
+ROUGH, FINE = 1e-2, 3e-5
+"""Relative fall of the objective in a step that ends a descent: the next one would bring a tenth of it or less."""
+FIRST_ROUNDS, ROUNDS = 6, 3
 """Rounds of Newton's method in the depths: at the start of a stage, where they may be far off, and after a step."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far the quadratic model is believed."""
+    """How far the quadratic model is believed. Far from the minimum only the re-weighted least squares can be trusted:
+    they lie above the objective, while Newton's model may lie below it and lead far away."""
 
-    damping: float = 1e-4
+    damping: float
     """Share of the diagonal that is added to the normal equations."""
-    newton: float = 0.5
+    newton: float
     """Share of the residuals' curvature along themselves that is taken away (see :mod:`.normal`)."""
 
     def more(self) -> Trust:
@@ -45,12 +48,16 @@ class Trust:
 
     def less(self) -> Trust:
         """After a step that was not."""
-        return Trust(10 * self.damping, 0.5 * self.newton)
+        return Trust(10 * self.damping, 0.0)
 
     @property
     def exhausted(self) -> bool:
         """Whether no step is small enough to lower the objective: it is at its minimum as far as numbers go."""
         return self.damping > 1e3
+
+
+FAR, NEAR = Trust(1e-4, 0.0), Trust(1e-6, 0.5)
+"""At the start, and where a descent goes on from the end of another."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ def optimise(
         point = first_point(system, u, stage.flow)
         if stage is not plan[-1] and stage.flow and not point.cost.counts:
             continue
-        point, values, steps = descend(system, point, stage.tolerance, left, advance)
+        trust = FAR if stage is plan[0] else NEAR
+        point, values, steps = descend(system, point, (trust, stage.tolerance), left, advance)
         u, left, curve = point.unknowns, left - steps, np.concatenate([curve, values])
     if left > 0:
         advance(left)
@@ -113,10 +121,10 @@ class Stage:
 
 def stages(pixels: int, flow: bool) -> list[Stage]:
     """Coarse to fine; the flow term sets in when the pointmaps alone have brought the cameras near."""
-    coarse = COARSE if pixels > COARSE else 0
-    first = Stage(coarse, False, 1e-3 if flow or coarse else 1e-5)
-    second = [Stage(coarse, True, 1e-4 if coarse else 1e-5)] if flow else []
-    return [first, *second] + ([Stage(0, flow, 1e-5)] if coarse else [])
+    if pixels <= COARSE:
+        return [Stage(0, False, ROUGH), Stage(0, True, FINE)] if flow else [Stage(0, False, FINE)]
+    joined_by_flow = [Stage(COARSE, True, ROUGH / 10)] if flow else []
+    return [Stage(COARSE, False, ROUGH), *joined_by_flow, Stage(0, flow, FINE)]
 
 
 def first_point(system: System, u: Unknowns, wants_flow: bool) -> Point:
@@ -133,11 +141,11 @@ def first_point(system: System, u: Unknowns, wants_flow: bool) -> Point:
 
 
 def descend(
-    system: System, point: Point, tolerance: float, limit: int, advance: Callable[[int], None]
+    system: System, point: Point, effort: tuple[Trust, float], limit: int, advance: Callable[[int], None]
 ) -> tuple[Point, list[float], int]:
-    """Levenberg-Marquardt until a step brings less than ``tolerance``; the values of the accepted points and how many
-    steps were tried. Every accepted point has a lower objective than the one before."""
-    trust, values, steps = Trust(), [point.value], 0
+    """Levenberg-Marquardt until a step brings less than the tolerance, the second part of ``effort``; the values of the
+    accepted points and how many steps were tried. Every accepted point has a lower objective than the one before."""
+    (trust, tolerance), values, steps = effort, [point.value], 0
     while steps < limit and not trust.exhausted:
         trial = attempt(system, point, trust)
         steps += 1

@@ -52,6 +52,16 @@ def pulled(points: torch.Tensor, vectors: torch.Tensor, size: int) -> torch.Tens
     return out
 
 
+def _pulled_sum(weighted: torch.Tensor, vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(n, 7) sum over pixels of weight times :func:`pulled` of points and ``vectors`` (3, P).
+
+    ``weighted``: (n, 3, P) points times their weights.
+    """
+    M = weighted @ vectors.T
+    turn = torch.stack([M[:, 1, 2] - M[:, 2, 1], M[:, 2, 0] - M[:, 0, 2], M[:, 0, 1] - M[:, 1, 0]], dim=1)
+    return torch.cat([weight @ vectors.T, turn, M.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True)], dim=1)
+
+
 def moments(points: torch.Tensor, stiffness: torch.Tensor) -> torch.Tensor:
     """(n, 7, 7) sums over pixels of stiffness J'J for the derivative J of points (n, 3, P) by a similarity."""
     x, y, z = points.unbind(1)
@@ -112,8 +122,8 @@ def _add_pointmaps(out: Local, u: Unknowns, problem: Problem, view: View, weight
     out.h += (stiff * (dot(ray.point, ray.point) - t * along.square())).sum(dim=0)
     out.d -= (w * along).sum(dim=0)
     # Focal length of the frame.
-    cross = pulled(q, ray.by_focal, PAIR).addcmul_(pull, turned.unsqueeze(1), value=-t)
-    side = (cross @ stiff.unsqueeze(-1)).flatten()
+    side = _pulled_sum(q * stiff.unsqueeze(1), ray.by_focal, stiff)
+    side = (side - t * (pull @ (stiff * turned).unsqueeze(-1)).squeeze(-1)).flatten()
     out.H[: n * PAIR, focal] += side
     out.H[focal, : n * PAIR] += side
     out.H[focal, focal] += (stiff * (dot(ray.by_focal, ray.by_focal) - t * turned.square())).sum()
@@ -183,49 +193,71 @@ def named(view: View, numbering: Numbering, smooth: bool) -> torch.Tensor:
     return index[index >= CAMERA]
 
 
+@dataclass(frozen=True)
+class _Pattern:
+    """Where the numbers of :func:`carried` stand; the same at every step."""
+
+    index: torch.Tensor
+    """(C,) numbers of the unknowns."""
+    rows: torch.Tensor
+    columns: torch.Tensor
+    """(K,) places of those values that are kept, which is said by (all values,) bool:"""
+    keep: torch.Tensor
+
+
 def carried(u: Unknowns, view: View, numbering: Numbering, with_flow: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """(C,) numbers of the unknowns that the frame feels and (L, C) its local unknowns by them.
 
     The first camera does not move: it holds the world still.
     """
-    n, m, f = len(view.rows), len(view.targets) if with_flow else 0, torch.tensor([view.frame])
-    local = PAIR * n + CAMERA * len(view.targets)
-    device = u.R.device
-    entries: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-
-    def put(rows: torch.Tensor, columns: torch.Tensor, values: torch.Tensor) -> None:
-        # (k, a), (k, b), (k, a, b)
-        shape = values.shape
-        entries.append((rows[:, :, None].expand(shape), columns[:, None, :].expand(shape), values))
-
-    similarity = torch.arange(PAIR * n).view(n, PAIR)
-    own = view.references == view.frame
-    eye = torch.eye(PAIR, dtype=u.R.dtype, device=device)
-    put(similarity[own], numbering.pair(view.pairs[own]), eye.expand(int(own.sum()), PAIR, PAIR))
-    others = view.references[~own]
-    Rt = u.R[view.frame].T
-    R, t = Rt @ u.R[others], (u.centre[others] - u.centre[view.frame]) @ u.R[view.frame]
-    ad = adjoint(R, t)
-    put(similarity[~own], numbering.pair(view.pairs[~own]), ad)
-    put(similarity[~own], numbering.camera(others), ad[:, :, :CAMERA])
-    put(similarity[~own], numbering.camera(f).expand(len(others), -1), -eye[:, :CAMERA].expand(len(others), -1, -1))
-    if m:
-        motion = PAIR * n + torch.arange(CAMERA * m).view(m, CAMERA)
-        Rt = u.R[view.targets].transpose(1, 2)
-        t = (Rt @ (u.centre[view.frame] - u.centre[view.targets]).unsqueeze(-1)).squeeze(-1)
-        ad = adjoint(Rt @ u.R[view.frame], t)[:, :CAMERA, :CAMERA]
-        put(motion, numbering.camera(f).expand(m, -1), ad)
-        put(motion, numbering.camera(view.targets), -eye[:CAMERA, :CAMERA].expand(m, -1, -1))
+    own, frame = view.references == view.frame, view.frame
+    others, target = view.references[~own], view.targets
+    pattern = view.patterns.get((numbering, with_flow))
+    if pattern is None:
+        pattern = view.patterns[numbering, with_flow] = _pattern(view, numbering, with_flow, u.R.device)
+    eye, count = torch.eye(PAIR, dtype=u.R.dtype, device=u.R.device), len(others)
+    R = u.R[frame].T @ u.R[others]
+    ad = adjoint(R, (u.centre[others] - u.centre[frame]) @ u.R[frame])
+    # In the order of _places: own pairs, others' pairs, their reference cameras, the frame's camera.
+    values = [eye.expand(len(own) - count, PAIR, PAIR), ad, ad[:, :, :CAMERA]]
+    values.append(-eye[:, :CAMERA].expand(count, PAIR, CAMERA))
+    if with_flow:
+        Rt = u.R[target].transpose(1, 2)
+        t = (Rt @ (u.centre[frame] - u.centre[target]).unsqueeze(-1)).squeeze(-1)
+        values.append(adjoint(Rt @ u.R[frame], t)[:, :CAMERA, :CAMERA])
+        values.append(-eye[:CAMERA, :CAMERA].expand(len(target), CAMERA, CAMERA))
     if numbering.focals:
-        frames = torch.cat([f, view.targets[:m]])
-        put((local + torch.arange(1 + m))[:, None], numbering.focal(frames)[:, None], eye[:1, :1].expand(1 + m, 1, 1))
-    rows, columns, values = (torch.cat([e[k].reshape(-1) for e in entries]) for k in range(3))
+        values.append(eye.new_ones(1 + len(target) * with_flow))
+    flat = torch.cat([v.reshape(-1) for v in values])[pattern.keep]
+    G = u.R.new_zeros(_focal_slot(view) + 2 + len(target), len(pattern.index))
+    return pattern.index, G.index_put_((pattern.rows, pattern.columns), flat, accumulate=True)
+
+
+def _pattern(view: View, numbering: Numbering, with_flow: bool, device: torch.device) -> _Pattern:
+    places = _places(view, numbering, with_flow)
+    shapes = [(len(rows), rows.shape[1], columns.shape[1]) for rows, columns in places]
+    rows = torch.cat([r[:, :, None].expand(shape).reshape(-1) for (r, _), shape in zip(places, shapes)])
+    columns = torch.cat([c[:, None, :].expand(shape).reshape(-1) for (_, c), shape in zip(places, shapes)])
     keep = columns >= CAMERA
     index, position = torch.unique(columns[keep], return_inverse=True)
-    G = u.R.new_zeros(local + 2 + len(view.targets), len(index))
-    keep = keep.to(device)
-    G.index_put_((rows.to(device)[keep], position.to(device)), values[keep], accumulate=True)
-    return index, G
+    return _Pattern(index, rows[keep].to(device), position.to(device), keep.to(device))
+
+
+def _places(view: View, numbering: Numbering, with_flow: bool) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Blocks of :func:`carried`: (k, a) local unknowns and (k, b) numbered ones each."""
+    n, m, frame = len(view.rows), len(view.targets) if with_flow else 0, torch.tensor([view.frame])
+    own = view.references == view.frame
+    similarity = torch.arange(PAIR * n).view(n, PAIR)
+    there, pairs, camera = similarity[~own], numbering.pair(view.pairs), numbering.camera(frame)
+    places = [(similarity[own], pairs[own]), (there, pairs[~own])]
+    places += [(there, numbering.camera(view.references[~own])), (there, camera.expand(len(there), -1))]
+    if m:
+        motion = PAIR * n + torch.arange(CAMERA * m).view(m, CAMERA)
+        places += [(motion, camera.expand(m, -1)), (motion, numbering.camera(view.targets))]
+    if numbering.focals:
+        slots = _focal_slot(view) + torch.arange(1 + m)
+        places.append((slots[:, None], numbering.focal(torch.cat([frame, view.targets[:m]]))[:, None]))
+    return places
 
 
 def eliminate_depths(local: Local, prior: bool) -> tuple[torch.Tensor, torch.Tensor]:

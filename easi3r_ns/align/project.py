@@ -13,11 +13,25 @@ from .frontal import last_uses
 from .normal import named
 from .problem import Problem
 from .unknowns import Numbering, Unknowns
-from .views import Rays, View, Weights, dot, land, length, pointmap_weight, rays, seen_points, smooth_l1, stiffness
+from .views import (
+    Rays,
+    View,
+    Weights,
+    dot,
+    land,
+    pointmap_weight,
+    rays_at,
+    seen_points,
+    shortest,
+    smooth_l1,
+    unit_rays,
+)
 from .views import views as views_of
 
 NEWTON_SHARE = 0.5
 """Of the depths' own steps (see :mod:`.normal`)."""
+PRECISION = torch.float32
+"""Enough here: everything is in the frame's own camera. The normal equations of long clips need double precision."""
 LEAST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
 """One round changes a depth by no more than this."""
 
@@ -74,23 +88,58 @@ def prepare(problem: Problem, config: AlignConfig, focals: int, prior: torch.Ten
 def project(u: Unknowns, system: System, weights: Weights, rounds: int) -> tuple[Unknowns, Cost]:
     """Depths after ``rounds`` of Newton's method in each, everything else fixed, and the objective there."""
     problem, with_flow = system.problem, bool(weights.flow)
-    depth, pairwise = u.depth.clone(), 0.0
+    depth, pairwise = torch.empty_like(u.depth), 0.0
     sums, counts = np.zeros(len(problem.flows)), np.zeros(len(problem.flows))
     for view in system.views:
-        f = view.frame
-        q, w = seen_points(u, problem, view), pointmap_weight(problem, view, weights)
+        line = _line_of(u, system, view, weights)
+        x = u.depth[view.frame].to(PRECISION)
         for _ in range(rounds):
-            prior = None if system.prior is None else system.prior[f]
-            depth[f] *= _depth_factor(replace(u, depth=depth), problem, view, weights, (q, w, prior))
-        ray = rays(replace(u, depth=depth), problem, f)
-        pairwise += float((w * length(q - ray.point)).sum())
+            x = x * _depth_factor(x, line, u, system, view, weights)
+        depth[view.frame] = x
+        pairwise += float((line.weight * line.distance(x)).sum(dtype=torch.float64))
         if with_flow and len(view.targets):
-            loss, used = _flow_sums(u, problem, view, ray)
+            loss, used = _flow_sums(u, problem, view, line.rays(x))
             sums, counts = sums + loss, counts + used
     u = replace(u, depth=depth)
     weight = np.array([f.weight for f in problem.flows])
     flow = float((weight * sums / (counts + terms.EPS)).sum())
     return u, Cost(pairwise, flow, tuple(counts) if with_flow else (), *_regular_terms(u, system))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One frame's problem in its depths: every pixel moves along its ray, past the points of n pairs."""
+
+    ray: torch.Tensor
+    """(3, P), z = 1."""
+    square: torch.Tensor
+    """(P,) of the ray's length."""
+    along: torch.Tensor
+    """(n, P) depth at which the ray passes a point most closely."""
+    across: torch.Tensor
+    """(n, P) squared distance there."""
+    weight: torch.Tensor
+    """(n, P)."""
+    prior: torch.Tensor | None
+    """(P,) log-depth."""
+
+    def distance(self, depth: torch.Tensor) -> torch.Tensor:
+        """(n, P) from the points."""
+        return (self.along - depth).square_().mul_(self.square).add_(self.across).sqrt_()
+
+    def rays(self, depth: torch.Tensor) -> Rays:
+        """The points at these depths."""
+        return rays_at(self.ray, depth)
+
+
+def _line_of(u: Unknowns, system: System, view: View, weights: Weights) -> _Line:
+    ray = unit_rays(u, system.problem, view.frame, PRECISION)
+    q, square = seen_points(u, system.problem, view, PRECISION), dot(ray, ray)
+    along = dot(q, ray).div_(square)
+    q = torch.addcmul(q, along.unsqueeze(1), ray, value=-1)
+    weight = pointmap_weight(system.problem, view, weights, PRECISION)
+    prior = None if system.prior is None else system.prior[view.frame].to(PRECISION)
+    return _Line(ray, square, along, dot(q, q), weight, prior)
 
 
 def _regular_terms(u: Unknowns, system: System) -> tuple[float, float]:
@@ -105,36 +154,33 @@ def _regular_terms(u: Unknowns, system: System) -> tuple[float, float]:
 def _flow_sums(u: Unknowns, problem: Problem, view: View, ray: Rays) -> tuple[np.ndarray, np.ndarray]:
     """Per set of flow observations the loss of one frame's pixels and how many take part."""
     seen = land(u, problem, view, ray)
-    loss = torch.where(seen.used, smooth_l1(seen.error), 0.0).sum(dim=(1, 2)).cpu()
+    loss = torch.where(seen.used, smooth_l1(seen.error), 0.0).sum(dim=(1, 2), dtype=torch.float64).cpu()
     used = seen.used.sum(dim=(1, 2)).cpu()
     parts = [len(r) for r in view.flow_rows]
     return tuple(np.array([float(x.sum()) for x in values.split(parts)]) for values in (loss, used))
 
 
 def _depth_factor(
-    u: Unknowns,
-    problem: Problem,
-    view: View,
-    weights: Weights,
-    given: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+    x: torch.Tensor, line: _Line, u: Unknowns, system: System, view: View, weights: Weights
 ) -> torch.Tensor:
-    """(P,) factors of one frame's depths. ``given``: its points, their weights and its prior."""
-    q, w, prior = given
-    ray = rays(u, problem, view.frame)
-    stiff, unit = stiffness(q - ray.point, w, u.depth[view.frame])
-    along = dot(unit, ray.point)
-    slope = -(w * along).sum(dim=0)
-    curve = (stiff * (dot(ray.point, ray.point) - NEWTON_SHARE * along.square())).sum(dim=0)
+    """(P,) factors of one frame's depths ``x``."""
+    stiff = line.weight / line.distance(x).clamp_min_(shortest(x))
+    # The point on the ray times the residual, and the latter's length along the ray, by the distance.
+    ahead = (line.along - x).mul_(line.square * x)
+    slope = -(stiff * ahead).sum(dim=0)
+    straight = ahead.square_().div_(line.distance(x).square_().clamp_min_(shortest(x) ** 2))
+    curve = (stiff * (line.square * x * x - NEWTON_SHARE * straight)).sum(dim=0)
     if weights.flow and len(view.targets):
-        seen = land(u, problem, view, ray)
+        ray = line.rays(x)
+        seen = land(u, system.problem, view, ray)
         by_depth = seen.by(seen.R @ ray.point)
         k = seen.stiffness(weights.flow, view)
         slope = slope + (k * seen.error * by_depth).sum(dim=(0, 1))
         curve = curve + (k * by_depth.square()).sum(dim=(0, 1))
     offset = 0.0
-    if prior is not None:
-        # 2 c per pixel to the prior plus an offset, whose own best step is eliminated.
-        c, difference = 2 * weights.prior, u.depth[view.frame].log() - prior
+    if line.prior is not None:
+        # c per pixel to the prior plus an offset, whose own best step is eliminated.
+        c, difference = 2 * weights.prior, x.log() - line.prior
         slope, curve = slope + c * (difference - difference.mean()), curve + c
         offset = c * (slope / curve).sum() / (c * curve.reciprocal().sum() - len(slope))
     inverse = torch.where(curve > 0, curve, torch.inf).reciprocal()

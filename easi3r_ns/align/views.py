@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -31,6 +31,8 @@ class View:
     """Per set of flow observations the rows with this frame as the source."""
     targets: torch.Tensor
     """(m,) target frames of all of them, one set after the other."""
+    patterns: dict = field(default_factory=dict, compare=False)
+    """What :func:`.normal.carried` need not find out twice."""
 
 
 def views(problem: Problem) -> list[View]:
@@ -69,20 +71,31 @@ class Rays:
     """Minus the derivative of ``point`` by the log of the focal length."""
 
 
+def unit_rays(u: Unknowns, problem: Problem, frame: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """(3, P) rays of a frame's pixels, z = 1."""
+    planar = (problem.sample.xy - problem.principal_point[frame, :, None]).to(dtype) / u.log_focal[frame].exp()
+    return torch.cat([planar, torch.ones_like(planar[:1])])
+
+
+def rays_at(ray: torch.Tensor, depth: torch.Tensor) -> Rays:
+    """The points that depths (P,) stand for."""
+    point = ray * depth
+    by_focal = point.clone()
+    by_focal[2] = 0
+    return Rays(point, by_focal)
+
+
 def rays(u: Unknowns, problem: Problem, frame: int) -> Rays:
     """The points that the depths of a frame stand for."""
-    planar = (problem.sample.xy.double() - problem.principal_point[frame, :, None].double()) / u.log_focal[frame].exp()
-    depth = u.depth[frame]
-    planar = planar * depth
-    return Rays(torch.cat([planar, depth[None]]), torch.cat([planar, torch.zeros_like(depth)[None]]))
+    return rays_at(unit_rays(u, problem, frame), u.depth[frame])
 
 
-def seen_points(u: Unknowns, problem: Problem, view: View) -> torch.Tensor:
+def seen_points(u: Unknowns, problem: Problem, view: View, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """(n, 3, P) the pairs' points in the camera of the view's frame."""
     R, centre = u.R[view.frame], u.centre[view.frame]
     A = R.T @ u.pair_A[view.pairs]
     b = (u.pair_b[view.pairs] - centre) @ R
-    return torch.baddbmm(b.unsqueeze(-1), A, problem.points[view.rows].double())
+    return torch.baddbmm(b.unsqueeze(-1).to(dtype), A.to(dtype), problem.points[view.rows].to(dtype))
 
 
 def length(vectors: torch.Tensor) -> torch.Tensor:
@@ -96,15 +109,20 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(ax * bx, ay, by).addcmul_(az, bz)
 
 
-def pointmap_weight(problem: Problem, view: View, weights: Weights) -> torch.Tensor:
-    """(n, P) float64 weight of each residual's length."""
+def pointmap_weight(problem: Problem, view: View, weights: Weights, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """(n, P) weight of each residual's length."""
     known = problem.confidence[view.rows] > 0
-    return weights.pairwise * torch.where(known, problem.weight[view.rows].double() + LEAST_WEIGHT, 0.0)
+    return torch.where(known, problem.weight[view.rows].to(dtype) + LEAST_WEIGHT, 0.0).mul_(weights.pairwise)
+
+
+def shortest(depth: torch.Tensor) -> float:
+    """Length that a residual is taken for at least."""
+    return SHORTEST * float(depth.mean())
 
 
 def stiffness(residual: torch.Tensor, weight: torch.Tensor, depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """weight / |r| (n, P) and r / |r| (n, 3, P)."""
-    inverse = length(residual).clamp_min_(SHORTEST * float(depth.median())).reciprocal_()
+    inverse = length(residual).clamp_min_(shortest(depth)).reciprocal_()
     return weight * inverse, residual * inverse.unsqueeze(1)
 
 
@@ -140,17 +158,16 @@ class Landing:
 
 
 def land(u: Unknowns, problem: Problem, view: View, ray: Rays) -> Landing:
-    """Project the points of a frame into its flow targets."""
-    target = view.targets
+    """Project the points of a frame into its flow targets, in the precision of ``ray``."""
+    target, like = view.targets, ray.point
     Rt = u.R[target].transpose(1, 2)
-    R = Rt @ u.R[view.frame]
-    t = (Rt @ (u.centre[view.frame] - u.centre[target]).unsqueeze(-1)).squeeze(-1)
-    point = torch.baddbmm(t.unsqueeze(-1), R, ray.point.expand(len(target), 3, -1))
-    focal = u.log_focal[target].exp()
+    t = (Rt @ (u.centre[view.frame] - u.centre[target]).unsqueeze(-1)).squeeze(-1).to(like)
+    R, focal = (Rt @ u.R[view.frame]).to(like), u.log_focal[target].exp().to(like)
+    point = torch.baddbmm(t.unsqueeze(-1), R, like.expand(len(target), 3, -1))
     image = focal[:, None, None] * point[:, :2] / _away_from_zero(point[:, 2:])
-    observed = torch.cat([f.landing[r] for f, r in zip(problem.flows, view.flow_rows)]).double()
+    observed = torch.cat([f.landing[r] for f, r in zip(problem.flows, view.flow_rows)]).to(like)
     used = torch.cat([f.used[r] for f, r in zip(problem.flows, view.flow_rows)])
-    error = image + problem.principal_point[target].double().unsqueeze(-1) - observed
+    error = image + problem.principal_point[target].to(like).unsqueeze(-1) - observed
     keep = (smooth_l1(error) < LARGEST_FLOW_LOSS) & used.unsqueeze(1)
     return Landing(point, R, t, image, error, keep, focal)
 
