@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from easi3r_ns.forecast import Job, Rates, forecast
 from easi3r_ns.inference import Compute
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.plan import MARGIN, choose_budget
+from tests.test_plan import write_pan
 
 CPU = Compute(torch.device("cpu"))
 GRAPH = "swinstride-5-noncyclic"
@@ -148,3 +151,41 @@ def test_this_machine_has_free_memory():
 )
 def test_words(budget, words):
     assert str(budget) == words
+
+
+KEEPS = """
+import json, resource, sys, tempfile
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from easi3r_ns import run
+from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.runlog import RunLog
+plans, planned = [], run.plan_run
+run.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
+frames, network = FrameConfig(num_frames_target=0), Easi3RConfig(weights="tiny", graph="swin-12-noncyclic")
+align = AlignConfig(solver="adam", iterations=1, max_pixels=0)
+data, limit, log = Path(sys.argv[1]), float(sys.argv[2]), RunLog()
+free = planned(data, frames, network, align, log)
+config = run.RunConfig(frames, replace(network, max_memory=limit), align, DatasetConfig(num_downscales=0))
+with tempfile.TemporaryDirectory() as folder:
+    run.process(data, Path(folder) / "out", config, overwrite=False, log=log)
+(plan,), measured = plans, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+facts = {"measured": measured, "forecast": plan.memory_bytes, "window": plan.budget.window, "free": free.memory_bytes}
+planned = {stage.name: stage.memory_bytes for stage in plan.stages}
+print(json.dumps(facts | {"stages": {stage.name: stage.peak_memory_bytes for stage in log.stages}, "plan": planned}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+def test_a_run_keeps_its_limit_and_the_forecast_is_right(tmp_path):
+    limit, data, root = 1.3, write_pan(tmp_path / "clip", 30), Path(__file__).parent.parent
+    command = [sys.executable, "-W", "ignore", "-c", KEEPS, str(data), str(limit)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["free"] > limit * GIB and facts["window"] > 0, facts  # it would not fit as a whole
+    assert facts["measured"] < limit * GIB, facts
+    assert 0.8 < facts["forecast"] / facts["measured"] < 1.2, facts

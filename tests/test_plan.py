@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,16 +12,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import num_parameters
+from easi3r_ns.budget import Budget
 from easi3r_ns.calibration import Rates, calibrate
 from easi3r_ns.config import AlignConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.errors import CheckpointError, InputError
-from easi3r_ns.forecast import Job, forecast
+from easi3r_ns.forecast import Job, actual_line, forecast, forecast_lines
 from easi3r_ns.inference import Compute
 from easi3r_ns.plan import network_of, plan_run
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.planning import print_forecast
+from easi3r_ns.run import RunConfig, process
+from easi3r_ns.runlog import RunLog, StageRecord
 
 CPU = Compute(torch.device("cpu"))
 SMALL = DUSt3RConfig(
@@ -130,3 +135,70 @@ def test_predicted_peak_is_within_a_fifth_of_the_measured_one(tmp_path, graph, f
     ratios = [float(value) for value in result.stdout.splitlines()[-1].split()]
     assert len(ratios) == 3
     assert all(0.8 < ratio < 1.2 for ratio in ratios), ratios
+
+
+class Lines(RunLog):
+    """Collects what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
+
+
+def test_a_run_says_its_forecast_before_it_fetches_weights(tmp_path, monkeypatch):
+    def offline(*args, **options):
+        raise CheckpointError("no connection")
+
+    monkeypatch.setattr("easi3r_ns.plan.calibrate", lambda *args: replace(RATES, base_bytes=1e9))
+    monkeypatch.setattr("easi3r_ns.run.LazyBackbone.open", offline)
+    data, log = write_pan(tmp_path / "clip", 6), Lines()
+    config = RunConfig(FrameConfig(num_frames_target=0), Easi3RConfig(weights="dust3r", device="cpu", max_memory=64))
+    with pytest.raises(CheckpointError, match="no connection"):
+        process(data, tmp_path / "out", config, overwrite=False, log=log)
+    assert log.said[0].startswith("6 frames at 512x384, 18 pairs; about 1:") and "GiB of memory (cpu)" in log.said[0]
+    with pytest.raises(InputError, match="--max-memory 0.5: this run needs at least"):
+        low = replace(config, easi3r=replace(config.easi3r, max_memory=0.5))
+        process(data, tmp_path / "out", low, overwrite=False, log=log)
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_of_the_evaluation_views_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("easi3r_ns.plan.calibrate", lambda *args: RATES)
+    clip, held_out = write_pan(tmp_path / "clip", 6), write_pan(tmp_path / "eval", 3)
+    config = Easi3RConfig(weights="tiny", graph="complete")
+    plan = plan_run(clip, FrameConfig(), config, AlignConfig(), RunLog(), eval_data=held_out)
+    assert (plan.job.num_frames, plan.job.num_eval) == (9, 3) and plan.job.num_pairs > 30 + 2 * 3
+
+
+def test_hours_are_said_with_what_would_be_faster():
+    job = Job(DUSt3RConfig(), (18, 32), num_frames=100, num_pairs=900, source_pixels=640 * 480, align=AlignConfig())
+    long, short = (forecast(job, CPU, replace(RATES, decode=decode)) for decode in (30.0, 0.1))
+    assert forecast_lines(short) == [str(short)]
+    first, then = forecast_lines(long)
+    assert "100 frames at 512x288, 900 pairs; about 8." in first and " h, " in first
+    assert "--num-frames-target" in then and "--weights dust3r-224 about" in then and "GPU" in then
+    # What it names keeps its word: the frames that it proposes take an hour.
+    frames = int(then.split("--num-frames-target ")[1].split()[0])
+    assert long.seconds * frames / 100 == pytest.approx(3600, rel=0.1)
+    budget = Budget(1, 20, True, 4.0 * 2**30)
+    assert forecast_lines(replace(long, budget=budget))[1] == (
+        "to stay under 4.0 GiB: pairs one by one, intermediate results on disk, windows of 20 frames"
+    )
+
+
+def test_plan_shows_the_budget():
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_forecast(replace(forecast(JOB, CPU, RATES), budget=Budget(2, 0, True, 3.0 * 2**30)), console)
+    text = console.export_text()
+    assert "budget  2 pairs per call, intermediate results on disk (limit: 3.0 GiB)" in text
+    for stage in ("encode frames", "pass 1", "pass 2", "optical flow", "global alignment", "dataset", "total"):
+        assert stage in text
+
+
+def test_the_last_line_compares():
+    plan = forecast(JOB, CPU, RATES)
+    record = StageRecord("pass 2", 1.0, 1.0, 3 * 2**30)
+    assert actual_line(plan, 75.0, [record]).startswith("took 1:15 min and 3.0 GiB of memory; forecast: 4:")
