@@ -5,8 +5,8 @@
 Prints one line per check with the measured number and its limit; exits with 0 when all pass, else 1. It judges
 conventions (axes, half pixels, polarity, units, frames of reference), not the quality of the reconstruction: static
 points are compared with the frame whose depth map they agree with best. ``--truth DIR`` adds the errors against
-``DIR/gt_cameras.json`` (camera-to-world, OpenCV axes) and ``DIR/masks/*.png`` (white = moving) when they are there,
-without judging them.
+``DIR/gt_cameras.json`` or ``DIR/truth.json`` (camera-to-world, OpenCV axes) and ``DIR/masks/*.png`` (white = moving)
+when they are there, without judging them.
 """
 
 from __future__ import annotations
@@ -374,7 +374,7 @@ def check_depth_between_views(frames: list[Frame], report: Report) -> None:
     """Depth of one frame, carried a third of the clip on, against the depth map there: quality, so not judged."""
     if frames[0].depth is None:
         return
-    errors, rng = [], np.random.default_rng(0)
+    errors, rng = [np.zeros(0)], np.random.default_rng(0)
     frames = [frame for frame in frames if cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED).any()]
     step = max(1, len(frames) // 3)
     for a, b in list(zip(frames, frames[step:]))[:: max(1, len(frames) // 8)]:
@@ -396,16 +396,17 @@ def check_depth_between_views(frames: list[Frame], report: Report) -> None:
 def compare_with_truth(frames: list[Frame], truth: Path, report: Report) -> None:
     """Errors against known cameras and masks, matched by ``frame_index``; reported, not judged."""
     frames = [frame for frame in frames if not frame.held_out]
-    if (truth / "gt_cameras.json").is_file():
-        known = json.loads((truth / "gt_cameras.json").read_text())
-        centres = np.array([frame["c2w"] for frame in known["frames"]])[[frame.index for frame in frames], :3, 3]
+    known = _true_cameras(truth)
+    if known is not None:
+        poses, true_focal = known
+        centres = poses[[frame.index for frame in frames], :3, 3]
         path = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
         aligned = _similar(np.stack([frame.c2w[:3, 3] for frame in frames]), centres)
         ate = float(np.sqrt(((aligned - centres) ** 2).sum(axis=1).mean()))
         report.add("truth: ATE / length of the path", ate / max(path, 1e-12), "", None)
-        if "fl_x" in known.get("intrinsics", {}):
+        if true_focal is not None:
             focal = np.mean([frame.K[0] for frame in frames])
-            report.add("truth: focal error", float(abs(focal / known["intrinsics"]["fl_x"] - 1)), "", None)
+            report.add("truth: focal error", float(abs(focal / true_focal - 1)), "", None)
     masks = sorted((truth / "masks").glob("*.png"))
     if masks and frames[0].mask is not None:
         overlap = []
@@ -415,6 +416,16 @@ def compare_with_truth(frames: list[Frame], truth: Path, report: Report) -> None
             union = (moving | true).sum()
             overlap.append((moving & true).sum() / union if union else 1.0)
         report.add("truth: masks, mean IoU", float(np.mean(overlap)), "", None)
+
+
+def _true_cameras(truth: Path) -> tuple[np.ndarray, float | None] | None:
+    """(N, 4, 4) poses and the focal length of ``gt_cameras.json``, or of ``truth.json`` as in examples/clip."""
+    for name, pose in (("gt_cameras.json", "c2w"), ("truth.json", "T_world_cam")):
+        if (truth / name).is_file():
+            known = json.loads((truth / name).read_text())
+            focal = known.get("fx", known.get("intrinsics", {}).get("fl_x"))
+            return np.array([frame[pose] for frame in known["frames"]], dtype=float), focal
+    return None
 
 
 def _similar(points: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -456,7 +467,7 @@ def _at(path: Path | None, factor: int) -> Path | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path, help="folder with transforms.json")
-    parser.add_argument("--truth", type=Path, help="folder with gt_cameras.json and masks/")
+    parser.add_argument("--truth", type=Path, help="folder with gt_cameras.json or truth.json, and masks/")
     arguments = parser.parse_args()
     report = check_dataset(arguments.dataset, arguments.truth)
     failed = report.failed()

@@ -197,6 +197,15 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+def test_truth_in_the_form_of_the_example_clip(good, tmp_path):
+    known = json.loads((good.parent / "truth" / "gt_cameras.json").read_text())
+    frames = [{"T_world_cam": frame["c2w"]} for frame in known["frames"]]
+    (tmp_path / "truth.json").write_text(json.dumps({"fx": 1.25 * known["intrinsics"]["fl_x"], "frames": frames}))
+    rows = {name: value for name, value, *_ in checker.check_dataset(good, tmp_path).rows}
+    assert float(rows["truth: ATE / length of the path"]) < 1e-6
+    assert float(rows["truth: focal error"]) == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("fault", CORRUPTIONS)
 def test_every_corruption_turns_its_check_red(good, tmp_path, fault):
     damaged = tmp_path / "out"
