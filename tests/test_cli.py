@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -226,11 +227,18 @@ def test_interrupted_run_says_so_and_goes_on_later(tmp_path: Path) -> None:
         # A background job of a script ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    # However slow the machine is, it ends some day: with a wrong exit code then.
+    watchdog = threading.Timer(1200, process.kill)
+    watchdog.start()
     said = []
-    for line in process.stderr:
-        said.append(line.strip())
-        if line.startswith("done  encode frames"):
-            process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    try:
+        for line in process.stderr:
+            said.append(line.strip())
+            if line.startswith("done  encode frames"):
+                process.send_signal(signal.SIGINT)
+        assert process.wait() == 130, said
+    finally:
+        watchdog.cancel()
+        process.kill()
     assert said[-1].startswith("interrupted") and not any("Traceback" in line for line in said)
     assert not (tmp_path / "transforms.json").exists()
