@@ -42,36 +42,48 @@ def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> D
     return DynamicMasks(masks=enlarged > threshold, score=clustered, threshold=threshold)
 
 
-def cluster_tokens(features: np.ndarray | torch.Tensor, seed: int, num_clusters: int = NUM_CLUSTERS) -> np.ndarray:
+def cluster_tokens(
+    features: np.ndarray | torch.Tensor,
+    seed: int,
+    num_clusters: int = NUM_CLUSTERS,
+    device: torch.device | None = None,
+) -> np.ndarray:
     """k-means over all tokens of the clip: (F, h, w, D) encoder features -> (F, h, w) labels.
 
     The labels depend on the features only, so both passes share them. Clips with fewer distinct tokens than clusters
     get one cluster per distinct token. The centres are fitted on at most :data:`FITTED_TOKENS` tokens: 500 a cluster
-    place them as well as all do. Features on a GPU are clustered there; half precision and memory-mapped features are
-    read in parts.
+    place them as well as all do. ``device`` (default: where the features are) is where they are clustered, if it is a
+    CUDA device. Half precision and memory-mapped features are read in parts.
     """
     tokens = torch.as_tensor(features).flatten(0, 2)
+    device = tokens.device if device is None else device
     distinct = len(torch.unique(tokens, dim=0)) if len(tokens) <= 4 * num_clusters else num_clusters
     clusters, chosen = min(num_clusters, distinct), tokens
     if len(tokens) > FITTED_TOKENS:
         rows = np.sort(np.random.default_rng(seed).choice(len(tokens), FITTED_TOKENS, replace=False))
         chosen = tokens[torch.from_numpy(rows).to(tokens.device)]
-    if tokens.device.type == "cpu":
-        labels = _labels_on_cpu(tokens, chosen.float(), clusters, seed)
-    else:
-        centres = fit_centres(chosen.float(), clusters, seed)
-        labels = torch.cat([nearest(part.float(), centres)[0] for part in tokens.split(FITTED_TOKENS)]).cpu().numpy()
-    return labels.reshape(features.shape[:-1])
+    cluster = _labels_on_gpu if device.type == "cuda" else _labels_on_cpu
+    return cluster(tokens, chosen.float(), clusters, seed, device).reshape(features.shape[:-1])
 
 
-def _labels_on_cpu(tokens: torch.Tensor, chosen: torch.Tensor, clusters: int, seed: int) -> np.ndarray:
+def _labels_on_gpu(
+    tokens: torch.Tensor, chosen: torch.Tensor, clusters: int, seed: int, device: torch.device
+) -> np.ndarray:
+    centres = fit_centres(chosen.to(device), clusters, seed)
+    parts = tokens.split(FITTED_TOKENS)
+    return torch.cat([nearest(part.to(device, torch.float32), centres)[0] for part in parts]).cpu().numpy()
+
+
+def _labels_on_cpu(
+    tokens: torch.Tensor, chosen: torch.Tensor, clusters: int, seed: int, device: torch.device
+) -> np.ndarray:
     kmeans = KMeans(clusters, n_init=1, random_state=seed)
     with warnings.catch_warnings():
         # Fewer distinct tokens than clusters (a clip with much plain black): the surplus clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans.fit(chosen.contiguous().numpy())
+        kmeans.fit(chosen.cpu().contiguous().numpy())
     parts = tokens.tensor_split(-(-len(tokens) // FITTED_TOKENS))
-    return np.concatenate([kmeans.predict(part.float().contiguous().numpy()) for part in parts])
+    return np.concatenate([kmeans.predict(part.float().cpu().contiguous().numpy()) for part in parts])
 
 
 def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:

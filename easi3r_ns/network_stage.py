@@ -177,7 +177,7 @@ class NetworkStage:
         with self.log.stage(name):
             if self._labels is None:
                 features = self.features().unflatten(1, self.grid)
-                self._labels = cluster_tokens(features, self.config.seed)
+                self._labels = cluster_tokens(features, self.config.seed, device=self.compute.device)
             fused = {name: summary.fused() for name, summary in sink.finish().items()}
             dynamic = segment_dynamic(score_of(fused, self.formula), self._labels, self.patch)
             return replace(dynamic, maps=fused)

@@ -308,6 +308,19 @@ def test_half_precision_file_and_blocks(folder: Path, state: dict[str, torch.Ten
     model, _ = weights.load_backbone(str(folder), dtype=torch.bfloat16)
     assert model.enc_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in model.downstream_head1.parameters()} == {torch.float32}
+    assert model.enc_blocks[0].norm1.weight.dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_matrices_of_half_precision_are_what_autocast_makes_of_them(folder: Path) -> None:
+    full, _ = weights.load_backbone(str(folder))
+    half, _ = weights.load_backbone(str(folder), dtype=torch.bfloat16)
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features, expected = half.encode(images), full.encode(images)
+        ours, theirs = (m.decode(expected[:1], expected[1:], (2, 3)) for m in (half, full))
+    assert torch.equal(features, expected)
+    assert torch.equal(ours.points_i, theirs.points_i) and torch.equal(ours.attention.on_j, theirs.attention.on_j)
 
 
 MEMORY = """

@@ -96,10 +96,10 @@ def attend_silenced(q: Tensor, k: Tensor, v: Tensor, silence: Silence) -> Tensor
     if most == 0:
         return out
     # The dynamic queries of a pair first; where a pair has fewer than `most`, static ones fill up and keep their value.
-    dynamic, rows = silence.query_dynamic.sort(dim=1, descending=True, stable=True)
+    dynamic, rows = silence.query_dynamic.byte().sort(dim=1, descending=True, stable=True)
     rows = rows[:, None, :most, None].expand(-1, q.shape[1], -1, q.shape[-1])
     heard = scaled_dot_product_attention(q.gather(2, rows), k, v)
-    heard = torch.where(dynamic[:, None, :most, None], heard, out.gather(2, rows))
+    heard = torch.where(dynamic[:, None, :most, None] > 0, heard, out.gather(2, rows))
     return out.scatter(2, rows, heard)
 
 
