@@ -2,10 +2,11 @@
 
 The solution is where the pull of all pairs on the cameras cancels. Were one pair to pull a little differently, the
 cameras would follow by the inverse of the normal equations, depths and pair similarities included (Schur complement).
-So the spread of the pairs' pulls is what the cameras are uncertain by: a sandwich estimate with the pair of images, in
-both orders, as its cluster (White 1980; Cameron and Miller 2015). Errors of the pixels of a pair may then be correlated
-in any way, which those of a network are; nothing is assumed but that different pairs err independently. What all pairs
-get wrong alike does not show in it, and neither does what optical flow adds.
+So the spread of the pairs' pulls is what the cameras are uncertain by: a sandwich estimate whose cluster is the pair of
+images, in both orders. The pixels of a pair may then err together in any way, as those of a network do. Pairs that
+share an image err together too, which the dyadic estimate allows for (Fafchamps and Gubert 2007; Aronow, Samii and
+Assenova 2015): the larger of both is taken. What all pairs get wrong alike shows in neither, and neither does what
+optical flow adds.
 """
 
 from __future__ import annotations
@@ -67,20 +68,20 @@ def camera_uncertainty(
     if numbering.size * (CAMERA * frames + focals) > LARGEST:
         log.info(f"uncertainty: not estimated for {frames} frames and {len(problem.edges)} pairs at once")
         return None
-    follows = influence(_thinned(problem, decoded), numbering)
-    covariance = follows @ follows.T
+    follows, related = influence(_thinned(problem, decoded), numbering)
     strong = np.setdiff1d(np.arange(frames), weak)
-    cameras = _free_of_gauge(_in_world(covariance[: CAMERA * frames, : CAMERA * frames], decoded), decoded, strong)
-    variance = cameras.diagonal().view(frames, 2, 3).sum(dim=2).clamp_min(0).cpu().numpy()
-    centre, turn = np.sqrt(variance).T.copy()
+    # The second is unbiased too where pairs err independently, but may then be small, or even negative, by chance.
+    estimates = [_variances(covariance, decoded, strong) for covariance in (_gram(follows), _gram(follows, related))]
+    cameras, focal = (torch.maximum(*values).sqrt().cpu().numpy() for values in zip(*estimates))
+    centre, turn = cameras.T.copy()
     turn[list(weak)] = centre[list(weak)] = np.inf
-    relative = np.sqrt(covariance.diagonal()[CAMERA * frames :].clamp_min(0).cpu().numpy())
-    focal = decoded.focal.cpu().double().numpy() * (relative if focals else 0.0)
+    focal = decoded.focal.cpu().double().numpy() * (focal if focals else 0.0)
     return CameraUncertainty(rotation_deg=np.degrees(turn), centre=centre, focal=focal, residual=residual)
 
 
-def influence(thinned: tuple[Problem, Unknowns], numbering: Numbering) -> torch.Tensor:
-    """(6 F + focals, K) how far each of the K clusters moves the cameras (v, w in their own axes) and log focals.
+def influence(thinned: tuple[Problem, Unknowns], numbering: Numbering) -> tuple[torch.Tensor, torch.Tensor]:
+    """(6 F + focals, K) how far each of the K clusters moves the cameras (v, w in their own axes) and log focals, and
+    (K, K) which clusters show a common image.
 
     The first camera stays, and so does the mean log-scale of the pairs.
     """
@@ -100,7 +101,7 @@ def influence(thinned: tuple[Problem, Unknowns], numbering: Numbering) -> torch.
     follows = free.new_zeros(len(wanted), cluster.count)
     for frame in frames():
         follows.index_add_(1, frame.cluster.to(follows.device), free[frame.index].T @ frame.pulls)
-    return follows * (cluster.count / max(1, cluster.count - 1)) ** 0.5
+    return follows * (cluster.count / max(1, cluster.count - 1)) ** 0.5, cluster.related.to(follows)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,13 @@ class Clusters:
     """(2E, Q) number of the cluster of every pointmap and part of the image."""
     part: torch.Tensor
     """(Q, P) bool: which pixels belong to a part."""
-    count: int
+    related: torch.Tensor
+    """(K, K) bool: which clusters show a common image; the identity where quarters stand for pairs."""
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.related)
 
     @staticmethod
     def of(problem: Problem) -> Clusters:
@@ -120,11 +127,12 @@ class Clusters:
         unique, number = torch.unique(ordered, dim=0, return_inverse=True)
         xy = problem.sample.xy
         if len(unique) >= FEWEST:
-            return Clusters(number.repeat(2)[:, None], torch.ones_like(xy[:1], dtype=torch.bool), len(unique))
+            shows = torch.zeros(len(unique), problem.num_frames).scatter_(1, unique, 1.0)
+            return Clusters(number.repeat(2)[:, None], torch.ones_like(xy[:1], dtype=torch.bool), shows @ shows.T > 0)
         right, low = xy > xy.median(dim=1, keepdim=True).values
         part = torch.stack([~right & ~low, right & ~low, ~right & low, right & low])
         count = 2 * len(problem.edges) * len(part)
-        return Clusters(torch.arange(count).view(-1, len(part)), part, count)
+        return Clusters(torch.arange(count).view(-1, len(part)), part, torch.eye(count, dtype=torch.bool))
 
 
 def relative_residuals(problem: Problem, decoded: Decoded, weak: Sequence[int]) -> np.ndarray:
@@ -156,7 +164,7 @@ def _frames(
     for view in seen:
         index, G = carried(u, view, numbering, False)
         local, pulls = _linearise(u, problem, view, clusters.part.to(u.depth))
-        H, _ = eliminate_depths(local, False)
+        H, _ = eliminate_depths(local)
         yield _Frame(index, G.T @ (H @ G), G.T @ pulls, clusters.number[view.rows.cpu()].flatten())
 
 
@@ -191,6 +199,18 @@ def _linearise(u: Unknowns, problem: Problem, view: View, part: torch.Tensor) ->
     pulls -= torch.einsum("lp,np,qp->lnq", V * inverse, by_pixel, part)
     pulls = pulls.flatten(1)
     return Local(H, pulls.sum(dim=1), V, h, by_pixel.sum(dim=0)), pulls
+
+
+def _gram(follows: torch.Tensor, related: torch.Tensor | None = None) -> torch.Tensor:
+    return follows @ (follows if related is None else follows @ related).T
+
+
+def _variances(covariance: torch.Tensor, decoded: Decoded, strong: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(F, 2) of centre and rotation, and (1,) or (F,) of the log focal length; at least 0."""
+    frames = len(decoded.R)
+    cameras, focal = covariance[: CAMERA * frames, : CAMERA * frames], covariance.diagonal()[CAMERA * frames :]
+    free = _free_of_gauge(_in_world(cameras, decoded), decoded, strong)
+    return free.diagonal().view(frames, 2, 3).sum(dim=2).clamp_min(0), focal.clamp_min(0)
 
 
 def _in_world(covariance: torch.Tensor, decoded: Decoded) -> torch.Tensor:
