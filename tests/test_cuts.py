@@ -75,6 +75,10 @@ def test_a_frame_blended_across_the_cut_belongs_to_neither_side():
     assert cut.before in (LENGTH - 1, LENGTH) and cut.after in (LENGTH, LENGTH + 1) and cut.after > cut.before
 
 
+def test_a_stray_frame_at_the_cut_belongs_to_neither_side():
+    assert found(scene(3), scene(5)[:1], scene(8)) == (Cut(LENGTH - 1, LENGTH + 1),)
+
+
 def test_one_scene_has_no_cut():
     for seed in (3, 8, 5):
         assert found(scene(seed)) == ()
