@@ -87,7 +87,7 @@ def test_differences_are_paired_and_failures_counted():
 
 def test_networks_of_an_earlier_run_stay_on_the_page(tmp_path):
     setup = {"clips": 2, "frames": 5, "moving": 0.1, "still_ate": 0.3}
-    part = {"flow_weight": 0.1, "weight_from": "as given"} | bench.summarise({"none": [row(0.1), row(0.2)]})
+    part = {"clips": 2, "flow_weight": 0.1, "weight_from": "as given"} | bench.summarise({"none": [row(0.1), row(0.2)]})
 
     def written(names: tuple[str, ...], clips: int) -> list[str]:
         made = {"command": "c", "setup": setup | {"clips": clips}, "networks": dict.fromkeys(names, part)}
