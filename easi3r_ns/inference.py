@@ -1,5 +1,11 @@
 """Frames and pairs through the network: every frame is encoded once, pairs are decoded in batches.
 
+Every pair is decoded in both passes. Pass 1 could serve a pair whose second view has no moving token, if it also ran
+the heads: 270 of the 582 GFLOP of a pair at the published size. But the score is stretched to [0, 1] in every frame
+(Easi3R, equation 7), so that one threshold finds moving tokens in nearly every frame, and those heads would be computed
+in vain. Where masks are given, there is no pass 1; and pairs with nothing to silence are decoded plainly
+(:func:`silence_for`).
+
 Letters in shapes: F frames, E ordered pairs, H x W pixels, h x w tokens, N = h * w, D feature channels.
 """
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from easi3r_ns.backbone.costs import start_bytes
+from easi3r_ns.backbone.model import PairAttention, PairOutput
 from easi3r_ns.dynamic import token_masks
 from easi3r_ns.errors import CheckpointError, InputError
 from easi3r_ns.inference import (
     Compute,
     FrameStarts,
     PairNetwork,
+    _Outbox,
     collect_attention,
     decode_pairs,
     encode_frames,
@@ -144,6 +146,37 @@ def test_a_gpu_takes_what_fits_its_free_memory(monkeypatch):
 def test_images_are_normalised_to_plus_minus_one():
     image = np.array([[[[0, 255, 51]]]], dtype=np.uint8)
     np.testing.assert_allclose(normalise(image, CPU)[0, :, 0, 0], [-1, 1, -0.6], atol=1e-6)
+
+
+def test_on_a_gpu_results_are_written_once_they_have_arrived(monkeypatch):
+    """The copies of a call travel during the next one; nothing is written before its event has come."""
+    seen = []
+
+    class Event:
+        def record(self) -> None:
+            seen.append("sent")
+
+        def synchronize(self) -> None:
+            seen.append("arrived")
+
+    class Store:
+        dtype = torch.float16
+
+        def write(self, rows, values) -> None:
+            seen.append((rows.tolist(), values["conf_i"].dtype))
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(_Outbox, "_to_host", lambda self, value: value)
+    outbox, ones = _Outbox(Store(), torch.device("cuda")), torch.ones(1, 2, 2)
+    points = ones[..., None].expand(-1, -1, -1, 3)
+    output = PairOutput(points, ones, points, ones, PairAttention(ones, ones))
+    outbox.send(np.array([4]), output)
+    assert seen == ["sent"]
+    outbox.send(np.array([7]), output)
+    assert seen[1:] == ["sent", "arrived", ([4], torch.float16)]
+    outbox.deliver()
+    outbox.deliver()
+    assert seen[4:] == ["arrived", ([7], torch.float16)]
 
 
 def test_nan_from_the_network_is_an_error(golden_run):
