@@ -19,6 +19,9 @@ OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 Z_UP_FROM_OPENCV_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
 """Turns a world whose y points down (the first camera's frame) into one whose z points up."""
 
+MOST_SCALE_PIXELS = 2**24
+"""Pixels of a scene, about, from whose depths its unit is chosen."""
+
 
 def opencv_to_opengl(T_world_cam: np.ndarray) -> np.ndarray:
     """(..., 4, 4) camera-to-world with OpenCV camera axes -> the same camera with OpenGL axes. Its own inverse."""
@@ -130,13 +133,16 @@ def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.
     then these decide. Without a trusted depth, the triangulated points decide by their median depth alone (no depth map
     has to hold them); 1 for a scene that has neither.
     """
-    trusted = (scene.depth > 0) & (scene.confidence >= scene.min_confidence)
-    static = trusted & ~scene.dynamic.masks
+    # A regular sample where there are many: the copies below would be as large as a long clip.
+    step = max(1, scene.depth.size // MOST_SCALE_PIXELS)
+    depth, confidence, moving = (x.reshape(-1)[::step] for x in (scene.depth, scene.confidence, scene.dynamic.masks))
+    trusted = (depth > 0) & (confidence >= scene.min_confidence)
+    static = trusted & ~moving
     if not trusted.any():
         depths = sparse_depths(scene)
         return median_depth / float(np.median(depths)) if len(depths) else 1.0
-    median = float(np.median(scene.depth[static if static.any() else trusted]))
-    far = float(np.quantile(scene.depth[trusted], 0.999))
+    median = float(np.median(depth[static if static.any() else trusted]))
+    far = float(np.quantile(depth[trusted], 0.999))
     return min(median_depth / median, far_depth / far)
 
 
