@@ -166,7 +166,7 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
     with_flow = job.align.flow_strength > 0
     # Pointmaps come from a file: in memory is what is read; of a window also a copy.
     pairs, copies = job.pairs_within(budget.window), 2 if _windowed(job, budget) else 1
-    aligning = held + pairs * job.pixels * (copies * _pointmap_bytes(job) + FLOW_BYTES * with_flow)
+    aligning = held + pairs * job.pixels * (copies * pointmap_bytes(job) + FLOW_BYTES * with_flow)
     flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
     align_seconds = _step_seconds(job.align) * job.num_pairs * sampled
     stages = (
@@ -192,7 +192,7 @@ def _network_stages(job: Job, compute: Compute, rates: Rates, budget: Budget) ->
     features = width * job.num_frames * job.tokens * job.network.enc_embed_dim
     channels = job.network.dec_depth * job.network.dec_num_heads
     statistics = 4 * 4.0 * min(job.num_frames, OPEN_FRAMES) * job.tokens * channels
-    stored = 0.0 if budget.spill else _pointmap_bytes(job) * job.num_pairs * job.pixels
+    stored = 0.0 if budget.spill else pointmap_bytes(job) * job.num_pairs * job.pixels
     held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
 
     def stage(name: str, seconds: float, working: float, kept: float = 0.0) -> StageForecast:
@@ -218,7 +218,7 @@ def _network_stages(job: Job, compute: Compute, rates: Rates, budget: Budget) ->
 _num_parameters = lru_cache(maxsize=16)(num_parameters)
 
 
-def _pointmap_bytes(job: Job) -> float:
+def pointmap_bytes(job: Job) -> float:
     """Of two pointmaps and confidences, per pair and pixel."""
     size = (side * job.network.patch_size for side in job.grid)
     return 8.0 * map_dtype(job.num_pairs, *size).itemsize
@@ -255,7 +255,7 @@ def forecast_lines(plan: Forecast) -> list[str]:
     """What a run says first: the forecast, what keeps it under its limit, and what would be faster if it takes long."""
     budget = plan.budget
     lines = [str(plan), plan.remedy]
-    if budget.spill or budget.window:
+    if budget.window:
         lines.insert(1, f"to stay under {budget.memory_bytes / GIB:.1f} GiB: {budget}")
     return [line for line in lines if line]
 

@@ -15,15 +15,17 @@ from .budget import GIB, Budget, memory_limit
 from .calibration import Rates, calibrate
 from .config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
 from .errors import InputError
-from .forecast import Forecast, Job, forecast
+from .forecast import Forecast, Job, forecast, pointmap_bytes
 from .frames import ImageGeometry, preview_source
 from .inference import Compute, choose_compute
 from .pairs import attach_frames, make_pairs
 from .pipeline import DEFAULT_GRAPH
 from .runlog import RunLog
 
-MARGIN = 0.9
+MARGIN = 0.85
 """Of a limit on the memory, up to which a forecast is taken to keep it."""
+SPILL_BYTES = 2**28
+"""Of pair predictions, from which they are never held in memory as a whole on a CPU: their file is written anyway."""
 SHRINK = 0.8
 """Of a window, to the next smaller one that is tried."""
 
@@ -105,7 +107,8 @@ def choose_budget(
 ) -> Budget:
     """The budget that keeps the forecast under a limit and costs the result least.
 
-    Tried in this order: fewer pairs per call, then intermediate results on disk, then windows, as long as possible.
+    Tried in this order: fewer pairs per call, then intermediate results on disk (on a CPU always where they are large),
+    then windows, as long as possible.
 
     Args:
         max_memory: limit in GiB; None: what is free on the machine, less a margin. Where even the least budget does
@@ -140,8 +143,9 @@ def _budgets(job: Job, compute: Compute, window: int, limit: float) -> Iterator[
     if not compute.batch_size and compute.device.type == "cpu":
         size = compute.batch_for(job.tokens, activation_bytes(job.network, job.grid).decode)
         batches += [size >> k for k in range(1, size.bit_length())]
+    large = job.num_pairs * job.pixels * pointmap_bytes(job) > SPILL_BYTES and compute.device.type == "cpu"
     for frames in [window] if window else _windows(job):
-        for spill in (False, True):
+        for spill in (True,) if large else (False, True):
             for batch in batches:
                 yield Budget(batch, frames, spill, limit)
 

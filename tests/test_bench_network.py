@@ -45,7 +45,7 @@ def test_twin_and_pipeline_agree():
 
 @pytest.fixture(scope="module")
 def toy() -> Comparison:
-    setting = Setting(size="toy", frames=6, measured=3, twin_measured=2, twin_iterations=1)
+    setting = Setting(size="toy", frames=6, measured=3, twin_measured=2, twin_iterations=2)
     return compare(setting, in_this_process=True)
 
 

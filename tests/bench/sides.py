@@ -93,7 +93,8 @@ def measure_ours(setting: Setting, folder: Path) -> list[Row]:
     few = _frames(folder, "ours", setting, RunLog())
     config, graph = Easi3RConfig(weights=str(folder)), make_pairs(GRAPH, len(few))
     backbone = LazyBackbone.open(config.weights, device=compute.device, log=log, dtype=compute.dtype)
-    NetworkStage(few, graph, backbone, config, compute, StageCache(folder / "stages"), log).run()
+    cache, spill = StageCache(folder / "stages"), setting.budget().spill
+    NetworkStage(few, graph, backbone, config, compute, cache, log, spill=spill).run()
     backbone.release()
     graph = make_pairs(GRAPH, len(frames))
     flow = pair_flow(frames.images, graph, DISFlow(), log)
@@ -157,24 +158,18 @@ def _twin_masks(
 def _plain_alignment(setting: Setting, folder: Path) -> Row:
     """The loop over every pixel of :mod:`tests.bench.bench_align` on the CPU, as the reference runs it.
 
-    Its start is timed apart from its iterations, of which a few stand for all.
+    A few of its iterations stand for all.
     """
-    from tests.bench.bench_align import run_plain
+    from tests.bench.bench_align import run
 
     num_frames, log = setting.run_frames("twin"), BenchLog(False)
     maps = {name: values.float() for name, values in load_file(folder / "twin.safetensors").items()}
     scene = synthetic_scene(setting, num_frames)
     scene = dataclasses.replace(scene, predictions=PairPredictions(make_pairs(GRAPH, num_frames), **maps))
-    for name, iterations in (("start", 0), ("loop", setting.twin_iterations)):
-        with log.stage(name):
-            run_plain(scene, AlignConfig(iterations=iterations, flow_start=0.0))
-    start, loop = (log.rows({name: name})[name] for name in ("start", "loop"))
-    factor = ITERATIONS / setting.twin_iterations
-    wall, cpu = (
-        getattr(start, name) + factor * max(0.0, getattr(loop, name) - getattr(start, name))
-        for name in ("seconds", "cpu_seconds")
-    )
-    return Row("alignment", wall, cpu, 0.0, loop.peak_bytes)
+    config = AlignConfig(solver="adam", iterations=ITERATIONS, max_pixels=0)
+    with log.stage("alignment"):
+        *_, seconds, _ = run(scene, None, config, setting.twin_iterations)
+    return Row("alignment", seconds, seconds, 0.0, log.stages[0].peak_memory_bytes)
 
 
 def _statistics(setting: Setting, graph: PairGraph) -> Row:

@@ -16,14 +16,18 @@ import torch
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import network_cost
+from easi3r_ns.budget import Budget
 from easi3r_ns.config import AlignConfig
 from easi3r_ns.forecast import Job, Rates, forecast
 from easi3r_ns.inference import Compute, FrameStarts, PairNetwork, choose_compute
 from easi3r_ns.pairs import make_pairs
+from easi3r_ns.plan import choose_budget
 from easi3r_ns.runlog import RunLog
 
 GRAPH = "swinstride-5-noncyclic"
 ITERATIONS = 300
+MUCH_MEMORY = 64.0
+"""GiB."""
 NETWORKS = {
     "published": (DUSt3RConfig(), (288, 512)),
     "toy": (
@@ -105,6 +109,10 @@ class Setting:
         """Where it runs."""
         return choose_compute(self.device, self.dtype, self.batch_size)
 
+    def budget(self) -> Budget:
+        """What the planner chooses for the whole clip on a machine with much memory."""
+        return choose_budget(self.job(self.frames), self.compute(), MUCH_MEMORY, 0.0)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -173,7 +181,8 @@ def scaled(row: Row, setting: Setting) -> Row:
     factor = {"encode": setting.frames / run, "masks": setting.frames / run, "pass 1": pairs, "pass 2": pairs}
     counted = 0.0
     if row.stage in PLANNED:
-        counted = _planned(full, compute, row.stage) - _planned(here, compute, row.stage)
+        budget = setting.budget()
+        counted = _planned(full, compute, budget, row.stage) - _planned(here, compute, budget, row.stage)
     return dataclasses.replace(
         row,
         operations=operations.get(row.stage, 0.0),
@@ -190,8 +199,8 @@ def starts_made(setting: Setting, frames: int, *, heads: bool) -> int:
     return len(set(i)) + len({(first // block, second) for first, second in zip(i, j)})
 
 
-def _planned(job: Job, compute: Compute, stage: str) -> float:
-    plan = forecast(job, compute, Rates(0.0, 0.0, 0.0, 0.0))
+def _planned(job: Job, compute: Compute, budget: Budget, stage: str) -> float:
+    plan = forecast(job, compute, Rates(0.0, 0.0, 0.0, 0.0), budget)
     found = next(s for s in plan.stages if s.name == PLANNED[stage])
     return found.gpu_bytes if compute.device.type != "cpu" else found.memory_bytes
 
