@@ -58,6 +58,14 @@ def test_errors_are_as_large_as_they_say(clip):
     assert 0.005 < ratio.std() < 0.06
 
 
+def test_the_check_leaves_the_better_part_of_the_flow(clip):
+    errors = bench.flow_errors([clip])
+    assert list(errors) == ["1", "2", "3"]
+    for found in errors.values():
+        assert found["kept"] < found["all"] and 0 < found["share_kept"] < 1
+    assert errors["1"]["all"] < errors["3"]["all"]
+
+
 def test_rigid_fit_recovers_a_motion():
     rng = np.random.default_rng(0)
     T = np.eye(4)
@@ -87,10 +95,16 @@ def test_differences_are_paired_and_failures_counted():
 
 def test_networks_of_an_earlier_run_stay_on_the_page(tmp_path):
     setup = {"clips": 2, "frames": 5, "moving": 0.1, "still_ate": 0.3}
+    errors = {"1": {"all": 3.0, "kept": 1.0, "share_kept": 0.5}}
     part = {"clips": 2, "flow_weight": 0.1, "weight_from": "as given"} | bench.summarise({"none": [row(0.1), row(0.2)]})
 
     def written(names: tuple[str, ...], clips: int) -> list[str]:
-        made = {"command": "c", "setup": setup | {"clips": clips}, "networks": dict.fromkeys(names, part)}
+        made = {
+            "command": "c",
+            "setup": setup | {"clips": clips},
+            "flow_errors": errors,
+            "networks": dict.fromkeys(names, part),
+        }
         bench.write(made, tmp_path)
         return list(json.loads((tmp_path / "motion.json").read_text())["networks"])
 

@@ -26,9 +26,12 @@ from easi3r_ns.cache import StageCache
 from easi3r_ns.config import AlignConfig, Easi3RConfig
 from easi3r_ns.errors import AlignmentError
 from easi3r_ns.files import make_folder, write_bytes, write_json
+from easi3r_ns.flow import DISFlow, pair_flow
+from easi3r_ns.pairs import make_pairs
 from easi3r_ns.pipeline import Backbone, reconstruct
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip
+from easi3r_ns.synthetic import flow as true_flow
 from easi3r_ns.training.measure import choose
 from easi3r_ns.training.measure.motion import clip_seeds, make_clip
 from easi3r_ns.training.measure.numbers import mean_over_clips
@@ -169,6 +172,23 @@ def clip_rows(network: Network, clip: Clip, weight: float, variants: Iterable[st
         return {name: run(network(clip), clip, VARIANTS[name], weight, Path(folder)) for name in variants}
 
 
+def flow_errors(clips: list[Clip]) -> dict[str, Any]:
+    """Error of the flow in pixels on what stands still, by the gap between the frames: mean of all, of those kept."""
+    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for clip in clips:
+        flows = pair_flow(clip.images, make_pairs(GRAPH, len(clip)), DISFlow(), RunLog(), dtype=torch.float32)
+        for edge, field, kept in zip(flows.graph.edges.tolist(), flows.flow.numpy(), flows.consistent.numpy()):
+            off = np.linalg.norm(np.moveaxis(field, 0, -1) - true_flow(clip, *edge), axis=-1)
+            there = ~clip.moving[edge[0]] & np.isfinite(off)
+            found.setdefault(abs(edge[0] - edge[1]), []).append((off[there], kept[there]))
+    table = {}
+    for gap, pairs in sorted(found.items()):
+        off, kept = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        numbers = {"all": off.mean(), "kept": off[kept].mean(), "share_kept": kept.mean()}
+        table[str(gap)] = {name: round(float(value), 3) for name, value in numbers.items()}
+    return table
+
+
 def difference(rows: Rows, before: str, after: str, metric: str) -> Any:
     """Mean over clips of after - before with a 95 % interval that resamples clips; clips that failed are left out."""
     both = [pair for pair in zip(rows[before], rows[after], strict=True) if None not in pair]
@@ -240,6 +260,15 @@ def report(result: dict[str, Any]) -> str:
         "which uses pixels whose forward and backward flow agree, except in the rows 'not checked'. A camera that "
         f"stands still: {100 * setup['still_ate']:.1f} % ATE.",
     ]
+    lines += [
+        "",
+        "Mean error of the flow on what stands still, by frames between: "
+        + "; ".join(
+            f"{gap}: {e['all']:.1f} pixels, {e['kept']:.1f} after the check, which keeps {100 * e['share_kept']:.0f} %"
+            for gap, e in result["flow_errors"].items()
+        )
+        + ".",
+    ]
     for name, part in result["networks"].items():
         lines += ["", f"## {TITLES[name]}", "", WHAT[name]]
         weight = f"Weight of the flow term: {part['flow_weight']:g} ({part['weight_from']})."
@@ -255,7 +284,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     moving = float(np.mean([clip.moving.mean() for clip in clips]))
     still = float(np.mean([still_camera(clip)["ate"] for clip in clips]))
     setup = {"clips": len(clips), "frames": args.frames, "moving": round(moving, 4), "still_ate": round(still, 4)}
-    result: dict[str, Any] = {"command": args.command, "setup": setup, "networks": {}}
+    result: dict[str, Any] = {"command": args.command, "setup": setup}
+    result |= {"flow_errors": flow_errors(clips), "networks": {}}
     for name, network in networks(args.networks).items():
         begin = time.process_time()
         weight, source = flow_weight(name, network, args)
