@@ -6,6 +6,8 @@ Letters in shapes: F frames, h x w tokens, D feature channels, H x W pixels = pa
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +25,10 @@ NUM_CLUSTERS = 64
 FITTED_TOKENS = 32_768
 """Tokens on which the clusters are fitted; of longer clips a random part, the rest only joins its nearest cluster."""
 OTSU_CLASSES = (2, 3, 4)
+HISTOGRAM_BINS = 256
+"""Of the score, in which the thresholds are sought: scikit-image's number."""
+ENLARGED_PIXELS = 2**22
+"""Pixels of the enlarged score, about, that are in memory at once."""
 
 
 def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> DynamicMasks:
@@ -37,9 +43,24 @@ def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> D
         Masks at the network's resolution, and the clustered score per token.
     """
     clustered = cluster_means(score, labels)
-    enlarged = enlarge(clustered, patch_size)
-    threshold = clip_threshold(enlarged)
-    return DynamicMasks(masks=enlarged > threshold, score=clustered, threshold=threshold)
+    blocks = _EnlargedBlocks(clustered, patch_size)
+    threshold = _threshold_of(blocks)
+    masks = np.concatenate([block > threshold for block in blocks])
+    return DynamicMasks(masks=masks, score=clustered, threshold=threshold)
+
+
+@dataclass(frozen=True)
+class _EnlargedBlocks:
+    """The enlarged score, some frames at a time: that of a long clip would fill the memory several times over."""
+
+    score: np.ndarray
+    """(F, h, w)."""
+    patch_size: int
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        frames = max(1, ENLARGED_PIXELS // (self.score[0].size * self.patch_size**2))
+        for start in range(0, len(self.score), frames):
+            yield enlarge(self.score[start : start + frames], self.patch_size)
 
 
 def cluster_tokens(
@@ -105,20 +126,41 @@ def clip_threshold(score: np.ndarray) -> float:
     The separation is var(class means) / sqrt(classes). A score with less than two values has nothing to separate:
     infinity, so that nothing moves.
     """
-    num_values = min(len(np.unique(score)), max(OTSU_CLASSES))
+    return _threshold_of([score])
+
+
+def _threshold_of(blocks: Iterable[np.ndarray]) -> float:
+    """:func:`clip_threshold` of a score that comes in blocks, which can be gone through several times."""
+    ranges = [(block.min(), block.max()) for block in blocks]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    values: set[float] = set()
+    counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
+    for block in blocks:
+        if len(values) < max(OTSU_CLASSES):
+            values.update(np.unique(block)[: max(OTSU_CLASSES)].tolist())
+        in_block, edges = np.histogram(block, bins=HISTOGRAM_BINS, range=(low, high))
+        counts += in_block
     best_separation, best_threshold = -np.inf, float("inf")
     for classes in OTSU_CLASSES:
-        if classes > num_values:
+        if classes > len(values):
             break
-        thresholds = threshold_multiotsu(score, classes)
-        labels = np.digitize(score, thresholds)
-        counts = np.bincount(labels.ravel(), minlength=classes)
-        sums = np.bincount(labels.ravel(), weights=score.ravel(), minlength=classes)
-        means = sums[counts > 0] / counts[counts > 0]
+        thresholds = threshold_multiotsu(classes=classes, hist=(counts, (edges[:-1] + edges[1:]) / 2))
+        means = _class_means(blocks, thresholds)
         separation = means.var() / np.sqrt(classes)
         if separation > best_separation:
             best_separation, best_threshold = separation, float(thresholds[-1])
     return best_threshold
+
+
+def _class_means(blocks: Iterable[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+    """Mean of the values between the thresholds, for every class that has any."""
+    classes = len(thresholds) + 1
+    counts, sums = np.zeros(classes, dtype=np.int64), np.zeros(classes)
+    for block in blocks:
+        labels = np.digitize(block, thresholds).ravel()
+        counts += np.bincount(labels, minlength=classes)
+        sums += np.bincount(labels, weights=block.ravel(), minlength=classes)
+    return sums[counts > 0] / counts[counts > 0]
 
 
 def token_masks(masks: np.ndarray, patch_size: int) -> np.ndarray:

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from skimage.filters import threshold_multiotsu
 
+from easi3r_ns import dynamic
 from easi3r_ns.attention import min_max_per_frame
 from easi3r_ns.dynamic import clip_threshold, cluster_means, cluster_tokens, enlarge, segment_dynamic, token_masks
 from tests.helpers import GOLDEN, load_golden
@@ -104,3 +106,34 @@ def test_one_moving_pixel_moves_its_token():
     masks = np.zeros((1, 4, 6), dtype=bool)
     masks[0, 3, 5] = True
     np.testing.assert_array_equal(token_masks(masks, 2), [[[0, 0, 0], [0, 0, 1]]])
+
+
+def threshold_naive(score: np.ndarray) -> float:
+    """All at once, by the image itself: the plain twin of what goes through a clip in blocks."""
+    best_separation, best_threshold = -np.inf, float("inf")
+    for classes in (2, 3, 4):
+        if classes > len(np.unique(score)):
+            break
+        thresholds = threshold_multiotsu(score, classes)
+        labels = np.digitize(score, thresholds).ravel()
+        counts = np.bincount(labels, minlength=classes)
+        sums = np.bincount(labels, weights=score.ravel(), minlength=classes)
+        separation = (sums[counts > 0] / counts[counts > 0]).var() / np.sqrt(classes)
+        if separation > best_separation:
+            best_separation, best_threshold = separation, float(thresholds[-1])
+    return best_threshold
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_clip_in_blocks_gets_the_threshold_of_the_whole(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    score = rng.random((9, 6, 8)).astype(np.float32) ** rng.integers(1, 4)
+    score[rng.random(score.shape) < 0.2] += np.float32(0.7)
+    labels = rng.integers(0, 20, score.shape)
+    whole = segment_dynamic(score, labels, 8)
+    assert whole.threshold == threshold_naive(enlarge(cluster_means(score, labels), 8))
+    monkeypatch.setattr(dynamic, "ENLARGED_PIXELS", 2 * 6 * 8 * 64)
+    assert len(list(dynamic._EnlargedBlocks(score, 8))) == 5
+    in_blocks = segment_dynamic(score, labels, 8)
+    assert in_blocks.threshold == whole.threshold
+    np.testing.assert_array_equal(in_blocks.masks, whole.masks)
