@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-import torch
-
 from .align.problem import sample_pixels
 from .backbone.config import DUSt3RConfig
-from .backbone.costs import activation_bytes, network_cost, num_parameters, start_bytes
+from .backbone.costs import activation_bytes, network_cost, start_bytes, weight_bytes
 from .backbone.sources import KNOWN
 from .budget import GIB, UNBOUNDED, Budget
 from .calibration import Rates
@@ -186,9 +184,9 @@ def _sampled_pixels(height: int, width: int, budget: int) -> int:
 
 def _network_stages(job: Job, compute: Compute, rates: Rates, budget: Budget) -> list[StageForecast]:
     on_gpu = compute.device.type != "cpu"
-    encoder, decoder = (4.0 * count for count in _num_parameters(job.network))
+    width = compute.dtype.itemsize
+    encoder, decoder = _weight_bytes(job.network, width)
     item = activation_bytes(job.network, job.grid)
-    width = 4.0 if compute.dtype == torch.float32 else 2.0
     features = width * job.num_frames * job.tokens * job.network.enc_embed_dim
     channels = job.network.dec_depth * job.network.dec_num_heads
     statistics = 4 * 4.0 * min(job.num_frames, OPEN_FRAMES) * job.tokens * channels
@@ -215,7 +213,7 @@ def _network_stages(job: Job, compute: Compute, rates: Rates, budget: Budget) ->
     return stages
 
 
-_num_parameters = lru_cache(maxsize=16)(num_parameters)
+_weight_bytes = lru_cache(maxsize=16)(weight_bytes)
 
 
 def pointmap_bytes(job: Job) -> float:

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from easi3r_ns.backbone.blocks import Silence
 from easi3r_ns.backbone.config import DUSt3RConfig
-from easi3r_ns.backbone.costs import network_cost, num_parameters
+from easi3r_ns.backbone.costs import network_cost, num_parameters, weight_bytes
+from easi3r_ns.backbone.heads import DPTHead
 from easi3r_ns.backbone.model import DUSt3R
 
 SMALL = DUSt3RConfig(
@@ -50,3 +51,11 @@ def test_published_size():
     encoder, decoder = num_parameters(DUSt3RConfig())
     assert encoder + decoder == 571_171_208 - 768  # the published count, less the mask token of the pre-training
     assert encoder == pytest.approx(303e6, rel=0.01)  # ViT-L
+
+
+def test_half_precision_halves_the_matrices_but_those_of_the_heads():
+    whole, half = (weight_bytes(DUSt3RConfig(), size) for size in (4, 2))
+    assert whole == tuple(4 * count for count in num_parameters(DUSt3RConfig()))
+    assert half[0] == pytest.approx(whole[0] / 2, rel=0.01)
+    heads = sum(p.numel() for p in DPTHead(DUSt3RConfig()).parameters())
+    assert half[1] == pytest.approx((whole[1] - 8 * heads) / 2 + 8 * heads, rel=0.01)

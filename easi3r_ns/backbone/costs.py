@@ -7,8 +7,12 @@ few per cent). Letters: N tokens of an image, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .config import DUSt3RConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Grid = tuple[int, int]
 
@@ -95,15 +99,34 @@ def start_bytes(config: DUSt3RConfig, grid: Grid, *, heads: bool) -> float:
 
 def num_parameters(config: DUSt3RConfig) -> tuple[int, int]:
     """Parameters of (encoder, decoders and heads)."""
-    import torch
+    from .model import ENCODER_PREFIXES
 
-    from .model import ENCODER_PREFIXES, DUSt3R
-
-    with torch.device("meta"):
-        model = DUSt3R(config)
-    counts = {name: p.numel() for name, p in model.named_parameters()}
+    counts = {name: p.numel() for name, p in _on_paper(config).items()}
     encoder = sum(count for name, count in counts.items() if name.startswith(ENCODER_PREFIXES))
     return encoder, sum(counts.values()) - encoder
+
+
+def weight_bytes(config: DUSt3RConfig, item_bytes: int) -> tuple[int, int]:
+    """Memory of (encoder, decoders and heads) whose matrices, except those of the heads, take ``item_bytes`` a number
+    (:func:`~.weights.load_part`).
+    """
+    from .model import ENCODER_PREFIXES
+
+    parts = [0, 0]
+    for name, p in _on_paper(config).items():
+        size = 4 if name.startswith("downstream_head") or p.ndim < 2 else item_bytes
+        parts[not name.startswith(ENCODER_PREFIXES)] += size * p.numel()
+    return parts[0], parts[1]
+
+
+def _on_paper(config: DUSt3RConfig) -> dict[str, Tensor]:
+    """Parameters by name, without memory."""
+    import torch
+
+    from .model import DUSt3R
+
+    with torch.device("meta"):
+        return dict(DUSt3R(config).named_parameters())
 
 
 def _linear(tokens: int, inputs: int, outputs: int) -> float:
