@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class _AlignedWindows:
 
     def __init__(self, clip: LongClip, align_part: AlignPart, cache: StageCache, log: RunLog) -> None:
         self._clip, self._align_part, self._cache, self._log = clip, align_part, cache, log
-        self._warnings: dict[str, set[int]] = {}
+        self._warnings: dict[int, list[str]] = {}
 
     def load(self) -> Callable[[int], AlignResult]:
         """All windows, aligned; the function reads one of them from where it is kept."""
@@ -165,8 +166,7 @@ class _AlignedWindows:
         key = digest(clip.key, window.frames, window.rows, focal)
         name = f"window{k:03d}" if focal == clip.focal else f"refocused{k:03d}"
         tensors = self._cache.stage(name, key, lambda: self._compute(window, focal))
-        for message in json.loads(bytes(tensors[_WARNINGS].numpy()).decode()):
-            self._warnings.setdefault(message, set()).add(k)
+        self._warnings[k] = json.loads(bytes(tensors[_WARNINGS].numpy()).decode())
         return unpack_result(tensors)
 
     def _compute(self, window: Window, focal: float | None) -> Tensors:
@@ -182,10 +182,23 @@ class _AlignedWindows:
         return pack_result(result) | {_WARNINGS: text}
 
     def _say_warnings(self) -> None:
-        windows = self._clip.plan.windows
-        for message, found in self._warnings.items():
-            where = "; ".join(str(windows[k]) for k in sorted(found)[:3]) + (" ..." if len(found) > 3 else "")
-            self._log.warn(f"{message} (in {len(found)} of {len(windows)} windows: {where})")
+        for message in gathered_warnings(self._warnings, self._clip.plan.windows):
+            self._log.warn(message)
+
+
+def gathered_warnings(warnings: Mapping[int, Sequence[str]], windows: Sequence[Window]) -> list[str]:
+    """Warnings of the windows, by number; those that differ in their numbers only are said once, with the windows."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for k in sorted(warnings):
+        for message in warnings[k]:
+            alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", message), []).append((k, message))
+    said = []
+    for found in alike.values():
+        numbers = list(dict.fromkeys(k for k, _ in found))
+        where = "; ".join(str(windows[k]) for k in numbers[:3]) + (" ..." if len(numbers) > 3 else "")
+        like = "this or the like, " if len({message for _, message in found}) > 1 else ""
+        said.append(f"{found[0][1]} ({like}in {len(numbers)} of {len(windows)} windows: {where})")
+    return said
 
 
 class _QuietLog(RunLog):

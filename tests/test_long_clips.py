@@ -12,13 +12,14 @@ from easi3r_ns.cache import StageCache
 from easi3r_ns.config import AlignConfig, Easi3RConfig
 from easi3r_ns.errors import AlignmentError, InputError
 from easi3r_ns.geometry import is_rigid
-from easi3r_ns.long_clips import OwnFocal, common_focal
+from easi3r_ns.long_clips import OwnFocal, common_focal, gathered_warnings
 from easi3r_ns.loops import describe_frames, loop_candidates
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.pipeline import _plan_windows, reconstruct
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip
 from easi3r_ns.types import Scene
+from easi3r_ns.windows import cut_windows
 
 from .align_scene import trajectory_errors
 from .long_clip import LongStandIn, closed_clip, frames_of
@@ -223,3 +224,14 @@ def test_windows_that_travel_decide_the_focal_length():
     assert common_focal([low]) == (50, 1)
     assert common_focal([low, low, low, low])[1] == pytest.approx(0.5), "four windows know twice as much as one"
     assert common_focal([low, replace(low, focal=70.0)])[1] > 5, "unless they differ"
+
+
+def test_windows_say_the_same_once():
+    windows = cut_windows(make_pairs(GRAPH, 40), 16).windows
+    said = gathered_warnings(
+        {0: ["moves by 1.5 %"], 1: ["moves by 2 %", "dark"], 2: ["moves by 3 %", "moves by 4 %"]}, windows
+    )
+    assert len(said) == 2
+    assert said[0].startswith("moves by 1.5 % (this or the like, in 3 of ") and str(windows[2]) in said[0]
+    assert said[1] == f"dark (in 1 of {len(windows)} windows: {windows[1]})"
+    assert gathered_warnings({0: []}, windows) == []
