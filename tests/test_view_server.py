@@ -167,6 +167,17 @@ def test_play_goes_round(player):
     panel.frame.value = 1
 
 
+def test_a_step_that_waits_while_the_pause_comes_is_not_taken(player):
+    panel = player._panel
+    before = panel.frame.value
+    with player._stepping:
+        player._playing.set()
+        time.sleep(0.2)  # the player has seen it, and waits for its turn
+        player._playing.clear()
+    time.sleep(0.2)
+    assert panel.frame.value == before
+
+
 def test_one_frame(scene):
     one = {name: getattr(scene, name)[:1] for name in ("images", "T_world_cam", "focals", "depth", "confidence")}
     rest = {name: getattr(scene, name)[:1] for name in ("times", "indices", "names", "source_paths")}
