@@ -251,11 +251,16 @@ def _write_bytes(job: Job) -> float:
 
 def forecast_lines(plan: Forecast) -> list[str]:
     """What a run says first: the forecast, what keeps it under its limit, and what would be faster if it takes long."""
-    budget = plan.budget
-    lines = [str(plan), plan.remedy]
+    budget, limit = plan.budget, plan.budget.memory_bytes / GIB
+    lines = [str(plan)]
     if budget.window:
-        lines.insert(1, f"to stay under {budget.memory_bytes / GIB:.1f} GiB: {budget}")
-    return [line for line in lines if line]
+        lines.append(f"to stay under {limit:.1f} GiB: {budget}")
+    if plan.memory_bytes > budget.memory_bytes:
+        lines.append(
+            f"{limit:.1f} GiB are free now, less than that ({budget}); end other programs, or use fewer frames "
+            "(--num-frames-target) or a smaller network (--weights)"
+        )
+    return [*lines, plan.remedy] if plan.remedy else lines
 
 
 def actual_line(plan: Forecast, seconds: float, stages: Sequence[StageRecord]) -> str:

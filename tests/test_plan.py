@@ -183,6 +183,8 @@ def test_hours_are_said_with_what_would_be_faster():
     # What it names keeps its word: the frames that it proposes take an hour.
     frames = int(then.split("--num-frames-target ")[1].split()[0])
     assert long.seconds * frames / 100 == pytest.approx(3600, rel=0.1)
+    full = forecast_lines(replace(short, budget=Budget(1, 0, True, 1.0 * 2**30)))
+    assert len(full) == 2 and full[1].startswith("1.0 GiB are free now, less than that (pairs one by one, intermediate")
     budget = Budget(1, 20, True, 4.0 * 2**30)
     assert forecast_lines(replace(long, budget=budget))[1] == (
         "to stay under 4.0 GiB: pairs one by one, intermediate results on disk, windows of 20 frames"
