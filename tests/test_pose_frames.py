@@ -14,6 +14,7 @@ from easi3r_ns.geometry import is_rigid, network_to_source, pixel_grid, project,
 from easi3r_ns.pose_frames import PNP, interpolate_pose, pose_between, without_camera
 from easi3r_ns.pose_frames.camera import Lens, Matches, find_camera
 from easi3r_ns.pose_frames.poser import _from_both_ends
+from easi3r_ns.pose_frames.views import _rendered, key_view
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip, ClipOptions, flow, look_at, render_clip
 from easi3r_ns.types import DynamicMasks, Frames, PixelMap, Scene, SkippedFrames, SparsePoints
@@ -308,6 +309,21 @@ def test_too_few_points_and_a_camera_too_far_off_are_refused():
     away = pose.copy()
     away[:3, 3] += 0.6
     assert find_camera([matches(points, pixels)], lens(), away, 1.0, 0.5) is None
+
+
+def test_static_surfaces_are_seen_from_elsewhere(tmp_path):
+    truth = clip(5)
+    scene, _ = sampled(truth, [0, 6, 12], tmp_path)
+    K = np.diag([truth.focal, truth.focal, 1.0])
+    K[:2, 2] = truth.principal_point
+    view = key_view(scene, 0)
+    for frame, most in ((0, 1.0), (2, 12.0)):
+        seen = _rendered(view, truth.T_world_cam[frame], Lens(K, NO_LENS))
+        there = np.isfinite(seen).all(axis=-1)
+        assert there.mean() > 0.75
+        off = np.abs(seen - truth.images[frame])[there & ~truth.moving[frame]]
+        assert np.median(off) < most
+    assert np.isnan(_rendered(replace(view, surface=None), view.T_world_cam, Lens(K, NO_LENS))).all()
 
 
 def test_rows_come_from_the_outside_in():

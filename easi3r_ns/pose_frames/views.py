@@ -87,7 +87,8 @@ def _well_textured(image: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(H, W) bool of two (H, W, 3) images; False where one is NaN."""
-    return np.abs(one.astype(np.float32) - other).max(axis=-1) <= _SAME_COLOUR
+    off = np.abs(one.astype(np.float32) - other)
+    return np.maximum(np.maximum(off[..., 0], off[..., 1]), off[..., 2]) <= _SAME_COLOUR
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -104,11 +105,20 @@ def _read(values: np.ndarray, at: np.ndarray) -> np.ndarray:
 def _returns(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Whether ``there``, the flow at the pixels ``at``, stays inside and ``back`` leads to the start again."""
     landing = at + there
-    height, width = back.shape[:2]
-    inside = ((landing >= 0) & (landing <= (width - 1, height - 1))).all(axis=-1)
     returned = _read(back, landing)
-    magnitude = (there**2).sum(-1) + (returned**2).sum(-1)
-    return inside & (((there + returned) ** 2).sum(-1) < CONSISTENCY_RELATIVE * magnitude + CONSISTENCY_PX2)
+    magnitude = _squared(there) + _squared(returned)
+    close = _squared(there + returned) < CONSISTENCY_RELATIVE * magnitude + CONSISTENCY_PX2
+    return close & _inside(landing, back.shape)
+
+
+def _squared(vectors: np.ndarray) -> np.ndarray:
+    # NumPy reduces a last axis of two slowly.
+    return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
+
+
+def _inside(at: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    x, y = at[..., 0], at[..., 1]
+    return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
 
 
 def match(view: View, image: np.ndarray, provider: FlowProvider) -> Matches:
@@ -126,7 +136,7 @@ def match(view: View, image: np.ndarray, provider: FlowProvider) -> Matches:
     carried = _read(old, grid + back)
     alike, textured = local_correlation(new, carried)
     landing = grid + back
-    inside = ((landing >= 0) & (landing <= (width - 1, height - 1))).all(axis=-1)
+    inside = _inside(landing, new.shape)
     same = _alike(image, _read(view.image, landing))
     explained = inside & (same | (_returns(grid, back, there) & textured & (alike > _MIN_CORRELATION)))
     # Flow that has lost its way brings moving pixels to places that show something else.
@@ -164,27 +174,29 @@ def _elsewhere(match: Matches, pose: np.ndarray, lens: Lens, tolerance: float) -
     if match.surface is None:
         return np.zeros((height, width), dtype=bool)
     seen = lens.project(pose, match.surface.reshape(-1, 3).astype(float)).reshape(height, width, 2)
-    return np.linalg.norm(seen - pixel_grid(height, width), axis=-1) > 1.5 * tolerance
+    return _squared(seen - pixel_grid(height, width)) > (1.5 * tolerance) ** 2
 
 
 def _rendered(view: View, pose: np.ndarray, lens: Lens) -> np.ndarray:
     """(H, W, 3) colours of the view's static surfaces as another camera sees them, NaN where it sees none."""
     height, width = view.moving.shape
-    out = np.full((height, width, 3), np.nan, dtype=np.float32)
+    out = np.full(((height + 3) * (width + 3), 3), np.nan, dtype=np.float32)
     if view.surface is None:
-        return out
-    static = ~view.moving & np.isfinite(view.surface).all(axis=-1)
+        return np.full((height, width, 3), np.nan, dtype=np.float32)
+    static = ~view.moving & np.isfinite(view.surface[..., 2])
     points = view.surface[static].astype(float)
-    pixels = lens.project(pose, points)
+    # One pixel more on the left and above, two on the right and below, take what falls beside the image.
+    pixels = lens.project(pose, points) + 1
     depth = transform(np.linalg.inv(pose), points)[:, 2]
     order = np.argsort(-depth)  # what is nearer is written later
-    order = order[np.isfinite(pixels[order]).all(axis=1) & (depth[order] > 0)]
+    order = order[_inside(pixels[order], (height + 2, width + 2)) & (depth[order] > 0)]
     colours = view.image[static][order]
-    corner = np.floor(np.clip(pixels[order], -2, (width + 1, height + 1))).astype(int)
-    around = (corner[:, None] + [(0, 0), (1, 0), (0, 1), (1, 1)]).reshape(-1, 2)
-    inside = ((around >= 0) & (around < (width, height))).all(axis=1)
-    out[around[inside, 1], around[inside, 0]] = np.repeat(colours, 4, axis=0)[inside]
-    return out
+    column, row = np.floor(pixels[order]).astype(int).T
+    at = (row * (width + 3) + column)[:, None] + [0, 1, width + 3, width + 4]
+    out[at.ravel()] = np.repeat(colours, 4, axis=0)
+    column, row = np.rint(pixels[order]).astype(int).T  # the nearest pixel; the others only fill holes
+    out[row * (width + 3) + column] = colours
+    return out.reshape(height + 3, width + 3, 3)[1 : height + 1, 1 : width + 1]
 
 
 def moving_or_unexplained(matches: Sequence[Matches]) -> np.ndarray:
