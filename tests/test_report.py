@@ -16,7 +16,7 @@ import pytest
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.run import RunConfig
 from easi3r_ns.surface import world_points
-from easi3r_ns.types import DynamicMasks, PixelMap, Scene, SparsePoints
+from easi3r_ns.types import CameraUncertainty, DynamicMasks, PixelMap, Scene, SparsePoints
 from easi3r_ns.view.figures import Axes, Line, line_chart, ticks
 from easi3r_ns.view.report import write_report
 from easi3r_ns.view.report_run import command_text
@@ -126,7 +126,7 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
     assert len(text) < MAX_BYTES
     for words in (
         "my clip.mp4", "Train", "Nothing that can be checked", "Parallax: ",
-        "(fine: at least 3 degrees; below 1 degree: stop)", "All 17 checks", "not measured",
+        "(fine: at least 3 degrees; below 1 degree: stop)", "All 21 checks", "not measured",
         "Masked part of the picture", "Flicker", "From above", "Position", "Speed", "Turning", "Parallax",
         "depth", "confidence", "Depth disagreement", "if the camera had stood still", "spread between frames",
         "A: mean, as second", "D: spread, as first", "score", "Score = (1 - A) x B x C x (1 - D)",
@@ -214,6 +214,14 @@ def masked_by(scene: Scene, source: str) -> Scene:
         (lambda s: replace(s, source_paths=(Path("gone.png"),) * 12), ["Train"]),
         (lambda s: replace(s, times=np.tile(np.arange(6) / 10, 2)), ["6 more frames are held out"]),
         (lambda s: replace(s, distortion=(0.01, 0, 0, 0)), ["distortion k1, k2, p1, p2", "0.01, 0, 0, 0"]),
+        (
+            lambda s: replace(s, uncertainty=CameraUncertainty(*np.full((4, 12), 0.01))),
+            ["Uncertainty of the position", "Uncertainty of the rotation", "uncertainty, 1 sigma"],
+        ),
+        (
+            lambda s: replace(s, uncertainty=CameraUncertainty(*np.append(np.full((4, 11), 0.01), [[np.inf]] * 4, 1))),
+            ["Left out: 1 of 12 cameras, which nothing holds", "fit nothing else: their cameras are interpolated"],
+        ),
         (
             lambda s: replace(s, pose_sources=("colmap",) * 10 + ("aligned",) * 2),
             ["10 refined by COLMAP, 2 moved along, not confirmed", "could not confirm 17 %"],

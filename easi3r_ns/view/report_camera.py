@@ -56,6 +56,8 @@ def path_section(scene: Scene, measured: Measured) -> str:
     ]
     if len(measured.parallax):
         figures.append(_parallax_chart(measured))
+    if scene.uncertainty is not None:
+        figures += _uncertainty_charts(scene, measured)
     found = "" if scene.pose_sources is None else f" {_pose_sources(scene)}"
     intro = (
         f"The camera travels {m.travel:.2g} times the typical depth of the scene; a typical background point is seen "
@@ -76,6 +78,8 @@ def lens_section(scene: Scene, measured: Measured) -> str:
         ("field of view", f"{m.fov:.1f} degrees across"),
         ("principal point", f"{cx:.0f}, {cy:.0f} of {'x'.join(map(str, scene.pixel_map.source_wh))}"),
     ]
+    if scene.uncertainty is not None and not m.focal_known:
+        rows.append(("uncertainty, 1 sigma", f"{scene.uncertainty.focal[:count].mean() / scale:.1f} px"))
     if any(scene.distortion):
         rows.append(("distortion k1, k2, p1, p2", ", ".join(f"{value:.3g}" for value in scene.distortion)))
     if m.focal_known:
@@ -193,6 +197,33 @@ def _parallax_chart(measured: Measured) -> str:
     )
     note = "Widest change of view of each background point, sorted. Below the dashed line, depth is hard to measure."
     return chart("Parallax", line_chart(share, lines, axes), note)
+
+
+def _uncertainty_charts(scene: Scene, measured: Measured) -> list[str]:
+    """How far position and rotation of each camera may be off."""
+    found, count, x = scene.uncertainty, measured.measures.num_frames, x_label(scene)
+    if found is None:
+        return []
+    unheld = int(np.isinf(found.centre[:count]).sum())
+    gaps = f" Left out: {unheld} of {count} cameras, which nothing holds." if unheld else ""
+    position, rotation = (
+        np.where(np.isfinite(values), values, np.nan)
+        for values in (100 * found.centre[:count] / measured.unit, found.rotation_deg[:count])
+    )
+    parts = (
+        ("Uncertainty of the position", position, lambda v: f"{v:.2g} %", "In percent of the typical depth"),
+        ("Uncertainty of the rotation", rotation, lambda v: f"{v:.2g}\u00b0", "In degrees"),
+    )
+    note = ", 1 sigma; what all pairs of frames get wrong alike is not in it."
+    return [
+        chart(
+            title,
+            line_chart(measured.series.times, [Line("", values, filled=True)], Axes(x, show, title)),
+            start + note + gaps,
+        )
+        for title, values, show, start in parts
+        if np.isfinite(values).any()
+    ]
 
 
 def _sparse_chart(scene: Scene) -> str:

@@ -17,6 +17,8 @@ from .report_residuals import Residuals, parallax_degrees, picture_change, stati
 PREVIEW_WEIGHTS = ("tiny",)
 """Weights whose card promises nothing for real footage."""
 
+FLAT_DEGREES = 1.0
+"""Parallax below which a point's depth rests on the network alone."""
 _LOCAL_WINDOW = 7
 """Steps over which the usual speed of the camera is taken."""
 _JUMP_FACTOR = 6.0
@@ -91,6 +93,14 @@ class Measures:
     has_depth: bool
     preview_weights: bool
     """Whether the cameras come from weights that promise nothing for real footage."""
+    position_sigma: float | None = None
+    """Median uncertainty of a camera's position, 1 sigma in median depths; None where it was not estimated."""
+    rotation_sigma: float | None = None
+    """Median uncertainty of a camera's rotation, 1 sigma in degrees."""
+    unheld: float = 0.0
+    """Share of the frames whose camera nothing holds: its uncertainty is infinite."""
+    no_parallax: float | None = None
+    """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,7 @@ def measure(scene: Scene) -> Measured:
     known = bool(_config(scene, "easi3r").get("focal_length"))
     triangulated = scene.sparse if scene.sparse is not None and len(scene.sparse) else None
     sources = scene.pose_sources or ()
+    sigma = scene.uncertainty
     measures = Measures(
         num_frames=count,
         duration=float(series.times[-1] - series.times[0]),
@@ -143,6 +154,10 @@ def measure(scene: Scene) -> Measured:
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
         has_depth=scene.has_depth,
         preview_weights=(scene.provenance.get("weights") or {}).get("name") in PREVIEW_WEIGHTS,
+        position_sigma=sigma and _finite_median(sigma.centre[:count] / unit),
+        rotation_sigma=sigma and _finite_median(sigma.rotation_deg[:count]),
+        unheld=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
+        no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
     )
     return Measured(measures, series, residuals, parallax, unit)
 
@@ -244,6 +259,11 @@ def _roughness(position: np.ndarray) -> float | None:
 def _focal_spread(scene: Scene, count: int) -> float | None:
     estimates = focal_estimates(scene, count)
     return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
+
+
+def _finite_median(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def _nan_mean(values: np.ndarray) -> float | None:
