@@ -91,7 +91,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     network = BenchStandIn(args.folder, float(np.load(args.folder / "focal.npy")))
     config = RunConfig(
         FrameConfig(num_frames_target=0, on_cut="ignore"),
-        Easi3RConfig(weights="stand-in", device="cpu", window=args.window),
+        Easi3RConfig(weights="stand-in", device="cpu", window=args.window, graph=args.graph),
         AlignConfig(max_pixels=args.pixels),
         DatasetConfig(num_downscales=0, report=False),
     )
@@ -151,7 +151,8 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=96)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--window", type=int, default=32, help="frames per window")
-    parser.add_argument("--pixels", type=int, default=512, help="pixels per frame in the optimiser")
+    parser.add_argument("--graph", default="swinstride-2-noncyclic")
+    parser.add_argument("--pixels", type=int, default=256, help="pixels per frame in the optimiser")
     parser.add_argument("--stages", action="store_true", help="every stage by itself, as JSON")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", choices=("make", "measure"), help=argparse.SUPPRESS)
