@@ -211,11 +211,3 @@ def test_help_is_light(arguments: list[str]) -> None:
         f"from easi3r_ns.cli import main\ntry:\n    main({arguments})\nexcept SystemExit as e:\n    assert e.code == 0"
     )
     assert not loaded_by(code) & HEAVY
-
-
-def test_core_needs_neither_nerfstudio_nor_open3d() -> None:
-    below = [dotted(path) for path in modules() if RANKS.get(room(dotted(path)), 99) <= 30]
-    core = [module for module in below if room(module) not in SCENE_ONLY | {"training", ""}]
-    blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in ("nerfstudio", "open3d", "viser", "pycolmap"))
-    loaded = loaded_by(blocked + "".join(f"import {PACKAGE}.{module}\n" for module in core))
-    assert "torch" in loaded
