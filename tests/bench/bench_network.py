@@ -121,7 +121,7 @@ def _shared(ours: Sequence[Row], twin: Sequence[Row]) -> tuple[Row, Row]:
 
 def _line(result: Comparison, name: str, ours: Row | None, twin: Row | None) -> tuple[str, ...]:
     def seconds(row: Row | None) -> str:
-        return "" if row is None else f"{result.seconds(row):.4g}"
+        return "" if row is None else _rounded(result.seconds(row))
 
     def operations(row: Row | None) -> str:
         return "" if row is None or not row.operations else f"{row.operations * row.factor / 1e12:.3g}"
@@ -131,11 +131,15 @@ def _line(result: Comparison, name: str, ours: Row | None, twin: Row | None) -> 
 
     rate = ours.operations * ours.factor / result.seconds(ours) if ours is not None and ours.operations else 0.0
     faster = "" if ours is None or twin is None else f"{result.seconds(twin) / result.seconds(ours):.1f}x"
-    achieved = (f"{rate / 1e9:.4g}", f"{100 * rate / result.peak_rate:.0f} %") if rate else ("", "")
+    achieved = (_rounded(rate / 1e9), f"{100 * rate / result.peak_rate:.0f} %") if rate else ("", "")
     return (name, seconds(ours), seconds(twin), faster, operations(ours), operations(twin), *achieved) + (
         peak(ours),
         peak(twin),
     )
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def notes(result: Comparison) -> list[str]:
