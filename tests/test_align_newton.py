@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.align import init, newton, views
-from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels
+from easi3r_ns.align import frontal, init, newton, normal, solve, views
+from easi3r_ns.align.frontal import Clique, NotPositiveDefinite
+from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels, thinned
 from easi3r_ns.align.project import System, prepare, project
-from easi3r_ns.align.state import State
-from easi3r_ns.align.unknowns import Unknowns, moved, to_unknowns
+from easi3r_ns.align.state import State, decode
+from easi3r_ns.align.unknowns import Unknowns, moved, to_state, to_unknowns
 from easi3r_ns.config import AlignConfig
+from easi3r_ns.errors import AlignmentError
 from easi3r_ns.runlog import RunLog
 
 from .align_scene import make_scene, window_graph
@@ -102,3 +105,223 @@ def test_gradient_is_that_of_autograd(focals):
     held[:6] = 0
     torch.testing.assert_close(ours, held, rtol=1e-4, atol=1e-6 * float(held.abs().max()))
     assert float(held.abs().max()) > 1e-3
+
+
+def dense_normal(u: Unknowns, problem: Problem, weights, size: int, move) -> torch.Tensor:
+    """The normal matrix from autograd's Jacobians of every residual, depths eliminated by dense algebra."""
+    frames, pixels = u.depth.shape
+    count = size + u.depth.numel()
+
+    def residuals(x: torch.Tensor) -> torch.Tensor:
+        v = replace(move(u, x[:size]), depth=u.depth * (1 + x[size:].view(frames, pixels)))
+        parts = []
+        for view in views.views(problem):
+            ray = views.rays(v, problem, view.frame)
+            parts.append((views.seen_points(v, problem, view) - ray.point).transpose(1, 2).reshape(-1))
+            parts.append(views.land(v, problem, view, ray).error.reshape(-1))
+        return torch.cat(parts)
+
+    zero = torch.zeros(count, dtype=torch.float64)
+    J, r = torch.autograd.functional.jacobian(residuals, zero, vectorize=True), residuals(zero)
+    H, at = torch.zeros(count, count, dtype=torch.float64), 0
+    for view in views.views(problem):
+        w = views.pointmap_weight(problem, view, weights).reshape(-1)
+        for k in w.tolist():
+            own, d = J[at : at + 3], r[at : at + 3]
+            unit = d / d.norm()
+            middle = k / d.norm() * (torch.eye(3) - weights.newton * torch.outer(unit, unit))
+            H, at = H + own.T @ middle @ own, at + 3
+        seen = views.land(u, problem, view, views.rays(u, problem, view.frame))
+        k = seen.stiffness(weights.flow, view).reshape(-1)
+        own = J[at : at + len(k)]
+        H, at = H + own.T @ (k[:, None] * own), at + len(k)
+    D = H[size:, size:]
+    assert torch.equal(D, D.diag().diag()) or (D - D.diag().diag()).abs().max() < 1e-12
+    return H[:size, :size] - H[:size, size:] @ (H[size:, :size] / D.diag()[:, None])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_normal_matrix_is_that_of_autograd(shared, monkeypatch):
+    monkeypatch.setattr(normal, "BLOCK_NUMBERS", 600)
+    problem = small_problem(3, (4, 5), graph=window_graph(3))
+    u = disturbed(problem, shared)
+    config = AlignConfig(flow_weight=0.05)
+    system = prepare(problem, config, 1 if shared else 3, u.depth.log())
+    _, cost = project(u, system, system.weights((1.0,)), 0)
+    weights = system.weights(cost.counts, newton=0.6)
+    ours, _ = summed(system, u, weights)
+    size = system.numbering.size
+    expected = dense_normal(u, problem, weights, size, lambda v, x: moved(v, x, problem.edges, system.numbering))
+    expected[:6] = expected[:, :6] = 0
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7 * float(expected.abs().max()))
+
+
+def random_cliques(numbers: list[list[int]], size: int) -> tuple[list[Clique], torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    H, b, found = torch.zeros(size, size).double(), torch.zeros(size).double(), []
+    for index in map(torch.tensor, numbers):
+        root = torch.randn(len(index), len(index) + 2, generator=g, dtype=torch.float64)
+        found.append(Clique(index, root @ root.T, torch.randn(len(index), generator=g, dtype=torch.float64)))
+        H[index[:, None], index] += found[-1].matrix
+        b[index] += found[-1].gradient
+    return found, H, b
+
+
+CHAINS = {
+    "band": [[k, k + 1, k + 2] for k in range(9)],
+    "loop": [[k, (k + 1) % 11] for k in range(11)],
+    "border": [[10, k, k + 1] for k in range(9)],
+    "dense": [list(range(11))],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_frontal_solution_is_the_dense_one(name):
+    cliques, H, b = random_cliques(CHAINS[name], 11)
+    right = torch.linspace(-1, 1, 22, dtype=torch.float64).view(11, 2)
+    last = frontal.last_uses((c.index for c in cliques), 11)
+    X = frontal.solve(cliques, last, 0.1, right)
+    expected = torch.linalg.solve(H + 0.1 * H.diag().diag(), torch.cat([-b[:, None], right], dim=1))
+    torch.testing.assert_close(X, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_unknowns_that_nothing_names_stay_where_they_are():
+    cliques, _, _ = random_cliques([[0, 2], [2, 3]], 5)
+    X = frontal.solve(cliques, torch.tensor([0, -1, 1, 1, -1]), 0.0, torch.zeros(5, 0).double())
+    assert X[1] == X[4] == 0 and (X[[0, 2, 3]] != 0).all()
+
+
+def test_a_matrix_that_is_not_positive_is_refused():
+    bad = Clique(torch.arange(2), torch.tensor([[1.0, 2], [2, 1]]).double(), torch.ones(2).double())
+    with pytest.raises(NotPositiveDefinite):
+        frontal.solve([bad], torch.tensor([0, 0]), 0.0, torch.zeros(2, 0).double())
+
+
+def test_state_and_unknowns_are_inverses():
+    problem = small_problem(flow=False)
+    state = start_of(problem, shared=False)
+    again = to_state(to_unknowns(state, problem), state)
+    now, then = (decode(x, problem.sample.xy, problem.principal_point) for x in (again, state))
+    for name in ("R", "centre", "focal", "depth", "pair_A", "pair_b"):
+        torch.testing.assert_close(getattr(now, name), getattr(then, name), rtol=1e-5, atol=1e-5)
+
+
+def solved(problem: Problem, config: AlignConfig, start: State | None = None, fixed: bool = False):
+    steps = []
+    start = start if start is not None else start_of(problem, config.shared_focal)
+    final, curve = newton.optimise(problem, start, config, fixed, steps.append)
+    return final, curve, steps
+
+
+def test_the_minimum_is_that_of_adam_run_long():
+    problem = small_problem(3, graph=window_graph(3, (1, 2)), noise=0.03)
+    config = AlignConfig(flow_weight=0.02, smooth_weight=0.01)
+    start = start_of(problem)
+    long = replace(config, iterations=500, learning_rate_min=1e-5)
+    reference, _ = solve.optimise(problem, start, long, False, lambda n: None)
+    ours, curve, _ = solved(problem, config, start)
+    values = [float(solve.objective(x, problem, config, None, True)) for x in (ours, reference)]
+    assert curve[-1] == pytest.approx(values[0], rel=1e-4)
+    assert values[0] < values[1] * (1 + 5e-5) and curve[0] > 1.05 * values[0]
+    now, then = (decode(x, problem.sample.xy, problem.principal_point) for x in (ours, reference))
+    torch.testing.assert_close(now.focal, then.focal, rtol=1e-3, atol=0)
+    relative = [x.R[0].T @ x.R[-1] for x in (now, then)]
+    torch.testing.assert_close(relative[0], relative[1], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"shared_focal": False}, {"smooth_weight": 0.05}, {"depth_weight": 1.0}])
+def test_the_objective_only_falls_and_ends_before_the_limit(options):
+    problem = small_problem(5, (30, 40), noise=0.03)  # coarse stages and a fine one
+    config = AlignConfig(flow_weight=0.02, **options)
+    _, curve, steps = solved(problem, config)
+    assert len(curve) < 40 and sum(steps) == config.iterations and steps[-1] > config.iterations - 40
+    system = prepare(problem, config, len(start_of(problem, config.shared_focal).focal), torch.zeros(5, 1200))
+    u = to_unknowns(start_of(problem, config.shared_focal), problem)
+    _, values, _ = newton.descend(system, newton.first_point(system, u, True), (newton.FAR, 1e-9), 12, lambda n: None)
+    assert len(values) > 4 and (np.diff(values) < 0).all()
+
+
+def test_a_step_that_fails_raises_the_damping(monkeypatch):
+    problem = small_problem(flow=False, noise=0.03)
+    system = prepare(problem, AlignConfig(), 1, torch.zeros(4, 80))
+    tried, attempt = [], newton.attempt
+
+    def failing(system, point, trust):
+        tried.append(trust)
+        return None if len(tried) in (2, 3) else attempt(system, point, trust)
+
+    monkeypatch.setattr(newton, "attempt", failing)
+    point = newton.first_point(system, to_unknowns(start_of(problem), problem), False)
+    newton.descend(system, point, (newton.FAR, 1e-4), 20, lambda n: None)
+    assert tried[2].damping > tried[1].damping and tried[3].damping > tried[2].damping
+    assert tried[2].newton == tried[3].newton == 0 and tried[4].damping < tried[3].damping
+
+
+def test_gauges_and_a_known_focal_length_are_kept():
+    problem = small_problem(noise=0.03)
+    start = start_of(problem, focal=9.0)
+    final, _, _ = solved(problem, AlignConfig(), start, fixed=True)
+    assert torch.equal(final.focal, start.focal)
+    now, then = (decode(x, problem.sample.xy, problem.principal_point) for x in (final, start))
+    assert float(torch.linalg.det(now.pair_A).log().mean() / 3) == pytest.approx(np.log(0.5), abs=1e-5)
+    torch.testing.assert_close(now.R[0], then.R[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(now.centre[0], then.centre[0], atol=1e-6, rtol=0)
+    assert (now.centre[1:] - then.centre[1:]).abs().max() > 1e-3
+
+
+def test_order_of_pairs_and_place_of_the_world_do_not_matter():
+    problem = small_problem(noise=0.03)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(problem.edges)))
+    both = torch.cat([order, order + len(order)])
+    flow = problem.flows[0]
+    named = {n: getattr(flow, n)[order] for n in ("source", "target", "landing", "used")}
+    mixed = replace(problem, edges=problem.edges[order], points=problem.points[both])
+    named_flow = replace(flow, **named)
+    mixed = replace(mixed, confidence=problem.confidence[both], kept=problem.kept[order], flows=(named_flow,))
+    start = start_of(problem)
+    u = to_unknowns(start, problem)
+    turn = torch.linalg.matrix_exp(torch.tensor([[0, 0.3, 1], [-0.3, 0, 0.2], [-1, -0.2, 0]], dtype=torch.float64))
+    away = torch.tensor([1.0, -2, 0.5], dtype=torch.float64)
+    elsewhere = replace(u, R=turn @ u.R, centre=u.centre @ turn.T + away)
+    elsewhere = replace(elsewhere, pair_A=turn @ u.pair_A, pair_b=u.pair_b @ turn.T + away)
+    elsewhere = replace(elsewhere, pair_A=elsewhere.pair_A[order], pair_b=elsewhere.pair_b[order])
+    here, _, _ = solved(problem, AlignConfig(), start)
+    there, _, _ = solved(mixed, AlignConfig(), to_state(elsewhere, start))
+    results = []
+    for state in (here, there):
+        now = decode(state, problem.sample.xy, problem.principal_point)
+        moved_centre = (now.centre - now.centre[0]) @ now.R[0]
+        results.append((now.R[0].T @ now.R, moved_centre, now.depth, now.focal))
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4)
+
+
+def test_the_limit_of_steps_holds_and_zero_changes_nothing():
+    problem = small_problem(5, (30, 40))
+    start = start_of(problem)
+    final, curve, steps = solved(problem, AlignConfig(iterations=2), start)
+    assert sum(steps) == 2 and all(bool(torch.isfinite(x).all()) for x in final.tensors().values())
+    same, _, steps = solved(problem, AlignConfig(iterations=0), start)
+    assert steps == []
+    torch.testing.assert_close(same.log_depth, start.log_depth)
+    torch.testing.assert_close(same.cam_trans, start.cam_trans, atol=1e-6, rtol=1e-5)
+
+
+def test_a_start_that_is_not_finite_is_refused():
+    problem = small_problem(flow=False)
+    start = start_of(problem)
+    with pytest.raises(AlignmentError, match="no finite start"):
+        solved(problem, AlignConfig(), replace(start, cam_trans=start.cam_trans * torch.nan))
+
+
+@pytest.mark.parametrize("budget", [100, 256, 700])
+def test_thinning_takes_one_pixel_per_cell(budget):
+    sample = sample_pixels(60, 80, 0)
+    columns = thinned(sample, budget)
+    assert 0.8 * budget <= len(columns) <= 1.3 * budget and (columns.diff() > 0).all()
+    x, y = sample.xy[:, columns]
+    assert abs(float(x.mean()) - 39.5) < 3 and abs(float(y.mean()) - 29.5) < 3
+    assert len(thinned(sample, 0)) == len(thinned(sample, 10_000)) == 4800
+    problem = small_problem(3, (8, 10), graph=window_graph(3))
+    part = problem.columns(torch.tensor([3, 40]))
+    assert torch.equal(part.points, problem.points[..., [3, 40]]) and part.flows[0].landing.shape[-1] == 2

@@ -12,15 +12,19 @@ one (Newton's method: fast near the end), t = 0 that of iteratively re-weighted 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ..config import AlignConfig
 from .frontal import Clique
 from .problem import Problem
 from .unknowns import CAMERA, PAIR, Numbering, Unknowns
-from .views import SHORTEST, Rays, View, Weights, dot, land, pointmap_weight, rays, seen_points, stiffness
+from .views import SHORTEST, Rays, View, Weights, dot, land, pointmap_weight, rays_at, seen_points, stiffness, unit_rays
+
+BLOCK_NUMBERS = 1 << 18
+"""Local unknowns times pixels of a block: its largest matrix should fit the cache."""
 
 
 @dataclass
@@ -88,28 +92,32 @@ def skew(v: torch.Tensor) -> torch.Tensor:
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).view(*v.shape[:-1], 3, 3)
 
 
-def linearise(u: Unknowns, problem: Problem, view: View, weights: Weights, prior: torch.Tensor | None) -> Local:
+def linearise(u: Unknowns, problem: Problem, view: View, weights: Weights, off: torch.Tensor | None) -> Local:
     """Local unknowns: n similarities (7), m relative motions (6), the frame's log focal, m log focals of the targets,
-    the offset of the depth prior. ``prior``: (P,) log-depths, or None."""
-    n, m, pixels = len(view.rows), len(view.targets), u.depth.shape[1]
-    count = PAIR * n + CAMERA * m + 1 + m + 1
-    zeros = u.depth.new_zeros
-    out = Local(zeros(count, count), zeros(count), zeros(count, pixels), zeros(pixels), zeros(pixels))
-    ray = rays(u, problem, view.frame)
-    _add_pointmaps(out, u, problem, view, weights, ray)
+    the offset of the depth prior. ``off``: (P,) distance of the log-depths from the prior with its best offset."""
+    depth, m = u.depth[view.frame, view.pixels], len(view.targets)
+    count = _focal_slot(view) + 1 + m + 1
+    zeros = depth.new_zeros
+    out = Local(zeros(count, count), zeros(count), zeros(count, len(depth)), zeros(len(depth)), zeros(len(depth)))
+    ray = rays_at(unit_rays(u, problem, view.frame, pixels=view.pixels), depth)
+    _add_pointmaps(out, problem, view, weights, (ray, seen_points(u, problem, view)))
     if weights.flow and m:
         _add_flow(out, u, problem, view, weights, ray)
-    if weights.prior > 0 and prior is not None:
-        _add_prior(out, u.depth[view.frame].log() - prior, weights.prior)
+    if off is not None:
+        out.h += 2 * weights.prior
+        out.d += 2 * weights.prior * off
+        out.V[-1] -= 2 * weights.prior
+        out.H[-1, -1] += 2 * weights.prior * len(off)
     return out
 
 
-def _add_pointmaps(out: Local, u: Unknowns, problem: Problem, view: View, weights: Weights, ray: Rays) -> None:
+def _add_pointmaps(
+    out: Local, problem: Problem, view: View, weights: Weights, points: tuple[Rays, torch.Tensor]
+) -> None:
     n, focal, t = len(view.rows), _focal_slot(view), weights.newton
-    q = seen_points(u, problem, view)
+    ray, q = points
     w = pointmap_weight(problem, view, weights)
-    residual = q - ray.point
-    stiff, unit = stiffness(residual, w, u.depth[view.frame])
+    stiff, unit = stiffness(q - ray.point, w, ray.point[2])
     along, turned = dot(unit, ray.point), dot(unit, ray.by_focal)
     pull = pulled(q, unit, PAIR)
     block = moments(q, stiff).baddbmm_(pull * stiff.unsqueeze(1), pull.transpose(1, 2), alpha=-t)
@@ -161,15 +169,6 @@ def _add_flow(out: Local, u: Unknowns, problem: Problem, view: View, weights: We
         out.V.index_add_(0, where.flatten(), (weighted * depth.unsqueeze(1)).flatten(0, 1))
         out.h += (k * depth.square()).sum(dim=0)
         out.d += (slope * depth).sum(dim=0)
-
-
-def _add_prior(out: Local, difference: torch.Tensor, weight: float) -> None:
-    # weight * (difference - offset)^2 per pixel; the offset's best value is the mean, and its step is eliminated later.
-    centred = difference - difference.mean()
-    out.h += 2 * weight
-    out.d += 2 * weight * centred
-    out.V[-1] -= 2 * weight
-    out.H[-1, -1] += 2 * weight * len(difference)
 
 
 def adjoint(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -260,23 +259,34 @@ def _places(view: View, numbering: Numbering, with_flow: bool) -> list[tuple[tor
     return places
 
 
-def eliminate_depths(local: Local, prior: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(L, L) and (L,): the local normal equations without the depths, and without the prior's offset."""
+def eliminate_depths(local: Local) -> tuple[torch.Tensor, torch.Tensor]:
+    """(L, L) and (L,): the local normal equations without the depths."""
     inverse = torch.where(local.h > 0, local.h, torch.inf).reciprocal()
     scaled = local.V * inverse
-    H, g = local.H - scaled @ local.V.T, local.g - scaled @ local.d
-    if prior:
-        pivot = H[-1, -1].clamp_min(1e-12 * local.H[-1, -1])
-        H, g = H - torch.outer(H[:, -1], H[-1]) / pivot, g - H[:, -1] * (g[-1] / pivot)
-    return H, g
+    return local.H - scaled @ local.V.T, local.g - scaled @ local.d
 
 
 def clique(
     u: Unknowns, problem: Problem, view: View, weights: Weights, numbering: Numbering, prior: torch.Tensor | None
 ) -> Clique:
-    """What one frame adds to the normal equations."""
+    """What one frame adds to the normal equations. ``prior``: (P,) log-depths of the depth prior, or None.
+
+    Pixels do not feel each other, so they come in blocks: that bounds the memory for any image.
+    """
     index, G = carried(u, view, numbering, bool(weights.flow))
-    H, g = eliminate_depths(linearise(u, problem, view, weights, prior), prior is not None)
+    pixels = u.depth.shape[1]
+    edges = np.linspace(0, pixels, 1 + -(-pixels * len(G) // BLOCK_NUMBERS)).astype(int).tolist()
+    off = None if prior is None else u.depth[view.frame].log() - prior
+    off = None if off is None else off - off.mean()
+    H, g = G.new_zeros(len(G), len(G)), G.new_zeros(len(G))
+    for start, end in zip(edges[:-1], edges[1:]):
+        part = replace(view, pixels=slice(start, end))
+        own = linearise(u, problem, part, weights, None if off is None else off[part.pixels])
+        block = eliminate_depths(own)
+        H, g = H + block[0], g + block[1]
+    if off is not None:
+        pivot = H[-1, -1].clamp_min(1e-12 * 2 * weights.prior * pixels)
+        H, g = H - torch.outer(H[:, -1], H[-1]) / pivot, g - H[:, -1] * (g[-1] / pivot)
     return Clique(index, G.T @ (H @ G), G.T @ g)
 
 

@@ -31,6 +31,8 @@ class View:
     """Per set of flow observations the rows with this frame as the source."""
     targets: torch.Tensor
     """(m,) target frames of all of them, one set after the other."""
+    pixels: slice = field(default_factory=lambda: slice(None))
+    """Which pixels are looked at: a frame can be linearised in blocks."""
     patterns: dict = field(default_factory=dict, compare=False)
     """What :func:`.normal.carried` need not find out twice."""
 
@@ -71,9 +73,12 @@ class Rays:
     """Minus the derivative of ``point`` by the log of the focal length."""
 
 
-def unit_rays(u: Unknowns, problem: Problem, frame: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def unit_rays(
+    u: Unknowns, problem: Problem, frame: int, dtype: torch.dtype = torch.float64, pixels: slice = slice(None)
+) -> torch.Tensor:
     """(3, P) rays of a frame's pixels, z = 1."""
-    planar = (problem.sample.xy - problem.principal_point[frame, :, None]).to(dtype) / u.log_focal[frame].exp()
+    centred = problem.sample.xy[:, pixels] - problem.principal_point[frame, :, None]
+    planar = centred.to(dtype) / u.log_focal[frame].exp()
     return torch.cat([planar, torch.ones_like(planar[:1])])
 
 
@@ -95,7 +100,7 @@ def seen_points(u: Unknowns, problem: Problem, view: View, dtype: torch.dtype = 
     R, centre = u.R[view.frame], u.centre[view.frame]
     A = R.T @ u.pair_A[view.pairs]
     b = (u.pair_b[view.pairs] - centre) @ R
-    return torch.baddbmm(b.unsqueeze(-1).to(dtype), A.to(dtype), problem.points[view.rows].to(dtype))
+    return torch.baddbmm(b.unsqueeze(-1).to(dtype), A.to(dtype), problem.points[view.rows, :, view.pixels].to(dtype))
 
 
 def length(vectors: torch.Tensor) -> torch.Tensor:
@@ -111,8 +116,9 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def pointmap_weight(problem: Problem, view: View, weights: Weights, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """(n, P) weight of each residual's length."""
-    known = problem.confidence[view.rows] > 0
-    return torch.where(known, problem.weight[view.rows].to(dtype) + LEAST_WEIGHT, 0.0).mul_(weights.pairwise)
+    known = problem.confidence[view.rows, view.pixels] > 0
+    weight = problem.weight[view.rows, view.pixels].to(dtype) + LEAST_WEIGHT
+    return torch.where(known, weights.pairwise * weight, 0.0)
 
 
 def shortest(depth: torch.Tensor) -> float:
@@ -165,8 +171,8 @@ def land(u: Unknowns, problem: Problem, view: View, ray: Rays) -> Landing:
     R, focal = (Rt @ u.R[view.frame]).to(like), u.log_focal[target].exp().to(like)
     point = torch.baddbmm(t.unsqueeze(-1), R, like.expand(len(target), 3, -1))
     image = focal[:, None, None] * point[:, :2] / _away_from_zero(point[:, 2:])
-    observed = torch.cat([f.landing[r] for f, r in zip(problem.flows, view.flow_rows)]).to(like)
-    used = torch.cat([f.used[r] for f, r in zip(problem.flows, view.flow_rows)])
+    observed = torch.cat([f.landing[r, :, view.pixels] for f, r in zip(problem.flows, view.flow_rows)]).to(like)
+    used = torch.cat([f.used[r, view.pixels] for f, r in zip(problem.flows, view.flow_rows)])
     error = image + problem.principal_point[target].to(like).unsqueeze(-1) - observed
     keep = (smooth_l1(error) < LARGEST_FLOW_LOSS) & used.unsqueeze(1)
     return Landing(point, R, t, image, error, keep, focal)

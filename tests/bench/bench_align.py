@@ -4,9 +4,9 @@
 (autograd over all pixels, every intermediate kept, both directions of the flow), ``fused`` the same loop with our
 hand-written gradients, ``sampled`` that on sampled pixels with full depths solved afterwards (--align.solver adam),
 ``newton`` the second-order solver (the default). Every row runs in a process of its own after a warm-up that loads the
-libraries, so that its peak memory is its own; memory is what it adds to the scene and the libraries. All start from the same
-pointmaps and end with full depth maps; what :func:`easi3r_ns.align.align` does beside (screening of the pairs, clean-up
-of points, uncertainty) costs the same with every solver and is not in the table.
+libraries, so that its peak memory is its own; memory is what it adds to the scene and the libraries. All start from
+the same pointmaps and end with full depth maps; what :func:`easi3r_ns.align.align` does beside (screening of the
+pairs, clean-up of points, uncertainty) costs the same with every solver and is not in the table.
 
 A plain loop of hours is not run to its end (``--plain-iterations``): its time is then extrapolated from those steps,
 and its errors are those of ``fused``, whose values and gradients are the same (tests/test_align_terms.py); the row says
