@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from easi3r_ns import align as package
 from easi3r_ns.align import align, uncertainty
+from easi3r_ns.align.frontal import NotPositiveDefinite
 from easi3r_ns.align.problem import Problem
 from easi3r_ns.align.state import Decoded
 from easi3r_ns.align.uncertainty import camera_uncertainty, influence, similarity_free
@@ -158,6 +159,27 @@ def test_the_world_does_not_matter(monkeypatch):
 def test_too_long_a_clip_is_not_judged(monkeypatch):
     monkeypatch.setattr(uncertainty, "LARGEST", 100)
     assert solved(scene_of(), monkeypatch)[0].uncertainty is None
+
+
+def test_what_nothing_determines_has_no_estimate(monkeypatch):
+    """Neither an exception nor NaN."""
+
+    def fail(*args):
+        raise NotPositiveDefinite("no pivot")
+
+    for broken in (
+        fail,
+        lambda cliques, last, damping, right: right.new_full((len(last), 1 + right.shape[1]), torch.nan),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(uncertainty, "solve", broken)
+            assert solved(scene_of(), patch)[0].uncertainty is None
+
+
+@pytest.mark.parametrize("frames", [2, 3, 6])
+def test_exact_pointmaps_are_nearly_certain(frames, monkeypatch):
+    found = solved(scene_of(frames, noise=0.0), monkeypatch)[0].uncertainty
+    assert found.rotation_deg.max() < 0.05 and found.centre.max() < 0.01 and found.focal.max() < 0.1
 
 
 def test_the_gauge_is_taken_out():

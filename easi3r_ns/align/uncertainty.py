@@ -20,7 +20,7 @@ import torch
 
 from ..runlog import RunLog
 from ..types import CameraUncertainty
-from .frontal import Clique, last_uses, solve
+from .frontal import Clique, NotPositiveDefinite, last_uses, solve
 from .normal import Local, carried, eliminate_depths, moments, named, pulled
 from .problem import Problem
 from .state import Decoded
@@ -58,7 +58,7 @@ class _Frame:
 def camera_uncertainty(
     problem: Problem, decoded: Decoded, focals: int, weak: Sequence[int], log: RunLog
 ) -> CameraUncertainty | None:
-    """Standard deviations at the solution ``decoded``; None when the clip is too long for it.
+    """Standard deviations at the solution ``decoded``; None when the clip is too long for it, or without curvature.
 
     ``focals``: how many focal lengths were solved for (0: known, 1: shared, F). ``weak``: frames that nothing holds:
     theirs is infinite.
@@ -68,7 +68,13 @@ def camera_uncertainty(
     if numbering.size * (CAMERA * frames + focals) > LARGEST:
         log.info(f"uncertainty: not estimated for {frames} frames and {len(problem.edges)} pairs at once")
         return None
-    follows, related = influence(_thinned(problem, decoded), numbering)
+    try:
+        follows, related = influence(_thinned(problem, decoded), numbering)
+    except NotPositiveDefinite:
+        follows = related = decoded.R.new_full((1, 1), torch.nan)
+    if not bool(torch.isfinite(follows).all()):
+        log.info("uncertainty: not estimated, the pointmaps do not determine the cameras")
+        return None
     strong = np.setdiff1d(np.arange(frames), weak)
     # The second is unbiased too where pairs err independently, but may then be small, or even negative, by chance.
     estimates = [_variances(covariance, decoded, strong) for covariance in (_gram(follows), _gram(follows, related))]
