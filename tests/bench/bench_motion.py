@@ -110,8 +110,7 @@ TITLES = {
     "truth": "Stand-in whose pointmaps movers do not disturb",
 }
 WHAT = {
-    "tiny": "A preview network; its masks are poor (see tiny/README.md), and its own errors are far larger than what "
-    "movers do to it.",
+    "tiny": "A preview network (see tiny/README.md for its masks).",
     "dragged": "Not a network: true pointmaps with errors (about a quarter of a pixel, 2 % in depth and focal length). "
     "The relative pose of a pair is a least-squares fit over the static AND the moving surfaces that both views show, "
     "unless their tokens are silenced. Its masks come from made-up attention that tells moving tokens well. "
