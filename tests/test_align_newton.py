@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from easi3r_ns.align import frontal, init, newton, normal, solve, views
+from easi3r_ns.align.depth import sampled_depths
 from easi3r_ns.align.frontal import Clique, NotPositiveDefinite
 from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels, thinned
 from easi3r_ns.align.project import System, prepare, project
@@ -301,6 +302,10 @@ def test_the_limit_of_steps_holds_and_zero_changes_nothing():
     start = start_of(problem)
     final, curve, steps = solved(problem, AlignConfig(iterations=2), start)
     assert sum(steps) == 2 and all(bool(torch.isfinite(x).all()) for x in final.tensors().values())
+    # The fine pixels' depths go with the cameras as they are, though no step is left for them.
+    now = decode(final, problem.sample.xy, problem.principal_point)
+    best = sampled_depths(problem, now)
+    assert float((now.depth / best - 1).abs().median()) < 1e-3
     same, _, steps = solved(problem, AlignConfig(iterations=0), start)
     assert steps == []
     torch.testing.assert_close(same.log_depth, start.log_depth)

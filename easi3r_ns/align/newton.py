@@ -92,7 +92,7 @@ def optimise(
         system = prepare(problem.columns(columns), config, focals, start.log_depth[:, columns])
         if u.depth.shape[1] != len(columns):
             u = replace(u, depth=start.log_depth[:, columns].double().exp())
-            u, _ = project(u, system, system.weights(()), FIRST_ROUNDS if left > 0 else 0)
+            u, _ = project(u, system, system.weights(()), FIRST_ROUNDS if config.iterations > 0 else 0)
         point = first_point(system, u, stage.flow)
         if stage is not plan[-1] and stage.flow and not point.cost.counts:
             continue
