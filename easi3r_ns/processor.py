@@ -143,8 +143,9 @@ def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console)
     """Which datasets a clip with cuts has become, and which parts were left out."""
     console.print()
     for part in parts:
-        times = part.result.scene.times
-        span = f"{times[0]:.4g} to {times[-1]:.4g}, {len(times)} frames"
+        scene = part.result.scene
+        count = len(scene) + (len(scene.between) if scene.between is not None else 0)
+        span = f"{scene.times[0]:.4g} to {scene.times[-1]:.4g}, {count} frames"
         console.print(f"[bold]part[/]      {escape(f'{span}: {part.result.transforms_path.parent}')}", soft_wrap=True)
     for warning in to_mind:
         console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
