@@ -48,7 +48,7 @@ def options(refine: str = "none", eval_data: Path | None = None) -> RunConfig:
     return RunConfig(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(weights="stand-in", device="cpu"),
-        AlignConfig(iterations=60),
+        AlignConfig(iterations=20),
         DatasetConfig(num_downscales=1, report=False),
         RefineConfig(refine),
         eval_data,
@@ -120,9 +120,16 @@ def test_an_interrupted_overwrite_goes_on(interrupted, clip) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["sparse_pc.ply", "scene/scene.json", "images/frame_00006.png", "masks_2/frame_00001.png", "dynamic/frame_00003.ply",
-     "depths", "report.html"],
-)  # fmt: skip
+    [
+        "sparse_pc.ply",
+        "scene/scene.json",
+        "images/frame_00006.png",
+        "masks_2/frame_00001.png",
+        "dynamic/frame_00003.ply",
+        "depths",
+        "report.html",
+    ],
+)
 def test_foreign_files_are_found_before_the_work(file: str, tmp_path: Path, clip: Clip) -> None:
     data, out, backbone = images(clip, tmp_path / "clip"), tmp_path / "out", stand_in(clip)
     (out / file).parent.mkdir(parents=True)

@@ -35,7 +35,7 @@ def refuse_foreign(folder: Path, files: Iterable[str]) -> None:
     parents = {str(parent) for file in files for parent in PurePosixPath(file).parents if parent.name}
     ours = set().union(*_manifest(folder).values())
     foreign = sorted(file for file in files - ours if os.path.lexists(folder / file))
-    foreign += sorted(parent for parent in parents if os.path.lexists(folder / parent) and not (folder / parent).is_dir())
+    foreign += sorted(p for p in parents if os.path.lexists(folder / p) and not (folder / p).is_dir())
     if foreign:
         raise OutputError(
             f"{folder / foreign[0]} is in the way and was not written by easi3r"

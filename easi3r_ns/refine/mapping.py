@@ -92,27 +92,23 @@ def map_incrementally(
         write_matches(database, found)
         database.close()
 
-        def mapped(min_angle: float, start: Any = None) -> SparseModel | None:
+        def mapped(min_angle: float, start: Any = None) -> tuple[Any, SparseModel] | None:
             options = _mapping_options(fixed_focal, seed, min_angle)
             models = _run_mapper(Path(folder), options, start, lambda: advance(1))
-            # The adjustment changes a model: another one continues from a copy.
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
-                copy = pycolmap.Reconstruction(model)
-                done = finish(
-                    copy, config.camera_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle
-                )
+                # The last adjustment changes a model, and this one may be continued.
+                copy, lens_model = pycolmap.Reconstruction(model), config.camera_model
+                done = finish(copy, lens_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle)
                 if done is not None:
-                    largest.append(model)
-                    return done
+                    return model, done
             return None
 
-        largest: list[Any] = []
-        model = mapped(MIN_ANGLE)
-        if model is None or model.registered.all():
-            return model
-        grown = mapped(LITTLE_PARALLAX, largest[0])
-    grown = grown and _agreeing(grown, found)
-    return grown if grown is not None and grown.registered.sum() > model.registered.sum() else model
+        first = mapped(MIN_ANGLE)
+        if first is None or first[1].registered.all():
+            return first and first[1]
+        more = mapped(LITTLE_PARALLAX, first[0])
+    grown = more and _agreeing(more[1], found)
+    return grown if grown is not None and grown.registered.sum() > first[1].registered.sum() else first[1]
 
 
 def _run_mapper(folder: Path, options: Any, start: Any, next_image: Callable[[], None]) -> list[Any]:
