@@ -117,7 +117,7 @@ def stitch(pieces: Pieces, overlaps: list[Link], loops: list[Link], log: RunLog)
     corrections = [new.after(old.inverse()) for new, old in zip(after, before)]
     placed = _Assembly(pieces, before, corrections)
     result = placed.assemble(log)
-    believed = [link for link in loops if link not in refused]
+    believed = [link for link in loops if not any(link is other for other in refused)]
     if refused:
         log.info(f"{len(refused)} of {len(loops)} loops contradict the others and are left out")
     facts = {

@@ -59,11 +59,20 @@ class BenchStandIn(LongStandIn):
     def __init__(self, folder: Path, focal: float) -> None:
         depth, moving = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("depth", "moving"))
         poses = np.load(folder / "poses.npy")
+        empty = np.zeros((1, *depth.shape[1:]))
         one = Clip(
-            **{n: np.zeros((1, *depth.shape[1:], 3), np.uint8) for n in ("images",)},
-            **{n: np.ones((1, *depth.shape[1:])) for n in ("depth", "object_id", "moving", "would_move")},
-            **{"T_world_cam": poses[:1], "T_world_object": poses[:1, None], "focal": focal},
-            **{"principal_point": np.zeros(2), "times": np.zeros(1), "mover_ids": (), "seed": 0},
+            images=np.zeros((1, *depth.shape[1:], 3), np.uint8),
+            depth=empty,
+            object_id=empty,
+            moving=empty > 0,
+            would_move=empty > 0,
+            T_world_cam=poses[:1],
+            T_world_object=poses[:1, None],
+            focal=focal,
+            principal_point=np.zeros(2),
+            times=np.zeros(1),
+            mover_ids=(),
+            seed=0,
         )
         # As many numbers per pixel as the published networks have: 1024 per token of 16 x 16.
         network = DUSt3RConfig(image_size=max(depth.shape[1:]), patch_size=8, head_type="linear", enc_embed_dim=256)
@@ -113,22 +122,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     row["files_MiB"] = max(log.stages[k].peak_memory_bytes for k in rest) // MIB
     peak = max(*(stage.peak_memory_bytes for stage in log.stages), peak_memory_bytes())
     windows = scene.provenance.get("windows", {})
-    return row | {
+    error = trajectory_errors(scene.T_world_cam, network.T_world_cam)["ate"]
+    row |= {
         "cpu_s": round(time.process_time() - cpu, 1),
         "wall_s": round(time.perf_counter() - wall, 1),
         "before_MiB": before // MIB,
         "peak_MiB": peak // MIB,
         "windows": len(windows.get("windows", [0])),
         "loops": len(windows.get("loops", [])),
-        "ate_percent": round(
-            100 * trajectory_errors(scene.T_world_cam, network.T_world_cam)["ate"] / path_size(network), 3
-        ),
-        **(
-            {"stages": {s.name: (round(s.cpu_seconds, 1), s.peak_memory_bytes // MIB) for s in log.stages}}
-            if args.stages
-            else {}
-        ),
+        "ate_percent": round(100 * error / path_size(network), 3),
     }
+    if args.stages:
+        row["stages"] = {s.name: (round(s.cpu_seconds, 1), s.peak_memory_bytes // MIB) for s in log.stages}
+    return row
 
 
 def path_size(network: BenchStandIn) -> float:
