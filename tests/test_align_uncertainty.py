@@ -311,6 +311,14 @@ def test_the_verdict_says_what_is_uncertain(room, centre, degrees, lost, reasons
     assert verdict.level is (Level.CARE if reasons else Level.TRAIN)
 
 
+def test_background_without_parallax_is_measured(room):
+    T = room.T_world_cam.copy()
+    T[:, :3, 3] = T[0, :3, 3]
+    turning = measure(replace(room, T_world_cam=T)).measures
+    assert turning.no_parallax == 1.0 and measure(room).measures.no_parallax < 0.1
+    assert "no_parallax" in {check.rule.key for check in judge(turning).against}
+
+
 def test_a_scene_without_estimate_is_not_judged(room):
     m = measure(replace(room, uncertainty=None)).measures
     assert m.position_sigma is None and m.rotation_sigma is None and m.unheld == 0
