@@ -120,7 +120,7 @@ def _gaps(
     scene: Scene, skipped: SkippedFrames, clip: Sequence[int]
 ) -> Iterator[tuple[int | None, int | None, list[int]]]:
     """(position before, position after, rows of ``skipped``) of every run of skipped frames."""
-    keys = np.array(sorted(clip, key=lambda position: scene.indices[position]), dtype=int)
+    keys = np.array(sorted(clip), dtype=int)
     after = np.searchsorted(scene.indices[keys], skipped.indices)
     for gap in np.unique(after):
         left = int(keys[gap - 1]) if gap > 0 else None
