@@ -33,7 +33,7 @@ from easi3r_ns.refine.score import (
 from easi3r_ns.refine.similarity import fill_missing
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.similarity import align_cameras
-from easi3r_ns.types import PixelMap
+from easi3r_ns.types import CameraUncertainty, PixelMap
 from tests.align_scene import camera_path, trajectory_errors
 from tests.refine_clip import PIXEL_MAP, Tracks, disturbed, make_scene, make_tracks, walk_then_pan
 
@@ -402,7 +402,9 @@ def matched(monkeypatch):
 def test_refined_cameras_and_depths_agree(tracks, tmp_path, matched):
     matched(tracks.found)
     scene, log = _ours(tracks, tmp_path), RunLog()
+    scene = replace(scene, uncertainty=CameraUncertainty(*np.ones((4, 8))))
     refined = refine_scene(scene, RefineConfig(camera_model="pinhole"), log, 0)
+    assert refined.uncertainty is None, "it was that of the cameras before"
     assert _ate(refined.T_world_cam, tracks.T_world_cam) < 0.1 * _ate(scene.T_world_cam, tracks.T_world_cam)
     assert intrinsics_to_source(refined.focals[0], refined.principal_point, PIXEL_MAP) == pytest.approx(
         (560, 560, 320, 240), rel=0.01
