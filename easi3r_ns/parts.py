@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def process_parts(
     """:func:`easi3r_ns.run.process`, and with ``--on-cut split`` one dataset per part in ``OUT/part_01``, ``part_02``.
 
     A clip without cuts is one dataset in ``output_dir`` itself. A part that is too short, or from which no scene can be
-    made, is left out with a warning (its number stays free).
+    made, is left out with a warning (its number stays free). The same command after an interruption goes on: parts that
+    are finished are neither made nor returned again.
 
     Raises:
         Easi3RError: as ``process``; also when no part makes a dataset, or with ``eval_data``.
@@ -42,7 +43,8 @@ def process_parts(
         return (Part(run.process(data, output_dir, config, overwrite=overwrite, log=log), log),)
     if config.eval_data is not None:
         raise InputError("--eval-data belongs to one scene, --on-cut split makes several: use --on-cut longest")
-    spans = _find(data, output_dir, config, log)
+    state = _find(data, output_dir, config, log)
+    spans, done = state["parts"], [] if overwrite else state["done"]
     if len(spans) < 2:
         whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
         return (Part(run.process(data, output_dir, whole, overwrite=overwrite, log=log), log),)
@@ -54,6 +56,9 @@ def process_parts(
         if count < FEWEST_FRAMES:
             log.warn(f"{place} is left out: it has {count} frames, fewer than {FEWEST_FRAMES}")
             continue
+        if name in done:
+            log.info(f"{place} is finished already")
+            continue
         log.info(f"{place}, {count} frames")
         frames = replace(config.frames, start=start, end=end, on_cut="ignore")
         own = replace(log, stages=[], warnings=[])
@@ -64,23 +69,29 @@ def process_parts(
             failure = error
             continue
         made.append(Part(result, own))
-    if not made:
+        done.append(name)
+        write_json(output_dir / run.WORKSPACE / _FOUND, state | {"done": done})
+    if not made and (failure is not None or not done):
         raise failure or InputError(f"{data}: every part between its cuts is too short; --on-cut ignore uses all of it")
     shutil.rmtree(output_dir / run.WORKSPACE, ignore_errors=True)
     return tuple(made)
 
 
-def _find(data: Path, output_dir: Path, config: run.RunConfig, log: RunLog) -> list[list[Any]]:
-    """(start, end, number of frames) of the parts; those that an interrupted run has found are used again."""
+def _find(data: Path, output_dir: Path, config: run.RunConfig, log: RunLog) -> dict[str, Any]:
+    """``parts``: (start, end, number of frames) of each; ``done``: names of the finished ones.
+
+    What an interrupted run with the same options has found and done counts.
+    """
     file = output_dir / run.WORKSPACE / _FOUND
-    key = jsonable({"source": open_source(data).signature(), "range": [config.frames.start, config.frames.end]})
+    key = jsonable({"source": open_source(data).signature(), "config": asdict(config)})
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["key"] == key:
-            return found["parts"]
+            return {"key": key, "parts": list(found["parts"]), "done": list(found["done"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or of an older version: look again
     spans = [list(span) for span in find_parts(data, config.frames, log)]
     make_folder(file.parent)
-    write_json(file, {"key": key, "parts": spans})
-    return spans
+    state = {"key": key, "parts": spans, "done": []}
+    write_json(file, state)
+    return state

@@ -85,7 +85,7 @@ class ProcessEasi3R:
             console = Console(highlight=False)
             for part in parts:
                 print_summary(part.result, part.log.stages, part.log.warnings, console)
-            if parts[0].log is not log:
+            if not parts or parts[0].log is not log:
                 print_parts(parts, log.warnings, console)
 
 

@@ -367,6 +367,38 @@ def test_the_parts_of_an_interrupted_run_are_used_again(cut_clip, tmp_path, monk
     assert len(split(cut_clip, tmp_path / "out", RunLog())) == 2 and len(runs.calls) == 2
 
 
+class Interrupted(Processed):
+    """Ctrl-C in the second part."""
+
+    def __call__(self, data, output_dir, *rest, **options):
+        if output_dir.name == "part_02":
+            raise KeyboardInterrupt
+        return super().__call__(data, output_dir, *rest, **options)
+
+
+def test_an_interrupted_split_goes_on_where_it_stopped(cut_clip, tmp_path, monkeypatch):
+    Interrupted(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        split(cut_clip, tmp_path / "out", RunLog())
+    Processed(monkeypatch, fails=("part_02",))
+    with pytest.raises(AlignmentError):
+        split(cut_clip, tmp_path / "out", RunLog())
+    runs = Processed(monkeypatch)
+    (part,) = split(cut_clip, tmp_path / "out", RunLog())
+    assert [folder.name for folder, _ in runs.calls] == ["part_02"]
+    assert part.result.transforms_path.parent.name == "part_02"
+    assert not (tmp_path / "out" / run.WORKSPACE).exists(), "another run starts afresh"
+
+
+def test_other_options_are_another_run(cut_clip, tmp_path, monkeypatch):
+    Interrupted(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        split(cut_clip, tmp_path / "out", RunLog(), num_frames_target=6)
+    runs = Processed(monkeypatch)
+    split(cut_clip, tmp_path / "out", RunLog(), num_frames_target=7)
+    assert [folder.name for folder, _ in runs.calls] == ["part_01", "part_02"]
+
+
 def test_splitting_a_clip_without_cuts_makes_one_dataset(tmp_path, monkeypatch):
     clip, runs, log = write_clip(tmp_path / "clip.mp4", scene(3)), Processed(monkeypatch), RunLog()
     (part,) = split(clip, tmp_path / "out", log)
