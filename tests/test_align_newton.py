@@ -249,11 +249,14 @@ def test_a_step_that_fails_raises_the_damping(monkeypatch):
 
     def failing(system, point, trust):
         tried.append(trust)
-        return None if len(tried) in (2, 3) else attempt(system, point, trust)
+        if len(tried) == 2:
+            return None  # no solution
+        return replace(point, value=1.01 * point.value) if len(tried) == 3 else attempt(system, point, trust)
 
     monkeypatch.setattr(newton, "attempt", failing)
     point = newton.first_point(system, to_unknowns(start_of(problem), problem), False)
-    newton.descend(system, point, (newton.FAR, 1e-4), 20, lambda n: None)
+    _, values, steps = newton.descend(system, point, (newton.FAR, 1e-4), 20, lambda n: None)
+    assert (np.diff(values) < 0).all() and len(values) == 1 + steps - 2
     assert tried[2].damping > tried[1].damping and tried[3].damping > tried[2].damping
     assert tried[2].newton == tried[3].newton == 0 and tried[4].damping < tried[3].damping
 
@@ -330,3 +333,13 @@ def test_thinning_takes_one_pixel_per_cell(budget):
     problem = small_problem(3, (8, 10), graph=window_graph(3))
     part = problem.columns(torch.tensor([3, 40]))
     assert torch.equal(part.points, problem.points[..., [3, 40]]) and part.flows[0].landing.shape[-1] == 2
+
+
+def test_a_step_keeps_the_mean_scale_and_the_first_camera():
+    problem = small_problem(noise=0.03)
+    system = prepare(problem, ALL_TERMS, 1, torch.zeros(4, 80))
+    u = disturbed(problem, True)
+    step = newton.step_of(u, system, system.weights((50.0,)), 1e-4)
+    scales = step[system.numbering.scales]
+    assert abs(float(scales.sum())) < 1e-9 and float(scales.abs().max()) > 1e-4
+    assert not step[:6].any() and step[6:].abs().min() > 0
