@@ -71,14 +71,14 @@ def camera_uncertainty(
     try:
         follows, related = influence(_thinned(problem, decoded), numbering)
     except NotPositiveDefinite:
-        follows = related = decoded.R.new_full((1, 1), torch.nan)
+        follows = related = torch.full((1, 1), torch.nan)
     if not bool(torch.isfinite(follows).all()):
         log.info("uncertainty: not estimated, the pointmaps do not determine the cameras")
         return None
     strong = np.setdiff1d(np.arange(frames), weak)
     # The second is unbiased too where pairs err independently, but may then be small, or even negative, by chance.
     estimates = [_variances(covariance, decoded, strong) for covariance in (_gram(follows), _gram(follows, related))]
-    cameras, focal = (torch.maximum(*values).sqrt().cpu().numpy() for values in zip(*estimates))
+    cameras, focal = (torch.maximum(*values).sqrt().numpy() for values in zip(*estimates))
     centre, turn = cameras.T.copy()
     turn[list(weak)] = centre[list(weak)] = np.inf
     focal = decoded.focal.cpu().double().numpy() * (focal if focals else 0.0)
@@ -154,14 +154,14 @@ def relative_residuals(problem: Problem, decoded: Decoded, weak: Sequence[int]) 
 
 
 def _thinned(problem: Problem, decoded: Decoded) -> tuple[Problem, Unknowns]:
-    """Fewer pixels, float64."""
+    """Fewer pixels, float64, on the CPU: not every device has double precision, and little is left."""
     count = problem.points.shape[-1]
     pick = torch.linspace(0, count - 1, min(PIXELS, count), device=problem.points.device).round().long()
     sample = replace(problem.sample, index=problem.sample.index[pick], xy=problem.sample.xy[:, pick])
     points, confidence = problem.points[:, :, pick], problem.confidence[:, pick]
     thin = replace(problem, sample=sample, points=points, confidence=confidence, flows=())
     plain = (decoded.R, decoded.centre, decoded.focal.log(), decoded.pair_A, decoded.pair_b, decoded.depth[:, pick])
-    return thin, Unknowns(*(x.double() for x in plain))
+    return thin.to("cpu"), Unknowns(*(x.cpu().double() for x in plain))
 
 
 def _frames(
@@ -221,15 +221,15 @@ def _variances(covariance: torch.Tensor, decoded: Decoded, strong: np.ndarray) -
 
 def _in_world(covariance: torch.Tensor, decoded: Decoded) -> torch.Tensor:
     """(6 F, 6 F) of motions in the cameras' own axes -> of (centre, rotation) along the axes of the world."""
-    R = decoded.R.double().to(covariance.device)
+    R = decoded.R.cpu().double()
     turned = torch.block_diag(*R.repeat_interleave(2, dim=0))
     return turned @ covariance @ turned.T
 
 
 def _free_of_gauge(covariance: torch.Tensor, decoded: Decoded, strong: np.ndarray) -> torch.Tensor:
     """The same without what a similarity of the whole path changes; rotations count by their shift at median depth."""
-    centre, depth = decoded.centre.double().to(covariance.device), float(decoded.depth.median())
-    P = similarity_free(centre, depth, torch.from_numpy(strong).to(covariance.device))
+    centre, depth = decoded.centre.cpu().double(), float(decoded.depth.median())
+    P = similarity_free(centre, depth, torch.from_numpy(strong))
     return P @ covariance @ P.T
 
 
