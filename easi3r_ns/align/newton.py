@@ -16,11 +16,12 @@ import torch
 
 from ..config import AlignConfig
 from ..errors import AlignmentError
+from .depth import sampled_depths
 from .frontal import Clique, NotPositiveDefinite, solve
 from .normal import clique, joined, smoothness_clique
 from .problem import Problem, thinned
 from .project import Cost, System, prepare, project
-from .state import State
+from .state import State, decode
 from .unknowns import Unknowns, moved, to_state, to_unknowns
 from .views import Weights
 
@@ -28,7 +29,7 @@ COARSE = 768
 """Pixels per frame of the first descents; the last one has all those of the problem."""
 ROUGH, FINE = 1e-2, 3e-5
 """Relative fall of the objective in a step that ends a descent: the next one would bring a tenth of it or less."""
-FIRST_ROUNDS, ROUNDS = 6, 3
+FIRST_ROUNDS, ROUNDS = 2, 3
 """Rounds of Newton's method in the depths: at the start of a stage, where they may be far off, and after a step."""
 
 
@@ -80,6 +81,8 @@ def optimise(
     :class:`AlignmentError` when the start is not finite.
     """
     device = problem.points.device
+    if config.iterations == 0:
+        return start, np.zeros(0)
     if device.type == "mps":  # it has no double precision, and these systems are small
         final, curve = optimise(problem.to("cpu"), start.map(torch.Tensor.cpu), config, fixed_focal, advance)
         return final.map(lambda x: x.to(device)), curve
@@ -91,8 +94,8 @@ def optimise(
         columns = stage.columns(problem)
         system = prepare(problem.columns(columns), config, focals, start.log_depth[:, columns])
         if u.depth.shape[1] != len(columns):
-            u = replace(u, depth=start.log_depth[:, columns].double().exp())
-            u, _ = project(u, system, system.weights(()), FIRST_ROUNDS if config.iterations > 0 else 0)
+            u = _at_pixels(u, system.problem, start, columns)
+            u, _ = project(u, system, system.weights(()), FIRST_ROUNDS)
         point = first_point(system, u, stage.flow)
         if stage is not plan[-1] and stage.flow and not point.cost.counts:
             continue
@@ -102,6 +105,13 @@ def optimise(
     if left > 0:
         advance(left)
     return to_state(u, start), curve
+
+
+def _at_pixels(u: Unknowns, part: Problem, start: State, columns: torch.Tensor) -> Unknowns:
+    """The same cameras and pairs with the depths of other pixels, as the pairs have them."""
+    u = replace(u, depth=start.log_depth[:, columns].double().exp())
+    now = decode(to_state(u, start), part.sample.xy, part.principal_point)
+    return replace(u, depth=sampled_depths(part, now).double())
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +19,12 @@ from .views import (
     View,
     Weights,
     dot,
+    flow_loss,
     land,
     pointmap_weight,
     rays_at,
     seen_points,
     shortest,
-    smooth_l1,
     unit_rays,
 )
 from .views import views as views_of
@@ -93,8 +94,8 @@ def project(u: Unknowns, system: System, weights: Weights, rounds: int) -> tuple
     for view in system.views:
         line = _line_of(u, system, view, weights)
         x = u.depth[view.frame].to(PRECISION)
-        for _ in range(rounds):
-            x = x * _depth_factor(x, line, u, system, view, weights)
+        if rounds:
+            x = _best_depths(x, rounds, lambda at: _depth_step(at, line, u, system, view, weights))
         depth[view.frame] = x
         pairwise += float((line.weight * line.distance(x)).sum(dtype=torch.float64))
         if with_flow and len(view.targets):
@@ -154,16 +155,31 @@ def _regular_terms(u: Unknowns, system: System) -> tuple[float, float]:
 def _flow_sums(u: Unknowns, problem: Problem, view: View, ray: Rays) -> tuple[np.ndarray, np.ndarray]:
     """Per set of flow observations the loss of one frame's pixels and how many take part."""
     seen = land(u, problem, view, ray)
-    loss = torch.where(seen.used, smooth_l1(seen.error), 0.0).sum(dim=(1, 2), dtype=torch.float64).cpu()
+    loss = flow_loss(seen).sum(dim=(1, 2), dtype=torch.float64).cpu()
     used = seen.used.sum(dim=(1, 2)).cpu()
     parts = [len(r) for r in view.flow_rows]
     return tuple(np.array([float(x.sum()) for x in values.split(parts)]) for values in (loss, used))
 
 
-def _depth_factor(
-    x: torch.Tensor, line: _Line, u: Unknowns, system: System, view: View, weights: Weights
+def _best_depths(
+    x: torch.Tensor, rounds: int, step: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 ) -> torch.Tensor:
-    """(P,) factors of one frame's depths ``x``."""
+    """(P,) depths after ``rounds`` of ``step``; a pixel that it makes worse goes half the way back."""
+    best, lowest = x, torch.full_like(x, torch.inf)
+    for _ in range(rounds):
+        factor, value = step(x)
+        better = value <= lowest
+        best, lowest = torch.where(better, x, best), torch.where(better, value, lowest)
+        x = torch.where(better, x * factor, (x * best).sqrt())
+    _, value = step(x)
+    return torch.where(value <= lowest, x, best)
+
+
+def _depth_step(
+    x: torch.Tensor, line: _Line, u: Unknowns, system: System, view: View, weights: Weights
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(P,) factors by which one frame's depths ``x`` should change, and every pixel's share of the objective."""
+    value = (line.weight * line.distance(x)).sum(dim=0)
     stiff = line.weight / line.distance(x).clamp_min_(shortest(x))
     # The point on the ray times the residual, and the latter's length along the ray, by the distance.
     ahead = (line.along - x).mul_(line.square * x)
@@ -175,13 +191,15 @@ def _depth_factor(
         seen = land(u, system.problem, view, ray)
         by_depth = seen.by(seen.R @ ray.point)
         k = seen.stiffness(weights.flow, view)
+        value = value + (seen.factors(weights.flow, view) * flow_loss(seen)).sum(dim=(0, 1))
         slope = slope + (k * seen.error * by_depth).sum(dim=(0, 1))
         curve = curve + (k * by_depth.square()).sum(dim=(0, 1))
     offset = 0.0
     if line.prior is not None:
         # c per pixel to the prior plus an offset, whose own best step is eliminated.
         c, difference = 2 * weights.prior, x.log() - line.prior
+        value = torch.zeros_like(value)  # the offset ties the pixels together: none can be judged alone
         slope, curve = slope + c * (difference - difference.mean()), curve + c
         offset = c * (slope / curve).sum() / (c * curve.reciprocal().sum() - len(slope))
     inverse = torch.where(curve > 0, curve, torch.inf).reciprocal()
-    return (1 + (offset - slope) * inverse).clamp_(LEAST_FACTOR, LARGEST_FACTOR)
+    return (1 + (offset - slope) * inverse).clamp_(LEAST_FACTOR, LARGEST_FACTOR), value

@@ -159,8 +159,13 @@ class Landing:
 
     def stiffness(self, factors: tuple[float, ...], view: View) -> torch.Tensor:
         """(m, 2, P) weight of the squared errors: of smooth L1 by re-weighting. ``factors``: per set of flows."""
-        factor = torch.cat([torch.full((len(r),), x) for x, r in zip(factors, view.flow_rows)]).to(self.error)
-        return torch.where(self.used, self.error.abs().clamp_min(1.0).reciprocal(), 0.0) * factor[:, None, None]
+        weight = torch.where(self.used, self.error.abs().clamp_min(1.0).reciprocal(), 0.0)
+        return weight * self.factors(factors, view)
+
+    def factors(self, factors: tuple[float, ...], view: View) -> torch.Tensor:
+        """(m, 1, 1) factor of each target's loss."""
+        factor = torch.cat([torch.full((len(r),), x) for x, r in zip(factors, view.flow_rows)])
+        return factor.to(self.error)[:, None, None]
 
 
 def land(u: Unknowns, problem: Problem, view: View, ray: Rays) -> Landing:
@@ -187,3 +192,8 @@ def smooth_l1(error: torch.Tensor) -> torch.Tensor:
     """e^2/2 below 1, |e| - 1/2 above."""
     slope = error.clamp(-1.0, 1.0)
     return slope * (error - 0.5 * slope)
+
+
+def flow_loss(seen: Landing) -> torch.Tensor:
+    """(m, 2, P) of every coordinate; 0 for those that take no part."""
+    return torch.where(seen.used, smooth_l1(seen.error), 0.0)
