@@ -100,7 +100,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     network = BenchStandIn(args.folder, float(np.load(args.folder / "focal.npy")))
     config = RunConfig(
         FrameConfig(num_frames_target=0, on_cut="ignore"),
-        Easi3RConfig(weights="stand-in", device="cpu", window=args.window, graph=args.graph),
+        Easi3RConfig(weights="stand-in", device="cpu", window=args.window, graph=args.graph, loop_closure=args.loops),
         AlignConfig(max_pixels=args.pixels),
         DatasetConfig(num_downscales=0, report=False),
     )
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--window", type=int, default=32, help="frames per window")
     parser.add_argument("--graph", default="swinstride-2-noncyclic")
+    parser.add_argument("--loops", action=argparse.BooleanOptionalAction, default=True, help="close loops")
     parser.add_argument("--pixels", type=int, default=256, help="pixels per frame in the optimiser")
     parser.add_argument("--stages", action="store_true", help="every stage by itself, as JSON")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
