@@ -211,7 +211,8 @@ def test_point_size_and_colour(page):
     page.rested(unlike(before))
     page.player._panel.point_size.value = 1.4
     page.player._panel.color.value = "score"
-    page.rested(lambda now: now.mean() < before.mean() - 10)
+    dark = page.rested(lambda now: now.mean() < before.mean() - 10)
+    assert dark.mean() < before.mean() - 10
 
 
 def test_no_point_is_confident_enough(page):
@@ -225,7 +226,8 @@ def test_no_point_is_confident_enough(page):
     finally:
         panel._low = lowest
     panel.frame.value = 1
-    page.rested(lambda now: share_drawn(now) > share_drawn(full) / 2)
+    again = page.rested(lambda now: share_drawn(now) > share_drawn(full) / 2)
+    assert share_drawn(again) > share_drawn(full) / 2
 
 
 def test_looking_through_a_camera_shows_its_photo(page):
@@ -235,7 +237,8 @@ def test_looking_through_a_camera_shows_its_photo(page):
     inside = page.rested(lambda now: share_drawn(now) > 0.5 and unlike(before)(now))
     page.button("Back to the first view").click()
     page.player._panel.cameras.value = "current"
-    page.rested(nearer(before, than=inside))
+    again = page.rested(nearer(before, than=inside))
+    assert share_changed(again, inside) > CHANGED
 
 
 def test_play_and_pause(page):

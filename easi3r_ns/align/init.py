@@ -342,6 +342,7 @@ def _positive(depth: torch.Tensor, log: RunLog) -> torch.Tensor:
 
 
 def homogeneous(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """(3, 3), (3,) -> (4, 4)."""
     T = torch.eye(4, dtype=R.dtype)
     T[:3, :3], T[:3, 3] = R, t
     return T
