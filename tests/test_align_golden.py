@@ -19,19 +19,13 @@ from easi3r_ns.types import PairFlow, PairGraph, PairPredictions
 from .align_scene import trajectory_errors
 from .helpers import GOLDEN
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALIGN = GOLDEN / "align"
 REPORT = json.loads((ALIGN / "report.json").read_text())
 CENTRE = np.array([32.0, 24.0])
 RUN_NOISE = 1.05
 """The reference itself is not reproducible: its repeated runs differ by a few per cent (golden README, section C)."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

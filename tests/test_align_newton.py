@@ -109,6 +109,45 @@ def test_gradient_is_that_of_autograd(focals, monkeypatch):
     assert float(held.abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("flow", [False, True])
+def test_no_round_makes_a_pixel_worse(flow):
+    """From depths that are far off, where plain Newton steps overshoot."""
+    problem = small_problem(flow=flow)
+    config = replace(ALL_TERMS, depth_weight=0.0)
+    u = disturbed(problem, True)
+    generator = torch.Generator().manual_seed(1)
+    u = replace(u, depth=u.depth * torch.empty_like(u.depth).uniform_(-2.5, 2.5, generator=generator).exp())
+    system = prepare(problem, config, 1, u.depth.log())
+    weights = system.weights((1e3,) if flow else ())
+    before = [naive_pixel_costs(u, system, weights, view) for view in system.views]
+    for rounds in range(1, 8):
+        found, _ = project(u, system, weights, rounds)
+        after = [naive_pixel_costs(found, system, weights, view) for view in system.views]
+        assert all(bool((b <= a * (1 + 1e-4)).all()) for a, b in zip(before, after))
+    assert sum(float(b.sum()) for b in after) < 0.7 * sum(float(a.sum()) for a in before)
+
+
+def naive_pixel_costs(u: Unknowns, system: System, weights, view) -> torch.Tensor:
+    """(P,) what the depths of one frame decide of the objective."""
+    problem, f = system.problem, view.frame
+    focal, pp = u.log_focal.exp()[f], problem.principal_point[f].double()
+    ray = torch.cat([(problem.sample.xy.double() - pp[:, None]) / focal, torch.ones(1, u.depth.shape[1]).double()])
+    world = u.R[f] @ (ray * u.depth[f]) + u.centre[f][:, None]
+    total, e = torch.zeros(u.depth.shape[1], dtype=torch.float64), len(problem.edges)
+    for row in torch.nonzero(problem.frame == f)[:, 0].tolist():
+        aligned = u.pair_A[row % e] @ problem.points[row].double() + u.pair_b[row % e][:, None]
+        weight = weights.pairwise * (problem.weight[row].double() + views.LEAST_WEIGHT)
+        total += weight * (world - aligned).norm(dim=0)
+    for flow, factor in zip(problem.flows, weights.flow):
+        for d in torch.nonzero(flow.source == f)[:, 0].tolist():
+            j = int(flow.target[d])
+            seen = u.R[j].T @ (world - u.centre[j][:, None])
+            landing = u.log_focal.exp()[j] * seen[:2] / (seen[2] + 1e-6) + problem.principal_point[j].double()[:, None]
+            error = torch.nn.functional.smooth_l1_loss(landing, flow.landing[d].double(), reduction="none")
+            total += factor * torch.where((error < 50) & flow.used[d], error, 0.0).sum(dim=0)
+    return total
+
+
 def dense_normal(u: Unknowns, problem: Problem, weights, size: int, move) -> torch.Tensor:
     """The normal matrix from autograd's Jacobians of every residual, depths eliminated by dense algebra."""
     frames, pixels = u.depth.shape

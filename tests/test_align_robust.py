@@ -19,19 +19,13 @@ from easi3r_ns.runlog import RunLog
 from .align_scene import AlignScene, make_scene, window_graph
 from .hostile_scenes import follows_a_mover, garbage, misplaced, with_points, without_confidence, wrong_pixels
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NUM_FRAMES = 8
 DEPTH = 4.0
 """Mean depth of the scenes."""
 CONFIG = AlignConfig(iterations=100, flow_weight=0.0)
 NEAR_ONES = tuple((4, k) for k in range(NUM_FRAMES))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def scene_of(T_world_cam: np.ndarray | None = None, num_frames: int = NUM_FRAMES, **options) -> AlignScene:

@@ -30,15 +30,9 @@ from . import dataset_scene
 from .align_scene import AlignScene, make_scene, smooth_field, window_graph
 from .hostile_scenes import garbage, with_points
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = AlignConfig(iterations=60, flow_weight=0.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def scene_of(frames: int = 6, **options) -> AlignScene:

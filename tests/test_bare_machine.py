@@ -1,4 +1,4 @@
-"""A machine that is borrowed for its GPU has PyTorch and the usual numerics, and nothing of nerfstudio's world."""
+"""A bare GPU machine has PyTorch and the usual numerics, and nothing of nerfstudio's world."""
 
 from __future__ import annotations
 

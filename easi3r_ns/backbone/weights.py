@@ -164,7 +164,8 @@ def load_part(
     """Give one part of ``model`` its weights, reading nothing else from the file.
 
     ``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` the rest. The matrices of the transformer blocks take
-    ``dtype`` (what autocast would make of them in every call), all else stays in float32. Float32 weights on the CPU stay memory-mapped: the file must outlive the model.
+    ``dtype`` (what autocast would make of them in every call), all else stays in float32. Float32 weights on the CPU
+    stay memory-mapped: the file must outlive the model.
 
     Raises:
         CheckpointError: damaged file, NaN or infinite weights, tied keys that differ.

@@ -40,8 +40,7 @@ MAPS = ("points_i", "conf_i", "points_j", "conf_j")
 def write_clip(path: Path, setting: Setting, frames: int) -> None:
     """A video of twice the network's size that pans over one random texture.
 
-    A folder of images of that name, without suffix, where nothing reads videos: on a machine that is borrowed for its
-    GPU.
+    A folder of images of that name, without suffix, on a bare GPU machine, where nothing reads videos.
     """
     height, width = (2 * side for side in setting.image)
     noise = np.random.default_rng(0).integers(0, 256, (height + 2 * frames, width + 4 * frames, 3), dtype=np.uint8)
@@ -187,7 +186,7 @@ def _statistics(setting: Setting, graph: PairGraph) -> Row:
 def _write(frames: Frames, aligned: AlignResult, setting: Setting, folder: Path, log: RunLog) -> None:
     try:
         from easi3r_ns.export.nerfstudio import write_dataset
-    except ImportError:  # a machine that is borrowed for its GPU has no Open3D: the table then lacks this row
+    except ImportError:  # a bare GPU machine has no Open3D: the table then lacks this row
         return
     scene = Scene(
         images=frames.images,
