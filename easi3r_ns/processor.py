@@ -215,7 +215,8 @@ def _focal_text(scene: Scene) -> str:
     focals = scene.focals / scene.pixel_map.scale_xy[0]
     width, height = scene.pixel_map.source_wh
     fov = 2 * math.degrees(math.atan(width / (2 * focals.mean())))
-    lens = f"{focals.mean():.0f} px" if focals.std() == 0 else f"{focals.min():.0f} to {focals.max():.0f} px"
+    shortest, longest = f"{focals.min():.0f}", f"{focals.max():.0f}"
+    lens = f"{shortest} px" if shortest == longest else f"{shortest} to {longest} px"
     return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across"
 
 
