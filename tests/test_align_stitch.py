@@ -24,7 +24,7 @@ from easi3r_ns.windows import cut_windows
 from .align_scene import smooth_field, trajectory_errors
 from .helpers import align_sim3
 from .long_clip import drifting
-from .test_similarity import random_similarity, same
+from .test_similarity import assert_same, random_similarity
 
 SIZE = (18, 24)
 FOCAL = 22.0
@@ -221,10 +221,10 @@ def test_robust_similarity_survives_outliers_and_agrees_without(rng):
     truth, x = random_similarity(rng), rng.normal(size=(400, 3)) + [0, 0, 6]
     y = truth.points(x)
     data = Correspondences(x, y.copy(), np.full(400, 6 * truth.scale), np.ones(400))
-    same(robust_similarity(data).similarity, truth, atol=1e-6)
+    assert_same(robust_similarity(data).similarity, truth, atol=1e-6)
     data.target[:160] += rng.normal(size=(160, 3)) * 5
     fit = robust_similarity(data)
-    same(fit.similarity, truth, atol=1e-5)
+    assert_same(fit.similarity, truth, atol=1e-5)
     assert fit.inliers == pytest.approx(0.6, abs=0.05) and fit.residual < 1e-3
 
 
@@ -251,7 +251,7 @@ def test_chain_and_pose_graph_find_the_worlds(rng):
     links = links_of(worlds, [(0, 1), (1, 2), (2, 3), (3, 4), (1, 3)])
     found = chain(5, links)
     for a, b in zip(found, worlds):
-        same(a, b, atol=1e-8)
+        assert_same(a, b, atol=1e-8)
     np.testing.assert_allclose(
         residuals(
             (np.array([s.scale for s in worlds]), np.stack([s.R for s in worlds]), np.stack([s.t for s in worlds])),
@@ -264,7 +264,7 @@ def test_chain_and_pose_graph_find_the_worlds(rng):
     solved, refused = solve(off, links)
     assert not refused
     for a, b in zip(solved, worlds):
-        same(a, b, atol=1e-4)
+        assert_same(a, b, atol=1e-4)
 
 
 def test_a_window_without_links_is_not_placed(rng):
