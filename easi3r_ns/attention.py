@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -66,7 +66,10 @@ class ScoreFormula:
 
 
 class AttentionSink(Protocol):
-    """Takes in the attention maps of pairs, batch by batch, in any order."""
+    """Takes in the attention maps of pairs, batch by batch, in any order.
+
+    When memory does not suffice for a batch, nothing of it has been taken in: its pairs may come again.
+    """
 
     def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
         """Pairs (B, 2) of frames: ``on_j`` (B, h, w, C) from decoder 1, ``on_i`` from decoder 2, on any device."""
@@ -89,8 +92,10 @@ class AttentionAccumulator:
     def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
         """See :class:`AttentionSink`."""
         i, j = edges.T.tolist()
-        self._src.add(j, prepare_maps(on_j, self._centred))
-        self._ref.add(i, prepare_maps(on_i, self._centred))
+        src = self._src.merged(j, prepare_maps(on_j, self._centred))
+        ref = self._ref.merged(i, prepare_maps(on_i, self._centred))
+        self._src.keep(src)
+        self._ref.keep(ref)
 
     def finish(self) -> AttentionStats:
         """The statistics of all pairs so far; every frame must have been first and second view at least once."""
@@ -153,10 +158,13 @@ class SummaryAccumulator:
     def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
         """See :class:`AttentionSink`."""
         i, j = edges.T.tolist()
+        merged = {}
         for side, frames, maps in (("src", j, on_j), ("ref", i, on_i)):
             channels = maps[..., self._formula.first_channel :]
-            self._sides[side].add(frames, prepare_maps(channels, self._formula.centred))
-            for frame in set(frames):
+            merged[side] = self._sides[side].merged(frames, prepare_maps(channels, self._formula.centred))
+        for side, new in merged.items():
+            self._sides[side].keep(new)
+            for frame in new.slots:
                 if self._sides[side].count(frame) == self._expected[side][frame]:
                     self._close(side, frame)
 
@@ -214,6 +222,18 @@ def min_max_per_frame(maps: np.ndarray) -> np.ndarray:
     return ((maps - low) / (high - low + EPS)).astype(np.float32)
 
 
+class Merged(NamedTuple):
+    """Moments of some frames with a batch taken in (K frames, M numbers in a map)."""
+
+    slots: dict[int, int]
+    """Place of each frame."""
+    counts: dict[int, int]
+    mean: Tensor
+    """(K, M)."""
+    m2: Tensor
+    """(K, M)."""
+
+
 class RunningMoments:
     """Mean and sum of squared deviations per frame, batch by batch (Chan, Golub, LeVeque 1979), on the device of what
     comes in; the frames of a batch may repeat.
@@ -235,8 +255,11 @@ class RunningMoments:
         """Maps of a frame since it was last taken."""
         return self._counts.get(frame, 0)
 
-    def add(self, frames: list[int], values: Tensor) -> None:
-        """Take in ``values`` (B, ...) float32, one per entry of ``frames``."""
+    def merged(self, frames: list[int], values: Tensor) -> Merged:
+        """What :meth:`keep` takes in of ``values`` (B, ...) float32, one per entry of ``frames``.
+
+        No moment changes yet, and everything that takes memory is done here.
+        """
         distinct = sorted(set(frames))
         member = torch.tensor([[frame == f for frame in frames] for f in distinct], dtype=values.dtype)
         member = member.to(values.device)
@@ -251,11 +274,16 @@ class RunningMoments:
         delta = batch_mean - self._mean[slots]
         mean = self._mean[slots] + delta * (new / (old + new))
         m2 = self._m2[slots] + batch_m2 + delta.square() * (old * new / (old + new))
-        # Nothing changes before everything has found its memory: a batch that fails may come again.
-        self._mean[slots], self._m2[slots] = mean, m2
-        for frame in frames:
-            self._counts[frame] = self.count(frame) + 1
+        counts = {frame: self.count(frame) + frames.count(frame) for frame in distinct}
         self._shape = values.shape[1:]
+        return Merged(dict(zip(distinct, slots)), counts, mean, m2)
+
+    def keep(self, merged: Merged) -> None:
+        """Take in a batch."""
+        assert self._mean is not None and self._m2 is not None
+        slots = list(merged.slots.values())
+        self._mean[slots], self._m2[slots] = merged.mean, merged.m2
+        self._counts |= merged.counts
 
     def take(self, frame: int) -> tuple[Tensor, Tensor]:
         """Mean and unbiased deviation of a frame, which is then forgotten; the deviation of a single map is 0."""

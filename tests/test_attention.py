@@ -6,6 +6,7 @@ import torch
 
 from easi3r_ns.attention import (
     AttentionAccumulator,
+    RunningMoments,
     ScoreFormula,
     SummaryAccumulator,
     attention_stats_naive,
@@ -102,6 +103,32 @@ def test_the_summary_gives_the_score_of_all_statistics(formula):
         assert (ours[name].low, ours[name].high) == pytest.approx((plain[name].low, plain[name].high), abs=1e-5)
         np.testing.assert_allclose(fused[name], fused_maps(stats, formula.first_channel)[name], atol=1e-5)
     np.testing.assert_allclose(score_of(fused, formula), dynamic_score(stats, formula), atol=1e-4)
+
+
+def test_pairs_that_do_not_fit_leave_nothing_and_come_again(monkeypatch):
+    graph = make_pairs("swinstride-2-noncyclic", 5)
+    on_j, on_i = (torch.from_numpy(maps) for maps in random_maps(len(graph)))
+    halves, sides, merged = np.array_split(np.arange(len(graph)), 2), [], RunningMoments.merged
+
+    def full(self, *args):
+        sides.append(self)
+        if len(sides) % 2 == 0:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return merged(self, *args)
+
+    sinks = AttentionAccumulator(5), SummaryAccumulator(graph, ScoreFormula())
+    for sink in sinks:
+        sink.add_pairs(graph.edges[halves[0]], on_j[halves[0]], on_i[halves[0]])
+        with monkeypatch.context() as patch:
+            patch.setattr(RunningMoments, "merged", full)
+            with pytest.raises(torch.cuda.OutOfMemoryError):
+                sink.add_pairs(graph.edges[halves[1]], on_j[halves[1]], on_i[halves[1]])
+        sink.add_pairs(graph.edges[halves[1]], on_j[halves[1]], on_i[halves[1]])
+    slow = attention_stats_naive(graph.edges, on_j.numpy(), on_i.numpy(), 5)
+    ours, summary, plain = sinks[0].finish(), sinks[1].finish(), summarise(slow)
+    for name in OFFICIAL:
+        np.testing.assert_allclose(getattr(ours, name), getattr(slow, name), atol=1e-5)
+        np.testing.assert_allclose(summary[name].mean, plain[name].mean, atol=1e-5)
 
 
 def test_golden_score_from_the_summary(pass1):
