@@ -108,6 +108,8 @@ class StageCache:
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in path.parent.glob(f"{stage}-*.tmp"):  # of a killed run: the space is needed
+                leftover.unlink(missing_ok=True)
             yield partial
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:

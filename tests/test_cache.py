@@ -87,6 +87,19 @@ def test_rows_that_are_not_finished_leave_nothing(tmp_path):
     assert not list(tmp_path.iterdir()) and cache.get("s", "k") is None
 
 
+@pytest.mark.parametrize("spill", [False, True])
+def test_what_a_killed_run_was_writing_makes_room_first(tmp_path, spill):
+    leftover, other = tmp_path / "s-k.1.tmp", tmp_path / "other-k.1.tmp"
+    leftover.write_bytes(b"x"), other.write_bytes(b"x")
+
+    def work(store: RowStore) -> None:
+        assert leftover.exists() != spill
+        store.write(np.arange(4), {"x": torch.zeros(4, 3)})
+
+    StageCache(tmp_path).fill("s", "k", SHAPES, torch.float32, work, spill=spill)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other-k.1.tmp", "s-k.safetensors"]
+
+
 def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
     def full(*args) -> None:
         raise OSError(28, "No space left on device")
