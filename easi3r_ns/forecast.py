@@ -254,7 +254,7 @@ def forecast_lines(plan: Forecast) -> list[str]:
     budget, limit = plan.budget, plan.budget.memory_bytes / GIB
     lines = [str(plan)]
     if budget.window:
-        lines.append(f"to stay under {limit:.1f} GiB: {budget}")
+        lines.append(f"to stay under {limit:.1f} GiB: {budget}" if budget.bounded else str(budget))
     if plan.memory_bytes > budget.memory_bytes:
         lines.append(
             f"{limit:.1f} GiB are free now, less than that ({budget}); end other programs, or use fewer frames "

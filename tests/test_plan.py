@@ -16,7 +16,7 @@ from rich.console import Console
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import num_parameters
-from easi3r_ns.budget import Budget
+from easi3r_ns.budget import UNBOUNDED, Budget
 from easi3r_ns.calibration import Rates, calibrate
 from easi3r_ns.config import AlignConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.errors import CheckpointError, InputError
@@ -189,6 +189,8 @@ def test_hours_are_said_with_what_would_be_faster():
     assert forecast_lines(replace(long, budget=budget))[1] == (
         "to stay under 4.0 GiB: pairs one by one, intermediate results on disk, windows of 20 frames"
     )
+    asked = replace(short, budget=replace(UNBOUNDED, window=20))  # where the system does not tell what is free
+    assert forecast_lines(asked)[1] == "windows of 20 frames"
 
 
 def test_plan_shows_the_budget():
