@@ -298,6 +298,10 @@ class CameraUncertainty:
         return len(self.rotation_deg)
 
 
+PNP, INTERPOLATED = "pnp", "interpolated"
+"""How a frame in between got its camera: from static points that its neighbours share with it, or between theirs."""
+
+
 @dataclass(frozen=True)
 class PosedFrames:
     """Frames of the clip between those of the Scene, with cameras in its world; they have no depth.
@@ -322,7 +326,7 @@ class PosedFrames:
     source_paths: tuple[Path, ...]
     """G upright RGB images at source resolution."""
     pose_sources: tuple[str, ...]
-    """'pnp' (from static points that neighbouring frames share with it) or 'interpolated' (between neighbours)."""
+    """G of :data:`PNP` and :data:`INTERPOLATED`."""
 
     def __post_init__(self) -> None:
         n = len(self.source_paths)

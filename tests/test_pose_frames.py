@@ -11,13 +11,13 @@ import pytest
 
 from easi3r_ns.files import write_png
 from easi3r_ns.geometry import is_rigid, network_to_source, pixel_grid, project, rescale_scene, transform, unproject
-from easi3r_ns.pose_frames import PNP, interpolate_pose, pose_between, without_camera
+from easi3r_ns.pose_frames import interpolate_pose, pose_between, without_camera
 from easi3r_ns.pose_frames.camera import Lens, Matches, find_camera
 from easi3r_ns.pose_frames.poser import _from_both_ends
 from easi3r_ns.pose_frames.views import _rendered, key_view
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip, ClipOptions, flow, look_at, render_clip
-from easi3r_ns.types import DynamicMasks, Frames, PixelMap, Scene, SkippedFrames, SparsePoints
+from easi3r_ns.types import PNP, DynamicMasks, Frames, PixelMap, Scene, SkippedFrames, SparsePoints
 
 SIZE = (120, 160)
 NUM_FRAMES = 13

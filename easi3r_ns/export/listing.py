@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..types import Scene
+from ..types import INTERPOLATED, Scene
 
-INTERPOLATED = "interpolated"
 _EVAL_EVERY = 10
 """Every so many frames one is kept for evaluation where we have to choose: the share of nerfstudio's default."""
 

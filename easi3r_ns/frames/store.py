@@ -37,7 +37,7 @@ class StoredClip:
 
 
 def frame_file(position: int) -> str:
-    """File name of the ``position``-th used frame (from 0)."""
+    """File name of the ``position``-th stored frame (from 0)."""
     return f"frame_{position + 1:05d}.png"
 
 

@@ -1,5 +1,5 @@
 """Cameras and masks for the frames that were sampled away (``--pose-all-frames``)."""
 
-from .poser import INTERPOLATED, PNP, interpolate_pose, pose_between, without_camera
+from .poser import interpolate_pose, pose_between, without_camera
 
-__all__ = ["INTERPOLATED", "PNP", "interpolate_pose", "pose_between", "without_camera"]
+__all__ = ["interpolate_pose", "pose_between", "without_camera"]

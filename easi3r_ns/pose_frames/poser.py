@@ -20,11 +20,9 @@ from ..flow import DISFlow, FlowProvider
 from ..frames import resize_and_crop
 from ..geometry import transform
 from ..runlog import RunLog
-from ..types import Frames, PosedFrames, Scene, SkippedFrames
+from ..types import INTERPOLATED, PNP, Frames, PosedFrames, Scene, SkippedFrames
 from .camera import MIN_MATCHES, Lens, find_camera
 from .views import View, key_view, match, moving_or_unexplained, moving_seen_from
-
-PNP, INTERPOLATED = "pnp", "interpolated"
 
 _TOLERANCE = (0.004, 0.016)
 _TOLERANCE_PX = (1.0, 4.0)
