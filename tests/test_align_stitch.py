@@ -18,7 +18,7 @@ from easi3r_ns.geometry import is_rigid
 from easi3r_ns.pairs import attach_frames, make_pairs
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.similarity import Similarity
-from easi3r_ns.types import PairGraph
+from easi3r_ns.types import CameraUncertainty, PairGraph
 from easi3r_ns.windows import cut_windows
 
 from .align_scene import smooth_field, trajectory_errors
@@ -116,6 +116,7 @@ def test_windows_of_one_world_come_back_as_they_were():
     np.testing.assert_allclose(result.pair_scales, first_scale, rtol=1e-4)
     np.testing.assert_allclose(result.focals, FOCAL)
     assert result.diagnostics.registered_by == ("tree",) * 40 and len(result.diagnostics.focal_estimates) == 40
+    assert result.diagnostics.turn > 170, "half the way around the whole path, not within a window"
 
 
 def test_depths_belong_to_their_cameras():
@@ -171,6 +172,25 @@ def test_a_loop_closes_the_drift():
     assert gap[1] < 0.2 * gap[0]
     growth = [np.median(r.depth[59]) / np.median(r.depth[0]) for r in (join(pieces), after)]
     assert abs(np.log(growth[1])) < 0.3 * abs(np.log(growth[0])), "the scale drift goes too"
+
+
+def test_what_is_said_in_scene_units_follows_the_loops():
+    truth = ring(60)
+    T, scales = drifting(truth, turn=0.004, growth=0.004)
+    pieces = make_pieces(T, scales, make_pairs(GRAPH, 60), 18)
+    ones = [np.ones(18)] * 3
+
+    def load(k: int) -> AlignResult:
+        depth = np.median(pieces.load(k).depth, axis=(1, 2)).astype(float)
+        return replace(pieces.load(k), uncertainty=CameraUncertainty(ones[0], 0.01 * depth, *ones[1:]))
+
+    loops = [true_loop(pieces, truth, p, q) for p, q in ((0, 59), (2, 57))]
+    result = join(replace(pieces, load=load), loops)
+    share = result.uncertainty.centre / np.median(result.depth, axis=(1, 2))
+    np.testing.assert_allclose(share, 0.01, rtol=0.05)
+    last, window = pieces.load(len(pieces.windows) - 1), pieces.windows[-1]
+    unit = np.median(result.depth[59] / last.depth[-1])
+    np.testing.assert_allclose(result.pair_scales[window.own] / last.pair_scales[0], unit, rtol=1e-3)
 
 
 def test_a_wrong_loop_is_outvoted():

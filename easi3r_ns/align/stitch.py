@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from ..errors import AlignmentError
-from ..geometry import unproject
+from ..geometry import transform, unproject
 from ..runlog import RunLog
 from ..similarity import Similarity, between, nearest_rotation
 from ..spill import empty_tensor
 from ..types import CameraUncertainty
 from ..windows import Window, centrality
 from . import AlignDiagnostics, AlignResult
-from .diagnostics import camera_travel
+from .diagnostics import camera_travel, camera_turn
 from .overlap import Correspondences, robust_similarity
 from .posegraph import Link, chain, solve
 
@@ -80,8 +80,7 @@ class Pieces:
         """(H, W, 3) points of one frame of a window in the window's world."""
         focal = result.focals[position] * np.array([1.0, self.pixel_aspect])
         local = unproject(np.asarray(result.depth[position], dtype=float), focal, self.principal_point)
-        T = result.T_world_cam[position]
-        return local @ T[:3, :3].T + T[:3, 3]
+        return transform(result.T_world_cam[position], local)
 
     def trusted(self, result: AlignResult, position: int, frame: int) -> np.ndarray:
         """(H, W) bool: depth known, static, not contradicted and no less confident than half of such pixels.
@@ -311,16 +310,18 @@ class _Assembly:
     ) -> AlignResult:
         """The fields that are no pictures: those of the window in which a frame lies most central."""
         pieces = self.pieces
+        units = np.array([worlds[k].scale for k in range(len(parts))])
+        units[: len(self.corrections)] *= [correction.scale for correction in self.corrections]
         scales = np.zeros(pieces.num_pairs)
         for k in reversed(range(len(parts))):
-            scales[pieces.windows[k].rows] = worlds[k].scale * parts[k].pair_scales
+            scales[pieces.windows[k].rows] = units[k] * parts[k].pair_scales
         homes = [pieces.home(frame) for frame in pieces.homes]
         return AlignResult(
             **out,
             pair_scales=scales,
             loss_curve=np.concatenate([part.loss_curve for part in parts]),
             diagnostics=_diagnostics(pieces, parts, homes, out),
-            **_uncertainty(parts, homes, worlds),
+            **_uncertainty(parts, homes, units),
         )
 
 
@@ -330,14 +331,14 @@ def _without_pictures(result: AlignResult) -> AlignResult:
 
 
 def _uncertainty(
-    parts: list[AlignResult], homes: list[tuple[int, int]], worlds: dict[int, Similarity]
+    parts: list[AlignResult], homes: list[tuple[int, int]], units: np.ndarray
 ) -> dict[str, CameraUncertainty]:
-    """Of every camera inside its window; what the joints add is not in it."""
+    """Of every camera inside its window; what the joints add is not in it. ``units``: scene units per window's unit."""
     own = [part.uncertainty for part in parts if part.uncertainty is not None]
     if len(own) < len(parts):
         return {}
     columns = {f.name: np.array([getattr(own[k], f.name)[p] for k, p in homes]) for f in fields(CameraUncertainty)}
-    columns["centre"] = columns["centre"] * np.array([worlds[k].scale for k, _ in homes])
+    columns["centre"] = columns["centre"] * units[[k for k, _ in homes]]
     return {"uncertainty": CameraUncertainty(**columns)}
 
 
@@ -356,12 +357,13 @@ def _diagnostics(
             merged[name] = tuple(frame for frame, (k, p) in enumerate(homes) if p in values[k])
     flows = [d.final_flow for d in own if d.final_flow is not None]
     estimated = all(len(d.focal_estimates) for d in own)
-    centres = torch.from_numpy(out["T_world_cam"][:, :3, 3]).float()
+    cameras = torch.from_numpy(out["T_world_cam"]).float()
     return replace(
         own[0],
         **merged,
         registered_by=tuple(own[k].registered_by[p] for k, p in homes),
-        travel=camera_travel(centres, torch.from_numpy(out["depth"])),
+        travel=camera_travel(cameras[:, :3, 3], torch.from_numpy(out["depth"])),
+        turn=camera_turn(cameras[:, :3, :3]),
         final_flow=float(np.mean(flows)) if flows else None,
         focal_estimates=tuple(own[k].focal_estimates[p] for k, p in homes) if estimated else (),
     )
