@@ -126,7 +126,7 @@ def _long_clip(
         shared_focal=align_config.shared_focal,
         focal=focal,
         seed=config.seed,
-        key=digest(stage.decoded_key, dynamic.masks, asdict(align_config), flow, focal, config.seed),
+        key=digest(stage.decoded_key, pixel_map, dynamic.masks, asdict(align_config), flow, focal, config.seed),
     )
 
 

@@ -193,3 +193,6 @@ def test_what_is_kept_is_what_was_refined(changed: bool, tmp_path: Path, monkeyp
                 assert ours == theirs or ours is theirs, entry.name
     kept.refine_kept(scene, RefineConfig("colmap"), RunLog(), 1, cache)
     assert calls == [0, 1]
+    # Trusted depths decide the unit of the refined scene.
+    kept.refine_kept(replace(scene, min_confidence=2.0), RefineConfig("colmap"), RunLog(), 1, cache)
+    assert calls == [0, 1, 1]

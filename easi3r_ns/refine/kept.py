@@ -35,7 +35,7 @@ def refine_kept(
         refined = refine_scene(scene, config, log, seed, fixed_focal=fixed_focal)
         return _pack(scene, refined, log.warnings[told:])
 
-    decisive = (__version__, config, seed, fixed_focal, list(scene.pixel_map.source_wh), list(scene.distortion))
+    decisive = (__version__, config, seed, fixed_focal, scene.pixel_map, list(scene.distortion), scene.min_confidence)
     arrays = [np.asarray(getattr(scene, name)) for name in _ARRAYS]
     kept = cache.stage("refine", digest(scene.images, scene.dynamic.masks, *arrays, *decisive), compute)
     return _unpack(scene, kept, log)
