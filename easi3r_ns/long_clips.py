@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .align import AlignResult
+from .align.overlap import weighted_median
 from .align.packing import pack_result, unpack_result
 from .align.posegraph import Link
 from .align.stitch import Pieces, Stitched, overlap_links, stitch
@@ -240,9 +241,7 @@ def common_focal(windows: Sequence[OwnFocal]) -> tuple[float, float]:
     """
     focals = np.array([window.focal for window in windows])
     weight = np.array([max(window.travel, NO_TRAVEL) for window in windows])
-    order = np.argsort(focals)
-    total = np.cumsum(weight[order])
-    focal = float(focals[order[np.searchsorted(total, 0.5 * total[-1])]])
+    focal = weighted_median(focals, weight)
     share = weight / weight.sum()
     expected = np.sqrt((share**2 * np.array([window.sigma for window in windows]) ** 2).sum())
     spread = np.sqrt((share**2).sum() * (share * (focals - focal) ** 2).sum())

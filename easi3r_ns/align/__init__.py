@@ -14,7 +14,7 @@ from ..errors import AlignmentError, InputError
 from ..runlog import RunLog
 from ..types import CameraUncertainty, PairFlow, PairPredictions
 from . import newton, solve
-from .consensus import interpolate, screen
+from .consensus import Screening, interpolate, screen
 from .depth import clean, full_confidence, full_depths, sampled_depths
 from .diagnostics import AlignDiagnostics, diagnose, warn
 from .init import initialise
@@ -78,42 +78,24 @@ def align(
     :raises AlignmentError: the pairs do not connect all frames, or pointmaps are degenerate or contradict each other.
     """
     log = log if log is not None else RunLog()
-    height, width = predictions.conf_i.shape[1:]
-    _check_inputs(predictions, focal, dynamic_masks, flow)
     names = range(predictions.graph.num_frames) if numbers is None else numbers
+    _check_inputs(predictions, focal, dynamic_masks, flow)
     with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
-        sample = sample_pixels(height, width, config.pixel_budget, seed, pixel_aspect)
-        problem = build_problem(predictions, sample, principal_point, log)
-        screened = screen(problem, names, log)
-        problem = screened.problem
-        start = initialise(problem, focal, config.shared_focal, log, screened.placement)
-        if flow is not None and config.flow_strength > 0:
-            observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
-            observed.used[torch.isin(problem.edges, torch.tensor(screened.weak, dtype=torch.int64)).any(dim=1)] = False
-            problem = replace(problem, flows=(observed,))
-        problem = problem.to(device)
+        sample = sample_pixels(*predictions.conf_i.shape[1:], config.pixel_budget, seed, pixel_aspect)
+        screened = screen(build_problem(predictions, sample, principal_point, log), names, log)
+        start = initialise(screened.problem, focal, config.shared_focal, log, screened.placement)
+        problem = _with_flow(screened, flow, dynamic_masks, config).to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
         optimise = {"newton": newton.optimise, "adam": solve.optimise}[config.solver]
         state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = _final_depths(problem, predictions, decoded)
-        confidence, contradicted = _confidence(problem, predictions, decoded, depth)
         diagnostics = diagnose(problem, decoded, depth, start, screened)
         warn(diagnostics, config, dynamic_masks, names, log)
-        solved_focals = 0 if focal is not None else len(state.focal)
-        uncertainty = camera_uncertainty(problem, decoded, solved_focals, screened.weak, log)
-        depth[list(screened.weak)] = confidence[list(screened.weak)] = 0.0
-    return AlignResult(
-        T_world_cam=_in_first_camera(decoded, screened.weak),
-        focals=decoded.focal.cpu().double().numpy(),
-        depth=depth.numpy(),
-        confidence=confidence.numpy(),
-        contradicted=contradicted.numpy(),
-        pair_scales=_pair_scales(problem, decoded, len(predictions.graph)),
-        loss_curve=curve,
-        diagnostics=diagnostics,
-        uncertainty=uncertainty,
-    )
+        uncertainty = camera_uncertainty(problem, decoded, 0 if focal else len(state.focal), screened.weak, log)
+        cameras = _cameras(problem, decoded, screened.weak, len(predictions.graph))
+        pictures = _pictures(problem, predictions, decoded, depth, screened.weak)
+    return AlignResult(**cameras, **pictures, loss_curve=curve, diagnostics=diagnostics, uncertainty=uncertainty)
 
 
 @contextmanager
@@ -127,6 +109,19 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _with_flow(
+    screened: Screening, flow: PairFlow | None, dynamic_masks: np.ndarray | None, config: AlignConfig
+) -> Problem:
+    """The screened problem with the flow of its pairs, where the term is on; none at frames that nothing holds."""
+    problem = screened.problem
+    if flow is None or config.flow_strength <= 0:
+        return problem
+    observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
+    weak = torch.tensor(screened.weak, dtype=torch.int64)
+    observed.used[torch.isin(problem.edges, weak).any(dim=1)] = False
+    return replace(problem, flows=(observed,))
 
 
 def _with_fitted_depths(problem: Problem, state: State) -> State:
@@ -154,15 +149,27 @@ def _final_depths(problem: Problem, predictions: PairPredictions, decoded: Decod
     return full_depths(problem, predictions, decoded)
 
 
-def _confidence(
-    problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _cameras(problem: Problem, decoded: Decoded, weak: Sequence[int], num_pairs: int) -> dict[str, np.ndarray]:
+    """Fields of the result; ``num_pairs``: of the whole pair graph."""
+    scales = np.zeros(num_pairs)
+    scales[problem.kept.cpu().numpy()] = torch.linalg.det(decoded.pair_A.cpu().double()).numpy() ** (1 / 3)
+    focals = decoded.focal.cpu().double().numpy()
+    return {"T_world_cam": _in_first_camera(decoded, weak), "focals": focals, "pair_scales": scales}
+
+
+def _pictures(
+    problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor, weak: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Fields of the result with one image per frame; frames that nothing holds (``weak``) know no depth."""
     confidence = full_confidence(predictions, problem.kept.cpu())
     confidence.masked_fill_(depth <= 0, 0.0)
     R, centre, focal, pp = (x.cpu() for x in (decoded.R, decoded.centre, decoded.focal, problem.principal_point))
     stretch = torch.tensor([1.0, problem.sample.aspect, 1.0])
     cleaned = clean(confidence, depth, R, centre, stretch[:, None] * intrinsics(focal, pp))
-    return confidence, cleaned < confidence
+    contradicted = cleaned < confidence
+    if weak:
+        depth, confidence = (x.index_fill(0, torch.tensor(weak), 0.0) for x in (depth, confidence))
+    return {"depth": depth.numpy(), "confidence": confidence.numpy(), "contradicted": contradicted.numpy()}
 
 
 def _in_first_camera(decoded: Decoded, weak: Sequence[int]) -> np.ndarray:
@@ -175,12 +182,6 @@ def _in_first_camera(decoded: Decoded, weak: Sequence[int]) -> np.ndarray:
     moved = np.linalg.inv(T[0]) @ T
     moved[0] = np.eye(4)
     return moved
-
-
-def _pair_scales(problem: Problem, decoded: Decoded, count: int) -> np.ndarray:
-    scales = np.zeros(count)
-    scales[problem.kept.cpu().numpy()] = torch.linalg.det(decoded.pair_A.cpu().double()).numpy() ** (1 / 3)
-    return scales
 
 
 __all__ = ["AlignDiagnostics", "AlignResult", "align"]

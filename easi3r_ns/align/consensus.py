@@ -170,9 +170,7 @@ def _thin(problem: Problem) -> Problem:
     if count <= THIN_PIXELS:
         return problem
     pick = torch.linspace(0, count - 1, THIN_PIXELS).round().long()
-    sample = replace(problem.sample, index=problem.sample.index[pick], xy=problem.sample.xy[:, pick])
-    points, confidence = problem.points[:, :, pick], problem.confidence[:, pick]
-    return replace(problem, sample=sample, points=points.contiguous(), confidence=confidence, flows=())
+    return replace(problem, flows=()).columns(pick)
 
 
 def _median(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

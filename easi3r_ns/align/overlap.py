@@ -74,7 +74,7 @@ def robust_similarity(data: Correspondences, seed: int = 0) -> Fit | None:
         if not _usable(similarity):
             return None
         distance = relative_distance(data, similarity)
-        deviation = max(1.4826 * _weighted_median(distance, data.weight), LEAST_DEVIATION)
+        deviation = max(1.4826 * weighted_median(distance, data.weight), LEAST_DEVIATION)
         trust = 1 / (1 + (distance / (CUTOFF * deviation)) ** 2) ** 2
         before, similarity = similarity, align_points(data.source, data.target, data.weight * trust / data.depth**2)
         if abs(similarity.scale / before.scale - 1) < 1e-9 and np.abs(similarity.R - before.R).max() < 1e-9:
@@ -83,7 +83,7 @@ def robust_similarity(data: Correspondences, seed: int = 0) -> Fit | None:
         return None
     distance = relative_distance(data, similarity)
     inliers = float(data.weight[distance < INLIER].sum() / data.weight.sum())
-    return Fit(similarity, _weighted_median(distance, data.weight), inliers)
+    return Fit(similarity, weighted_median(distance, data.weight), inliers)
 
 
 def relative_distance(data: Correspondences, similarity: Similarity) -> np.ndarray:
@@ -120,7 +120,8 @@ def _spans_a_plane(points: np.ndarray, weight: np.ndarray) -> bool:
     return bool(middle > FLATTEST * largest)
 
 
-def _weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
+def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
+    """The smallest of the values (N,) that holds half of the weight (N,) together with those below it."""
     order = np.argsort(values)
     total = np.cumsum(weight[order])
     return float(values[order[np.searchsorted(total, 0.5 * total[-1])]])

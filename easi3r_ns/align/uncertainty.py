@@ -157,9 +157,7 @@ def _thinned(problem: Problem, decoded: Decoded) -> tuple[Problem, Unknowns]:
     """Fewer pixels, float64, on the CPU: not every device has double precision, and little is left."""
     count = problem.points.shape[-1]
     pick = torch.linspace(0, count - 1, min(PIXELS, count), device=problem.points.device).round().long()
-    sample = replace(problem.sample, index=problem.sample.index[pick], xy=problem.sample.xy[:, pick])
-    points, confidence = problem.points[:, :, pick], problem.confidence[:, pick]
-    thin = replace(problem, sample=sample, points=points, confidence=confidence, flows=())
+    thin = replace(problem, flows=()).columns(pick)
     plain = (decoded.R, decoded.centre, decoded.focal.log(), decoded.pair_A, decoded.pair_b, decoded.depth[:, pick])
     return thin.to("cpu"), Unknowns(*(x.cpu().double() for x in plain))
 
