@@ -25,6 +25,7 @@ from .align.posegraph import Link
 from .align.stitch import Pieces, Stitched, overlap_links, stitch
 from .cache import StageCache, Tensors, digest
 from .errors import AlignmentError
+from .inference import MAPS
 from .loops import both_orders, describe_frames, loop_candidates, usual_confidence, verify_loops
 from .network_stage import NetworkStage
 from .runlog import RunLog
@@ -217,8 +218,7 @@ class _QuietLog(RunLog):
 def select_pairs(predictions: PairPredictions, rows: np.ndarray, graph: PairGraph) -> PairPredictions:
     """The predictions of some rows, in memory, under their graph of their own."""
     index = torch.from_numpy(rows)
-    names = ("points_i", "conf_i", "points_j", "conf_j")
-    return PairPredictions(graph, **{name: getattr(predictions, name)[index] for name in names})
+    return PairPredictions(graph, **{name: getattr(predictions, name)[index] for name in MAPS})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .backbone.weights import WeightsInfo
 from .cache import StageCache, Tensors, digest
 from .config import Easi3RConfig
 from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
+from .errors import OutputError
 from .inference import FEATURES, Compute, PairNetwork, encode_into, feature_shape, map_dtype, map_shapes
 from .rows import MemoryRows, RowStore
 from .runlog import RunLog
@@ -126,10 +127,16 @@ class NetworkStage:
         maps = self.cache.fill("pointmaps", key, map_shapes(*size), map_dtype(*size), work, spill=self.spill)
         return maps, None if sink is None else self._segment(sink, "pass 2: motion")
 
-    def reopen(self) -> PairPredictions | None:
-        """What :meth:`decode` gave, mapped anew from its file: no page is in memory yet. None where none is kept."""
+    def reopen(self) -> PairPredictions:
+        """What :meth:`decode` gave, mapped anew from its file: no page is in memory yet.
+
+        Raises:
+            OutputError: the file is gone or damaged, or the cache has no folder.
+        """
         maps = self.cache.get("pointmaps", self.decoded_key)
-        return None if maps is None else PairPredictions(self.graph, **maps)
+        if maps is None:
+            raise OutputError(f"the pointmaps in {self.cache.folder} cannot be read again: check the disk")
+        return PairPredictions(self.graph, **maps)
 
     def decode_more(self, graph: PairGraph, stage: str) -> PairPredictions:
         """Pointmaps of other pairs of the same frames, with the tokens silenced that :meth:`decode` silenced."""

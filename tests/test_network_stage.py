@@ -11,7 +11,8 @@ from easi3r_ns import cache as cache_module
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.cache import StageCache
 from easi3r_ns.config import Easi3RConfig
-from easi3r_ns.inference import Compute
+from easi3r_ns.errors import OutputError
+from easi3r_ns.inference import MAPS, Compute
 from easi3r_ns.network_stage import NetworkStage
 from easi3r_ns.pairs import make_pairs
 from easi3r_ns.runlog import RunLog
@@ -21,7 +22,6 @@ from easi3r_ns.types import DynamicMasks, PairPredictions
 from tests.standin import StandIn
 
 SMALL = DUSt3RConfig(image_size=128, patch_size=8, head_type="linear")
-MAPS = ("points_i", "conf_i", "points_j", "conf_j")
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,17 @@ def run(
     clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
 ) -> tuple[PairPredictions, DynamicMasks, StandIn]:
     """Both passes with a network that knows the truth."""
+    stage = stage_of(clip, cache, spill=spill, compute=compute, **options)
+    return *stage.run(), stage.backbone
+
+
+def stage_of(
+    clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
+) -> NetworkStage:
     frames = frames_of(clip)
     network, graph = StandIn(clip, frames.pixel_map, SMALL), make_pairs("swinstride-2-noncyclic", len(clip))
     config, compute = Easi3RConfig(**options), compute or Compute(torch.device("cpu"), batch_size=3)
-    stage = NetworkStage(frames, graph, network, config, compute, cache, RunLog(), spill=spill)
-    return *stage.run(), network
+    return NetworkStage(frames, graph, network, config, compute, cache, RunLog(), spill=spill)
 
 
 def test_what_is_spilled_is_the_same(tmp_path, clip):
@@ -85,6 +91,17 @@ def test_finished_stages_are_found_again(tmp_path, clip, spill, monkeypatch):
     repaired, same, network = run(clip, cache, spill=spill)
     assert torch.equal(repaired.points_j, first.points_j) and network.encoded == 0
     np.testing.assert_array_equal(same.masks, masks.masks)
+
+
+def test_pointmaps_are_opened_again_or_missed(tmp_path, clip):
+    stage = stage_of(clip, StageCache(tmp_path), no_masks=True)
+    predictions, _ = stage.run()
+    stage.release()
+    again = stage.reopen()
+    assert again is not predictions and torch.equal(again.points_j, predictions.points_j)
+    next(tmp_path.glob("pointmaps-*")).unlink()
+    with pytest.raises(OutputError, match="cannot be read again"):
+        stage.reopen()
 
 
 def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, clip, monkeypatch):
