@@ -137,8 +137,8 @@ class Easi3RConfig:
     no_adapt: bool = False
     """Skip the second, attention-re-weighted pass: plain DUSt3R or MonST3R for comparison."""
     masks: Optional[Path] = None
-    """Folder with your own masks of the source size, one per used frame or one per frame of the source, in the order of
-    their names; white where something MOVES."""
+    """Folder with your own masks of the source size, one per used frame or one per frame of the source (then those of
+    --eval-data), in the order of their names; white where something MOVES."""
     no_masks: bool = False
     """Treat everything as static."""
     flow: Literal["auto", "dis", "raft"] = "auto"

@@ -39,6 +39,7 @@ from .report_card import FILES as REPORT_FILES
 from .report_card import ReportCard, drop_report_card, try_report_card
 from .runlog import RunLog
 from .types import Frames, Scene
+from .user_masks import user_masks_between
 
 WORKSPACE = ".easi3r"
 
@@ -190,7 +191,9 @@ def _process(
 
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
     if skipped is not None:
-        scene = pose_between(scene, skipped, log, clip=_splits(scene, frames, num_train)["train"])
+        clip, folder = _splits(scene, frames, num_train)["train"], config.easi3r.masks
+        masks = None if folder is None else user_masks_between(folder, frames, skipped)
+        scene = pose_between(scene, skipped, log, clip=clip, masks=masks)
     done = with_dataset_images(scene, output_dir)
     cards: list[ReportCard] = []
 

@@ -101,6 +101,8 @@ class Frames:
     """How many frames the source holds (all of them, not only those inside --start/--end)."""
     skipped: SkippedFrames | None = None
     """The frames in between, where they are to be posed too."""
+    offsets: np.ndarray | None = None
+    """(F,) int64 number of source frames in the sources before a frame's own; None: there is one source."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -109,9 +111,15 @@ class Frames:
         _require(self.images.shape == (n, height, width, 3), f"images {self.images.shape} do not fit {self.pixel_map}")
         for name in ("times", "indices", "names", "source_paths"):
             _require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+        _require(self.offsets is None or len(self.offsets) == n, f"offsets do not fit {n} frames")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(F,) int64 place of each frame among the ``num_source_frames``, where one source follows the other."""
+        return self.indices if self.offsets is None else self.indices + self.offsets
 
     def followed_by(self, other: Frames) -> Frames:
         """These frames, then those of another source with the same size; raises ValueError for another size.
@@ -119,6 +127,7 @@ class Frames:
         What was skipped of the other source is left out.
         """
         _require(self.pixel_map == other.pixel_map, f"sizes differ: {self.pixel_map} and {other.pixel_map}")
+        own, others = (np.zeros(len(f), dtype=np.int64) if f.offsets is None else f.offsets for f in (self, other))
         return Frames(
             images=np.concatenate([self.images, other.images]),
             pixel_map=self.pixel_map,
@@ -128,6 +137,7 @@ class Frames:
             source_paths=self.source_paths + other.source_paths,
             num_source_frames=self.num_source_frames + other.num_source_frames,
             skipped=self.skipped,
+            offsets=np.concatenate([own, others + self.num_source_frames]),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InputError
 from .files import natural_key
-from .types import DynamicMasks, Frames, PixelMap
+from .types import DynamicMasks, Frames, PixelMap, SkippedFrames
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMasks:
-    """Read one mask per used frame, or one per source frame (then picked by ``frames.indices``), in natural order.
+    """Read one mask per used frame, or one per source frame (then picked by ``frames.places``), in natural order.
 
     White (above the middle of the range) is what moves. Masks have the size of the source image.
 
     Raises:
         InputError: no such folder, unreadable file, wrong number or wrong size.
     """
-    if not folder.is_dir():
-        raise InputError(f"--masks {folder}: not a folder")
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: natural_key(p.name))
+    paths = _mask_paths(folder)
     if len(paths) == frames.num_source_frames:
-        paths = [paths[i] for i in frames.indices]
+        paths = [paths[i] for i in frames.places]
     if len(paths) != len(frames):
         raise InputError(
             f"--masks {folder}: {len(paths)} images for {len(frames)} used frames of {frames.num_source_frames}; give "
@@ -35,6 +34,23 @@ def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMas
     masks = np.stack([_to_network(_read(path, frames.pixel_map), frames.pixel_map) for path in paths])
     score = np.zeros((len(frames), masks.shape[1] // patch_size, masks.shape[2] // patch_size), dtype=np.float32)
     return DynamicMasks(masks, score, float("nan"), source="user")
+
+
+def user_masks_between(folder: Path, frames: Frames, skipped: SkippedFrames) -> Callable[[int], np.ndarray] | None:
+    """Row of ``skipped`` -> its (H, W) bool mask; None where the folder does not hold one mask per source frame.
+
+    The clip of the skipped frames is the first source of ``frames``. Raises InputError as :func:`load_user_masks`.
+    """
+    paths = _mask_paths(folder)
+    if len(paths) != frames.num_source_frames:
+        return None
+    return lambda row: _to_network(_read(paths[skipped.indices[row]], frames.pixel_map), frames.pixel_map)
+
+
+def _mask_paths(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"--masks {folder}: not a folder")
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: natural_key(p.name))
 
 
 def _read(path: Path, pixel_map: PixelMap) -> np.ndarray:

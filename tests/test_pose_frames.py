@@ -202,6 +202,13 @@ def test_without_masks_nothing_moves(tmp_path):
     assert not masks(pose_between(replace(scene, dynamic=still), skipped, RunLog(), clip=range(3))).any()
 
 
+def test_masks_that_the_user_knows_are_those_of_the_frames_in_between(tmp_path):
+    truth = clip(3)
+    scene, skipped = sampled(truth, [0, 6, 12], tmp_path)
+    own = pose_between(scene, skipped, RunLog(), clip=range(3), masks=lambda row: truth.moving[skipped.indices[row]])
+    np.testing.assert_array_equal(masks(own), truth.moving[own.between.indices])
+
+
 def test_evaluation_views_are_no_neighbours(tmp_path):
     truth = clip(3)
     scene, skipped = sampled(truth, [0, 6, 12], tmp_path)

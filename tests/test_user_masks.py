@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from easi3r_ns.errors import InputError
-from easi3r_ns.types import Frames, PixelMap
-from easi3r_ns.user_masks import load_user_masks
+from easi3r_ns.types import Frames, PixelMap, SkippedFrames
+from easi3r_ns.user_masks import load_user_masks, user_masks_between
 
 
 @pytest.fixture
@@ -55,6 +57,26 @@ def test_one_mask_per_source_frame_is_picked_in_natural_order(tmp_path, frames):
     result = load_user_masks(write(tmp_path / "m", 12), frames, patch_size=8)
     for row, k in enumerate(frames.indices):
         np.testing.assert_array_equal(result.masks[row], expected(k % 8))
+
+
+def test_masks_of_evaluation_views_follow_those_of_the_clip(tmp_path, frames):
+    views = replace(frames, indices=np.array([0, 1, 3]), num_source_frames=4)
+    both = frames.followed_by(views)
+    result = load_user_masks(write(tmp_path / "m", 16), both, patch_size=8)
+    for row, k in enumerate([0, 10, 11, 12, 13, 15]):
+        np.testing.assert_array_equal(result.masks[row], expected(k % 8))
+    third = both.followed_by(views)
+    np.testing.assert_array_equal(third.places, [0, 10, 11, 12, 13, 15, 16, 17, 19])
+    np.testing.assert_array_equal(views.followed_by(frames.followed_by(views)).places[-3:], [16, 17, 19])
+
+
+def test_frames_in_between_have_masks_where_all_frames_of_the_source_have(tmp_path, frames):
+    rows = np.array([3, 5])
+    skipped = SkippedFrames(rows.astype(float), rows, ("clip.mp4",) * 2, (tmp_path,) * 2)
+    assert user_masks_between(write(tmp_path / "used", 3), frames, skipped) is None
+    mask = user_masks_between(write(tmp_path / "all", 12), frames, skipped)
+    for row, k in enumerate(rows):
+        np.testing.assert_array_equal(mask(row), expected(k))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ masks, and what neither of them explains counts as moving. Frames are read one a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,14 +50,21 @@ class _Found:
 
 
 def pose_between(
-    scene: Scene, skipped: SkippedFrames, log: RunLog, *, clip: Sequence[int], provider: FlowProvider | None = None
+    scene: Scene,
+    skipped: SkippedFrames,
+    log: RunLog,
+    *,
+    clip: Sequence[int],
+    masks: Callable[[int], np.ndarray] | None = None,
+    provider: FlowProvider | None = None,
 ) -> Scene:
     """``scene`` with cameras and masks for the ``skipped`` frames of its clip (see :class:`~.types.PosedFrames`).
 
     ``clip`` names the positions of the clip's frames in the scene (evaluation views have no frames in between). Frames
     before the first and after the last of them have one neighbour; where that is not enough, they are left out with a
     warning. How many frames came from where stands in the provenance as ``between``. In a scene without motion masks
-    (``--no-masks``) nothing moves in between either.
+    (``--no-masks``) nothing moves in between either. ``masks`` gives the (H, W) bool mask of a row of ``skipped`` where
+    the user knows it.
 
     Raises OSError when a skipped image cannot be read.
     """
@@ -67,7 +74,7 @@ def pose_between(
     with log.stage("frames in between", len(skipped)) as advance:
         for left, right, rows in _gaps(scene, skipped, clip):
             for result in poser.gap(left, right, rows):
-                moving = result.moving & (scene.dynamic.source != "none")
+                moving = result.moving & (scene.dynamic.source != "none") if masks is None else masks(result.row)
                 packed.append(np.packbits(moving, axis=-1))
                 found.append(replace(result, moving=np.empty((0, 0), dtype=bool)))
             advance(len(rows))
