@@ -56,7 +56,8 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
     key = jsonable({"source": source.signature(), "select": _selection_key(select)})
     make_folder(store)
     clip = frame_store.load(store, key)
-    with log.stage("frames", len(clip.frames) if clip else select.num_frames_target or None) as advance:
+    total = sum(frame.used for frame in clip.frames) if clip else select.num_frames_target or None
+    with log.stage("frames", total) as advance:
         network = _NetworkImages(geometry, advance)
         if clip is None:
             clip = _extract(source, store, select, network, log)
