@@ -282,6 +282,22 @@ def test_the_objective_only_falls_and_ends_before_the_limit(options):
     assert len(values) > 4 and (np.diff(values) < 0).all()
 
 
+def test_flow_that_disagrees_at_first_takes_part_once_the_cameras_are_near(monkeypatch):
+    monkeypatch.setattr(newton, "ROUGH", 1.0)  # one step without the flow: the cameras are still wrong then
+    problem = small_problem(noise=0.03)
+    start = to_state(disturbed(problem, True, 0.3), start_of(problem))
+    config = AlignConfig(flow_weight=1.0)
+    values, flows = [], []
+    for threshold in (config.flow_threshold, 0.5, 1e-3):
+        final, curve, steps = solved(problem, replace(config, flow_threshold=threshold), start)
+        assert sum(steps) == config.iterations
+        now = decode(final, problem.sample.xy, problem.principal_point)
+        values.append(curve[-1])
+        flows.append(float(solve.flow_value(now, problem)))
+    assert values[1] == pytest.approx(values[0], rel=1e-4) and flows[1] == pytest.approx(flows[0], rel=1e-2)
+    assert flows[2] > 1.02 * flows[0], "flow that disagrees to the end stays out"
+
+
 def test_a_step_that_fails_raises_the_damping(monkeypatch):
     problem = small_problem(flow=False, noise=0.03)
     system = prepare(problem, AlignConfig(), 1, torch.zeros(4, 80))
