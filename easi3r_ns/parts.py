@@ -10,6 +10,7 @@ from typing import Any
 
 from . import run
 from .errors import AlignmentError, Easi3RError, InputError
+from .export.nerfstudio import TRANSFORMS
 from .files import jsonable, make_folder, write_json
 from .frames import find_parts, open_source
 from .runlog import RunLog
@@ -56,7 +57,7 @@ def process_parts(
         if count < FEWEST_FRAMES:
             log.warn(f"{place} is left out: it has {count} frames, fewer than {FEWEST_FRAMES}")
             continue
-        if name in done:
+        if name in done and (output_dir / name / TRANSFORMS).exists():
             log.info(f"{place} is finished already")
             continue
         log.info(f"{place}, {count} frames")
@@ -69,7 +70,7 @@ def process_parts(
             failure = error
             continue
         made.append(Part(result, own))
-        done.append(name)
+        done = sorted({*done, name})
         write_json(output_dir / run.WORKSPACE / _FOUND, state | {"done": done})
     if not made and (failure is not None or not done):
         raise failure or InputError(f"{data}: every part between its cuts is too short; --on-cut ignore uses all of it")

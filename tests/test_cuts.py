@@ -326,6 +326,8 @@ class Processed:
         if output_dir.name in self.fails:
             raise AlignmentError("too little is static")
         log.warn(f"about {output_dir.name}")
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "transforms.json").touch()
         return SimpleNamespace(transforms_path=output_dir / "transforms.json")
 
 
@@ -388,6 +390,16 @@ def test_an_interrupted_split_goes_on_where_it_stopped(cut_clip, tmp_path, monke
     assert [folder.name for folder, _ in runs.calls] == ["part_02"]
     assert part.result.transforms_path.parent.name == "part_02"
     assert not (tmp_path / "out" / run.WORKSPACE).exists(), "another run starts afresh"
+
+
+def test_a_finished_part_that_is_gone_is_made_again(cut_clip, tmp_path, monkeypatch):
+    Interrupted(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        split(cut_clip, tmp_path / "out", RunLog())
+    (tmp_path / "out" / "part_01" / "transforms.json").unlink()
+    runs = Processed(monkeypatch)
+    assert len(split(cut_clip, tmp_path / "out", RunLog())) == 2
+    assert [folder.name for folder, _ in runs.calls] == ["part_01", "part_02"]
 
 
 def test_other_options_are_another_run(cut_clip, tmp_path, monkeypatch):
