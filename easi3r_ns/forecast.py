@@ -249,12 +249,16 @@ def _write_bytes(job: Job) -> float:
     return RESULT_BYTES * job.num_frames * job.pixels + WRITER_BYTES
 
 
-def forecast_lines(plan: Forecast) -> list[str]:
-    """What a run says first: the forecast, what keeps it under its limit, and what would be faster if it takes long."""
+def forecast_lines(plan: Forecast, *, asked_window: bool = False) -> list[str]:
+    """What a run says first: the forecast, what keeps it under its limit, and what would be faster if it takes long.
+
+    ``asked_window``: the windows are the user's choice, not the limit's.
+    """
     budget, limit = plan.budget, plan.budget.memory_bytes / GIB
     lines = [str(plan)]
-    if budget.window:
-        lines.append(f"to stay under {limit:.1f} GiB: {budget}" if budget.bounded else str(budget))
+    if _windowed(plan.job, budget):
+        for_limit = budget.bounded and not asked_window
+        lines.append(f"to stay under {limit:.1f} GiB: {budget}" if for_limit else str(budget))
     if plan.memory_bytes > budget.memory_bytes:
         lines.append(
             f"{limit:.1f} GiB are free now, less than that ({budget}); end other programs, or use fewer frames "

@@ -95,7 +95,7 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
 
 def _forecast(data: Path, config: RunConfig, network: tuple[DUSt3RConfig, str], log: RunLog) -> Forecast:
     plan = plan_run(data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data)
-    for line in forecast_lines(plan):
+    for line in forecast_lines(plan, asked_window=config.easi3r.window > 0):
         log.info(line)
     return plan
 
