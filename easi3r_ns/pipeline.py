@@ -65,10 +65,7 @@ def reconstruct(
     """
     info = backbone.info
     compute = choose_compute(config.device, config.dtype, budget.batch_size or config.batch_size)
-    strategy = (info.graph or DEFAULT_GRAPH) if config.graph == "auto" else config.graph
-    graph = make_pairs(strategy, len(frames) - num_eval)
-    if num_eval:
-        graph = attach_frames(graph, num_eval)
+    graph = _pair_graph(info, config, len(frames), num_eval)
     if align_config.flow_weight is None and info.flow_weight is not None:
         align_config = replace(align_config, flow_weight=info.flow_weight)
     check_focal(config, frames)
@@ -90,6 +87,12 @@ def reconstruct(
         stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
         aligned, facts["windows"] = stitched.result, stitched.facts
     return _scene(frames, aligned, dynamic, config, facts)
+
+
+def _pair_graph(info: WeightsInfo, config: Easi3RConfig, num_frames: int, num_eval: int) -> PairGraph:
+    strategy = (info.graph or DEFAULT_GRAPH) if config.graph == "auto" else config.graph
+    graph = make_pairs(strategy, num_frames - num_eval)
+    return attach_frames(graph, num_eval) if num_eval else graph
 
 
 def _plan_windows(graph: PairGraph, size: int, num_eval: int, log: RunLog) -> WindowPlan | None:
