@@ -10,7 +10,8 @@ from typing import Any
 
 from . import run
 from .errors import AlignmentError, Easi3RError, InputError
-from .export.nerfstudio import TRANSFORMS
+from .export.nerfstudio import TRANSFORMS, refuse_taken
+from .export.owned import claim, settle
 from .files import jsonable, make_folder, write_json
 from .frames import find_parts, open_source
 from .runlog import RunLog
@@ -49,6 +50,7 @@ def process_parts(
     if len(spans) < 2:
         whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
         return (Part(run.process(data, output_dir, whole, overwrite=overwrite, log=log), log),)
+    refuse_taken(output_dir, overwrite)
     made = []
     failure: Easi3RError | None = None
     for number, (start, end, count) in enumerate(spans, 1):
@@ -74,8 +76,20 @@ def process_parts(
         write_json(output_dir / run.WORKSPACE / _FOUND, state | {"done": done})
     if not made and (failure is not None or not done):
         raise failure or InputError(f"{data}: every part between its cuts is too short; --on-cut ignore uses all of it")
+    if (output_dir / TRANSFORMS).exists():
+        _retire(output_dir)
+    for old in sorted(output_dir.glob("part_[0-9][0-9]")):
+        if overwrite and old.name not in done and (old / TRANSFORMS).exists():
+            refuse_taken(old, overwrite)
+            _retire(old)
     shutil.rmtree(output_dir / run.WORKSPACE, ignore_errors=True)
     return tuple(made)
+
+
+def _retire(folder: Path) -> None:
+    """Delete an earlier dataset, of which the parts have taken the place: nobody should train on it by mistake."""
+    claim(folder, (), first=TRANSFORMS)
+    settle(folder, ())
 
 
 def _find(data: Path, output_dir: Path, config: run.RunConfig, log: RunLog) -> dict[str, Any]:

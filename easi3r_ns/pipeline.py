@@ -29,7 +29,7 @@ from .long_clips import NO_LOOPS, LongClip, align_long, find_loops
 from .network_stage import Backbone, NetworkStage
 from .pairs import attach_frames, make_pairs
 from .runlog import RunLog
-from .types import DynamicMasks, Frames, PairGraph, PairPredictions, Scene
+from .types import INTERPOLATED, DynamicMasks, Frames, PairGraph, PairPredictions, Scene
 from .windows import WindowPlan, cut_windows
 
 DEFAULT_GRAPH = "swinstride-5-noncyclic"
@@ -211,6 +211,12 @@ def _alignment_facts(diagnostics: AlignDiagnostics) -> dict:
     return facts | pairs | {"registered_by": dict(sorted(counts.items()))}
 
 
+def _pose_sources(aligned: AlignResult) -> tuple[str, ...] | None:
+    """None unless there are frames that nothing holds: those have no confidence anywhere, and interpolated cameras."""
+    held = (aligned.confidence > 0).any(axis=(1, 2))
+    return None if held.all() else tuple("network" if h else INTERPOLATED for h in held)
+
+
 def _scene(
     frames: Frames, aligned: AlignResult, dynamic: DynamicMasks, config: Easi3RConfig, provenance: dict
 ) -> Scene:
@@ -223,6 +229,7 @@ def _scene(
         confidence=aligned.confidence,
         contradicted=aligned.contradicted,
         uncertainty=aligned.uncertainty,
+        pose_sources=_pose_sources(aligned),
         dynamic=dynamic,
         pixel_map=frames.pixel_map,
         times=frames.times,

@@ -387,8 +387,8 @@ class Scene:
     sparse: SparsePoints | None = None
     """Triangulated points, where bundle adjustment ran."""
     pose_sources: tuple[str, ...] | None = None
-    """Per frame where its camera comes from: 'network', 'colmap', or 'aligned' (the network's, moved into COLMAP's
-    world because COLMAP did not register the frame). None: all 'network'."""
+    """Per frame where its camera comes from: 'network', 'colmap', 'aligned' (the network's, moved into COLMAP's world
+    because COLMAP did not register the frame), or :data:`INTERPOLATED` (nothing holds it). None: all 'network'."""
     contradicted: np.ndarray | None = None
     """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
     uncertainty: CameraUncertainty | None = None

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.align import frontal, init, newton, normal, solve, views
+import easi3r_ns.align as align_package
+from easi3r_ns.align import frontal, init, newton, normal, solve, uncertainty, views
 from easi3r_ns.align.depth import sampled_depths
 from easi3r_ns.align.frontal import Clique, NotPositiveDefinite
 from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels, thinned
-from easi3r_ns.align.project import System, prepare, project
+from easi3r_ns.align.project import System, front_width, prepare, project
 from easi3r_ns.align.state import State, decode
 from easi3r_ns.align.unknowns import Unknowns, moved, to_state, to_unknowns
 from easi3r_ns.config import AlignConfig
@@ -224,6 +225,27 @@ def test_frontal_solution_is_the_dense_one(name):
     X = frontal.solve(cliques, last, 0.1, right)
     expected = torch.linalg.solve(H + 0.1 * H.diag().diag(), torch.cat([-b[:, None], right], dim=1))
     torch.testing.assert_close(X, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_the_widest_front_is_that_of_a_naive_count():
+    generator = np.random.default_rng(3)
+    names = [torch.from_numpy(generator.choice(40, size=6, replace=False)) for _ in range(12)]
+    sets = [set(index.tolist()) for index in names]
+    alive = [len(set().union(*sets[: k + 1]) & set().union(*sets[k:])) for k in range(12)]
+    assert frontal.widest(names, frontal.last_uses(names, 40)) == max(alive)
+
+
+def test_pairs_that_reach_too_far_take_the_first_order_solver(monkeypatch):
+    near = front_width(small_problem(8, flow=False), 1)
+    everything = small_problem(8, flow=False, graph=window_graph(8, tuple(range(1, 8))))
+    assert front_width(everything, 1) > 2 * near
+    scene = make_scene(num_frames=5, size=SIZE, focal=11.0, graph=window_graph(5, (1, 2)))
+    log, config = RunLog(), AlignConfig(iterations=7, flow_weight=0.0)
+    for module in (align_package, uncertainty):
+        monkeypatch.setattr(module, "LARGEST_FRONT", 20)
+    result = align_package.align(scene.predictions, principal_point=scene.principal_point, config=config, log=log)
+    assert len(result.loss_curve) == 7 and result.uncertainty is None
+    assert any("--align.solver adam" in warning for warning in log.warnings)
 
 
 def test_unknowns_that_nothing_names_stay_where_they_are():

@@ -17,7 +17,8 @@ import pytest
 from easi3r_ns import parts as parts_module
 from easi3r_ns import run
 from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.errors import AlignmentError, InputError
+from easi3r_ns.errors import AlignmentError, InputError, OutputError
+from easi3r_ns.export.owned import claim
 from easi3r_ns.files import write_png
 from easi3r_ns.frames import ImageGeometry, find_parts, load_frames
 from easi3r_ns.frames.cuts import Cut, CutFinder, parts, same_scene, thumbnail
@@ -347,6 +348,24 @@ def test_every_part_becomes_a_dataset_and_short_ones_are_named(cut_clip, tmp_pat
     assert [part.log.warnings for part in made] == [["about part_01"], ["about part_02"]]
     assert len(log.warnings) == 1 and "part_03, 1.12 to 1.2 s is left out: it has 3 frames" in log.warnings[0]
     assert not (tmp_path / "out" / run.WORKSPACE).exists()
+
+
+def test_an_earlier_dataset_does_not_stay_beside_the_parts(cut_clip, tmp_path, monkeypatch):
+    Processed(monkeypatch)
+    out = tmp_path / "out"
+    for folder in (out, out / "part_07"):
+        claim(folder, {"transforms.json", "masks/a.png"})
+        (folder / "masks").mkdir(parents=True)
+        for name in ("transforms.json", "masks/a.png", "notes.txt"):
+            (folder / name).touch()
+    with pytest.raises(OutputError, match="--overwrite"):
+        split(cut_clip, out, RunLog())
+    config = run.RunConfig(FrameConfig(on_cut="split"))
+    assert len(process_parts(cut_clip, out, config, overwrite=True, log=RunLog())) == 2
+    assert (out / "part_01" / "transforms.json").exists()
+    for folder in (out, out / "part_07"):
+        assert (folder / "notes.txt").exists() and not (folder / "transforms.json").exists()
+        assert not (folder / "masks").exists()
 
 
 def test_a_part_that_fails_does_not_stop_the_others(cut_clip, tmp_path, monkeypatch):

@@ -86,6 +86,11 @@ def test_black_frames_are_named_and_give_nothing(tmp_path, clip):
     depth = [cv2.imread(str(out / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED) for frame in meta["frames"]]
     assert not depth[3].any() and depth[2].any()
     assert meta["easi3r"]["alignment"]["weak_frames"] == [3]
+    sources = [frame["pose_source"] for frame in meta["frames"]]
+    assert sources == ["interpolated" if k == 3 else "network" for k in range(NUM_FRAMES)]
+    splits = [meta[name + "_filenames"] for name in ("train", "val")]
+    assert all(splits), "nerfstudio needs frames in both"
+    assert not any(meta["frames"][3]["file_path"] in split for split in splits), "nothing is trained on a guess"
     assert "fit nothing else" in (out / "report.html").read_text()
 
 

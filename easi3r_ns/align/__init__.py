@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -19,9 +19,12 @@ from .depth import clean, full_confidence, full_depths, sampled_depths
 from .diagnostics import AlignDiagnostics, diagnose, warn
 from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
+from .project import LARGEST_FRONT, front_width
 from .state import Decoded, State, decode
 from .terms import intrinsics
 from .uncertainty import camera_uncertainty
+
+Optimise = Callable[[Problem, State, AlignConfig, bool, Callable[[int], None]], "tuple[State, np.ndarray]"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def align(
         start = initialise(screened.problem, focal, config.shared_focal, log, screened.placement)
         problem = _with_flow(screened, flow, dynamic_masks, config).to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
-        optimise = {"newton": newton.optimise, "adam": solve.optimise}[config.solver]
+        optimise = _solver(problem, 0 if focal else len(state.focal), config, log)
         state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
         depth = _final_depths(problem, predictions, decoded)
@@ -109,6 +112,20 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _solver(problem: Problem, focals: int, config: AlignConfig, log: RunLog) -> Optimise:
+    """The solver that was asked for; the first-order one where pairs reach so far that the other would take hours."""
+    if config.solver == "adam":
+        return solve.optimise
+    width = front_width(problem, focals)
+    if width <= LARGEST_FRONT:
+        return newton.optimise
+    log.warn(
+        f"the pairs reach so far that {width} unknowns would have to be solved at once: the alignment uses the slower "
+        "steps of --align.solver adam, and cameras get no uncertainty. A --graph of near pairs, or --window, avoids it"
+    )
+    return solve.optimise
 
 
 def _with_flow(

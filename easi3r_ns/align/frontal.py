@@ -56,6 +56,16 @@ def last_uses(indices: Iterable[torch.Tensor], size: int) -> torch.Tensor:
     return last
 
 
+def widest(indices: Iterable[torch.Tensor], last: torch.Tensor) -> int:
+    """Most unknowns that are alive at once: the side of the largest front. ``last``: (N,) from :func:`last_uses`."""
+    alive, most = torch.zeros(len(last), dtype=torch.bool), 0
+    for number, index in enumerate(indices):
+        alive[index] = True
+        most = max(most, int(alive.sum()))
+        alive &= last > number
+    return most
+
+
 def solve(cliques: Iterable[Clique], last: torch.Tensor, damping: float, right: torch.Tensor) -> torch.Tensor:
     """Solve (H + damping diag H) X = [-gradient, right] where H and the gradient are the sums of the cliques.
 

@@ -10,7 +10,7 @@ import torch
 
 from ..config import AlignConfig
 from . import terms
-from .frontal import last_uses
+from .frontal import last_uses, widest
 from .normal import named
 from .problem import Problem
 from .unknowns import Numbering, Unknowns
@@ -33,6 +33,8 @@ NEWTON_SHARE = 0.5
 """Of the depths' own steps (see :mod:`.normal`)."""
 PRECISION = torch.float32
 """Enough here: everything is in the frame's own camera. The normal equations of long clips need double precision."""
+LARGEST_FRONT = 2048
+"""Unknowns in one dense matrix beyond which the first-order solver is faster (all pairs of 24 frames)."""
 LEAST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
 """One round changes a depth by no more than this."""
 
@@ -84,6 +86,13 @@ def prepare(problem: Problem, config: AlignConfig, focals: int, prior: torch.Ten
     smooth = config.smooth_weight > 0
     last = last_uses((named(v, numbering, smooth) for v in found), numbering.size)
     return System(problem, config, numbering, found, last, prior.double() if config.depth_weight > 0 else None)
+
+
+def front_width(problem: Problem, focals: int) -> int:
+    """Side of the largest matrix that the normal equations need; memory goes with its square, time with its cube."""
+    numbering = Numbering(problem.num_frames, len(problem.edges), focals)
+    names = [named(view, numbering, smooth=False) for view in views_of(problem)]
+    return widest(names, last_uses(names, numbering.size))
 
 
 def project(u: Unknowns, system: System, weights: Weights, rounds: int) -> tuple[Unknowns, Cost]:

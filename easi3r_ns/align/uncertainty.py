@@ -23,6 +23,7 @@ from ..types import CameraUncertainty
 from .frontal import Clique, NotPositiveDefinite, last_uses, solve
 from .normal import Local, carried, eliminate_depths, moments, named, pulled
 from .problem import Problem
+from .project import LARGEST_FRONT, front_width
 from .state import Decoded
 from .unknowns import CAMERA, PAIR, Numbering, Unknowns
 from .views import View, Weights, dot, length, pointmap_weight, rays, seen_points, views
@@ -65,7 +66,7 @@ def camera_uncertainty(
     """
     residual = relative_residuals(problem, decoded, weak)
     frames, numbering = problem.num_frames, Numbering(problem.num_frames, len(problem.edges), focals)
-    if numbering.size * (CAMERA * frames + focals) > LARGEST:
+    if numbering.size * (CAMERA * frames + focals) > LARGEST or front_width(problem, focals) > LARGEST_FRONT:
         log.info(f"uncertainty: not estimated for {frames} frames and {len(problem.edges)} pairs at once")
         return None
     try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import AlignmentError, InputError
 from ..geometry import network_to_source, pixel_grid
-from ..types import Scene
+from ..types import INTERPOLATED, Scene
 from .datasets import Capture, read_depth, read_mask
 from .depth import DepthErrors, compare_depths
 from .masks import jaccard, prediction_at_source, truth_on_network
@@ -67,7 +67,7 @@ def score_scene(scene: Scene, capture: Capture, requested: Sequence[str] | None 
         problems.append("depth: no pixel has both an estimated and a true depth")
     return SequenceScores(
         num_frames=len(scene),
-        num_posed=sum(source != "aligned" for source in scene.pose_sources or ("network",) * len(scene)),
+        num_posed=len(scene) - sum(source in ("aligned", INTERPOLATED) for source in scene.pose_sources or ()),
         trajectory=trajectory,
         drift=drift,
         focal_error=_focal_error(scene, capture),

@@ -57,18 +57,19 @@ def listed_frames(scene: Scene) -> tuple[Listed, ...]:
 def listed_splits(listed: Sequence[Listed], splits: Mapping[str, Sequence[int]] | None) -> dict[str, list[int]] | None:
     """``splits``, which name positions in the Scene, as places in the list; None: nerfstudio's own split will do.
 
-    A frame in between is trained on when its camera was found. One whose camera was interpolated is in no split, so
-    where there is one, splits are needed: every tenth of the others is then held out.
+    A frame in between is trained on when its camera was found. A frame whose camera was interpolated is in no split,
+    so where there is one, splits are needed: every tenth of the others is then held out.
     """
     trusted = [k for k, frame in enumerate(listed) if frame.pose_source != INTERPOLATED]
     if splits is not None:
         places = {frame.position: k for k, frame in enumerate(listed) if frame.position is not None}
-        out = {split: [places[position] for position in positions] for split, positions in splits.items()}
+        listed_at = {split: [places[position] for position in positions] for split, positions in splits.items()}
+        out = {split: [k for k in found if k in set(trusted)] for split, found in listed_at.items()}
         out["train"] = sorted(out["train"] + [k for k in trusted if listed[k].position is None])
         return out
     if len(trusted) == len(listed):
         return None
-    held_out = trusted[_EVAL_EVERY // 2 :: _EVAL_EVERY]
+    held_out = trusted[min(_EVAL_EVERY, len(trusted)) // 2 :: _EVAL_EVERY]  # never none: nerfstudio needs one
     return {"train": [k for k in trusted if k not in set(held_out)], "val": held_out, "test": held_out}
 
 

@@ -10,7 +10,7 @@ from ..config import RefineConfig
 from ..geometry import choose_scale, focal_from_source, intrinsics_to_source, rescale_scene, source_to_network
 from ..runlog import RunLog
 from ..similarity import align_cameras
-from ..types import Scene
+from ..types import INTERPOLATED, Scene
 from .bundle import bundle_from
 from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
 from .features import find_correspondences
@@ -138,7 +138,9 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
     if error is not None:
         log.info(f"depths agree with the points within {100 * error:.1f} % (median); {shifted} of {len(fits)} shifted")
     focal = focal_from_source(best.lens.focal, scene.pixel_map)
-    sources = tuple("colmap" if known else "aligned" for known in best.registered)
+    before = scene.pose_sources or ("network",) * len(scene)
+    unplaced = (INTERPOLATED if source == INTERPOLATED else "aligned" for source in before)
+    sources = tuple("colmap" if known else source for known, source in zip(best.registered, unplaced))
     if "aligned" in sources:
         log.warn(
             f"COLMAP could not place {sources.count('aligned')} of {len(scene)} frames: they keep the network's "

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from ..geometry import intrinsics_to_source
-from ..types import Scene
+from ..types import INTERPOLATED, Scene
 from .figures import Axes, Line, MapExtent, line_chart, map_chart
 from .report_measures import Measured, focal_estimates
 from .report_page import chart, charts, facts, section, table
@@ -235,6 +235,11 @@ def _sparse_chart(scene: Scene) -> str:
 
 
 def _pose_sources(scene: Scene) -> str:
-    counts = {name: (scene.pose_sources or ()).count(name) for name in ("colmap", "network", "aligned")}
-    words = {"colmap": "refined by COLMAP", "network": "from the network", "aligned": "moved along, not confirmed"}
+    counts = {name: (scene.pose_sources or ()).count(name) for name in ("colmap", "network", "aligned", INTERPOLATED)}
+    words = {
+        "colmap": "refined by COLMAP",
+        "network": "from the network",
+        "aligned": "moved along, not confirmed",
+        INTERPOLATED: "interpolated, in no split",
+    }
     return "Cameras: " + ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n) + "."
