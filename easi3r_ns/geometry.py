@@ -23,6 +23,22 @@ MOST_SCALE_PIXELS = 2**24
 """Pixels of a scene, about, from whose depths its unit is chosen."""
 
 
+def interpolate_poses(places: np.ndarray, T_world_cam: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) cameras at the places ``at`` (N,) between those (K, 4, 4) known at increasing ``places`` (K,).
+
+    Constant speed along a line and constant turning rate from one to the next; before the first and behind the last,
+    like them.
+    """
+    from scipy.spatial.transform import Rotation, Slerp
+
+    at = np.clip(np.asarray(at, dtype=float), places[0], places[-1])
+    found = np.tile(np.eye(4), (len(at), 1, 1))
+    turns = Rotation.from_matrix(T_world_cam[:, :3, :3])
+    found[:, :3, :3] = (Slerp(places, turns)(at) if len(places) > 1 else turns).as_matrix()
+    found[:, :3, 3] = np.stack([np.interp(at, places, axis) for axis in T_world_cam[:, :3, 3].T], axis=1)
+    return found
+
+
 def opencv_to_opengl(T_world_cam: np.ndarray) -> np.ndarray:
     """(..., 4, 4) camera-to-world with OpenCV camera axes -> the same camera with OpenGL axes. Its own inverse."""
     return T_world_cam @ OPENGL_FROM_OPENCV

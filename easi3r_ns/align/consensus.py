@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.transform import Rotation, Slerp
 
 from ..errors import AlignmentError
+from ..geometry import interpolate_poses
 from ..runlog import RunLog
 from .init import Placement, edge_scores, homogeneous, lengths, place_frames, robust_register
 from .problem import Problem
@@ -129,12 +129,8 @@ def interpolate(T_world_cam: np.ndarray, missing: Sequence[int]) -> np.ndarray:
     known = np.setdiff1d(np.arange(len(T_world_cam)), missing)
     if len(known) == len(T_world_cam):
         return T_world_cam
-    at = np.clip(missing, known[0], known[-1])
     filled = T_world_cam.copy()
-    turns = Rotation.from_matrix(T_world_cam[known, :3, :3])
-    filled[list(missing), :3, :3] = (Slerp(known, turns)(at) if len(known) > 1 else turns).as_matrix()
-    centres = T_world_cam[known, :3, 3]
-    filled[list(missing), :3, 3] = np.stack([np.interp(at, known, axis) for axis in centres.T], axis=1)
+    filled[list(missing)] = interpolate_poses(known, T_world_cam[known], np.asarray(missing))
     return filled
 
 

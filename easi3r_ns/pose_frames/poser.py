@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
 from ..files import read_png
 from ..flow import DISFlow, FlowProvider
 from ..frames import resize_and_crop
-from ..geometry import transform
+from ..geometry import interpolate_poses, transform
 from ..runlog import RunLog
 from ..types import INTERPOLATED, PNP, Frames, PosedFrames, Scene, SkippedFrames
 from .camera import MIN_MATCHES, Lens, find_camera
@@ -113,12 +112,8 @@ def without_camera(frames: Frames, scene: Scene, num_clip: int) -> SkippedFrames
 
 
 def interpolate_pose(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """(4, 4) camera at ``share`` (0..1) of the way: constant speed along a line, constant turning rate."""
-    pose = np.eye(4)
-    pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
-    turns = Rotation.from_matrix(np.stack([first[:3, :3], second[:3, :3]]))
-    pose[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
-    return pose
+    """(4, 4) camera at ``share`` (0..1) of the way, see :func:`~easi3r_ns.geometry.interpolate_poses`."""
+    return interpolate_poses(np.array([0.0, 1.0]), np.stack([first, second]), np.array([share]))[0]
 
 
 def _gaps(
