@@ -1,4 +1,4 @@
-"""Interpolated poses; lens distortion: OpenCV's own numbers, its inverse, and depth maps that lie on a distorted grid."""
+"""Interpolated poses; lens distortion: OpenCV's own numbers, its inverse, depth maps on a distorted grid."""
 
 from __future__ import annotations
 
