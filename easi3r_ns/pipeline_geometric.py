@@ -146,9 +146,7 @@ def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) 
     return kept
 
 
-def _scene(
-    frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.ndarray, config: Easi3RConfig
-) -> Scene:
+def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.ndarray, config: Easi3RConfig) -> Scene:
     position = np.full(len(frames), -1)
     position[kept] = np.arange(len(kept))
     unknown = np.zeros((len(kept), *frames.images.shape[1:3]), dtype=np.float32)

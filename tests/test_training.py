@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import tyro
+from torch import distributed
+from torch.multiprocessing import spawn
 
 from easi3r_ns.backbone.model import DUSt3R
 from easi3r_ns.backbone.weights import load_backbone
@@ -20,10 +22,13 @@ from easi3r_ns.training.data import ScenePool, augment, both_orders, camera_poin
 from easi3r_ns.training.export import export, training_command
 from easi3r_ns.training.losses import (
     MatchHead,
+    attention_loss,
     confidence_loss,
     confidence_loss_naive,
+    guided_head,
     regression,
     token_matches,
+    token_targets,
 )
 from easi3r_ns.training.precision import explicit_attention, mixed_precision
 from easi3r_ns.training.trainer import CHECKPOINT, METRICS, Trainer, initialise, learning_rate
@@ -156,6 +161,58 @@ def test_token_matches_show_the_same_surface(batch):
     assert 0.1 < seen.float().mean() < 1 and float(apart[seen].median()) < 0.1 < float(apart[~seen].median())
 
 
+def test_targets_of_the_attention_lie_around_the_matching_pixel(batch):
+    target, seen = token_targets(batch, 8)
+    torch.testing.assert_close(target.sum(-1), torch.ones_like(target.sum(-1)))
+    assert ((target > 0).sum(-1) <= 4).all()
+    rows, columns = torch.arange(48) // 8 * 8 + 3.5, torch.arange(48) % 8 * 8 + 3.5
+    place = torch.stack([target @ rows, target @ columns], dim=-1)
+    centres = batch.points[0][:, 4::8, 4::8]
+    moved = move(invert(batch.T_i_j), centres).flatten(1, 2)
+    exact = moved[..., [1, 0]] / moved[..., 2:] * batch.focal[1][:, None, None] + torch.tensor([23.5, 31.5])
+    inner = seen & (exact > 4).all(-1) & (exact[..., 0] < 43) & (exact[..., 1] < 59)
+    assert inner.sum() > 50
+    assert float((place - exact)[inner].abs().max()) <= 0.51, "to the nearest pixel"
+
+
+def test_attention_loss_is_small_where_heads_look_at_the_target_and_knows_the_direction():
+    target, seen = torch.eye(12)[torch.stack([torch.randperm(12) for _ in range(4)])], torch.ones(4, 12).bool()
+    other = torch.cat([target[2:], target[:2]])
+    q = torch.eye(12).expand(4, 12, 12) * 12
+
+    def looks(goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return q, 12 * goal.transpose(1, 2)  # q k^T is large where the target is 1
+
+    right, hits = attention_loss([looks(target), looks(other)], target, seen)
+    wrong, _ = attention_loss([looks(other), looks(target)], target, seen)
+    assert hits == 1 and float(right) < 1e-3 < float(wrong)
+    assert torch.isfinite(attention_loss([looks(target)], target, ~seen)[0])
+    assert attention_loss([], target, seen)[0] == 0
+
+
+def test_listening_to_a_head_changes_nothing(tmp_path):
+    model = DUSt3R(small(tmp_path, dec_depth=3).network())
+    features, grid = torch.randn(2, 48, 16), (6, 8)
+    plain = model.decode(features, features.flip(0), grid)
+    with guided_head(model) as looks:
+        heard = model.decode(features, features.flip(0), grid)
+    assert len(looks) == 4 and looks[0][0].shape == (2, 48, 8), "two decoders, all layers but the last"
+    assert torch.equal(plain.points_j, heard.points_j)
+    model.decode(features, features.flip(0), grid)
+    assert len(looks) == 4
+
+
+def test_the_guided_head_learns_to_look_at_the_matching_token(tmp_path):
+    options = {"steps": 30, "low_share": 1.0, "fresh_scenes": 0, "pool_scenes": 1, "learning_rate": 3e-3}
+    hits = {}
+    for weight in (0.0, 2.0):
+        config = small(tmp_path / str(weight), dec_depth=2, attention_weight=weight, match_weight=0.0, **options)
+        trainer = Trainer(config)
+        looked = [trainer.step()["look"] for _ in range(30)]
+        hits[weight] = np.mean(looked[-8:])
+    assert hits[2.0] > hits[0.0] + 0.05
+
+
 def test_match_head_prefers_the_true_token():
     head = MatchHead(16)
     tokens = torch.randn(2, 12, 16)
@@ -201,8 +258,35 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
         torch.testing.assert_close(parts.ema[name], whole.ema[name], atol=1e-6, rtol=1e-5)
 
 
-def test_training_lowers_the_loss(tmp_path):
-    config = small(tmp_path, steps=24, low_share=1.0, fresh_scenes=0, pool_scenes=1, learning_rate=3e-3)
+def _train_and_leave_a_trace(rank: int, config: TrainConfig, meeting_point: Path) -> None:
+    distributed.init_process_group("gloo", init_method=meeting_point.as_uri(), rank=rank, world_size=2)
+    trainer = Trainer(config)
+    first_draw = torch.rand(1, generator=trainer.state.generator).item()
+    state = trainer.run()
+    torch.save(
+        {"weights": state.model.state_dict(), "first": first_draw, "pairs": state.pairs},
+        config.output_dir / f"trace{rank}",
+    )
+    distributed.destroy_process_group()
+
+
+def test_processes_train_one_network_on_different_pairs(tmp_path):
+    config = small(tmp_path / "run", steps=2, low_share=1.0, processes=2)
+    spawn(_train_and_leave_a_trace, (config, tmp_path / "meet"), nprocs=2)
+    first, second = (torch.load(config.output_dir / f"trace{rank}", weights_only=True) for rank in range(2))
+    alone = Trainer(small(tmp_path / "alone", steps=2, low_share=1.0)).run()
+    assert first["first"] != second["first"]
+    assert first["pairs"] == second["pairs"] == 2 * alone.pairs
+    for name, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][name]), name
+    assert not torch.equal(first["weights"]["enc_norm.weight"], alone.model.state_dict()["enc_norm.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_training_lowers_the_loss(tmp_path, optimizer):
+    config = small(
+        tmp_path, optimizer=optimizer, steps=24, low_share=1.0, fresh_scenes=0, pool_scenes=1, learning_rate=3e-3
+    )
     trainer = Trainer(config)
     losses = [trainer.step()["loss"] for _ in range(24)]
     assert np.mean(losses[-6:]) < 0.85 * np.mean(losses[:6])
@@ -212,7 +296,12 @@ def test_the_change_of_resolution_keeps_weights_and_moments(tmp_path):
     trainer = Trainer(small(tmp_path))
     trainer.step()
     before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
-    moments = [s["exp_avg"].clone() for s in trainer.state.optimizer.state_dict()["state"].values()]
+
+    def moments() -> list[torch.Tensor]:
+        states = [s for optimizer in trainer.state.optimizers for s in optimizer.state_dict()["state"].values()]
+        return [value.clone() for s in states for name, value in sorted(s.items()) if name != "step"]
+
+    kept = moments()
     trainer._to_final_stage()
     assert trainer.state.model.config.rope_stretch == 0.5 and set(trainer.pools) == {
         "96x128",
@@ -221,8 +310,7 @@ def test_the_change_of_resolution_keeps_weights_and_moments(tmp_path):
         "128x72",
     }
     assert all(torch.equal(before[name], value) for name, value in trainer.state.model.state_dict().items())
-    after = trainer.state.optimizer.state_dict()["state"].values()
-    assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, moments(), strict=True))
 
 
 def test_learning_rate_rises_and_falls(tmp_path):
@@ -259,6 +347,24 @@ def test_the_card_names_the_command_that_trains_such_a_network(tmp_path):
     assert "weight-decay" not in command, "defaults go without saying"
     words[words.index("RUN")] = str(tmp_path)
     assert tyro.cli(TrainConfig, args=words[3:]) == config
+
+
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path):
+    source = Trainer(small(tmp_path / "first", optimizer="adamw")).run()
+    config = small(tmp_path / "second", start_from=tmp_path / "first", low_share=0.0, seed=1)
+    trainer = Trainer(config)
+    for name, value in trainer.state.model.state_dict().items():
+        assert torch.equal(value, source.ema[name]), name
+    assert trainer.state.pairs == source.pairs and trainer.state.step == 0 and trainer.state.stage == "final"
+    state = Trainer(config).run()
+    assert state.pairs > source.pairs
+    card = json.loads((export(config, tmp_path / "shipped") / "card.json").read_text())
+    assert card["training"]["before"]["ordered_pairs"] == source.pairs and str(tmp_path) not in json.dumps(card)
+    assert "--start-from BEFORE" in card["training"]["command"]
+    with pytest.raises(CheckpointError, match="another architecture"):
+        Trainer(small(tmp_path / "third", start_from=tmp_path / "first", enc_dim=32))
+    with pytest.raises(CheckpointError, match="another optimizer"):
+        Trainer(replace(config, optimizer="adamw"))
 
 
 def test_damaged_or_foreign_checkpoints_are_refused(tmp_path):

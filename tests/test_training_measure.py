@@ -66,10 +66,27 @@ def test_a_perfect_network_has_no_errors(wide, trivial):
     row = pairs.measure_pair(Oracle(wide, scale=0.3), wide, trivial)
     assert max(row.points_1, row.points_2, row.depth) < 1e-4
     assert row.rotation < 0.01 and row.translation < 0.1 and row.focal < 1e-3
+    assert row.rotation_pnp < 0.05 and row.translation_pnp < 0.5
     assert row.rotation_trivial > 1 and row.points_2_trivial > row.points_1_trivial > 0.05
     crooked = Oracle(wide, scale=0.3)
     crooked.points_j = crooked.points_j * 1.3
     assert pairs.measure_pair(crooked, wide, trivial).points_2 > 0.05
+
+
+def test_pose_by_pnp_is_the_mean_of_what_both_orders_say(wide):
+    oracle = Oracle(wide, scale=1.0)
+    out = oracle.decode(None, None, None)
+    true = wide.T_i_j[0]
+    truth = torch.nn.functional.normalize(true[:3, 3], dim=0)
+    torch.testing.assert_close(pairs.pose_by_pnp(out)[:3, :3], true[:3, :3], atol=1e-3, rtol=0)
+    turn = torch.eye(3)
+    turn[:2, :2] = torch.tensor([[0.995, -0.0998], [0.0998, 0.995]])
+    crooked = replace(out, points_j=torch.cat([out.points_j[:1] @ turn.T, out.points_j[1:]]))
+    assert pairs._angle_of(pairs.pose_by_pnp(crooked)[:3, :3] @ true[:3, :3].T) == pytest.approx(5.73 / 2, abs=0.1)
+    lost = replace(out, points_j=torch.cat([torch.zeros_like(out.points_j[:1]), out.points_j[1:]]))
+    assert pairs._angle_between(pairs.pose_by_pnp(lost)[:3, 3], truth) < 1, "the other order alone"
+    nothing = replace(out, points_j=torch.zeros_like(out.points_j))
+    assert torch.equal(pairs.pose_by_pnp(nothing), torch.eye(4))
 
 
 def test_the_trivial_rivals_are_what_their_names_say(wide, trivial):

@@ -94,9 +94,7 @@ class GlbFile:
     def write(self, path: Path) -> Path:
         """Write the file atomically and return its path. Raises OutputError."""
         document = {key: value for key, value in self._json.items() if value != []}
-        document["nodes"] = [
-            {key: value for key, value in node.items() if value != []} for node in self._json["nodes"]
-        ]
+        document["nodes"] = [{key: value for key, value in node.items() if value != []} for node in self._json["nodes"]]
         if self._binary:
             document["buffers"] = [{"byteLength": len(self._binary)}]
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MIN_CAMERA_SPREAD = 1e-6
 """Largest distance of a camera from their mean, in scene units, below which nerfstudio's division by it overflows."""
 
+
 def check_loads(dataset: Path, log: RunLog) -> None:
     """Load a dataset (its folder, or a JSON file in it) through nerfstudio's dataparser: all splits, every downscale.
 
@@ -59,7 +60,9 @@ def _load(file: Path, factor: int, split: str, spread: float) -> DataparserOutpu
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     config = NerfstudioDataParserConfig(
-        data=file, downscale_factor=factor, load_3D_points=factor == 1,
+        data=file,
+        downscale_factor=factor,
+        load_3D_points=factor == 1,
         auto_scale_poses=spread >= MIN_CAMERA_SPREAD,
     )
     meta = json.loads(file.read_text())

@@ -167,8 +167,7 @@ def _check_shapes(recording: Recording, shape: tuple[int, int, int], folder: Pat
         values = getattr(recording, what)
         if values is not None and values.shape != shape:
             raise InputError(
-                f"{folder}: the images are {shape[2]}x{shape[1]}, the {what} "
-                f"{values.shape[2]}x{values.shape[1]} pixels"
+                f"{folder}: the images are {shape[2]}x{shape[1]}, the {what} {values.shape[2]}x{values.shape[1]} pixels"
             )
     for what, values in (("camera poses", recording.T_world_cam), ("intrinsics", recording.K)):
         if len(values) != shape[0]:

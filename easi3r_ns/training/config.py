@@ -38,9 +38,15 @@ class TrainConfig:
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     """Where to render and train."""
     threads: int = 1
-    """CPU threads."""
+    """CPU threads per process."""
+    processes: int = 1
+    """Processes on this machine that render and decode pairs of their own and average their gradients: on the CPU, one
+    per core is faster than threads."""
     seed: int = 0
     """Seed of the initial weights, the batches and the first training scene."""
+    start_from: Path | None = None
+    """Begin with the weights of this other run (its --output-dir) instead of random ones. Give --low-share 0 to stay
+    at the final resolution, and another --seed for other scenes."""
     enc_dim: int = 128
     """Width of the encoder."""
     enc_depth: int = 6
@@ -54,7 +60,7 @@ class TrainConfig:
     low_share: float = 0.4
     """Share of the run at low resolution (64 pixels on the long side); the rest runs at 128."""
     batch_scale: int = 1
-    """Multiplies the pairs per step (8 at low, 4 at final resolution); give 16 or more on a GPU."""
+    """Multiplies the pairs per step and process (8 at low, 4 at final resolution); give 16 or more on a GPU."""
     pool_scenes: int = 768
     """Scenes kept at hand; the oldest makes room for the newest."""
     first_scenes: int = 64
@@ -63,6 +69,8 @@ class TrainConfig:
     """New scenes per step."""
     views: int = 6
     """Views per scene."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon orthogonalises the steps of the blocks' matrices (all else is AdamW's in both cases)."""
     learning_rate: float = 1e-3
     """Peak step size."""
     warmup_steps: int = 300
@@ -76,6 +84,8 @@ class TrainConfig:
     the network can say: with DUSt3R's 0.2 a small network, whose error is about as large, says 1 almost everywhere."""
     match_weight: float = 0.2
     """Weight of the auxiliary correspondence loss on encoder tokens."""
+    attention_weight: float = 0.2
+    """Weight of the auxiliary loss that lets one head per decoder layer look where the other view shows the same."""
     checkpoint_minutes: float = 4.0
     """Minutes between checkpoints."""
     bf16: bool = False
@@ -86,7 +96,7 @@ class TrainConfig:
             raise InputError(f"--minutes {self.minutes} --steps {self.steps}: one of them must be positive")
         if not 0 <= self.low_share <= 1:
             raise InputError(f"--low-share {self.low_share}: must lie between 0 and 1")
-        for name in ("batch_scale", "pool_scenes", "first_scenes", "threads", "views"):
+        for name in ("batch_scale", "pool_scenes", "first_scenes", "threads", "processes", "views"):
             if getattr(self, name) < 1 + (name == "views"):
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: too small")
 

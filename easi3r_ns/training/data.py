@@ -127,7 +127,7 @@ class ScenePool:
         """Render ``number`` more scenes, in the place of the oldest when the pool is full."""
         while number > 0:
             size = min(self.chunk, number)
-            seeds = [self.first_seed + self.count + k for k in range(size)]
+            seeds = [(self.first_seed + self.count + k) % 2**32 for k in range(size)]
             fresh = render_views(seeds, self.shape, self.views, "train", self.device)
             if self._data is None:
                 self._data = Views(

@@ -60,10 +60,14 @@ def export(config: TrainConfig, folder: Path, name: str = "tiny") -> Path:
 
 
 def training_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What the training saw, for the card."""
-    config = {k: v for k, v in checkpoint["config"].items() if k not in ("output_dir", "device", "threads")}
-    return {
-        "command": training_command(config),
+    """What the training saw, for the card; counts of pairs and scenes include those of the run that it began with."""
+    config = {
+        k: v for k, v in checkpoint["config"].items() if k not in ("output_dir", "start_from", "device", "threads")
+    }
+    before = checkpoint.get("before")
+    start = {"before": training_record(before)} if before else {}
+    return start | {
+        "command": training_command(config) + (" --start-from BEFORE" if before else ""),
         "data": f"{checkpoint['scenes']} rendered static scenes with {config['views']} views each (nothing moves); "
         "texture family 'train'",
         "steps": checkpoint["step"],

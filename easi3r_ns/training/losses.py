@@ -1,11 +1,22 @@
-"""Training losses: DUSt3R's confidence-weighted regression, and contrastive matching of encoder tokens (MASt3R)."""
+"""Training losses: DUSt3R's confidence-weighted regression, and two auxiliary ones that know what matches.
+
+Contrastive matching of encoder tokens (as in MASt3R), and cross-attention heads that look at the matching token.
+"""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from ..backbone.blocks import CrossAttention
+from ..backbone.model import DUSt3R
 from .data import PairBatch, look_up, move
+
+Looks = list[tuple[Tensor, Tensor]]
+"""Queries and keys, (B, N, d) each, of the guided head: decoder 1 and decoder 2 in turn, layer by layer."""
 
 
 def normalise(points_i: Tensor, points_j: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,12 +57,76 @@ def confidence_loss_naive(predicted, confidence, truth, alpha: float) -> float:
 
 def token_matches(batch: PairBatch, patch: int) -> tuple[Tensor, Tensor]:
     """For every token of view i: (B, N) the token of view j that sees its centre, and (B, N) bool whether one does."""
-    height, width = batch.points.shape[2:4]
+    row, column, seen = _matching_pixels(batch, patch)
+    return row // patch * (batch.points.shape[3] // patch) + column // patch, seen
+
+
+def token_targets(batch: PairBatch, patch: int) -> tuple[Tensor, Tensor]:
+    """For every token of view i: (B, N, N) bilinear weights of view j's tokens around the point that shows its centre.
+
+    The weights' mean position is that point's, up to half a token at the border; also returns (B, N) bool whether view
+    j shows it.
+    """
+    row, column, seen = _matching_pixels(batch, patch)
+    weights = []
+    for pixel, size in ((row, batch.points.shape[2]), (column, batch.points.shape[3])):
+        token = torch.arange(size // patch, device=pixel.device)
+        place = ((pixel - (patch - 1) / 2) / patch).clamp(0, len(token) - 1)
+        weights.append((1 - (place[..., None] - token).abs()).clamp_min(0))
+    return (weights[0][..., :, None] * weights[1][..., None, :]).flatten(-2), seen
+
+
+def _matching_pixels(batch: PairBatch, patch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N) row and column of the pixel of view j that shows the centre of each token of view i; whether one does."""
+    width = batch.points.shape[3]
     centres = batch.points[0][:, patch // 2 :: patch, patch // 2 :: patch]
     from_i = move(torch.linalg.inv(batch.T_i_j), centres).flatten(1, 2)
     pixel, seen = look_up(from_i, batch.points[1][..., 2], batch.focal[1])
-    row, column = pixel // width // patch, pixel % width // patch
-    return row * (width // patch) + column, seen
+    return pixel // width, pixel % width, seen
+
+
+@contextlib.contextmanager
+def guided_head(model: DUSt3R) -> Iterator[Looks]:
+    """Collect what head 0 of each cross-attention asks and offers while the model decodes; the last layer is free."""
+    looks: Looks = []
+
+    def listen(attention: CrossAttention) -> None:
+        original = attention.queries_keys
+
+        def queries_keys(*args: Tensor) -> tuple[Tensor, Tensor]:
+            q, k = original(*args)
+            looks.append((q[:, 0], k[:, 0]))
+            return q, k
+
+        attention.queries_keys = queries_keys
+
+    guided = [b.cross_attn for pair in zip(model.dec_blocks[:-1], model.dec_blocks2[:-1], strict=True) for b in pair]
+    for attention in guided:
+        listen(attention)
+    try:
+        yield looks
+    finally:
+        for attention in guided:
+            del attention.queries_keys
+
+
+def attention_loss(looks: Looks, target: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the guided heads' attention against ``token_targets`` of a batch in both orders.
+
+    Returns the loss and the share of the seen tokens whose strongest look is at the true token. Tokens without a match
+    are not told where to look.
+    """
+    if not looks:
+        return target.new_zeros(()), target.new_zeros(())
+    half = len(target) // 2
+    other = [torch.cat([x[half:], x[:half]]) for x in (target, seen)]
+    losses, hits = [], []
+    for layer, (q, k) in enumerate(looks):
+        goal, counts = (target, seen) if layer % 2 == 0 else other
+        logits = (q.float() @ k.float().transpose(1, 2)) * q.shape[-1] ** -0.5
+        losses.append(nn.functional.cross_entropy(logits[counts], goal[counts]) if counts.any() else logits.sum() * 0)
+        hits.append((logits.argmax(-1) == goal.argmax(-1))[counts].float().mean())
+    return torch.stack(losses).mean(), torch.stack(hits).mean().detach()
 
 
 class MatchHead(nn.Module):

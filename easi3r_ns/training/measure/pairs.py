@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor
 
-from ...align.init import register, weiszfeld_focals
-from ...backbone.model import DUSt3R
+from ...align.init import pnp, register, weiszfeld_focals
+from ...backbone.model import DUSt3R, PairOutput
 from ...synthetic import (
     Cameras,
     ClipOptions,
@@ -51,11 +52,14 @@ class PairRow:
     baseline: float
     """Distance of the cameras / median depth."""
     rotation: float
-    """Degrees."""
+    """Degrees; from the registration of view 2's own points onto where view 1's pass puts them."""
+    rotation_pnp: float
+    """Degrees; mean of PnP in both orders, see :func:`pose_by_pnp`."""
     rotation_trivial: float
     """Of answering: no rotation."""
     translation: float
-    """Degrees between the directions of travel."""
+    """Degrees between the directions of travel, from the registration."""
+    translation_pnp: float
     points_1: float
     """Mean distance of view 1's points from the truth / mean distance of the scene, after one median scale."""
     points_1_trivial: float
@@ -74,7 +78,9 @@ class PairRow:
 
 ROWS = (
     ("rotation", "rotation (deg)", "no rotation"),
+    ("rotation_pnp", "... by PnP, mean of both orders", "no rotation"),
     ("translation", "direction of travel (deg)", "any direction"),
+    ("translation_pnp", "... by PnP, mean of both orders", "any direction"),
     ("translation_long", f"... where the baseline exceeds {LONG_BASELINE:.0%} of the median depth", "any direction"),
     ("points_1", "points of view 1 / mean distance", "mean map of the training scenes"),
     ("points_2", "points of view 2 / mean distance", "mean map of the training scenes"),
@@ -107,12 +113,12 @@ def summarise(rows: list[PairRow], kind: PairSet) -> dict[str, Any]:
 
     table: dict[str, Any] = {}
     for name, _, _ in ROWS:
-        if name.startswith("translation"):
-            long = name.endswith("long")
-            table[name] = median("translation", lambda row, long=long: not long or row.baseline > LONG_BASELINE)
-            table[name]["trivial"] = 90.0
+        if name == "translation_long":
+            table[name] = median("translation", lambda row: row.baseline > LONG_BASELINE) | {"trivial": 90.0}
+        elif name.startswith("translation"):
+            table[name] = median(name) | {"trivial": 90.0}
         else:
-            table[name] = median(name) | {"trivial": median(f"{name}_trivial")["value"]}
+            table[name] = median(name) | {"trivial": median(f"{name.removesuffix('_pnp')}_trivial")["value"]}
     return {
         "title": TITLES[kind],
         "pairs": len(rows),
@@ -178,14 +184,17 @@ def measure_pair(model: DUSt3R, batch: PairBatch, trivial: Tensor, scene: int = 
     own, moved = (x.flatten(1, 2).transpose(1, 2).float() for x in (out.points_i[1:], out.points_j[:1]))
     _, R, t = register(own, moved, out.conf_i[1:].flatten(1).float())
     true_R, true_t = batch.T_i_j[0, :3, :3], batch.T_i_j[0, :3, 3]
+    T_pnp = pose_by_pnp(out).to(true_R)
     true_focal = float(batch.focal[0, 0])
     middle = focal_from_fov(sum(HFOV_DEGREES) / 2, *SHAPE)
     return PairRow(
         scene=scene,
         baseline=float(true_t.norm() / batch.points[:, 0, ..., 2].median()),
         rotation=_angle_of(R[0].float() @ true_R.T),
+        rotation_pnp=_angle_of(T_pnp[:3, :3] @ true_R.T),
         rotation_trivial=_angle_of(true_R),
         translation=_angle_between(t[0].float(), true_t),
+        translation_pnp=_angle_between(T_pnp[:3, 3], true_t),
         points_1=points_1,
         points_1_trivial=rivals[0],
         points_2=points_2,
@@ -195,6 +204,27 @@ def measure_pair(model: DUSt3R, batch: PairBatch, trivial: Tensor, scene: int = 
         focal=abs(_focal(out.points_i[:1]) / true_focal - 1),
         focal_trivial=abs(middle / true_focal - 1),
     )
+
+
+def pose_by_pnp(out: PairOutput) -> Tensor:
+    """(4, 4) camera j to camera i of one pair in both orders, translation without length.
+
+    DUSt3R's relative pose (section 3.3): PnP of view j's pixels with their points in the frame of view i, under the
+    focal length of the pointmaps; here the mean over both orders. Where PnP finds no camera, none is better than
+    standing still.
+    """
+    height, width = out.points_i.shape[1:3]
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x, y], axis=-1).reshape(-1, 2)
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    focal = (_focal(out.points_i[:1]) * _focal(out.points_i[1:])) ** 0.5
+    poses = [pnp(points.flatten(0, 1).cpu().numpy(), pixels, focal, centre) for points in out.points_j]
+    found = [T if k == 0 else torch.linalg.inv(T) for k, T in enumerate(poses) if T is not None]
+    mean = torch.eye(4)
+    if found:
+        mean[:3, :3] = roma.special_procrustes(sum(T[:3, :3] for T in found))
+        mean[:3, 3] = sum(torch.nn.functional.normalize(T[:3, 3], dim=0) for T in found)
+    return mean
 
 
 def _point_errors(predicted: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor]) -> tuple[float, float, float]:
