@@ -376,12 +376,15 @@ def test_damaged_or_foreign_checkpoints_are_refused(tmp_path):
         Trainer(small(tmp_path, steps=1))
     with pytest.raises(InputError, match="low-share"):
         small(tmp_path, low_share=1.5)
+    with pytest.raises(InputError, match="CPU only"):
+        small(tmp_path, processes=2, device="cuda")
 
 
 def test_learning_curve_is_drawn(tmp_path):
     assert draw(tmp_path) is None
     rows = [
         {"pairs": 16 * n, "stage": "low" if n < 9 else "final", "error_i": 1 / n, "error_j": 2 / n, "match": 0.5}
+        | ({"look": 0.1 * n} if n > 12 else {})
         for n in range(1, 20)
     ]
     (tmp_path / METRICS).write_text("\n".join(json.dumps(row) for row in rows))

@@ -96,6 +96,8 @@ class TrainConfig:
             raise InputError(f"--minutes {self.minutes} --steps {self.steps}: one of them must be positive")
         if not 0 <= self.low_share <= 1:
             raise InputError(f"--low-share {self.low_share}: must lie between 0 and 1")
+        if self.processes > 1 and self.device != "cpu":
+            raise InputError(f"--processes {self.processes} --device {self.device}: several processes share a CPU only")
         for name in ("batch_scale", "pool_scenes", "first_scenes", "threads", "processes", "views"):
             if getattr(self, name) < 1 + (name == "views"):
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: too small")

@@ -27,22 +27,25 @@ def draw(output_dir: Path, path: Path | None = None) -> Path | None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    pairs = np.array([row["pairs"] for row in rows]) / 1000
-    for axis, names in ((left, ("error_i", "error_j")), (right, ("match",))):
+    for axis, names in ((left, ("error_i", "error_j")), (right, ("match", "look"))):
         for name in names:
-            values = np.array([row[name] for row in rows])
+            told = [row for row in rows if name in row]
+            if not told:
+                continue
+            pairs, values = (np.array([row[key] for row in told]) for key in ("pairs", name))
+            pairs = pairs / 1000
             window = min(len(values), max(1, len(values) // 20))
             smooth = np.convolve(values, np.ones(window) / window, "valid")
             dots = axis.plot(pairs, values, ".", markersize=2, alpha=0.3)[0]
             axis.plot(pairs[window - 1 :], smooth, label=name, color=dots.get_color())
         axis.set_xlabel("thousand ordered pairs seen")
         axis.legend()
-        final = [p for p, row in zip(pairs, rows, strict=True) if row["stage"] == "final"]
+        final = [row["pairs"] / 1000 for row in rows if row["stage"] == "final"]
         if final:
             axis.axvline(final[0], color="grey", linestyle=":")
     left.set_ylabel("point error / mean distance")
     left.set_ylim(bottom=0)
-    right.set_ylabel("true token matched")
+    right.set_ylabel("true token matched (match) or looked at (look)")
     path = path or output_dir / "learning_curve.png"
     figure.savefig(path, dpi=110)
     return path

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import pickle
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -324,7 +325,7 @@ class Trainer:
         logger.info("resumed at step %d", state.step)
 
     def _begin_with(self, folder: Path) -> None:
-        """Averaged weights of another run, whose pairs and scenes count on."""
+        """Averaged weights of another run, whose pairs, scenes and log go on."""
         payload = read_checkpoint(folder)
         state = self.state
         try:
@@ -335,6 +336,8 @@ class Trainer:
         state.ema = {name: value.to(self.config.device) for name, value in payload["ema"].items()}
         state.pairs, state.scenes = payload["pairs"], payload["scenes"]
         state.before = {name: payload.get(name) for name in ("config", *_COUNTERS)}
+        if (folder / METRICS).exists() and not self.team.rank:
+            shutil.copyfile(folder / METRICS, self.config.output_dir / METRICS)
         logger.info("starts from %s: %d pairs", folder, state.pairs)
 
     def _log(self, metrics: dict[str, float]) -> None:
