@@ -358,9 +358,12 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path):
     assert trainer.state.pairs == source.pairs and trainer.state.step == 0 and trainer.state.stage == "final"
     state = Trainer(config).run()
     assert state.pairs > source.pairs
-    card = json.loads((export(config, tmp_path / "shipped") / "card.json").read_text())
+    shipped = export(config, tmp_path / "shipped")
+    card = json.loads((shipped / "card.json").read_text())
     assert card["training"]["before"]["ordered_pairs"] == source.pairs and str(tmp_path) not in json.dumps(card)
     assert "--start-from BEFORE" in card["training"]["command"]
+    told = (shipped / "README.md").read_text()
+    assert told.index("--optimizer adamw") < told.index("--start-from BEFORE"), "in the order of the runs"
     with pytest.raises(CheckpointError, match="another architecture"):
         Trainer(small(tmp_path / "third", start_from=tmp_path / "first", enc_dim=32))
     with pytest.raises(CheckpointError, match="another optimizer"):

@@ -33,7 +33,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 def describe(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     training = card["training"]
-    command = [f"    {training['command']}", ""] if "command" in training else []
+    commands = [f"    {command}" for command in training_commands(training)]
     lines = [
         f"# {card['name']}",
         "",
@@ -46,7 +46,7 @@ def describe(card: dict[str, Any]) -> str:
         f"* Dynamic score: `{ScoreFormula(**card['dynamic_score'])}` with k-means; pair graph: `{card['graph']}`"
         + ("" if card.get("flow_weight") is None else f"; weight of the flow term: {card['flow_weight']:g}"),
         "",
-        *command,
+        *([*commands, ""] if commands else []),
         "## Limits",
         "",
         *(f"* {limit}" for limit in card["limits"]),
@@ -54,3 +54,9 @@ def describe(card: dict[str, Any]) -> str:
     if card.get("measured"):
         lines += ["", "## Measured on scenes and textures that were not trained on", "", *all_lines(card["measured"])]
     return "\n".join(lines) + "\n"
+
+
+def training_commands(training: dict[str, Any]) -> list[str]:
+    """The commands that made the weights; the later ones start from (BEFORE) what the one before them left in RUN."""
+    before = training_commands(training["before"]) if "before" in training else []
+    return before + ([training["command"]] if "command" in training else [])
