@@ -40,9 +40,6 @@ class ScoreFormula:
     first_channel: int = 0
     """Leave out the channels before this one. Channels are layers times heads, layer by layer: the early layers of the
     decoders have not seen much of the other view yet."""
-    per_channel: bool = False
-    """Stretch every channel to [0, 1] on its own, not all together: where heads differ in the scale of their logits,
-    the loudest would speak alone."""
 
     def __post_init__(self) -> None:
         signs = self.signs
@@ -60,8 +57,7 @@ class ScoreFormula:
         """For example 'std_src * (1 - std_ref), maps centred'."""
         product = " * ".join(name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign)
         channels = f", channels from {self.first_channel} on" if self.first_channel else ""
-        scale = ", each channel stretched" * bool(self.per_channel)
-        return product + ", maps centred" * bool(self.centred) + channels + scale
+        return product + ", maps centred" * bool(self.centred) + channels
 
     def combine(self, fused: Mapping[str, np.ndarray]) -> np.ndarray:
         """The product over fused maps (F, h, w); not yet stretched per frame."""
@@ -135,16 +131,10 @@ class MapSummary:
     """What the score needs of one of the four maps (F, h, w, C)."""
 
     mean: np.ndarray
-    """(F, h, w) mean over the channels, each of them in [0, 1] where the formula is ``per_channel``."""
+    """(F, h, w) mean over the channels."""
     low: float
     high: float
     """Range over the whole clip and all channels."""
-
-    @classmethod
-    def per_channel(cls, maps: np.ndarray) -> MapSummary:
-        """Of (F, h, w, C), every channel stretched to [0, 1] over the whole clip."""
-        low, high = maps.min(axis=(0, 1, 2)), maps.max(axis=(0, 1, 2))
-        return cls(((maps - low) / (high - low + EPS)).mean(axis=-1), 0.0, 1.0)
 
     def fused(self) -> np.ndarray:
         """(F, h, w) in [0, 1]: as :func:`fuse`; stretching a map before or after the mean over channels is the same."""
@@ -154,7 +144,6 @@ class MapSummary:
 class SummaryAccumulator:
     """The statistics of a clip, of which only what the score needs is kept: memory grows neither with E nor with F * C.
 
-    (With F * C for a formula that is ``per_channel``: the range of a channel is not known before the last frame.)
     A frame's moments are summed up as soon as its last pair has come, so that in a graph of near frames, taken in
     order, only a few frames are open at a time.
     """
@@ -190,46 +179,35 @@ class SummaryAccumulator:
             raise ValueError(f"frames without all of their pairs: {sorted(missing)}")
         summaries = {}
         for name, done in self._done.items():
-            if self._formula.per_channel:
-                maps = torch.stack([done[f][0] for f in sorted(done)])
-                summaries[name] = MapSummary.per_channel(maps.cpu().numpy())
-                continue
             means, ranges = (torch.stack(values).cpu().numpy() for values in zip(*(done[f] for f in sorted(done))))
             summaries[name] = MapSummary(means, float(ranges[:, 0].min()), float(ranges[:, 1].max()))
         return summaries
 
     def _close(self, side: str, frame: int) -> None:
         for kind, values in zip(("mean", "std"), self._sides[side].take(frame)):
-            kept = values if self._formula.per_channel else values.mean(dim=-1)
-            self._done[f"{kind}_{side}"][frame] = (kept, torch.stack(values.aminmax()))
+            self._done[f"{kind}_{side}"][frame] = (values.mean(dim=-1), torch.stack(values.aminmax()))
 
 
-def summarise(stats: AttentionStats, first_channel: int = 0, per_channel: bool = False) -> dict[str, MapSummary]:
+def summarise(stats: AttentionStats, first_channel: int = 0) -> dict[str, MapSummary]:
     """The same from the statistics of all channels at once: the plain twin of :class:`SummaryAccumulator`."""
     maps = {name: getattr(stats, name)[..., first_channel:] for name in MAPS}
-    if per_channel:
-        return {name: MapSummary.per_channel(m) for name, m in maps.items()}
     return {name: MapSummary(m.mean(axis=-1), float(m.min()), float(m.max())) for name, m in maps.items()}
 
 
-def fuse(maps: np.ndarray, per_channel: bool = False) -> np.ndarray:
-    """(F, h, w, C) -> (F, h, w) in [0, 1]: min-max over the whole clip, mean over channels, min-max again.
-
-    ``per_channel``: the first min-max for each channel on its own.
-    """
-    parts = np.moveaxis(maps, -1, 0) if per_channel else maps[None]
-    return _min_max(np.mean([_min_max(part) for part in parts], axis=0 if per_channel else (0, -1)))
+def fuse(maps: np.ndarray) -> np.ndarray:
+    """(F, h, w, C) -> (F, h, w) in [0, 1]: min-max over the whole clip, mean over channels, min-max again."""
+    return _min_max(_min_max(maps).mean(axis=-1))
 
 
-def fused_maps(stats: AttentionStats, first_channel: int = 0, per_channel: bool = False) -> dict[str, np.ndarray]:
+def fused_maps(stats: AttentionStats, first_channel: int = 0) -> dict[str, np.ndarray]:
     """The four maps (F, h, w) of which the score is made, by the names of :class:`ScoreFormula`."""
-    return {name: fuse(getattr(stats, name)[..., first_channel:], per_channel) for name in MAPS}
+    return {name: fuse(getattr(stats, name)[..., first_channel:]) for name in MAPS}
 
 
 def dynamic_score(stats: AttentionStats, formula: ScoreFormula | None = None) -> np.ndarray:
     """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7)."""
     formula = formula or ScoreFormula()
-    return score_of(fused_maps(stats, formula.first_channel, formula.per_channel), formula)
+    return score_of(fused_maps(stats, formula.first_channel), formula)
 
 
 def score_of(fused: Mapping[str, np.ndarray], formula: ScoreFormula) -> np.ndarray:

@@ -180,7 +180,7 @@ def observation(seed: int, moving: bool) -> motion.Observation:
     labels = np.arange(truth.size).reshape(truth.shape)
     pixels = truth.repeat(8, 1).repeat(8, 2)
     residual = rs.uniform(size=truth.shape).astype(np.float32)
-    return motion.Observation({(False, 0, False): fused, (True, 0, False): centred}, residual, labels, truth, pixels)
+    return motion.Observation({(False, 0): fused, (True, 0): centred}, residual, labels, truth, pixels)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
     assert choice.auc > 0.8 and choice.auc_twin < 0.65 and choice.merit <= choice.auc
     assert choose.merit(0.8, 0.3) == 0.8, "a twin below chance is no merit"
     assert choose.merit(0.9, 0.8) == pytest.approx(0.6)
-    every = choose.formulas([(False, 0, False), (True, 0, False), (True, 8, True)])
+    every = choose.formulas([(False, 0), (True, 0), (True, 8)])
     assert len(every) == len(set(every)) == 3 * 80
 
 
@@ -261,8 +261,8 @@ def test_what_moves_leaves_its_place_in_the_residual(clip):
     assert len(maps.edges) == 14 and (maps.edges[::2] == maps.edges[1::2, ::-1]).all()
     few, all_pairs = (motion.observe(maps, labels, clip, f"swin-{w}-noncyclic") for w in (1, 2))
     assert numbers.area_under_curve(all_pairs.score(motion.PAPER), all_pairs.truth) > 0.95
-    plain, late, centred = (all_pairs.fused[key] for key in ((False, 0, False), (False, 3, False), (True, 0, False)))
-    assert not np.allclose(few.fused[False, 0, False]["std_src"], plain["std_src"])
+    plain, late, centred = (all_pairs.fused[key] for key in ((False, 0), (False, 3), (True, 0)))
+    assert not np.allclose(few.fused[False, 0]["std_src"], plain["std_src"])
     assert not np.allclose(centred["mean_src"], plain["mean_src"])
     assert not np.allclose(late["mean_src"], plain["mean_src"])
     assert all_pairs.truth.shape == labels.shape == (5, 6, 8) and all_pairs.pixels.shape == (5, 48, 64)

@@ -59,7 +59,7 @@ class WeightsInfo:
     num_parameters: int
     dynamic_score: dict[str, int] = field(default_factory=lambda: dict(PAPER_SCORE))
     """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's. May
-    also say ``centred``, ``first_channel`` and ``per_channel``: see :class:`~easi3r_ns.attention.ScoreFormula`."""
+    also say ``centred`` and ``first_channel``; the fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
     graph: str | None = None
     """Pair graph that the card recommends; None: no preference."""
     flow_weight: float | None = None
@@ -249,13 +249,13 @@ def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3
     if not (isinstance(score, dict) and _is_formula(score, channels)):
         raise CheckpointError(
             f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, "
-            f"not 0 for all, and may give 0 or 1 for centred and per_channel, and 0 to {channels - 1} for first_channel"
+            f"not 0 for all, and may give 0 or 1 for centred and 0 to {channels - 1} for first_channel"
         )
     return dict(score)
 
 
 def _is_formula(score: dict[str, Any], channels: int) -> bool:
-    options = {"centred": 2, "first_channel": channels, "per_channel": 2}
+    options = {"centred": 2, "first_channel": channels}
     signs = {name: value for name, value in score.items() if name not in options}
     known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
     return known and any(signs.values()) and all(score.get(name, 0) in range(end) for name, end in options.items())

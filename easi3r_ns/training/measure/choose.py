@@ -48,11 +48,11 @@ def merit(auc: float, auc_twin: float) -> float:
     return auc - max(0.0, auc_twin - 0.5)
 
 
-def formulas(variants: Iterable[tuple[bool, int, bool]]) -> list[ScoreFormula]:
-    """Every product of maps, for every (centred, first channel, per channel)."""
+def formulas(variants: Iterable[tuple[bool, int]]) -> list[ScoreFormula]:
+    """Every product of maps, for every (centred, first channel)."""
     return [
-        ScoreFormula(*signs, centred=centred, first_channel=first, per_channel=per_channel)
-        for centred, first, per_channel in variants
+        ScoreFormula(*signs, centred=centred, first_channel=first)
+        for centred, first in variants
         for signs in itertools.product((0, 1, -1), repeat=len(MAPS))
         if any(signs)
     ]

@@ -6,7 +6,6 @@ A map that scores as high on the twin, where the same objects are at rest, shows
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,8 +70,8 @@ class PairMaps:
 class Observation:
     """Everything about one clip that a score needs."""
 
-    fused: dict[tuple[bool, int, bool], dict[str, np.ndarray]]
-    """The four maps, (F, h, w) in [0, 1], by the ``centred``, ``first_channel`` and ``per_channel`` of a formula."""
+    fused: dict[tuple[bool, int], dict[str, np.ndarray]]
+    """The four maps, (F, h, w) in [0, 1], by the ``centred`` and ``first_channel`` of a formula."""
     residual: np.ndarray
     """(F, h, w) pointmap residual, mean over the pairs; zeros where it was not asked for."""
     labels: np.ndarray
@@ -84,7 +83,7 @@ class Observation:
 
     def score(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) product of the maps, before clustering."""
-        return formula.combine(self.fused[formula.centred, formula.first_channel, formula.per_channel])
+        return formula.combine(self.fused[formula.centred, formula.first_channel])
 
 
 @torch.inference_mode()
@@ -137,8 +136,7 @@ def observe(maps: PairMaps, labels: np.ndarray, clip: Clip, graph: str) -> Obser
         for edge, row in zip(edges.tolist(), rows, strict=True):
             accumulator.add(tuple(edge), torch.from_numpy(maps.on_j[row]), torch.from_numpy(maps.on_i[row]))
         stats = accumulator.finish()
-        variants = itertools.product(first_channels(maps.on_j.shape[-1]), (False, True))
-        fused |= {(centred, *variant): fused_maps(stats, *variant) for variant in variants}
+        fused |= {(centred, first): fused_maps(stats, first) for first in first_channels(maps.on_j.shape[-1])}
     grid = labels.shape[1:]
     residual = np.zeros((len(clip), *grid), dtype=np.float32)
     if maps.residual is not None:
@@ -167,15 +165,14 @@ def candidates(formula: ScoreFormula) -> dict[str, Score]:
         "random": random,
         "everything static": lambda seen: np.zeros(seen.truth.shape, dtype=np.float32),
     }
-    options = {name: getattr(formula, name) for name in ("centred", "first_channel", "per_channel")}
     for name in MAPS:
         for sign in (1, -1):
             alone = ScoreFormula(**(dict.fromkeys(MAPS, 0) | {name: sign}))
-            as_chosen = replace(alone, **options)
+            as_chosen = replace(alone, centred=formula.centred, first_channel=formula.first_channel)
             for variant in (alone, as_chosen):
                 scores[str(variant)] = lambda seen, variant=variant: seen.score(variant)
     scores["pointmap residual after rigid alignment"] = lambda seen: min_max_per_frame(seen.residual)
-    signs = replace(PAPER, **options)
+    signs = replace(PAPER, centred=formula.centred, first_channel=formula.first_channel)
     scores[f"Easi3R paper's signs: {signs}"] = lambda seen: seen.score(signs)
     scores[f"Easi3R paper: {PAPER}"] = lambda seen: seen.score(PAPER)
     scores[f"this card: {formula}"] = lambda seen: seen.score(formula)
