@@ -72,12 +72,19 @@ def make_scene(
     left, top = pixel_map.crop_box[:2]
     moving = np.stack(masks)
     scene = Scene(
-        images=np.stack(images), T_world_cam=truth.T_world_cam, focals=np.full(num_frames, truth.focal * scale[0]),
+        images=np.stack(images),
+        T_world_cam=truth.T_world_cam,
+        focals=np.full(num_frames, truth.focal * scale[0]),
         principal_point=np.array(pixel_map.resized_wh) / 2 - [left, top] - 0.5,
-        depth=np.stack(depths).astype(np.float32), confidence=np.full((num_frames, height, width), 3.0, np.float32),
-        dynamic=DynamicMasks(moving, np.zeros((num_frames, 4, 4), np.float32), 0.5), pixel_map=pixel_map,
-        times=np.arange(num_frames) / 10 + 0.5, indices=np.arange(num_frames) * 3, names=("clip.mp4",) * num_frames,
-        source_paths=tuple(paths), provenance={"version": "test", "peak": float("nan")},
+        depth=np.stack(depths).astype(np.float32),
+        confidence=np.full((num_frames, height, width), 3.0, np.float32),
+        dynamic=DynamicMasks(moving, np.zeros((num_frames, 4, 4), np.float32), 0.5),
+        pixel_map=pixel_map,
+        times=np.arange(num_frames) / 10 + 0.5,
+        indices=np.arange(num_frames) * 3,
+        names=("clip.mp4",) * num_frames,
+        source_paths=tuple(paths),
+        provenance={"version": "test", "peak": float("nan")},
     )
     return scene, truth
 

@@ -308,9 +308,7 @@ def test_twice_gives_identical_bytes_and_the_scene_is_only_read(tmp_path, scene)
     poissoned = MeshConfig(method="poisson", voxel_size=0.15, max_triangles=5000)
     contents = []
     for _ in range(2):
-        done = export_scene(
-            scene, tmp_path / "out", formats, ExportConfig(), RunLog(), mesh=poissoned, overwrite=True
-        )
+        done = export_scene(scene, tmp_path / "out", formats, ExportConfig(), RunLog(), mesh=poissoned, overwrite=True)
         contents.append({name: (tmp_path / "out" / name).read_bytes() for files in done.values() for name in files})
     assert contents[0] == contents[1] and len(contents[0]) > 30
     assert before == {name: getattr(scene, name).tobytes() for name in before}
@@ -336,8 +334,12 @@ def test_a_scene_without_depth_says_what_it_cannot_give(tmp_path, scene):
 
     rng = np.random.default_rng(0)
     sparse = SparsePoints(
-        rng.standard_normal((99, 3)) + [0, 0, 4], np.full((99, 3), 9, np.uint8), np.ones(99), np.arange(99),
-        np.arange(99) % FRAMES, rng.random((99, 2)) * 50,
+        rng.standard_normal((99, 3)) + [0, 0, 4],
+        np.full((99, 3), 9, np.uint8),
+        np.ones(99),
+        np.arange(99),
+        np.arange(99) % FRAMES,
+        rng.random((99, 2)) * 50,
     )
     nothing = np.zeros_like(scene.depth)
     bare = replace(scene, depth=nothing, confidence=nothing, sparse=sparse)

@@ -253,9 +253,7 @@ def test_matches_agree_with_right_cameras_only(tracks):
 
 
 def test_a_model_with_fewer_cameras_keeps_what_two_of_them_see(bent):
-    model = map_incrementally(
-        bent.found, Lens.centred((640, 480), 560), RefineConfig(), fixed_focal=False, seed=0
-    )
+    model = map_incrementally(bent.found, Lens.centred((640, 480), 560), RefineConfig(), fixed_focal=False, seed=0)
     kept = np.arange(10) < 4
     part = model.restricted(kept)
     np.testing.assert_array_equal(part.registered, kept)

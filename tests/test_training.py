@@ -292,6 +292,12 @@ def test_training_lowers_the_loss(tmp_path, optimizer):
     assert np.mean(losses[-6:]) < 0.85 * np.mean(losses[:6])
 
 
+def test_an_old_torch_without_muon_is_named(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(InputError, match="--optimizer adamw"):
+        Trainer(small(tmp_path))
+
+
 def test_the_change_of_resolution_keeps_weights_and_moments(tmp_path):
     trainer = Trainer(small(tmp_path))
     trainer.step()

@@ -36,6 +36,7 @@ DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationF
 CALM = 3
 """Pictures in a row that must agree."""
 
+
 def chromium() -> str:
     found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     path = os.environ.get("EASI3R_NS_CHROMIUM", found)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..backbone.model import DUSt3R
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from .config import FINAL, LOW, Stage, TrainConfig
 from .data import PairBatch, ScenePool, augment, both_orders, move
 from .losses import (
@@ -104,6 +104,10 @@ def make_optimizers(config: TrainConfig, model: DUSt3R, match: nn.Module) -> Opt
     ]
     optimizers: Optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), foreach=True)]
     if matrices:
+        if not hasattr(torch.optim, "Muon"):
+            raise InputError(
+                f"--optimizer muon: torch {torch.__version__} has none; use torch 2.9 or --optimizer adamw"
+            )
         options = {"weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
         optimizers.append(torch.optim.Muon(matrices, lr=config.learning_rate, **options))
     return optimizers
