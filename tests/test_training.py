@@ -288,8 +288,19 @@ def test_training_lowers_the_loss(tmp_path, optimizer):
         tmp_path, optimizer=optimizer, steps=24, low_share=1.0, fresh_scenes=0, pool_scenes=1, learning_rate=3e-3
     )
     trainer = Trainer(config)
-    losses = [trainer.step()["loss"] for _ in range(24)]
-    assert np.mean(losses[-6:]) < 0.85 * np.mean(losses[:6])
+    for pool in trainer.pools.values():
+        pool.grow(1)
+    generator = torch.Generator().manual_seed(5)
+    batches = [both_orders(pool.sample(8, 0.3, generator)) for pool in trainer.pools.values()]
+
+    def mean_loss() -> float:
+        with torch.no_grad():
+            return float(np.mean([float(trainer.loss(batch)[0]) for batch in batches]))
+
+    before = mean_loss()
+    for _ in range(24):
+        trainer.step()
+    assert mean_loss() < 0.85 * before, "on the same pairs: others are harder or easier by more than that"
 
 
 def test_an_old_torch_without_muon_is_named(tmp_path, monkeypatch):
