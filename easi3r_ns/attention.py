@@ -18,13 +18,16 @@ from .types import AttentionStats, PairGraph
 EPS = 1e-6
 MOST_NEW_SLOTS = 16
 """Frames by which the statistics grow at a time."""
+NUM_CLUSTERS = 64
+"""Of the tokens of a clip, as published."""
 MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
 """The four attention maps of Easi3R, as :class:`~easi3r_ns.types.AttentionStats` names them."""
 
 
 @dataclass(frozen=True)
 class ScoreFormula:
-    """Which attention maps make the dynamic score, a product: 1 takes the map x, -1 takes (1 - x), 0 leaves it out.
+    """Which attention maps make the dynamic score, a product: 1 takes the map x, -1 takes (1 - x), 0 leaves it out; and
+    over which clusters of tokens it is averaged.
 
     The default is the paper's (equation 7), which belongs to the published weights; the card of a checkpoint may name
     its own.
@@ -40,6 +43,13 @@ class ScoreFormula:
     first_channel: int = 0
     """Leave out the channels before this one. Channels are layers times heads, layer by layer: the early layers of the
     decoders have not seen much of the other view yet."""
+    log_std: bool = False
+    """Average the logarithms of the deviations over the channels, so that one loud channel does not drown the rest."""
+    num_clusters: int = NUM_CLUSTERS
+    """Clusters of tokens whose members share their mean score (k-means on encoder features)."""
+    clusterings: int = 1
+    """Times the tokens are clustered, each time from another start; their scores are averaged. A single k-means ends in
+    one of many local minima, and masks differ with it."""
 
     def __post_init__(self) -> None:
         signs = self.signs
@@ -47,6 +57,8 @@ class ScoreFormula:
             raise ValueError(f"score formula {signs}: signs are -1, 0 or 1, and not all 0")
         if self.first_channel < 0:
             raise ValueError(f"score formula: first channel {self.first_channel} is negative")
+        if min(self.num_clusters, self.clusterings) < 1:
+            raise ValueError(f"score formula: {self.clusterings} clusterings of {self.num_clusters}; both at least 1")
 
     @property
     def signs(self) -> dict[str, int]:
@@ -54,10 +66,16 @@ class ScoreFormula:
         return {name: getattr(self, name) for name in MAPS}
 
     def __str__(self) -> str:
-        """For example 'std_src * (1 - std_ref), maps centred'."""
+        """For example 'std_src * (1 - std_ref), maps centred, 8 clusterings of 16'."""
         product = " * ".join(name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign)
-        channels = f", channels from {self.first_channel} on" if self.first_channel else ""
-        return product + ", maps centred" * bool(self.centred) + channels
+        remarks = {
+            "maps centred": self.centred,
+            f"channels from {self.first_channel} on": self.first_channel,
+            "logarithms of deviations": self.log_std,
+            f"{self.clusterings} x {self.num_clusters} clusters": (self.clusterings, self.num_clusters)
+            != (1, NUM_CLUSTERS),
+        }
+        return ", ".join([product, *(words for words, holds in remarks.items() if holds)])
 
     def combine(self, fused: Mapping[str, np.ndarray]) -> np.ndarray:
         """The product over fused maps (F, h, w); not yet stretched per frame."""
@@ -185,12 +203,14 @@ class SummaryAccumulator:
 
     def _close(self, side: str, frame: int) -> None:
         for kind, values in zip(("mean", "std"), self._sides[side].take(frame)):
+            if kind == "std" and self._formula.log_std:
+                values = (values + EPS).log()
             self._done[f"{kind}_{side}"][frame] = (values.mean(dim=-1), torch.stack(values.aminmax()))
 
 
-def summarise(stats: AttentionStats, first_channel: int = 0) -> dict[str, MapSummary]:
+def summarise(stats: AttentionStats, formula: ScoreFormula | None = None) -> dict[str, MapSummary]:
     """The same from the statistics of all channels at once: the plain twin of :class:`SummaryAccumulator`."""
-    maps = {name: getattr(stats, name)[..., first_channel:] for name in MAPS}
+    maps = _maps_of(stats, formula or ScoreFormula())
     return {name: MapSummary(m.mean(axis=-1), float(m.min()), float(m.max())) for name, m in maps.items()}
 
 
@@ -199,15 +219,22 @@ def fuse(maps: np.ndarray) -> np.ndarray:
     return _min_max(_min_max(maps).mean(axis=-1))
 
 
-def fused_maps(stats: AttentionStats, first_channel: int = 0) -> dict[str, np.ndarray]:
+def fused_maps(stats: AttentionStats, formula: ScoreFormula | None = None) -> dict[str, np.ndarray]:
     """The four maps (F, h, w) of which the score is made, by the names of :class:`ScoreFormula`."""
-    return {name: fuse(getattr(stats, name)[..., first_channel:]) for name in MAPS}
+    return {name: fuse(maps) for name, maps in _maps_of(stats, formula or ScoreFormula()).items()}
+
+
+def _maps_of(stats: AttentionStats, formula: ScoreFormula) -> dict[str, np.ndarray]:
+    """The four maps (F, h, w, C) in those channels and in that scale which the formula asks for."""
+    maps = {name: getattr(stats, name)[..., formula.first_channel :] for name in MAPS}
+    deviations = [name for name in MAPS if formula.log_std and name.startswith("std")]
+    return maps | {name: np.log(maps[name] + EPS) for name in deviations}
 
 
 def dynamic_score(stats: AttentionStats, formula: ScoreFormula | None = None) -> np.ndarray:
     """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7)."""
     formula = formula or ScoreFormula()
-    return score_of(fused_maps(stats, formula.first_channel), formula)
+    return score_of(fused_maps(stats, formula), formula)
 
 
 def score_of(fused: Mapping[str, np.ndarray], formula: ScoreFormula) -> np.ndarray:

@@ -17,11 +17,10 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch.nn.functional import interpolate
 
-from .attention import min_max_per_frame
+from .attention import NUM_CLUSTERS, ScoreFormula, min_max_per_frame
 from .kmeans import fit_centres, nearest
 from .types import DynamicMasks
 
-NUM_CLUSTERS = 64
 FITTED_TOKENS = 32_768
 """Tokens on which the clusters are fitted; of longer clips a random part, the rest only joins its nearest cluster."""
 OTSU_CLASSES = (2, 3, 4)
@@ -36,7 +35,8 @@ def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> D
 
     Args:
         score: (F, h, w) in [0, 1].
-        labels: (F, h, w) clusters of the same tokens, from :func:`cluster_tokens`.
+        labels: (F, h, w) clusters of the same tokens, from :func:`cluster_tokens`, or (N, F, h, w) several
+            clusterings of them, from :func:`cluster_for`.
         patch_size: pixels per token side.
 
     Returns:
@@ -61,6 +61,17 @@ class _EnlargedBlocks:
         frames = max(1, ENLARGED_PIXELS // (self.score[0].size * self.patch_size**2))
         for start in range(0, len(self.score), frames):
             yield enlarge(self.score[start : start + frames], self.patch_size)
+
+
+def cluster_for(
+    formula: ScoreFormula, features: np.ndarray | torch.Tensor, seed: int, device: torch.device | None = None
+) -> np.ndarray:
+    """The clusterings that a formula asks for: (F, h, w, D) encoder features -> (N, F, h, w) labels.
+
+    See :func:`cluster_tokens`; the k-th begins with ``seed + k``.
+    """
+    seeds = range(seed, seed + formula.clusterings)
+    return np.stack([cluster_tokens(features, s, formula.num_clusters, device) for s in seeds])
 
 
 def cluster_tokens(
@@ -108,10 +119,17 @@ def _labels_on_cpu(
 
 
 def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Give every token the mean score of its cluster over the whole clip; (F, h, w), stretched to [0, 1] per frame."""
-    flat = labels.ravel()
-    means = np.bincount(flat, weights=score.ravel()) / np.maximum(np.bincount(flat), 1)
-    return min_max_per_frame(means[labels])
+    """Give every token the mean score of its cluster over the whole clip; (F, h, w), stretched to [0, 1] per frame.
+
+    Of several clusterings, ``labels`` (N, F, h, w), the mean.
+    """
+    clusterings = labels.reshape(-1, *score.shape)
+    total = np.zeros(score.shape)
+    for one in clusterings:
+        flat = one.ravel()
+        means = np.bincount(flat, weights=score.ravel()) / np.maximum(np.bincount(flat), 1)
+        total += means[one]
+    return min_max_per_frame(total / len(clusterings))
 
 
 def enlarge(score: np.ndarray, patch_size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from .backbone.model import DUSt3R
 from .backbone.weights import WeightsInfo
 from .cache import StageCache, Tensors, digest
 from .config import Easi3RConfig
-from .dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
+from .dynamic import cluster_for, segment_dynamic, static_masks, token_masks
 from .errors import OutputError
 from .inference import FEATURES, Compute, PairNetwork, encode_into, feature_shape, map_dtype, map_shapes
 from .rows import MemoryRows, RowStore
@@ -184,7 +184,7 @@ class NetworkStage:
         with self.log.stage(name):
             if self._labels is None:
                 features = self.features().unflatten(1, self.grid)
-                self._labels = cluster_tokens(features, self.config.seed, device=self.compute.device)
+                self._labels = cluster_for(self.formula, features, self.config.seed, self.compute.device)
             fused = {name: summary.fused() for name, summary in sink.finish().items()}
             dynamic = segment_dynamic(score_of(fused, self.formula), self._labels, self.patch)
             return replace(dynamic, maps=fused)

@@ -87,7 +87,14 @@ def test_batches_in_which_frames_repeat_equal_single_pairs(batch):
         np.testing.assert_allclose(getattr(ours, name), getattr(slow, name), atol=1e-5)
 
 
-@pytest.mark.parametrize("formula", [ScoreFormula(), ScoreFormula(0, 1, 0, -1, centred=True, first_channel=2)])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        ScoreFormula(),
+        ScoreFormula(0, 1, 0, -1, centred=True, first_channel=2),
+        ScoreFormula(0, 1, 0, -1, first_channel=1, log_std=True),
+    ],
+)
 def test_the_summary_gives_the_score_of_all_statistics(formula):
     graph = make_pairs("swinstride-2-noncyclic", 9)
     on_j, on_i = random_maps(len(graph))
@@ -96,12 +103,12 @@ def test_the_summary_gives_the_score_of_all_statistics(formula):
     for rows in np.array_split(order, 5):
         sink.add_pairs(graph.edges[rows], torch.from_numpy(on_j[rows]), torch.from_numpy(on_i[rows]))
     stats = accumulate(graph.edges, on_j, on_i, 9, formula.centred)
-    ours, plain = sink.finish(), summarise(stats, formula.first_channel)
+    ours, plain = sink.finish(), summarise(stats, formula)
     fused = {name: summary.fused() for name, summary in ours.items()}
     for name in OFFICIAL:
         np.testing.assert_allclose(ours[name].mean, plain[name].mean, atol=1e-5)
         assert (ours[name].low, ours[name].high) == pytest.approx((plain[name].low, plain[name].high), abs=1e-5)
-        np.testing.assert_allclose(fused[name], fused_maps(stats, formula.first_channel)[name], atol=1e-5)
+        np.testing.assert_allclose(fused[name], fused_maps(stats, formula)[name], atol=1e-5)
     np.testing.assert_allclose(score_of(fused, formula), dynamic_score(stats, formula), atol=1e-4)
 
 
@@ -218,6 +225,8 @@ def test_a_formula_in_words():
     assert str(ScoreFormula()) == "(1 - mean_src) * std_src * mean_ref * (1 - std_ref)"
     words = str(ScoreFormula(0, 1, 0, -1, centred=True, first_channel=8))
     assert words == "std_src * (1 - std_ref), maps centred, channels from 8 on"
+    words = str(ScoreFormula(0, 1, 0, 0, log_std=True, num_clusters=16, clusterings=8))
+    assert words == "std_src, logarithms of deviations, 8 x 16 clusters"
 
 
 def test_early_channels_are_left_out():
@@ -230,7 +239,37 @@ def test_early_channels_are_left_out():
         ScoreFormula(first_channel=-1)
 
 
+def test_logarithms_do_not_let_one_channel_drown_the_others():
+    edges = np.array([(i, j) for i in range(4) for j in range(4) if i != j])
+    on_j, on_i = random_maps(len(edges))
+    loud_j = on_j.copy()
+    loud_j[..., 0] *= 1000
+    plain, log = ScoreFormula(0, 1, 0, 0), ScoreFormula(0, 1, 0, 0, log_std=True)
+    scores = {
+        formula: [dynamic_score(accumulate(edges, maps, on_i, 4), formula) for maps in (on_j, loud_j)]
+        for formula in (plain, log)
+    }
+    np.testing.assert_allclose(*scores[log], atol=1e-3, err_msg="a factor of a channel is a summand of its logarithm")
+    assert np.abs(np.subtract(*scores[plain])).max() > 0.3
+    stats = accumulate(edges, on_j, on_i, 4)
+    mean = np.exp(np.log(stats.std_src + 1e-6).mean(-1))
+    order = [np.argsort(maps, axis=None) for maps in (fused_maps(stats, log)["std_src"], mean)]
+    np.testing.assert_array_equal(*order)
+
+
+def test_logarithms_of_frames_in_one_pair_only_are_finite():
+    edges = np.array([(0, 1), (1, 0), (1, 2), (2, 1)])
+    score = dynamic_score(accumulate(edges, *random_maps(len(edges)), 3), ScoreFormula(0, 1, 0, -1, log_std=True))
+    assert np.isfinite(score).all() and score[1].max() == pytest.approx(1, abs=1e-3)
+
+
 @pytest.mark.parametrize("signs", [(0, 0, 0, 0), (2, 0, 0, 0)])
 def test_senseless_formulas_are_refused(signs):
     with pytest.raises(ValueError, match="score formula"):
         ScoreFormula(*signs)
+
+
+@pytest.mark.parametrize("clusters", [{"num_clusters": 0}, {"clusterings": 0}])
+def test_senseless_numbers_of_clusters_are_refused(clusters):
+    with pytest.raises(ValueError, match="at least 1"):
+        ScoreFormula(**clusters)

@@ -7,8 +7,16 @@ import pytest
 from skimage.filters import threshold_multiotsu
 
 from easi3r_ns import dynamic
-from easi3r_ns.attention import min_max_per_frame
-from easi3r_ns.dynamic import clip_threshold, cluster_means, cluster_tokens, enlarge, segment_dynamic, token_masks
+from easi3r_ns.attention import ScoreFormula, min_max_per_frame
+from easi3r_ns.dynamic import (
+    clip_threshold,
+    cluster_for,
+    cluster_means,
+    cluster_tokens,
+    enlarge,
+    segment_dynamic,
+    token_masks,
+)
 from tests.helpers import GOLDEN, load_golden
 
 REPORT = json.loads((GOLDEN / "pipeline" / "report.json").read_text())
@@ -42,6 +50,29 @@ def test_cluster_means_against_a_loop():
     for label in range(5):
         slow[labels == label] = score[labels == label].mean()
     np.testing.assert_allclose(cluster_means(score, labels), min_max_per_frame(slow), atol=1e-6)
+
+
+def test_several_clusterings_are_averaged():
+    rng = np.random.default_rng(0)
+    score, labels = rng.random((2, 3, 4)).astype(np.float32), rng.integers(0, 5, (3, 2, 3, 4))
+    slow = np.zeros((3, *score.shape))
+    for k, label in np.ndindex(3, 5):
+        slow[k][labels[k] == label] = score[labels[k] == label].mean()
+    np.testing.assert_allclose(cluster_means(score, labels), min_max_per_frame(slow.mean(0)), atol=1e-6)
+    np.testing.assert_array_equal(cluster_means(score, labels[:1]), cluster_means(score, labels[0]))
+
+
+def test_several_clusterings_depend_less_on_the_seed():
+    rng = np.random.default_rng(1)
+    features, score = rng.normal(size=(4, 12, 16, 8)).astype(np.float32), rng.random((4, 12, 16)).astype(np.float32)
+    differences = {}
+    for clusterings in (1, 8):
+        formula = ScoreFormula(num_clusters=20, clusterings=clusterings)
+        labels = [cluster_for(formula, features, seed) for seed in (0, 100)]
+        assert labels[0].shape == (clusterings, 4, 12, 16) and labels[0].max() == 19
+        differences[clusterings] = np.abs(np.subtract(*(cluster_means(score, one) for one in labels))).mean()
+    assert differences[8] < 0.75 * differences[1], differences
+    np.testing.assert_array_equal(labels[0][0], cluster_tokens(features, 0, 20))
 
 
 def test_fewer_tokens_than_clusters():

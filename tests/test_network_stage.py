@@ -106,7 +106,7 @@ def test_pointmaps_are_opened_again_or_missed(tmp_path, clip):
 
 def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, clip, monkeypatch):
     monkeypatch.setattr("easi3r_ns.network_stage.SummaryAccumulator", None)  # an error when called
-    monkeypatch.setattr("easi3r_ns.network_stage.cluster_tokens", None)
+    monkeypatch.setattr("easi3r_ns.network_stage.cluster_for", None)
     plain, static, network = run(clip, StageCache(tmp_path / "a"), no_masks=True)
     assert not static.masks.any() and not network.silenced
     folder = tmp_path / "masks"

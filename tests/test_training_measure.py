@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from easi3r_ns import pipeline
-from easi3r_ns.attention import MAPS, ScoreFormula
+from easi3r_ns.attention import MAPS, NUM_CLUSTERS, ScoreFormula
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.model import PairOutput
 from easi3r_ns.backbone.weights import load_backbone
@@ -177,10 +178,13 @@ def observation(seed: int, moving: bool) -> motion.Observation:
     centred = dict(fused)
     fused["std_src"] = (0.35 * truth * moving + fused["std_src"]) / 1.35
     centred["std_src"] = (0.8 * truth * moving + centred["std_src"]) / 1.8
-    labels = np.arange(truth.size).reshape(truth.shape)
+    tokens = motion.Tokens(np.zeros((*truth.shape, 1), dtype=np.float32))
+    formulas = itertools.product((1, *choose.CLUSTERS, NUM_CLUSTERS), (1, choose.CLUSTERINGS))
+    tokens._known.update(dict.fromkeys(formulas, np.arange(truth.size).reshape(1, *truth.shape)))
     pixels = truth.repeat(8, 1).repeat(8, 2)
     residual = rs.uniform(size=truth.shape).astype(np.float32)
-    return motion.Observation({(False, 0): fused, (True, 0): centred}, residual, labels, truth, pixels)
+    variants = {(False, 0, False): fused, (True, 0, False): centred}
+    return motion.Observation(variants, residual, tokens, truth, pixels)
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +198,9 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
     assert choice.auc > 0.8 and choice.auc_twin < 0.65 and choice.merit <= choice.auc
     assert choose.merit(0.8, 0.3) == 0.8, "a twin below chance is no merit"
     assert choose.merit(0.9, 0.8) == pytest.approx(0.6)
-    every = choose.formulas([(False, 0), (True, 0), (True, 8)])
-    assert len(every) == len(set(every)) == 3 * 80
+    every = choose.formulas(motion.variants_for(16))
+    assert len(every) == len(set(every)) == 8 * 80 * len(choose.CLUSTERS)
+    assert {formula.first_channel for formula in every} == {0, 8}
 
 
 def test_the_graph_is_chosen_by_its_paths_among_good_scores():
@@ -257,15 +262,22 @@ def clip():
 
 
 def test_what_moves_leaves_its_place_in_the_residual(clip):
-    maps, labels = motion.watch(network(clip), clip, ["swin-1-noncyclic", "swin-2-noncyclic"], residual=True)
+    maps, tokens = motion.watch(network(clip), clip, ["swin-1-noncyclic", "swin-2-noncyclic"], residual=True)
     assert len(maps.edges) == 14 and (maps.edges[::2] == maps.edges[1::2, ::-1]).all()
-    few, all_pairs = (motion.observe(maps, labels, clip, f"swin-{w}-noncyclic") for w in (1, 2))
+    few, all_pairs = (motion.observe(maps, tokens, clip, f"swin-{w}-noncyclic") for w in (1, 2))
     assert numbers.area_under_curve(all_pairs.score(motion.PAPER), all_pairs.truth) > 0.95
-    plain, late, centred = (all_pairs.fused[key] for key in ((False, 0), (False, 3), (True, 0)))
-    assert not np.allclose(few.fused[False, 0]["std_src"], plain["std_src"])
+    keys = (False, 0, False), (False, 3, False), (True, 0, False), (False, 0, True)
+    plain, late, centred, logarithms = (all_pairs.fused[key] for key in keys)
+    assert not np.allclose(few.fused[keys[0]]["std_src"], plain["std_src"])
+    assert not np.allclose(logarithms["std_src"], plain["std_src"])
+    np.testing.assert_array_equal(logarithms["mean_src"], plain["mean_src"])
     assert not np.allclose(centred["mean_src"], plain["mean_src"])
     assert not np.allclose(late["mean_src"], plain["mean_src"])
-    assert all_pairs.truth.shape == labels.shape == (5, 6, 8) and all_pairs.pixels.shape == (5, 48, 64)
+    once, twice = (replace(motion.PAPER, num_clusters=4, clusterings=n) for n in (1, 2))
+    assert tokens.labels(once).shape == (1, 5, 6, 8) and tokens.labels(twice).max() == 3
+    assert tokens.labels(twice) is all_pairs.tokens.labels(twice), "computed once"
+    np.testing.assert_array_equal(tokens.labels(twice)[:1], tokens.labels(once))
+    assert all_pairs.truth.shape == (5, 6, 8) and all_pairs.pixels.shape == (5, 48, 64)
 
 
 def test_residual_is_zero_where_nothing_moves():

@@ -42,6 +42,7 @@ __all__ = [
 
 Part = Literal["encoder", "decoder"]
 PAPER_SCORE = {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1}
+MOST_CLUSTERS, MOST_CLUSTERINGS = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class WeightsInfo:
     num_parameters: int
     dynamic_score: dict[str, int] = field(default_factory=lambda: dict(PAPER_SCORE))
     """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's. May
-    also say ``centred`` and ``first_channel``; the fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
+    also give the other fields of :class:`~easi3r_ns.attention.ScoreFormula`."""
     graph: str | None = None
     """Pair graph that the card recommends; None: no preference."""
     flow_weight: float | None = None
@@ -246,19 +247,28 @@ def _flow_weight(card: Mapping[str, Any], source: WeightsSource) -> float | None
 def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig) -> dict[str, int]:
     score = card.get("dynamic_score", PAPER_SCORE)
     channels = config.dec_depth * config.dec_num_heads
-    if not (isinstance(score, dict) and _is_formula(score, channels)):
+    options = {
+        "centred": range(2),
+        "first_channel": range(channels),
+        "log_std": range(2),
+        "num_clusters": range(1, MOST_CLUSTERS + 1),
+        "clusterings": range(1, MOST_CLUSTERINGS + 1),
+    }
+    if not (isinstance(score, dict) and _is_formula(score, options)):
+        ranges = ", ".join(f"{values[0]} to {values[-1]} for {name}" for name, values in options.items())
         raise CheckpointError(
             f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, "
-            f"not 0 for all, and may give 0 or 1 for centred and 0 to {channels - 1} for first_channel"
+            f"not 0 for all, and may give {ranges}"
         )
     return dict(score)
 
 
-def _is_formula(score: dict[str, Any], channels: int) -> bool:
-    options = {"centred": 2, "first_channel": channels}
+def _is_formula(score: dict[str, Any], options: Mapping[str, range]) -> bool:
     signs = {name: value for name, value in score.items() if name not in options}
     known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
-    return known and any(signs.values()) and all(score.get(name, 0) in range(end) for name, end in options.items())
+    chosen = {name: value for name, value in score.items() if name in options}
+    in_range = all(isinstance(value, int) and value in options[name] for name, value in chosen.items())
+    return known and any(signs.values()) and in_range
 
 
 def _sha256(path: Path) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...attention import MAPS, ScoreFormula
-from ...dynamic import cluster_means
-from .motion import Observation
+from .motion import Observation, Variant
 from .numbers import area_under_curve
 
 GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
@@ -22,6 +21,9 @@ GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
 FLOW_WEIGHTS = (0.01, 0.1, 0.3, 1.0)
 """Weights of the alignment's flow term, the paper's first. Flow errors count in pixels, of which a small network has
 few; and the poorer its pointmaps, the more the cameras gain from flow."""
+CLUSTERS = (16, 32, 64)
+"""The paper's number last: of a few thousand tokens it leaves small clusters, whose means are uncertain."""
+CLUSTERINGS = 8
 TOLERANCE = 0.02
 """A graph whose score is worse than the best by more than this is not considered, however good its camera paths."""
 
@@ -48,11 +50,12 @@ def merit(auc: float, auc_twin: float) -> float:
     return auc - max(0.0, auc_twin - 0.5)
 
 
-def formulas(variants: Iterable[tuple[bool, int]]) -> list[ScoreFormula]:
-    """Every product of maps, for every (centred, first channel)."""
+def formulas(variants: Iterable[Variant]) -> list[ScoreFormula]:
+    """Every product of maps, for every variant and number of clusters."""
     return [
-        ScoreFormula(*signs, centred=centred, first_channel=first)
-        for centred, first in variants
+        ScoreFormula(*signs, *variant, num_clusters=clusters, clusterings=CLUSTERINGS)
+        for variant in variants
+        for clusters in CLUSTERS
         for signs in itertools.product((0, 1, -1), repeat=len(MAPS))
         if any(signs)
     ]
@@ -62,8 +65,7 @@ def choose_formula(clips: list[Observation], twins: list[Observation]) -> Choice
     """The formula with most merit after clustering, mean over clips."""
 
     def mean_auc(group: list[Observation], formula: ScoreFormula) -> float:
-        scores = [cluster_means(seen.score(formula), seen.labels) for seen in group]
-        return float(np.nanmean([area_under_curve(s, seen.truth) for s, seen in zip(scores, group, strict=True)]))
+        return float(np.nanmean([area_under_curve(seen.clustered(formula), seen.truth) for seen in group]))
 
     choices = [Choice(f, mean_auc(clips, f), mean_auc(twins, f)) for f in formulas(clips[0].fused)]
     return max(choices, key=lambda choice: choice.merit)

@@ -33,7 +33,9 @@ def draw_scores(
     axes = figure.subplots(len(clips), len(COLUMNS), squeeze=False)
     for row, pictures, seen, twin in zip(axes, images, clips, twins, strict=True):
         middle = len(pictures) // 2
-        moving, still = (segment_dynamic(min_max_per_frame(s.score(formula)), s.labels, patch) for s in (seen, twin))
+        moving, still = (
+            segment_dynamic(min_max_per_frame(s.score(formula)), s.tokens.labels(formula), patch) for s in (seen, twin)
+        )
         shown = (
             pictures[middle],
             red(pictures[middle], seen.pixels[middle]),

@@ -6,8 +6,9 @@ A map that scores as high on the twin, where the same objects are at rest, shows
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from ...align.init import register
 from ...attention import MAPS, AttentionAccumulator, ScoreFormula, fused_maps, min_max_per_frame
 from ...backbone.model import DUSt3R
-from ...dynamic import cluster_means, cluster_tokens, segment_dynamic
+from ...dynamic import cluster_for, cluster_means, segment_dynamic
 from ...evaluate.masks import jaccard, pooled
 from ...inference import Compute, encode_frames
 from ...pairs import make_pairs
@@ -66,16 +67,40 @@ class PairMaps:
     """(E, h, w) how far view j's points are from their place after rigid alignment, relative; None: not asked for."""
 
 
+Variant = tuple[bool, int, bool]
+"""``centred``, ``first_channel`` and ``log_std`` of a formula."""
+
+
+def variant_of(formula: ScoreFormula) -> Variant:
+    """What of a formula decides its maps; the rest is which of them it takes, and clusters."""
+    return formula.centred, formula.first_channel, formula.log_std
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Encoder features of a clip's tokens, and their clusterings, each computed once."""
+
+    features: np.ndarray
+    """(F, h, w, D)."""
+    _known: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+    def labels(self, formula: ScoreFormula) -> np.ndarray:
+        """(N, F, h, w): what :func:`~easi3r_ns.dynamic.cluster_for` gives."""
+        key = formula.num_clusters, formula.clusterings
+        if key not in self._known:
+            self._known[key] = cluster_for(formula, self.features, seed=0)
+        return self._known[key]
+
+
 @dataclass(frozen=True)
 class Observation:
     """Everything about one clip that a score needs."""
 
-    fused: dict[tuple[bool, int], dict[str, np.ndarray]]
-    """The four maps, (F, h, w) in [0, 1], by the ``centred`` and ``first_channel`` of a formula."""
+    fused: dict[Variant, dict[str, np.ndarray]]
+    """The four maps, (F, h, w) in [0, 1]."""
     residual: np.ndarray
     """(F, h, w) pointmap residual, mean over the pairs; zeros where it was not asked for."""
-    labels: np.ndarray
-    """(F, h, w) clusters of the tokens."""
+    tokens: Tokens
     truth: np.ndarray
     """(F, h, w) bool: most of the token is on an object that moves (or would move)."""
     pixels: np.ndarray
@@ -83,14 +108,18 @@ class Observation:
 
     def score(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) product of the maps, before clustering."""
-        return formula.combine(self.fused[formula.centred, formula.first_channel])
+        return formula.combine(self.fused[variant_of(formula)])
+
+    def clustered(self, formula: ScoreFormula) -> np.ndarray:
+        """(F, h, w) score as masks are cut from it."""
+        return cluster_means(self.score(formula), self.tokens.labels(formula))
 
 
 @torch.inference_mode()
 def watch(
     model: DUSt3R, clip: Clip, graphs: Sequence[str], device: str = "cpu", residual: bool = False
-) -> tuple[PairMaps, np.ndarray]:
-    """The pairs of all ``graphs`` through the network: maps per pair, and the (F, h, w) clusters of the tokens."""
+) -> tuple[PairMaps, Tokens]:
+    """The pairs of all ``graphs`` through the network: maps per pair, and the tokens."""
     grid = model.token_grid(*clip.images.shape[1:3])
     features = encode_frames(model, clip.images, Compute(torch.device(device)), lambda n: None)
     pairs = {(i, j) for graph in graphs for i, j in make_pairs(graph, len(clip)).edges.tolist() if i < j}
@@ -107,9 +136,8 @@ def watch(
             attention = model.attention(features[i], features[j], grid)
         on_j.append(attention.on_j.cpu().numpy())
         on_i.append(attention.on_i.cpu().numpy())
-    labels = cluster_tokens(features.cpu().numpy().reshape(len(clip), *grid, -1), seed=0)
     joined = [np.concatenate(maps) if maps else None for maps in (on_j, on_i, residuals)]
-    return PairMaps(edges, *joined), labels
+    return PairMaps(edges, *joined), Tokens(features.cpu().numpy().reshape(len(clip), *grid, -1))
 
 
 def _residual(out: Any, patch: int) -> np.ndarray:
@@ -124,77 +152,100 @@ def _residual(out: Any, patch: int) -> np.ndarray:
     return torch.nn.functional.avg_pool2d(per_pixel, patch)[:, 0].cpu().numpy()
 
 
-def observe(maps: PairMaps, labels: np.ndarray, clip: Clip, graph: str) -> Observation:
+def observe(maps: PairMaps, tokens: Tokens, clip: Clip, graph: str) -> Observation:
     """Statistics of the pairs of ``graph``, which must be among those of ``maps``."""
     wanted = {tuple(edge) for edge in make_pairs(graph, len(clip)).edges.tolist()}
     rows = [k for k, edge in enumerate(maps.edges.tolist()) if tuple(edge) in wanted]
     edges = maps.edges[rows]
 
     fused = {}
+    variants = variants_for(maps.on_j.shape[-1])
     for centred in (False, True):
         accumulator = AttentionAccumulator(len(clip), centred)
         for edge, row in zip(edges.tolist(), rows, strict=True):
             accumulator.add(tuple(edge), torch.from_numpy(maps.on_j[row]), torch.from_numpy(maps.on_i[row]))
         stats = accumulator.finish()
-        fused |= {(centred, first): fused_maps(stats, first) for first in first_channels(maps.on_j.shape[-1])}
-    grid = labels.shape[1:]
+        formulas = (ScoreFormula(*PAPER.signs.values(), *variant) for variant in variants if variant[0] == centred)
+        fused |= {variant_of(formula): fused_maps(stats, formula) for formula in formulas}
+    grid = tokens.features.shape[1:3]
     residual = np.zeros((len(clip), *grid), dtype=np.float32)
     if maps.residual is not None:
         residual = np.stack([maps.residual[rows][edges[:, 1] == f].mean(0) for f in range(len(clip))])
     patch = clip.images.shape[1] // grid[0]
     share = clip.would_move.reshape(len(clip), grid[0], patch, grid[1], patch).mean(axis=(2, 4))
-    return Observation(fused, residual, labels, share > 0.5, clip.would_move)
+    return Observation(fused, residual, tokens, share > 0.5, clip.would_move)
 
 
-def first_channels(channels: int) -> tuple[int, int]:
-    """All layers, or the later half of them."""
-    return 0, channels // 2
+def variants_for(channels: int) -> list[Variant]:
+    """Of formulas of a network with so many channels: all layers, or the later half of them."""
+    return list(itertools.product((False, True), (0, channels // 2), (False, True)))
 
 
-Score = Callable[[Observation], np.ndarray]
-"""(F, h, w) score of a clip, before clustering."""
+@dataclass(frozen=True)
+class Candidate:
+    """A score, and the formula whose clusters it is averaged over."""
+
+    score: Callable[[Observation], np.ndarray]
+    """(F, h, w) before clustering."""
+    clusters: ScoreFormula
+
+    def clustered(self, seen: Observation) -> np.ndarray:
+        """(F, h, w) score as masks are cut from it."""
+        return cluster_means(self.score(seen), seen.tokens.labels(self.clusters))
+
+    def masks(self, seen: Observation, patch: int) -> np.ndarray:
+        """(F, H, W) bool."""
+        return segment_dynamic(min_max_per_frame(self.score(seen)), seen.tokens.labels(self.clusters), patch).masks
 
 
-def candidates(formula: ScoreFormula) -> dict[str, Score]:
-    """The formula and its rivals: trivial answers, single maps with each sign, pointmap residual, the paper."""
+def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
+    """The formula and its rivals: trivial answers, single maps with each sign, pointmap residual, the paper.
+
+    All have the clusters of the formula, but for the paper, which has its own.
+    """
 
     def random(seen: Observation) -> np.ndarray:
         return np.random.RandomState(seen.truth.sum()).uniform(size=seen.truth.shape).astype(np.float32)
 
-    scores: dict[str, Score] = {
-        "random": random,
-        "everything static": lambda seen: np.zeros(seen.truth.shape, dtype=np.float32),
+    plain = replace(PAPER, num_clusters=formula.num_clusters, clusterings=formula.clusterings)
+
+    def of(formula: ScoreFormula) -> Candidate:
+        return Candidate(lambda seen: seen.score(formula), formula)
+
+    scores = {
+        "random": Candidate(random, formula),
+        "everything static": Candidate(lambda seen: np.zeros(seen.truth.shape, dtype=np.float32), formula),
     }
     for name in MAPS:
         for sign in (1, -1):
-            alone = ScoreFormula(**(dict.fromkeys(MAPS, 0) | {name: sign}))
-            as_chosen = replace(alone, centred=formula.centred, first_channel=formula.first_channel)
-            for variant in (alone, as_chosen):
-                scores[str(variant)] = lambda seen, variant=variant: seen.score(variant)
-    scores["pointmap residual after rigid alignment"] = lambda seen: min_max_per_frame(seen.residual)
-    signs = replace(PAPER, centred=formula.centred, first_channel=formula.first_channel)
-    scores[f"Easi3R paper's signs: {signs}"] = lambda seen: seen.score(signs)
-    scores[f"Easi3R paper: {PAPER}"] = lambda seen: seen.score(PAPER)
-    scores[f"this card: {formula}"] = lambda seen: seen.score(formula)
-    return scores
+            alone = dict.fromkeys(MAPS, 0) | {name: sign}
+            scores |= {str(f): of(f) for f in (replace(plain, **alone), replace(formula, **alone))}
+    residual = Candidate(lambda seen: min_max_per_frame(seen.residual), formula)
+    signs = replace(formula, **PAPER.signs)
+    return scores | {
+        "pointmap residual after rigid alignment": residual,
+        f"Easi3R paper's signs: {signs}": of(signs),
+        f"Easi3R paper: {PAPER}": of(PAPER),
+        f"this card: {formula}": of(formula),
+    }
 
 
 def score_table(
     clips: list[Observation], twins: list[Observation], formula: ScoreFormula, patch: int
 ) -> dict[str, Any]:
     """Every candidate, clustered, on the clips and on their twins; masks after the whole segmentation."""
-    return {title: _row(clips, twins, score, patch) for title, score in candidates(formula).items()} | {
+    return {title: _row(clips, twins, candidate, patch) for title, candidate in candidates(formula).items()} | {
         "ceiling: the true tokens": _ceiling(clips, patch)
     }
 
 
-def _row(clips: list[Observation], twins: list[Observation], score: Score, patch: int) -> dict[str, Any]:
+def _row(clips: list[Observation], twins: list[Observation], candidate: Candidate, patch: int) -> dict[str, Any]:
     def per_clip(group: list[Observation], measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-        return np.array([measure(cluster_means(score(seen), seen.labels), seen.truth) for seen in group])
+        return np.array([measure(candidate.clustered(seen), seen.truth) for seen in group])
 
     auc, twin = (per_clip(group, area_under_curve) for group in (clips, twins))
     precision, twin_precision = (per_clip(group, average_precision) for group in (clips, twins))
-    masks = [segment_dynamic(min_max_per_frame(score(seen)), seen.labels, patch).masks for seen in clips]
+    masks = [candidate.masks(seen, patch) for seen in clips]
     return {
         "auc": mean_over_clips(auc).to_json(3),
         "auc_twin": mean_over_clips(twin).to_json(3),

@@ -32,7 +32,7 @@ Progress = Callable[[str, int], Callable[[int], None]]
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Measure a checkpoint on scenes, clips and textures that were not trained on (about 15 CPU minutes)."""
+    """Measure a checkpoint on scenes, clips and textures that were not trained on (about 25 CPU minutes)."""
 
     weights: tyro.conf.Positional[str]
     """Name, folder or file of the weights."""
@@ -47,7 +47,7 @@ class MeasureConfig:
     """Dynamic clips to report on (each is also rendered frozen)."""
     path_clips: int = 20
     """Dynamic clips to reconstruct from end to end, in five ways each."""
-    selection_clips: int = 12
+    selection_clips: int = 24
     """Clips on which formula and graph are chosen; end to end on the first four of them."""
     frames: int = 10
     """Frames per dynamic clip of two seconds."""
@@ -193,9 +193,9 @@ class Measurement:
         for seed in self._seeds(family, count):
             for frozen in (False, True):
                 clip = self._clip(seed, family, frozen)
-                maps, labels = motion.watch(self.backbone.model, clip, graphs, self.config.device, residual)
+                maps, tokens = motion.watch(self.backbone.model, clip, graphs, self.config.device, residual)
                 for graph in graphs:
-                    seen[graph][frozen].append(motion.observe(maps, labels, clip, graph))
+                    seen[graph][frozen].append(motion.observe(maps, tokens, clip, graph))
                 advance(1)
         return seen
 
