@@ -27,8 +27,7 @@ from easi3r_ns.training.losses import (
     confidence_loss_naive,
     guided_head,
     regression,
-    token_matches,
-    token_targets,
+    true_matches,
 )
 from easi3r_ns.training.precision import explicit_attention, mixed_precision
 from easi3r_ns.training.trainer import CHECKPOINT, METRICS, Trainer, initialise, learning_rate
@@ -148,12 +147,13 @@ def test_token_matches_of_a_view_with_itself_are_itself(batch):
         focal=batch.focal[:1].expand(2, -1),
         T_i_j=torch.eye(4).expand(6, 4, 4),
     )
-    match, seen = token_matches(same, 8)
-    assert seen.all() and (match == torch.arange(48)).all()
+    found = true_matches(same, 8)
+    assert found.seen.all() and (found.tokens() == torch.arange(48)).all()
 
 
 def test_token_matches_show_the_same_surface(batch):
-    match, seen = token_matches(batch, 8)
+    found = true_matches(batch, 8)
+    match, seen = found.tokens(), found.seen
     centres = move(batch.T_i_j, batch.points[1])[:, 4::8, 4::8].flatten(1, 2)
     own = batch.points[0][:, 4::8, 4::8].flatten(1, 2)
     matched = centres.gather(1, match[..., None].expand(-1, -1, 3))
@@ -162,7 +162,8 @@ def test_token_matches_show_the_same_surface(batch):
 
 
 def test_targets_of_the_attention_lie_around_the_matching_pixel(batch):
-    target, seen = token_targets(batch, 8)
+    found = true_matches(batch, 8)
+    target, seen = found.weights(), found.seen
     torch.testing.assert_close(target.sum(-1), torch.ones_like(target.sum(-1)))
     assert ((target > 0).sum(-1) <= 4).all()
     rows, columns = torch.arange(48) // 8 * 8 + 3.5, torch.arange(48) % 8 * 8 + 3.5

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..backbone.blocks import CrossAttention
-from ..backbone.model import DUSt3R
+from ..backbone.model import DUSt3R, Grid
 from .data import PairBatch, look_up, move
 
 Looks = list[tuple[Tensor, Tensor]]
@@ -55,34 +56,43 @@ def confidence_loss_naive(predicted, confidence, truth, alpha: float) -> float:
     return total
 
 
-def token_matches(batch: PairBatch, patch: int) -> tuple[Tensor, Tensor]:
-    """For every token of view i: (B, N) the token of view j that sees its centre, and (B, N) bool whether one does."""
-    row, column, seen = _matching_pixels(batch, patch)
-    return row // patch * (batch.points.shape[3] // patch) + column // patch, seen
+@dataclass(frozen=True)
+class Matches:
+    """Where view j shows the centres of view i's N tokens."""
+
+    row: Tensor
+    """(B, N) pixel of view j."""
+    column: Tensor
+    """(B, N)."""
+    seen: Tensor
+    """(B, N) bool: whether view j shows it at all."""
+    grid: Grid
+    patch: int
+
+    def tokens(self) -> Tensor:
+        """(B, N): the token of view j that holds the pixel."""
+        return self.row // self.patch * self.grid[1] + self.column // self.patch
+
+    def weights(self) -> Tensor:
+        """(B, N, N): bilinear weights of view j's tokens around the pixel.
+
+        Their mean position is the pixel's, up to half a token at the border.
+        """
+        weights = []
+        for pixel, count in zip((self.row, self.column), self.grid, strict=True):
+            token = torch.arange(count, device=pixel.device)
+            place = ((pixel - (self.patch - 1) / 2) / self.patch).clamp(0, count - 1)
+            weights.append((1 - (place[..., None] - token).abs()).clamp_min(0))
+        return (weights[0][..., :, None] * weights[1][..., None, :]).flatten(-2)
 
 
-def token_targets(batch: PairBatch, patch: int) -> tuple[Tensor, Tensor]:
-    """For every token of view i: (B, N, N) bilinear weights of view j's tokens around the point that shows its centre.
-
-    The weights' mean position is that point's, up to half a token at the border; also returns (B, N) bool whether view
-    j shows it.
-    """
-    row, column, seen = _matching_pixels(batch, patch)
-    weights = []
-    for pixel, size in ((row, batch.points.shape[2]), (column, batch.points.shape[3])):
-        token = torch.arange(size // patch, device=pixel.device)
-        place = ((pixel - (patch - 1) / 2) / patch).clamp(0, len(token) - 1)
-        weights.append((1 - (place[..., None] - token).abs()).clamp_min(0))
-    return (weights[0][..., :, None] * weights[1][..., None, :]).flatten(-2), seen
-
-
-def _matching_pixels(batch: PairBatch, patch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, N) row and column of the pixel of view j that shows the centre of each token of view i; whether one does."""
-    width = batch.points.shape[3]
+def true_matches(batch: PairBatch, patch: int) -> Matches:
+    """What matches in a batch of pairs, from its true points and cameras."""
+    height, width = batch.points.shape[2:4]
     centres = batch.points[0][:, patch // 2 :: patch, patch // 2 :: patch]
     from_i = move(torch.linalg.inv(batch.T_i_j), centres).flatten(1, 2)
     pixel, seen = look_up(from_i, batch.points[1][..., 2], batch.focal[1])
-    return pixel // width, pixel % width, seen
+    return Matches(pixel // width, pixel % width, seen, (height // patch, width // patch), patch)
 
 
 @contextlib.contextmanager
@@ -111,7 +121,7 @@ def guided_head(model: DUSt3R) -> Iterator[Looks]:
 
 
 def attention_loss(looks: Looks, target: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the guided heads' attention against ``token_targets`` of a batch in both orders.
+    """Cross-entropy of the guided heads' attention against the weights of :class:`Matches` of a batch in both orders.
 
     Returns the loss and the share of the seen tokens whose strongest look is at the true token. Tokens without a match
     are not told where to look.

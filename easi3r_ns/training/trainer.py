@@ -26,8 +26,7 @@ from .losses import (
     confidence_loss,
     guided_head,
     regression,
-    token_matches,
-    token_targets,
+    true_matches,
 )
 from .precision import mixed_precision
 
@@ -243,8 +242,9 @@ class Trainer:
         truth = batch.points[0], move(batch.T_i_j, batch.points[1])
         errors = regression((out.points_i, out.points_j), truth)
         regress = confidence_loss(errors, (out.conf_i, out.conf_j), config.confidence_alpha)
-        match, hits = self.state.match(features_i, features_j, *token_matches(batch, patch))
-        attend, looked = attention_loss(looks, *token_targets(batch, patch))
+        found = true_matches(batch, patch)
+        match, hits = self.state.match(features_i, features_j, found.tokens(), found.seen)
+        attend, looked = attention_loss(looks, found.weights(), found.seen)
         metrics = {
             "error_i": errors[0].mean().detach(),
             "error_j": errors[1].mean().detach(),

@@ -21,7 +21,7 @@ GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
 FLOW_WEIGHTS = (0.01, 0.1, 0.3, 1.0)
 """Weights of the alignment's flow term, the paper's first. Flow errors count in pixels, of which a small network has
 few; and the poorer its pointmaps, the more the cameras gain from flow."""
-CLUSTERS = (16, 32, 64)
+CLUSTERS = (8, 16, 32, 64)
 """The paper's number last: of a few thousand tokens it leaves small clusters, whose means are uncertain."""
 CLUSTERINGS = 8
 TOLERANCE = 0.02
