@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 Part = Literal["wide", "clip", "choose", "score", "paths", "figure"]
 PARTS: tuple[Part, ...] = ("wide", "clip", "choose", "score", "paths", "figure")
 FIGURE_CLIPS = 4
+LONG_FRAMES = 24
 Progress = Callable[[str, int], Callable[[int], None]]
 """(name, total) -> advance(n)."""
 
@@ -50,7 +52,7 @@ class MeasureConfig:
     selection_clips: int = 24
     """Clips on which formula and graph are chosen; end to end on the first four of them."""
     frames: int = 10
-    """Frames per dynamic clip of two seconds."""
+    """Frames per dynamic clip of two seconds; every third of the clips for choosing has 24, as long clips have many."""
     device: str = "cpu"
     """Where to compute."""
     threads: int = 1
@@ -74,9 +76,13 @@ class MeasureConfig:
     def sizes(self) -> dict[str, int]:
         """Numbers of scenes, after ``quick``."""
         if self.quick:
-            return {"pairs": 6, "clips": 2, "path_clips": 1, "selection_clips": 2, "frames": 5, "selection_paths": 1}
+            counts = {"pairs": 6, "clips": 2, "path_clips": 1, "selection_clips": 3, "selection_paths": 1}
+            return counts | {"frames": 5, "long_frames": 6}
         names = ("pairs", "clips", "path_clips", "selection_clips", "frames")
-        return {name: getattr(self, name) for name in names} | {"selection_paths": min(4, self.selection_clips)}
+        return {name: getattr(self, name) for name in names} | {
+            "selection_paths": min(4, self.selection_clips),
+            "long_frames": LONG_FRAMES,
+        }
 
 
 class Measurement:
@@ -126,7 +132,8 @@ class Measurement:
     def choose(self) -> dict[str, Any]:
         """Formula and graph; from here on they hold."""
         count = self.sizes["selection_clips"]
-        groups = self._observe("selection", count, choose.GRAPHS, "selection clips")
+        lengths = (self.sizes["frames"], self.sizes["frames"], self.sizes["long_frames"])
+        groups = self._observe("selection", count, choose.GRAPHS, "selection clips", lengths=lengths)
         choices = {g: choose.choose_formula(*groups[g]) for g in choose.GRAPHS}
         clips = [self._clip(seed, "selection") for seed in self._seeds("selection", self.sizes["selection_paths"])]
         advance = self.progress("selection paths", len(choose.GRAPHS) + len(choose.FLOW_WEIGHTS))
@@ -140,7 +147,7 @@ class Measurement:
         flow_weight, flow_record = choose.choose_flow_weight(lambda weight: path_error(best, weight))
         graph, record = choose.choose_graph(choices, lambda graph: path_error(graph, flow_weight))
         self.backbone = self._with(choices[graph].formula, graph, flow_weight)
-        sizes = {"clips": count, "path_clips": len(clips)}
+        sizes = {"clips": count, "lengths": sorted(set(lengths)), "path_clips": len(clips)}
         return sizes | {"graph": graph, "graphs": record, "flow_weight": flow_weight, "flow_weights": flow_record}
 
     def score(self) -> dict[str, Any]:
@@ -181,18 +188,25 @@ class Measurement:
     def _seeds(self, family: str, count: int) -> list[int]:
         return motion.clip_seeds(family, count, self.sizes["frames"])
 
-    def _clip(self, seed: int, family: str, frozen: bool = False) -> Clip:
-        return motion.make_clip(seed, family, self.sizes["frames"], frozen)
+    def _clip(self, seed: int, family: str) -> Clip:
+        return motion.make_clip(seed, family, self.sizes["frames"])
 
     def _observe(
-        self, family: str, count: int, graphs: tuple[str, ...], title: str, residual: bool = False
+        self,
+        family: str,
+        count: int,
+        graphs: tuple[str, ...],
+        title: str,
+        residual: bool = False,
+        lengths: tuple[int, ...] = (),
     ) -> dict[str, tuple[list[motion.Observation], list[motion.Observation]]]:
-        """Per graph, observations of the clips and of their frozen twins."""
+        """Per graph, observations of the clips and of their frozen twins; the lengths (default: one) come in turn."""
+        lengths = lengths or (self.sizes["frames"],)
         seen: dict[str, tuple[list, list]] = {graph: ([], []) for graph in graphs}
         advance = self.progress(title, 2 * count)
-        for seed in self._seeds(family, count):
+        for seed, frames in zip(self._seeds(family, count), itertools.cycle(lengths)):
             for frozen in (False, True):
-                clip = self._clip(seed, family, frozen)
+                clip = motion.make_clip(seed, family, frames, frozen)
                 maps, tokens = motion.watch(self.backbone.model, clip, graphs, self.config.device, residual)
                 for graph in graphs:
                     seen[graph][frozen].append(motion.observe(maps, tokens, clip, graph))

@@ -92,7 +92,8 @@ def choice_lines(measured: dict[str, Any]) -> list[str]:
     lines = [
         f"### How the score and the graph were chosen: {measured['clips']} other clips",
         "",
-        "On clips whose seeds and textures appear in no other table. Per graph the formula with the highest AUC less "
+        f"On clips of {' or '.join(map(str, measured['lengths']))} frames whose seeds and textures appear in no other "
+        "table. Per graph the formula, then the number of clusters, with the highest AUC less "
         "what its frozen twin has above 0.5; then, among graphs within 0.02 of the best, the one with the smallest ATE "
         f"(over {measured['path_clips']} of the clips). Chosen: `{measured['graph']}`.",
         "",
