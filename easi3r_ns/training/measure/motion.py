@@ -219,7 +219,9 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
     for name in MAPS:
         for sign in (1, -1):
             alone = dict.fromkeys(MAPS, 0) | {name: sign}
-            scores |= {str(f): of(f) for f in (replace(plain, **alone), replace(formula, **alone))}
+            log_std = formula.log_std and name.startswith("std")
+            as_chosen = replace(formula, **alone, log_std=log_std)
+            scores |= {str(f): of(f) for f in (replace(plain, **alone), as_chosen)}
     residual = Candidate(lambda seen: min_max_per_frame(seen.residual), formula)
     signs = replace(formula, **PAPER.signs)
     return scores | {

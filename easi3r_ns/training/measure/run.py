@@ -50,7 +50,7 @@ class MeasureConfig:
     path_clips: int = 20
     """Dynamic clips to reconstruct from end to end, in five ways each."""
     selection_clips: int = 24
-    """Clips on which formula and graph are chosen; end to end on the first four of them."""
+    """Clips on which formula and graph are chosen; end to end on the first four scenes, half of them long."""
     frames: int = 10
     """Frames per dynamic clip of two seconds; every third of the clips for choosing has 24, as long clips have many."""
     device: str = "cpu"
@@ -135,7 +135,8 @@ class Measurement:
         lengths = (self.sizes["frames"], self.sizes["frames"], self.sizes["long_frames"])
         groups = self._observe("selection", count, choose.GRAPHS, "selection clips", lengths=lengths)
         choices = {g: choose.choose_formula(*groups[g]) for g in choose.GRAPHS}
-        clips = [self._clip(seed, "selection") for seed in self._seeds("selection", self.sizes["selection_paths"])]
+        seeds = self._seeds("selection", self.sizes["selection_paths"])
+        clips = [motion.make_clip(s, "selection", n) for s, n in zip(seeds, itertools.cycle(sorted(set(lengths))))]
         advance = self.progress("selection paths", len(choose.GRAPHS) + len(choose.FLOW_WEIGHTS))
 
         def path_error(graph: str, flow_weight: float) -> float:
