@@ -66,7 +66,7 @@ class ScoreFormula:
         return {name: getattr(self, name) for name in MAPS}
 
     def __str__(self) -> str:
-        """For example 'std_src * (1 - std_ref), maps centred, 8 clusterings of 16'."""
+        """For example 'std_src * (1 - std_ref), maps centred, 8 x 16 clusters'."""
         product = " * ".join(name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign)
         remarks = {
             "maps centred": self.centred,

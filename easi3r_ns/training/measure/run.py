@@ -34,7 +34,7 @@ Progress = Callable[[str, int], Callable[[int], None]]
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Measure a checkpoint on scenes, clips and textures that were not trained on (about 25 CPU minutes)."""
+    """Measure a checkpoint on scenes, clips and textures that were not trained on (about 15 CPU minutes)."""
 
     weights: tyro.conf.Positional[str]
     """Name, folder or file of the weights."""
