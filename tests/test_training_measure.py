@@ -204,6 +204,16 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
     assert {formula.first_channel for formula in every} == {0, 8}
 
 
+def test_the_number_of_clusters_is_chosen_too():
+    groups = [[observation(seed, moving) for seed in range(3)] for moving in (True, False)]
+    for seen in itertools.chain(*groups):
+        blurred = (np.arange(seen.truth.size) // 3).reshape(1, *seen.truth.shape)
+        others = [count for count in choose.CLUSTERS if count != 16]
+        seen.tokens._known.update({(count, choose.CLUSTERINGS): blurred for count in others})
+    choice = choose.choose_formula(*groups)
+    assert choice.formula.num_clusters == 16 and choice.formula.std_src == 1
+
+
 def test_the_graph_is_chosen_by_its_paths_among_good_scores():
     formula = ScoreFormula()
     graphs = {"a": 0.80, "b": 0.79, "c": 0.70}
