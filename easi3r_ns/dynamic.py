@@ -23,6 +23,8 @@ from .types import DynamicMasks
 
 FITTED_TOKENS = 32_768
 """Tokens on which the clusters are fitted; of longer clips a random part, the rest only joins its nearest cluster."""
+MOST_SEEDS = 2**32
+"""As many as k-means takes."""
 OTSU_CLASSES = (2, 3, 4)
 HISTOGRAM_BINS = 256
 """Of the score, in which the thresholds are sought: scikit-image's number."""
@@ -68,9 +70,9 @@ def cluster_for(
 ) -> np.ndarray:
     """The clusterings that a formula asks for: (F, h, w, D) encoder features -> (N, F, h, w) labels.
 
-    See :func:`cluster_tokens`; the k-th begins with ``seed + k``.
+    See :func:`cluster_tokens`. Neighbouring seeds share no clustering; of a single one the seed is ``seed`` itself.
     """
-    seeds = range(seed, seed + formula.clusterings)
+    seeds = [(seed * formula.clusterings + k) % MOST_SEEDS for k in range(formula.clusterings)]
     return np.stack([cluster_tokens(features, s, formula.num_clusters, device) for s in seeds])
 
 
