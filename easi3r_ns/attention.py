@@ -22,6 +22,8 @@ NUM_CLUSTERS = 64
 """Of the tokens of a clip, as published."""
 MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
 """The four attention maps of Easi3R, as :class:`~easi3r_ns.types.AttentionStats` names them."""
+FLOW_RESIDUAL = "flow_residual"
+"""The map that is not attention: see :class:`ScoreFormula`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class ScoreFormula:
     decoders have not seen much of the other view yet."""
     log_std: bool = False
     """Average the logarithms of the deviations over the channels, so that one loud channel does not drown the rest."""
+    flow_residual: bool = False
+    """Times how much optical flow breaks the camera's motion (:func:`~easi3r_ns.motion_geometry.flow_residual`): for
+    networks too small for their attention to tell alone."""
     num_clusters: int = NUM_CLUSTERS
     """Clusters of tokens whose members share their mean score (k-means on encoder features)."""
     clusterings: int = 1
@@ -67,7 +72,8 @@ class ScoreFormula:
 
     def __str__(self) -> str:
         """For example 'std_src * (1 - std_ref), maps centred, 8 x 16 clusters'."""
-        product = " * ".join(name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign)
+        factors = [name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign]
+        product = " * ".join([*factors, *([FLOW_RESIDUAL] if self.flow_residual else [])])
         remarks = {
             "maps centred": self.centred,
             f"channels from {self.first_channel} on": self.first_channel,
@@ -78,8 +84,13 @@ class ScoreFormula:
         return ", ".join([product, *(words for words, holds in remarks.items() if holds)])
 
     def combine(self, fused: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The product over fused maps (F, h, w); not yet stretched per frame."""
+        """The product over fused maps (F, h, w), the flow residual being one of them where it is asked for; not yet
+        stretched per frame."""
         factors = [fused[name] if sign > 0 else 1 - fused[name] for name, sign in self.signs.items() if sign]
+        if self.flow_residual:
+            if FLOW_RESIDUAL not in fused:
+                raise ValueError(f"the score {self} needs the map {FLOW_RESIDUAL}, which is not attention")
+            factors.append(fused[FLOW_RESIDUAL])
         return np.prod(factors, axis=0, dtype=np.float32)
 
 
@@ -232,7 +243,11 @@ def _maps_of(stats: AttentionStats, formula: ScoreFormula) -> dict[str, np.ndarr
 
 
 def dynamic_score(stats: AttentionStats, formula: ScoreFormula | None = None) -> np.ndarray:
-    """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7)."""
+    """(F, h, w) float32 in [0, 1], high where tokens break epipolar geometry (Easi3R, equation 7).
+
+    Raises:
+        ValueError: the formula asks for more than attention; see :func:`score_of`.
+    """
     formula = formula or ScoreFormula()
     return score_of(fused_maps(stats, formula), formula)
 

@@ -27,6 +27,8 @@ NEWTON_STEPS = 40
 """10 to 70 were counted: the better the pointmaps agree, the fewer."""
 FLOW_SECONDS = 1.1e-7
 """Per pair and pixel of the optical flow, likewise."""
+RESIDUAL_SECONDS = 0.12
+"""Per frame of the residual of optical flow in motion masks, likewise."""
 FILE_SECONDS = 5e-7
 """Per frame and source pixel of reading, resizing and writing all copies of a frame, likewise."""
 ALIGN_BYTES = 92
@@ -39,6 +41,8 @@ RESULT_BYTES = 9
 """Depth, confidence and a mark per pixel of every frame."""
 LIBRARIES_BYTES = 170e6
 """What the alignment loads beside the network."""
+RESIDUAL_BYTES = 120e6
+"""Of the residual of optical flow in motion masks, which goes by blocks of frames."""
 FLOW_BYTES = 5.0
 """Optical flow and its check, per pair and pixel."""
 WRITER_BYTES = 400e6
@@ -69,6 +73,8 @@ class Job:
     """Strategy of the pair graph."""
     num_eval: int = 0
     """Of the frames, those that are evaluation views."""
+    flow_residual: bool = False
+    """The score of the weights has optical flow in it."""
 
     @property
     def tokens(self) -> int:
@@ -167,9 +173,11 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
     aligning = held + pairs * job.pixels * (copies * pointmap_bytes(job) + FLOW_BYTES * with_flow)
     flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
     align_seconds = _step_seconds(job.align) * job.num_pairs * sampled
+    residual = (RESIDUAL_SECONDS + FILE_SECONDS / 2 * job.source_pixels) * job.num_frames * job.flow_residual
     stages = (
         StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held),
         *_network_stages(job, compute, rates, budget),
+        *([StageForecast("motion from flow", residual, held + RESIDUAL_BYTES)] if job.flow_residual else []),
         StageForecast("optical flow", flow_seconds, aligning),
         StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
         StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),

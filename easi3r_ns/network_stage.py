@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
@@ -9,14 +10,19 @@ import numpy as np
 import torch
 
 from . import __version__
-from .attention import ScoreFormula, SummaryAccumulator, score_of
+from .attention import FLOW_RESIDUAL, ScoreFormula, SummaryAccumulator, score_of
 from .backbone.model import DUSt3R
 from .backbone.weights import WeightsInfo
 from .cache import StageCache, Tensors, digest
 from .config import Easi3RConfig
 from .dynamic import cluster_for, segment_dynamic, static_masks, token_masks
 from .errors import OutputError
+from .files import read_png
+from .flow import DISFlow
+from .flow_raft import choose_flow
+from .frames import enlarged, resize_and_crop
 from .inference import FEATURES, Compute, PairNetwork, encode_into, feature_shape, map_dtype, map_shapes
+from .motion_geometry import enlargement, flow_residual
 from .rows import MemoryRows, RowStore
 from .runlog import RunLog
 from .types import DynamicMasks, Frames, PairGraph, PairPredictions
@@ -54,11 +60,17 @@ class NetworkStage:
         cache: StageCache,
         log: RunLog,
         *,
+        num_eval: int = 0,
         spill: bool = False,
     ) -> None:
-        """``spill``: encoder features and pair predictions are written to files as they come, and mapped from there."""
+        """
+        Args:
+            num_eval: this many frames at the end are evaluation views, taken apart from the clip.
+            spill: encoder features and pair predictions are written to files as they come, and mapped from there.
+        """
         self.frames, self.graph, self.backbone, self.config = frames, graph, backbone, config
-        self.compute, self.cache, self.log, self.spill = compute, cache, log, spill
+        self.compute, self.cache, self.log = compute, cache, log
+        self.num_eval, self.spill = num_eval, spill
         self.patch = backbone.info.config.patch_size
         height, width = frames.images.shape[1:3]
         self.grid = (height // self.patch, width // self.patch)
@@ -72,6 +84,7 @@ class NetworkStage:
         """(F, h, w) bool: what it silenced; None: nothing."""
         self._features: torch.Tensor | None = None
         self._labels: np.ndarray | None = None
+        self._residual: np.ndarray | None = None
 
     def run(self) -> tuple[PairPredictions, DynamicMasks]:
         """Both passes."""
@@ -93,14 +106,14 @@ class NetworkStage:
                 network.attend(self.graph.edges, sink, advance)
             return _pack(self._segment(sink, "pass 1: motion"))
 
-        return _unpack(self.cache.stage("pass1", digest(self.key, asdict(self.formula)), compute))
+        return _unpack(self.cache.stage("pass1", digest(self.key, self._score_key()), compute))
 
     def decode(self, before: DynamicMasks | None) -> tuple[PairPredictions, DynamicMasks]:
         """Pointmaps of all pairs, and the final masks (from this pass's attention where they come from attention)."""
         silenced = before is not None and before.source != "none" and not self.config.no_adapt
         tokens = token_masks(before.masks, self.patch) if before is not None and silenced else None
         final = before if before is not None and before.source != "attention" else None
-        key = digest(self.key, asdict(self.formula), tokens, None if final is None else final.masks)
+        key = digest(self.key, self._score_key(), tokens, None if final is None else final.masks)
         self.decoded_key, self.tokens = key, tokens
         # The pointmaps come first: where the masks are there, so are they.
         kept: Tensors | None = {} if final else self.cache.get("pass2", key)
@@ -181,13 +194,48 @@ class NetworkStage:
         return PairNetwork(self.backbone.decoder(), features, self.grid, self.compute)
 
     def _segment(self, sink: SummaryAccumulator, name: str) -> DynamicMasks:
+        besides = {FLOW_RESIDUAL: self._flow_residual()} if self.formula.flow_residual else {}
         with self.log.stage(name):
             if self._labels is None:
                 features = self.features().unflatten(1, self.grid)
                 self._labels = cluster_for(self.formula, features, self.config.seed, self.compute.device)
-            fused = {name: summary.fused() for name, summary in sink.finish().items()}
+            fused = {name: summary.fused() for name, summary in sink.finish().items()} | besides
             dynamic = segment_dynamic(score_of(fused, self.formula), self._labels, self.patch)
             return replace(dynamic, maps=fused)
+
+    def _score_key(self) -> tuple:
+        """What decides the score, beside the network and its pairs."""
+        beside = (self.num_eval, self._motion_flow) if self.formula.flow_residual else ()
+        return asdict(self.formula), *beside
+
+    @property
+    def _motion_flow(self) -> str:
+        # Formulas are chosen with DIS: another estimator only where it is asked for.
+        return "raft" if self.config.flow == "raft" else "dis"
+
+    def _flow_residual(self) -> np.ndarray:
+        """(F, h, w): the same in both passes."""
+        if self._residual is None:
+            key = digest(self.frames.images, self.frames.pixel_map, self.num_eval, self._motion_flow, __version__)
+            kept = self.cache.stage(FLOW_RESIDUAL, key, self._compute_flow_residual)
+            self._residual = kept[FLOW_RESIDUAL].numpy()
+        return self._residual
+
+    def _compute_flow_residual(self) -> Tensors:
+        frames, times = self.frames, enlargement(*self.frames.images.shape[1:3])
+        larger = enlarged(frames.pixel_map, times)
+        provider = choose_flow("raft", self.compute, self.log) if self._motion_flow == "raft" else DISFlow()
+
+        def of(clip: range) -> np.ndarray:
+            def load(numbers: Sequence[int]) -> np.ndarray:
+                paths = [frames.source_paths[clip[k]] for k in numbers]
+                return np.stack([resize_and_crop(read_png(path), larger) for path in paths])
+
+            return flow_residual(load, len(clip), times * self.patch, provider, self.log)
+
+        cut = len(frames) - self.num_eval
+        clips = [clip for clip in (range(cut), range(cut, len(frames))) if clip]
+        return {FLOW_RESIDUAL: torch.from_numpy(np.concatenate([of(clip) for clip in clips]))}
 
 
 def _pack(dynamic: DynamicMasks) -> Tensors:

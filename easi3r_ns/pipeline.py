@@ -72,7 +72,7 @@ def reconstruct(
     # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
     provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
     plan = _plan_windows(graph, budget.window or config.window, num_eval, log)
-    stage = NetworkStage(frames, graph, backbone, config, compute, cache, log, spill=budget.spill)
+    stage = NetworkStage(frames, graph, backbone, config, compute, cache, log, num_eval=num_eval, spill=budget.spill)
     predictions, dynamic = stage.run()
     loops = find_loops(stage, plan, log) if plan is not None and config.loop_closure else NO_LOOPS
     stage.release()

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from .attention import FLOW_RESIDUAL
 from .backbone.config import DUSt3RConfig
 from .backbone.costs import activation_bytes
 from .backbone.sources import AUTO, BEST, KNOWN, resolve
-from .backbone.weights import describe
+from .backbone.weights import WeightsInfo, describe
 from .budget import GIB, Budget, memory_limit
 from .calibration import Rates, calibrate
 from .config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
@@ -30,8 +32,23 @@ SHRINK = 0.8
 """Of a window, to the next smaller one that is tried."""
 
 
-def network_of(weights: str) -> tuple[DUSt3RConfig, str]:
-    """The network behind ``--weights`` and the pair graph that suits it; downloads nothing.
+class Network(NamedTuple):
+    """What of the weights decides the cost of a run."""
+
+    config: DUSt3RConfig
+    graph: str = DEFAULT_GRAPH
+    """Pair graph that suits them."""
+    flow_residual: bool = False
+    """Their dynamic score has optical flow in it."""
+
+    @classmethod
+    def of(cls, info: WeightsInfo) -> Network:
+        """Of weights on this machine."""
+        return cls(info.config, info.graph or DEFAULT_GRAPH, bool(info.dynamic_score.get(FLOW_RESIDUAL)))
+
+
+def network_of(weights: str) -> Network:
+    """The network behind ``--weights``; downloads nothing.
 
     Raises:
         CheckpointError: neither a published name nor weights on this machine.
@@ -41,9 +58,9 @@ def network_of(weights: str) -> tuple[DUSt3RConfig, str]:
         raise InputError("--weights none: there is no network to plan for")
     network = published_network(weights)
     if network is not None:
-        return network, DEFAULT_GRAPH
+        return Network(network)
     _, info = describe(resolve(weights, download=False))
-    return info.config, info.graph or DEFAULT_GRAPH
+    return Network.of(info)
 
 
 def published_network(weights: str) -> DUSt3RConfig | None:
@@ -59,22 +76,24 @@ def plan_run(
     align: AlignConfig,
     log: RunLog,
     *,
-    network: tuple[DUSt3RConfig, str] | None = None,
+    network: Network | None = None,
     eval_data: Path | None = None,
 ) -> Forecast:
     """What a run on ``data`` will cost; decodes one frame, calibrates, and loads no weights.
 
-    ``network``: architecture and pair graph, where the caller knows them; default: those of ``config.weights``.
+    ``network``: where the caller knows it; default: that of ``config.weights``.
 
     Raises:
         Easi3RError: what the run would raise for these options before its network starts; InputError also where the
             run does not fit ``config.max_memory``.
     """
-    architecture, graph = network or network_of(config.weights)
-    graph = graph if config.graph == "auto" else config.graph
+    network = network or network_of(config.weights)
+    graph = network.graph if config.graph == "auto" else config.graph
     compute = choose_compute(config.device, config.dtype, config.batch_size)
-    job = _job(data, eval_data, select, architecture, graph, log)
-    job = replace(job, align=align, two_passes=not (config.no_adapt or config.no_masks or config.masks is not None))
+    job = _job(data, eval_data, select, network.config, graph, log)
+    own_masks = not config.no_masks and config.masks is None
+    passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
+    job = replace(job, align=align, two_passes=passes, flow_residual=residual)
     rates = calibrate(job.network, job.grid, compute)
     budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
     return forecast(job, compute, rates, budget)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .backbone.config import DUSt3RConfig
 from .backbone.lazy import LazyBackbone
 from .backbone.weights import WeightsInfo
 from .budget import UNBOUNDED, Budget
@@ -32,7 +31,7 @@ from .inference import choose_compute
 from .pairs import check_strategy
 from .pipeline import Backbone, reconstruct
 from .pipeline_geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
-from .plan import DEFAULT_GRAPH, plan_run, published_network
+from .plan import Network, plan_run, published_network
 from .pose_frames import pose_between, without_camera
 from .refine import check_refine, refine_kept
 from .report_card import FILES as REPORT_FILES
@@ -83,17 +82,17 @@ def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool,
     compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
     published = published_network(config.easi3r.weights)
     if published is not None:  # the forecast comes before a download
-        plan = _forecast(data, config, (published, DEFAULT_GRAPH), log)
+        plan = _forecast(data, config, Network(published), log)
     backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log, dtype=compute.dtype)
     if published is None:
-        plan = _forecast(data, config, (backbone.info.config, backbone.info.graph or DEFAULT_GRAPH), log)
+        plan = _forecast(data, config, Network.of(backbone.info), log)
     begin, first = time.perf_counter(), len(log.stages)
     result = process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log, budget=plan.budget)
     log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
     return result
 
 
-def _forecast(data: Path, config: RunConfig, network: tuple[DUSt3RConfig, str], log: RunLog) -> Forecast:
+def _forecast(data: Path, config: RunConfig, network: Network, log: RunLog) -> Forecast:
     plan = plan_run(data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data)
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0):
         log.info(line)

@@ -236,7 +236,8 @@ class DynamicMasks:
     """'attention', 'geometry', 'user' or 'none'."""
     maps: dict[str, np.ndarray] | None = None
     """What the score is made of, for people to look at: name -> (F, h, w) float32 in [0, 1]. For 'attention' the
-    channel-averaged 'mean_src', 'std_src', 'mean_ref' and 'std_ref' (see :class:`AttentionStats`)."""
+    channel-averaged 'mean_src', 'std_src', 'mean_ref' and 'std_ref' (see :class:`AttentionStats`), and
+    'flow_residual' where the formula of the score has it."""
 
     def __post_init__(self) -> None:
         _require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -227,6 +229,20 @@ def test_a_formula_in_words():
     assert words == "std_src * (1 - std_ref), maps centred, channels from 8 on"
     words = str(ScoreFormula(0, 1, 0, 0, log_std=True, num_clusters=16, clusterings=8))
     assert words == "std_src, logarithms of deviations, 8 x 16 clusters"
+    assert str(ScoreFormula(0, 1, 0, -1, flow_residual=True)) == "std_src * (1 - std_ref) * flow_residual"
+
+
+def test_the_residual_of_flow_is_one_more_factor():
+    edges, on_j, on_i = np.array([[0, 1], [1, 0], [0, 2], [2, 0], [1, 2], [2, 1]]), *random_maps(6)
+    stats, formula = accumulate(edges, on_j, on_i, 3), ScoreFormula(0, 1, 0, 0)
+    fused, residual = fused_maps(stats), np.zeros((3, *on_j.shape[1:3]), dtype=np.float32)
+    residual[:, 1] = 0.5
+    score = score_of(fused | {"flow_residual": residual}, replace(formula, flow_residual=True))
+    assert not score[:, 0].any()
+    np.testing.assert_allclose(score, min_max_per_frame(residual * fused["std_src"]), atol=1e-6)
+    np.testing.assert_array_equal(score_of(fused | {"flow_residual": residual}, formula), score_of(fused, formula))
+    with pytest.raises(ValueError, match="needs the map flow_residual"):
+        dynamic_score(stats, replace(formula, flow_residual=True))
 
 
 def test_early_channels_are_left_out():

@@ -16,9 +16,10 @@ from PIL import Image
 from easi3r_ns.config import FrameConfig
 from easi3r_ns.errors import InputError, OutputError
 from easi3r_ns.files import natural_key
-from easi3r_ns.frames import ImageGeometry, load_frames, plan_preprocessing, resize_and_crop
+from easi3r_ns.frames import ImageGeometry, enlarged, load_frames, plan_preprocessing, resize_and_crop
 from easi3r_ns.frames.select import choose_frames
 from easi3r_ns.frames.video import Video
+from easi3r_ns.geometry import network_to_source
 from easi3r_ns.runlog import RunLog
 
 from .helpers import GOLDEN, shared_data
@@ -89,6 +90,19 @@ def test_plans_are_whole_patches_around_the_centre(size, patch, square):
             assert w == h
         else:
             assert plan.resized_wh[0] - w < patch + 1 or plan.resized_wh[0] == plan.resized_wh[1]
+
+
+def test_an_enlarged_crop_shows_the_same_of_the_source():
+    plan = plan_preprocessing((1000, 700), ImageGeometry(128, 8))
+    larger = enlarged(plan, 3)
+    assert larger.network_wh == tuple(3 * side for side in plan.network_wh)
+    corners = np.array([[0.0, 0.0], plan.network_wh])
+    np.testing.assert_allclose(network_to_source(3 * corners, larger), network_to_source(corners, plan), atol=1e-9)
+    image = cv2.GaussianBlur(np.random.RandomState(0).randint(0, 256, (700, 1000, 3)).astype(np.uint8), (0, 0), 25)
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
+    small, large = resize_and_crop(image, plan), resize_and_crop(image, larger)
+    means = large.reshape(plan.network_wh[1], 3, plan.network_wh[0], 3, 3).mean(axis=(1, 3))
+    assert np.abs(means - small).mean() < 1
 
 
 @pytest.mark.parametrize("wh, word", [((12, 500), "too small"), ((2000, 20), "elongated")])

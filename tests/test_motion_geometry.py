@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
 
 from easi3r_ns.errors import InputError
+from easi3r_ns.flow import DISFlow
 from easi3r_ns.geometry import pixel_grid
-from easi3r_ns.motion_geometry import geometric_masks
+from easi3r_ns.motion_geometry import enlargement, flow_residual, geometric_masks, tokens
 from easi3r_ns.motion_geometry.background import distance, fit, gric, homography_preferred, sample
 from easi3r_ns.motion_geometry.masks import LEAST_SCORE, choose_threshold, contour_contrast
 from easi3r_ns.motion_geometry.residual import _Moments
@@ -16,6 +19,7 @@ from easi3r_ns.motion_geometry.superpixels import Superpixels, make_superpixels,
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import ClipOptions, correspondences, film, make_scene, render_clip
 from easi3r_ns.synthetic.scene import SceneOptions
+from easi3r_ns.training.measure.numbers import area_under_curve
 
 SIZE = (192, 320)
 
@@ -99,7 +103,7 @@ def test_moments_equal_those_of_all_values_at_once() -> None:
     moments = _Moments((2, 4, 5))
     for value, weight in zip(values, weights, strict=True):
         moments.add(1, value, weight)
-    stats = moments.finish("homography", 6)
+    stats = moments.finish(6)
     mean = np.average(values, axis=0, weights=weights)
     np.testing.assert_allclose(stats.mean[1], mean, atol=1e-6)
     np.testing.assert_allclose(
@@ -203,3 +207,44 @@ def test_unrelated_frames_are_told() -> None:
 def test_one_frame_is_refused() -> None:
     with pytest.raises(InputError, match="at least two"):
         geometric_masks(np.zeros((1, 64, 64, 3), np.uint8), 16, RunLog())
+
+
+def residual_of(images: np.ndarray, asked: list[int] | None = None) -> np.ndarray:
+    """Per token of 16 pixels; ``asked`` collects how many frames were asked for at once."""
+
+    def load(numbers: Sequence[int]) -> np.ndarray:
+        if asked is not None:
+            asked.append(len(numbers))
+        return images[list(numbers)]
+
+    return flow_residual(load, len(images), 16, DISFlow(), RunLog())
+
+
+def test_residual_per_token_shows_what_moves_and_rests_with_it(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
+    images, moving = moving_clip
+    residual = residual_of(images)
+    height, width = SIZE[0] // 16, SIZE[1] // 16
+    assert residual.shape == (8, height, width) and residual.dtype == np.float32
+    assert residual.min() >= 0 and residual.max() <= 1
+    truth = moving.reshape(8, height, 16, width, 16).mean(axis=(2, 4)) > 0.5
+    assert area_under_curve(residual, truth) > 0.95
+    at_rest = residual_of(render_clip(5, 8, *SIZE, num_movers=1, frozen=True).images)
+    assert at_rest.mean() < 0.7 * residual.mean() and at_rest[truth].mean() < 0.5 * residual[truth].mean()
+
+
+def test_residual_by_blocks_is_that_of_the_whole_clip(
+    moving_clip: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = moving_clip
+    whole = residual_of(images)
+    monkeypatch.setattr(tokens, "BLOCK", 2)
+    asked: list[int] = []
+    np.testing.assert_allclose(residual_of(images, asked), whole, atol=1e-6)
+    asked.clear()
+    longer = np.concatenate([images, images[::-1]])
+    residual_of(longer, asked)
+    assert max(asked) == 2 + 2 * 3, "a block and the frames that it is paired with"
+
+
+def test_images_are_enlarged_to_where_flow_was_tried() -> None:
+    assert [enlargement(*size) for size in ((96, 128), (128, 96), (288, 512), (224, 224), (64, 64))] == [3, 3, 1, 2, 6]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from easi3r_ns import cache as cache_module
+from easi3r_ns import network_stage
+from easi3r_ns.attention import ScoreFormula, score_of
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.cache import StageCache
 from easi3r_ns.config import Easi3RConfig
+from easi3r_ns.dynamic import segment_dynamic
 from easi3r_ns.errors import OutputError
 from easi3r_ns.inference import MAPS, Compute
 from easi3r_ns.network_stage import NetworkStage
@@ -123,3 +130,63 @@ def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
     run(clip, cache, compute=Compute(torch.device("cpu"), torch.bfloat16, 3))
     key = next(tmp_path.glob("features-*")).stem.split("-")[1]
     assert cache.get("features", key)["features"].dtype == torch.float16
+
+
+FLOW_SCORE = {"mean_src": 0, "std_src": 1, "mean_ref": 0, "std_ref": 0, "flow_residual": 1}
+
+
+def stage_with_flow(clip: Clip, folder: Path, cache: StageCache, num_eval: int = 0, **options) -> NetworkStage:
+    """Of weights whose card asks for the residual of flow; the files of the frames are in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    frames, graph = frames_of(clip, folder), make_pairs("swinstride-2-noncyclic", len(clip))
+    network = StandIn(clip, frames.pixel_map, SMALL)
+    network.info = replace(network.info, dynamic_score=FLOW_SCORE)
+    config, compute = Easi3RConfig(**options), Compute(torch.device("cpu"))
+    return NetworkStage(frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_residual_of_flow_is_computed_once_for_both_passes(tmp_path, clip, kept, monkeypatch):
+    calls, compute = [], network_stage.flow_residual
+
+    def counted(load, num_frames, *args):
+        calls.append(load([0]).shape)
+        return compute(load, num_frames, *args)
+
+    monkeypatch.setattr(network_stage, "flow_residual", counted)
+    cache = StageCache(tmp_path / "cache" if kept else None)
+    _, dynamic = stage_with_flow(clip, tmp_path / "a", cache).run()
+    assert calls == [(1, 288, 384, 3)], "three times the size of the network, where flow finds more"
+    residual = dynamic.maps["flow_residual"]
+    expected = score_of(dynamic.maps, ScoreFormula(**FLOW_SCORE))
+    assert residual.shape == expected.shape == (6, 12, 16) and not np.array_equal(residual, residual[::-1])
+    stage = stage_with_flow(clip, tmp_path / "a", cache)
+    stage.run()
+    assert len(calls) == (1 if kept else 2)
+    np.testing.assert_array_equal(dynamic.score, segment_dynamic(expected, stage._labels, 8).score)
+    stage_with_flow(clip, tmp_path / "a", StageCache(None), no_masks=True).run()
+    assert len(calls) == (1 if kept else 2), "not where masks are given"
+
+
+def test_the_residual_of_evaluation_views_is_that_of_a_clip_of_their_own(tmp_path, clip):
+    whole, apart = (stage_with_flow(clip, tmp_path / "a", StageCache(None), n) for n in (0, 2))
+    whole, apart = (stage._flow_residual() for stage in (whole, apart))
+    views = replace(clip, images=clip.images[4:], depth=clip.depth[4:], times=clip.times[4:])
+    alone = stage_with_flow(views, tmp_path / "b", StageCache(None))._flow_residual()
+    np.testing.assert_array_equal(apart[4:], alone)
+    assert not np.array_equal(apart[3], whole[3])
+
+
+def test_another_estimator_of_flow_makes_other_masks(tmp_path, clip, monkeypatch):
+    def other(name, compute, log):
+        assert name == "raft"
+        return SimpleNamespace(flow=lambda source, target: np.zeros((*source.shape[:3], 2), np.float32))
+
+    cache = StageCache(tmp_path / "cache")
+    usual = stage_with_flow(clip, tmp_path / "a", cache).run()[1]
+    monkeypatch.setattr(network_stage, "choose_flow", other)
+    for name in ("auto", "dis"):
+        same = stage_with_flow(clip, tmp_path / "a", cache, flow=name).run()[1]
+        np.testing.assert_array_equal(same.score, usual.score)
+    still = stage_with_flow(clip, tmp_path / "a", cache, flow="raft").run()[1]
+    assert not np.array_equal(still.score, usual.score)

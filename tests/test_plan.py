@@ -22,7 +22,7 @@ from easi3r_ns.config import AlignConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.errors import CheckpointError, InputError
 from easi3r_ns.forecast import Job, actual_line, forecast, forecast_lines
 from easi3r_ns.inference import Compute
-from easi3r_ns.plan import network_of, plan_run
+from easi3r_ns.plan import Network, network_of, plan_run
 from easi3r_ns.planning import print_forecast
 from easi3r_ns.run import RunConfig, process
 from easi3r_ns.runlog import RunLog, StageRecord
@@ -44,6 +44,21 @@ def test_network_time_is_calls_times_rate():
     assert result["encode frames"].seconds == 10 and result["pass 1"].seconds == 100
     assert result["pass 2"].seconds == 150
     assert "pass 1" not in stages(forecast(replace(JOB, two_passes=False), CPU, RATES))
+
+
+def test_flow_in_the_score_costs_time_where_masks_are_looked_for(tmp_path):
+    assert "motion from flow" not in stages(forecast(JOB, CPU, RATES))
+    one, two = (
+        stages(forecast(replace(JOB, flow_residual=True, num_frames=n), CPU, RATES))["motion from flow"]
+        for n in (10, 20)
+    )
+    assert two.seconds == pytest.approx(2 * one.seconds) and one.memory_bytes > RATES.base_bytes
+    data = write_pan(tmp_path / "clip", 4)
+    network = Network(SMALL, "complete", flow_residual=True)
+    for options, expected in (({}, True), ({"no_adapt": True}, True), ({"no_masks": True}, False)):
+        config = Easi3RConfig(weights="tiny", **options)
+        plan = plan_run(data, FrameConfig(), config, AlignConfig(), RunLog(), network=network)
+        assert plan.job.flow_residual is expected and plan.job.graph == "complete"
 
 
 def test_memory_counts_the_half_that_is_loaded_and_grows_with_the_pairs():
@@ -74,7 +89,9 @@ def test_calibration_tells_large_from_small():
 def test_published_networks_need_no_weights_here():
     assert network_of("dust3r")[0] == network_of("auto")[0] == DUSt3RConfig()
     assert network_of("dust3r-224")[0].square
-    assert network_of("tiny")[0].patch_size == 8
+    tiny = network_of("tiny")
+    assert tiny.config.patch_size == 8 and tiny.flow_residual
+    assert not network_of("dust3r").flow_residual
     with pytest.raises(CheckpointError, match="not a known name"):
         network_of("dust4r")
     with pytest.raises(InputError, match="no network"):

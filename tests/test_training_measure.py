@@ -178,7 +178,7 @@ def observation(seed: int, moving: bool) -> motion.Observation:
     centred = dict(fused)
     fused["std_src"] = (0.35 * truth * moving + fused["std_src"]) / 1.35
     centred["std_src"] = (0.8 * truth * moving + centred["std_src"]) / 1.8
-    tokens = motion.Tokens(np.zeros((*truth.shape, 1), dtype=np.float32))
+    tokens = motion.Tokens(np.zeros((*truth.shape, 1), dtype=np.float32), rs.uniform(size=truth.shape))
     formulas = itertools.product((1, *choose.CLUSTERS, NUM_CLUSTERS), (1, choose.CLUSTERINGS))
     tokens._known.update(dict.fromkeys(formulas, np.arange(truth.size).reshape(1, *truth.shape)))
     pixels = truth.repeat(8, 1).repeat(8, 2)
@@ -200,8 +200,23 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
     assert choose.merit(0.8, 0.3) == 0.8, "a twin below chance is no merit"
     assert choose.merit(0.9, 0.8) == pytest.approx(0.6)
     every = choose.formulas(motion.variants_for(16))
-    assert len(every) == len(set(every)) == 8 * 80
+    assert len(every) == len(set(every)) == 2 * 8 * 80
+    assert not choice.formula.flow_residual
     assert {formula.first_channel for formula in every} == {0, 8}
+
+
+def test_flow_joins_the_formula_where_it_shows_motion():
+    groups = [[observation(seed, moving) for seed in range(3)] for moving in (True, False)]
+    for seen in groups[0]:
+        seen.tokens.flow[seen.truth] += 0.5
+    choice = choose.choose_formula(*groups)
+    assert choice.formula.flow_residual and choice.formula.std_src == 1
+    rows = motion.score_table(*groups, choice.formula, patch=8)
+    attention = f"this card without optical flow: {replace(choice.formula, flow_residual=False)}"
+    assert rows[attention]["auc"]["value"] < rows[f"this card: {choice.formula}"]["auc"]["value"]
+    alone = rows["optical flow that no motion of the camera explains"]
+    assert alone["auc"]["value"] > 0.8 and abs(alone["auc_twin"]["value"] - 0.5) < 0.1
+    assert "flow_residual" not in "".join(title for title in rows if not title.startswith("this card:"))
 
 
 def test_the_number_of_clusters_is_chosen_too():
@@ -288,6 +303,7 @@ def test_what_moves_leaves_its_place_in_the_residual(clip):
     assert tokens.labels(once).shape == (1, 5, 6, 8) and tokens.labels(twice).max() == 3
     assert tokens.labels(twice) is all_pairs.tokens.labels(twice), "computed once"
     np.testing.assert_array_equal(tokens.labels(twice)[:1], tokens.labels(once))
+    assert tokens.flow.shape == (5, 6, 8) and 0 <= tokens.flow.min() < tokens.flow.max() <= 1
     assert all_pairs.truth.shape == (5, 6, 8) and all_pairs.pixels.shape == (5, 48, 64)
 
 

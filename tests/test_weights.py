@@ -514,6 +514,7 @@ def test_card_may_ask_for_a_flow_weight(folder: Path) -> None:
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "first_channel": 16},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "num_clusters": 0},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "clusterings": 2.0},
+        {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "flow_residual": -1},
     ],
 )
 def test_bad_score_is_refused(folder: Path, score: object) -> None:

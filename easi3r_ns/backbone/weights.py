@@ -251,6 +251,7 @@ def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3
         "centred": range(2),
         "first_channel": range(channels),
         "log_std": range(2),
+        "flow_residual": range(2),
         "num_clusters": range(1, MOST_CLUSTERS + 1),
         "clusterings": range(1, MOST_CLUSTERINGS + 1),
     }

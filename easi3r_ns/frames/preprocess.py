@@ -51,6 +51,13 @@ def plan_preprocessing(source_wh: tuple[int, int], geometry: ImageGeometry) -> P
     return PixelMap(source_wh, resized_wh, (left, top, left + crop_wh[0], top + crop_wh[1]))
 
 
+def enlarged(pixel_map: PixelMap, times: int) -> PixelMap:
+    """The same crop of the same source with ``times`` as many pixels a side."""
+    width, height = pixel_map.resized_wh
+    left, top, right, bottom = (times * edge for edge in pixel_map.crop_box)
+    return PixelMap(pixel_map.source_wh, (times * width, times * height), (left, top, right, bottom))
+
+
 def resize_and_crop(image: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     """(H, W, 3) uint8 RGB at source size -> the same at network size; Lanczos when shrinking, else bicubic."""
     shrinks = max(pixel_map.source_wh) > max(pixel_map.resized_wh)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from skimage.filters import threshold_multiotsu
-from skimage.measure import block_reduce
 
 from ..dynamic import OTSU_CLASSES
 from ..flow import DISFlow, FlowProvider
 from ..pairs import make_pairs
 from ..runlog import RunLog
 from ..types import DynamicMasks
-from .residual import MotionStats, motion_stats
+from .residual import MotionStats, choose_kind, motion_stats
 from .superpixels import Superpixels, make_superpixels, vote
+from .tokens import token_means
 
 PAIRS = "logwin-3-noncyclic"
 """Every frame with those 1, 2 and 4 frames before and after it."""
@@ -48,8 +48,9 @@ def geometric_masks(
     num_pairs = len(graph) // 2
     with log.stage("motion from geometry", num_pairs) as advance:
         superpixels = make_superpixels(images)
-        links = _FlowLinks(superpixels)
-        stats = motion_stats(images, graph, provider or DISFlow(), advance, links.add)
+        links, flow = _FlowLinks(superpixels), provider or DISFlow()
+        kind = choose_kind(lambda rows: images[rows], graph, flow)
+        stats = motion_stats(images, graph, kind, flow, advance, links.add)
         score = _score(stats, superpixels, links.finish())
     if stats.pairs_used < _FEW_PAIRS * (len(images) - 1):
         log.warn(
@@ -57,8 +58,8 @@ def geometric_masks(
             "found only in part; use more frames (--num-frames-target, --fps), or give your own --masks"
         )
     threshold = choose_threshold(score)
-    maps = {"mean": _tokens(stats.mean, patch_size), "deviation": _tokens(stats.deviation, patch_size)}
-    tokens = _tokens(score, patch_size)
+    maps = {"mean": token_means(stats.mean, patch_size), "deviation": token_means(stats.deviation, patch_size)}
+    tokens = token_means(score, patch_size)
     return DynamicMasks(score > threshold, tokens, threshold, source="geometry", maps=maps)
 
 
@@ -94,10 +95,6 @@ def _score(stats: MotionStats, superpixels: Superpixels, links: np.ndarray) -> n
     """(F, H, W) float32 in [0, 1]."""
     own = superpixels.mean(np.maximum(stats.mean - DEVIATION_WEIGHT * stats.deviation, 0))
     return superpixels.paint(vote(superpixels, own, superpixels.mean(stats.trust), links))
-
-
-def _tokens(values: np.ndarray, patch_size: int) -> np.ndarray:
-    return block_reduce(values, (1, patch_size, patch_size), np.mean).astype(np.float32)
 
 
 class _FlowLinks:

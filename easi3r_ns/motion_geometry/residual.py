@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,6 +28,8 @@ FOLLOWED = 0.3
 """Share of consistent pixels from which on the flow of a pair is taken to follow the picture at all."""
 VOTING_PAIRS = 12
 
+Load = Callable[[Sequence[int]], np.ndarray]
+"""Numbers of n frames -> their images (n, H, W, 3) uint8 RGB."""
 Links = Callable[[int, int, np.ndarray], None]
 """Called with (i, j, flow (H, W, 2) from i to j) for every ordered pair."""
 
@@ -42,53 +44,62 @@ class MotionStats:
     """(F, H, W) float32."""
     trust: np.ndarray
     """(F, H, W) float32 in [0, 1]: share of the frame's pairs whose flow is consistent here."""
-    kind: Kind
-    """Model of the camera's motion that the clip asked for."""
     pairs_used: int
     """Unordered pairs whose flow followed the picture."""
 
 
 def motion_stats(
-    images: np.ndarray, graph: PairGraph, provider: FlowProvider, advance: Callable[[int], None], links: Links
+    images: np.ndarray,
+    graph: PairGraph,
+    kind: Kind,
+    provider: FlowProvider,
+    advance: Callable[[int], None],
+    links: Links | None = None,
 ) -> MotionStats:
     """Residuals of all pairs of a clip under one kind of model.
 
     Args:
         images: (F, H, W, 3) uint8 RGB.
+        kind: from :func:`choose_kind`.
         advance: called with the number of unordered pairs that were done.
         links: is handed every flow, which is not kept.
     """
-    pairs = [(i, j) for i, j in graph.edges.tolist() if i < j]
-    kind = _choose_kind(images, pairs, provider)
     noise = [_texture_noise(image) for image in images]
     moments = _Moments(images.shape[:3])
     used = 0
-    for i, j in pairs:
-        flows, agree = _both_ways(images, i, j, provider)
+    for i, j in unordered(graph):
+        flows, agree = _both_ways(images[[i, j]], provider)
         followed = min(mask.mean() for mask in agree) >= FOLLOWED
         used += followed
         for (first, second), flow, consistent in zip(((i, j), (j, i)), flows, agree, strict=True):
-            links(first, second, flow)
+            if links is not None:
+                links(first, second, flow)
             residual = _residual(kind, flow, consistent, noise[first]) if followed else None
             if residual is not None:
                 moments.add(first, residual, np.where(consistent, 1.0, INCONSISTENT_WEIGHT).astype(np.float32))
         advance(1)
-    return moments.finish(kind, used)
+    return moments.finish(used)
 
 
-def _choose_kind(images: np.ndarray, pairs: list[tuple[int, int]], provider: FlowProvider) -> Kind:
+def unordered(graph: PairGraph) -> list[tuple[int, int]]:
+    """The pairs (i, j) of a graph with i < j."""
+    return [(i, j) for i, j in graph.edges.tolist() if i < j]
+
+
+def choose_kind(load: Load, graph: PairGraph, provider: FlowProvider) -> Kind:
     """Homography or fundamental matrix: GRIC over pairs with the longest gap that flow can follow.
 
     A turning camera, or a flat background, leaves the picture to a homography. A fundamental matrix would then explain
     movers as parallax. Parallax shows best over long gaps, so short ones do not vote. One kind for the whole clip: the
     residuals of both are not comparable.
     """
+    pairs = unordered(graph)
     for gap in sorted({j - i for i, j in pairs}, reverse=True):
         of_gap = [pair for pair in pairs if pair[1] - pair[0] == gap]
         step = max(1, len(of_gap) // VOTING_PAIRS)
         votes = []
         for i, j in of_gap[step // 2 :: step]:
-            flows, agree = _both_ways(images, i, j, provider)
+            flows, agree = _both_ways(load([i, j]), provider)
             vote = homography_preferred(sample(flows[0], agree[0])) if agree[0].mean() >= FOLLOWED else None
             votes.append(vote)
         cast = [vote for vote in votes if vote is not None]
@@ -98,10 +109,10 @@ def _choose_kind(images: np.ndarray, pairs: list[tuple[int, int]], provider: Flo
 
 
 def _both_ways(
-    images: np.ndarray, i: int, j: int, provider: FlowProvider
+    images: np.ndarray, provider: FlowProvider
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Flows (H, W, 2) i -> j and j -> i, and where each agrees with the other (H, W)."""
-    fields = provider.flow(images[[i, j]], images[[j, i]])
+    """Flows (H, W, 2) between two images (2, H, W, 3), there and back, and where each agrees with the other (H, W)."""
+    fields = provider.flow(images, images[::-1])
     there = torch.from_numpy(fields).permute(0, 3, 1, 2)
     agree = forward_backward_consistent(there, there.flip(0)).numpy()
     return (fields[0], fields[1]), (agree[0], agree[1])
@@ -146,7 +157,7 @@ class _Moments:
         self._mean[frame] += delta * weight / self._weight[frame]
         self._m2[frame] += weight * delta * (value - self._mean[frame])
 
-    def finish(self, kind: Kind, pairs_used: int) -> MotionStats:
+    def finish(self, pairs_used: int) -> MotionStats:
         deviation = np.sqrt(np.maximum(self._m2, 0) / np.maximum(self._weight, 1e-6))
         trust = self._weight / np.maximum(self._count, 1)[:, None, None]
-        return MotionStats(self._mean, deviation, trust.astype(np.float32), kind, pairs_used)
+        return MotionStats(self._mean, deviation, trust.astype(np.float32), pairs_used)

@@ -127,7 +127,7 @@ figure{margin:0}
 .rows{display:grid;gap:10px 18px;margin-top:12px}
 .rows.pair{grid-template-columns:repeat(2,1fr)}
 .rows .row{display:grid;gap:6px}
-.three{grid-template-columns:repeat(3,1fr)}.six{grid-template-columns:repeat(6,1fr)}
+.three{grid-template-columns:repeat(3,1fr)}.six{grid-template-columns:repeat(6,1fr)}.seven{grid-template-columns:repeat(7,1fr)}
 .picture img{display:block;width:100%;height:auto;border-radius:6px;background:var(--faint)}
 .picture figcaption{font-size:.78rem;color:var(--soft);margin-top:2px}
 .pixels img{image-rendering:pixelated}
@@ -173,7 +173,7 @@ main,header,footer{padding:0 12px}header{padding-top:18px}
 section{padding:16px 14px;margin:12px 0}
 .tiles{grid-template-columns:repeat(2,1fr)}
 .sheet{grid-template-columns:repeat(2,1fr);gap:8px}.sheet.narrow{grid-template-columns:repeat(3,1fr)}
-.six{grid-template-columns:repeat(3,1fr)}.rows.pair{grid-template-columns:1fr}.rows{gap:14px}
+.six,.seven{grid-template-columns:repeat(3,1fr)}.rows.pair{grid-template-columns:1fr}.rows{gap:14px}
 .numbers td:nth-child(5),.numbers th:nth-child(5){display:none}
 }
 @media print{body{background:#fff}section{break-inside:avoid}}

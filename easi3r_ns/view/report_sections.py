@@ -40,6 +40,7 @@ MAP_LABELS = {
     "std_ref": "D: spread, as first",
 }
 """The attention maps in plain words (see :class:`easi3r_ns.types.AttentionStats`)."""
+FLOW_LABELS = {"flow_residual": "E: motion no camera explains"}
 GEOMETRY_LABELS = {"mean": "unexplained motion", "deviation": "its spread"}
 """The maps of masks from geometry."""
 
@@ -126,6 +127,8 @@ def attention_section(scene: Scene) -> str:
         "attention each patch draws from the other frame, and how much that differs from pair to pair (spread), while "
         f"this frame is the second or the first of the pair. {escape(_formula(scene))}"
     )
+    if "flow_residual" in maps:
+        intro += " E: how far optical flow is from what any motion of the camera explains."
     if not maps:
         intro += " This scene kept the score only, not the maps."
     return section("attention", title, intro, [_score_rows(scene, maps), _ramp(SCORE_MAP, "low", "high")])
@@ -204,7 +207,7 @@ def _flicker_chart(scene: Scene, measured: Measured) -> str:
 
 
 def _score_rows(scene: Scene, maps: dict[str, np.ndarray]) -> str:
-    labels = {name: label for name, label in (MAP_LABELS | GEOMETRY_LABELS).items() if name in maps}
+    labels = {name: label for name, label in (MAP_LABELS | FLOW_LABELS | GEOMETRY_LABELS).items() if name in maps}
     rows = []
     for f in spread(len(scene), ROW_FRAMES):
         cells = [
@@ -215,7 +218,8 @@ def _score_rows(scene: Scene, maps: dict[str, np.ndarray]) -> str:
             cells.append(picture(shown, f"{label}, frame {f + 1}", label, "pixels"))
         shown = png_uri(colored(scene.dynamic.score[f], 0.0, 1.0, SCORE_MAP))
         cells.append(picture(shown, f"Dynamic score of frame {f + 1}", "score", "pixels"))
-        rows.append(f'<div class="row six">{"".join(cells)}</div>')
+        width = "seven" if len(cells) > 6 else "six"
+        rows.append(f'<div class="row {width}">{"".join(cells)}</div>')
     return f'<div class="rows">{"".join(rows)}</div>'
 
 
@@ -230,6 +234,8 @@ def _formula(scene: Scene) -> str:
     factors = [letters[signs[n]].format(MAP_LABELS[n][0]) for n in MAP_LABELS if signs.get(n) in letters]
     if not factors:
         return "The score joins them."
+    if signs.get("flow_residual"):
+        factors.append(FLOW_LABELS["flow_residual"][0])
     return f"Score = {' x '.join(factors)}, averaged over patches that look alike."
 
 

@@ -131,7 +131,7 @@ def run(backbone: Backbone, clip: Clip, variant: Variant, flow_weight: float, fo
     begin = time.process_time()
     try:
         cache = StageCache(folder / variant.masks)
-        scene = reconstruct(frames_of(clip), backbone, Easi3RConfig(**options), config, cache, RunLog())
+        scene = reconstruct(frames_of(clip, folder), backbone, Easi3RConfig(**options), config, cache, RunLog())
     except AlignmentError:
         return None
     return compare(scene, clip, time.process_time() - begin)

@@ -15,8 +15,10 @@ shows what clusters alone do.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -90,12 +92,14 @@ def reconstruct(
     """Both passes and the alignment of a clip in one precision; with given clusters, if any."""
     compute, log = choose_compute(device, dtype, 0), RunLog()
     model, info = load_backbone(weights, device=compute.device, dtype=compute.dtype)
-    frames, config = frames_of(clip), Easi3RConfig(weights=weights, device=device, dtype=dtype, seed=seed)
+    config = Easi3RConfig(weights=weights, device=device, dtype=dtype, seed=seed)
     graph = make_pairs(info.graph or DEFAULT_GRAPH, len(clip))
     backbone = LoadedBackbone(model, info)
-    stage = NetworkStage(frames, graph, backbone, config, compute, StageCache(None), log)
-    stage._labels = labels
-    predictions, dynamic = stage.run()
+    with tempfile.TemporaryDirectory() as folder:
+        frames = frames_of(clip, Path(folder))
+        stage = NetworkStage(frames, graph, backbone, config, compute, StageCache(None), log)
+        stage._labels = labels
+        predictions, dynamic = stage.run()
     seconds = sum(stage.cpu_seconds if compute.device.type == "cpu" else stage.seconds for stage in log.stages)
     aligned = align(
         predictions,

@@ -53,9 +53,10 @@ def merit(auc: float, auc_twin: float) -> float:
 
 
 def formulas(variants: Iterable[Variant]) -> list[ScoreFormula]:
-    """Every product of maps, for every variant."""
+    """Every product of maps, for every variant, without and with the residual of optical flow."""
     return [
-        ScoreFormula(*signs, *variant, num_clusters=FIRST_CLUSTERS, clusterings=CLUSTERINGS)
+        ScoreFormula(*signs, *variant, flow_residual=flow, num_clusters=FIRST_CLUSTERS, clusterings=CLUSTERINGS)
+        for flow in (False, True)
         for variant in variants
         for signs in itertools.product((0, 1, -1), repeat=len(MAPS))
         if any(signs)

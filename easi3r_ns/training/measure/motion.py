@@ -15,13 +15,18 @@ import numpy as np
 import torch
 
 from ...align.init import register
-from ...attention import MAPS, AttentionAccumulator, ScoreFormula, fused_maps, min_max_per_frame
+from ...attention import FLOW_RESIDUAL, MAPS, AttentionAccumulator, ScoreFormula, fused_maps, min_max_per_frame
 from ...backbone.model import DUSt3R
 from ...dynamic import cluster_for, cluster_means, segment_dynamic
 from ...evaluate.masks import jaccard, pooled
+from ...flow import DISFlow
+from ...frames import enlarged, resize_and_crop
 from ...inference import Compute, encode_frames
+from ...motion_geometry import enlargement, flow_residual
 from ...pairs import make_pairs
+from ...runlog import RunLog
 from ...synthetic import Clip, ClipOptions, render_clip, showing_seeds
+from ...types import PixelMap
 from .numbers import area_under_curve, average_precision, estimate, mean_over_clips
 from .pairs import SHAPE
 
@@ -78,10 +83,12 @@ def variant_of(formula: ScoreFormula) -> Variant:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Encoder features of a clip's tokens, and their clusterings, each computed once."""
+    """What is known of a clip's tokens whatever the pairs; clusterings are computed once."""
 
     features: np.ndarray
-    """(F, h, w, D)."""
+    """(F, h, w, D) of the encoder."""
+    flow: np.ndarray
+    """(F, h, w) in [0, 1]: optical flow that no motion of the camera explains."""
     _known: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     def labels(self, formula: ScoreFormula) -> np.ndarray:
@@ -108,11 +115,11 @@ class Observation:
 
     def score(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) product of the maps, before clustering."""
-        return formula.combine(self.fused[variant_of(formula)])
+        return formula.combine(self.fused[variant_of(formula)] | {FLOW_RESIDUAL: self.tokens.flow})
 
     def clustered(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) score as masks are cut from it."""
-        return cluster_means(self.score(formula), self.tokens.labels(formula))
+        return Candidate.of(formula).clustered(self)
 
 
 @torch.inference_mode()
@@ -137,7 +144,20 @@ def watch(
         on_j.append(attention.on_j.cpu().numpy())
         on_i.append(attention.on_i.cpu().numpy())
     joined = [np.concatenate(maps) if maps else None for maps in (on_j, on_i, residuals)]
-    return PairMaps(edges, *joined), Tokens(features.cpu().numpy().reshape(len(clip), *grid, -1))
+    tokens = Tokens(features.cpu().numpy().reshape(len(clip), *grid, -1), _flow(clip, model.config.patch_size))
+    return PairMaps(edges, *joined), tokens
+
+
+def _flow(clip: Clip, patch: int) -> np.ndarray:
+    """(F, h, w): the map that a run computes (:class:`~easi3r_ns.network_stage.NetworkStage`)."""
+    height, width = clip.images.shape[1:3]
+    times = enlargement(height, width)
+    larger = enlarged(PixelMap((width, height), (width, height), (0, 0, width, height)), times)
+
+    def load(numbers: Sequence[int]) -> np.ndarray:
+        return np.stack([resize_and_crop(clip.images[k], larger) for k in numbers])
+
+    return flow_residual(load, len(clip), times * patch, DISFlow(), RunLog())
 
 
 def _residual(out: Any, patch: int) -> np.ndarray:
@@ -189,6 +209,11 @@ class Candidate:
     """(F, h, w) before clustering."""
     clusters: ScoreFormula
 
+    @staticmethod
+    def of(formula: ScoreFormula) -> Candidate:
+        """The score of a formula."""
+        return Candidate(lambda seen: seen.score(formula), formula)
+
     def clustered(self, seen: Observation) -> np.ndarray:
         """(F, h, w) score as masks are cut from it."""
         return cluster_means(self.score(seen), seen.tokens.labels(self.clusters))
@@ -199,7 +224,7 @@ class Candidate:
 
 
 def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
-    """The formula and its rivals: trivial answers, single maps with each sign, pointmap residual, the paper.
+    """The formula and its rivals: trivial answers, single maps with each sign, residuals of geometry, the paper.
 
     All have the clusters of the formula, but for the paper, which has its own.
     """
@@ -209,9 +234,6 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
 
     plain = replace(PAPER, num_clusters=formula.num_clusters, clusterings=formula.clusterings)
 
-    def of(formula: ScoreFormula) -> Candidate:
-        return Candidate(lambda seen: seen.score(formula), formula)
-
     scores = {
         "random": Candidate(random, formula),
         "everything static": Candidate(lambda seen: np.zeros(seen.truth.shape, dtype=np.float32), formula),
@@ -220,16 +242,18 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
         for sign in (1, -1):
             alone = dict.fromkeys(MAPS, 0) | {name: sign}
             log_std = formula.log_std and name.startswith("std")
-            as_chosen = replace(formula, **alone, log_std=log_std)
-            scores |= {str(f): of(f) for f in (replace(plain, **alone), as_chosen)}
-    residual = Candidate(lambda seen: min_max_per_frame(seen.residual), formula)
-    signs = replace(formula, **PAPER.signs)
-    return scores | {
-        "pointmap residual after rigid alignment": residual,
-        f"Easi3R paper's signs: {signs}": of(signs),
-        f"Easi3R paper: {PAPER}": of(PAPER),
-        f"this card: {formula}": of(formula),
+            as_chosen = replace(formula, **alone, log_std=log_std, flow_residual=False)
+            scores |= {str(f): Candidate.of(f) for f in (replace(plain, **alone), as_chosen)}
+    scores |= {
+        "pointmap residual after rigid alignment": Candidate(lambda s: min_max_per_frame(s.residual), formula),
+        "optical flow that no motion of the camera explains": Candidate(lambda s: s.tokens.flow, formula),
     }
+    attention = replace(formula, flow_residual=False)
+    rivals = {"Easi3R paper's signs": replace(attention, **PAPER.signs), "Easi3R paper": PAPER}
+    if formula.flow_residual:
+        rivals["this card without optical flow"] = attention
+    rivals["this card"] = formula
+    return scores | {f"{title}: {rival}": Candidate.of(rival) for title, rival in rivals.items()}
 
 
 def score_table(

@@ -20,6 +20,7 @@ from ...errors import AlignmentError
 from ...evaluate.depth import compare_depths
 from ...evaluate.masks import jaccard
 from ...evaluate.trajectory import compare_paths
+from ...files import write_png
 from ...pipeline import reconstruct
 from ...runlog import RunLog
 from ...synthetic import Clip
@@ -89,11 +90,14 @@ class PathRow:
     """CPU time."""
 
 
-def frames_of(clip: Clip) -> Frames:
-    """A rendered clip as the pipeline takes it, at the network's own size."""
+def frames_of(clip: Clip, store: Path | None = None) -> Frames:
+    """A rendered clip as the pipeline takes it, at the network's own size; its files are written into ``store``."""
     count, height, width = clip.depth.shape
     pixel_map = PixelMap((width, height), (width, height), (0, 0, width, height))
-    paths = tuple(Path(f"frame_{k:05d}.png") for k in range(count))
+    paths = tuple((store or Path()) / f"frame_{k:05d}.png" for k in range(count))
+    if store:
+        for path, image in zip(paths, clip.images, strict=True):
+            write_png(path, image)
     return Frames(clip.images, pixel_map, clip.times, np.arange(count), ("clip",) * count, paths, count)
 
 
@@ -108,10 +112,13 @@ def run(backbone: LoadedBackbone, clip: Clip, variant: str, device: str, graph: 
     begin = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         if variant == "true_masks":
+            options["masks"] = Path(folder) / "masks"
+            options["masks"].mkdir()
             for k, mask in enumerate(clip.moving):
-                Image.fromarray(mask.astype(np.uint8) * 255).save(Path(folder) / f"{k:05d}.png")
-            options["masks"] = Path(folder)
-        scene = reconstruct(frames_of(clip), backbone, Easi3RConfig(**options), align, StageCache(None), RunLog())
+                Image.fromarray(mask.astype(np.uint8) * 255).save(options["masks"] / f"{k:05d}.png")
+        scene = reconstruct(
+            frames_of(clip, Path(folder)), backbone, Easi3RConfig(**options), align, StageCache(None), RunLog()
+        )
     return compare(scene, clip, time.process_time() - begin)
 
 
