@@ -20,6 +20,7 @@ from easi3r_ns.types import CameraUncertainty, DynamicMasks, PixelMap, Scene, Sp
 from easi3r_ns.view.figures import Axes, Line, line_chart, ticks
 from easi3r_ns.view.report import write_report
 from easi3r_ns.view.report_run import command_text
+from easi3r_ns.view.report_sections import MAP_LABELS, attention_section
 
 from .dataset_scene import make_scene
 
@@ -138,6 +139,17 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
         assert words in page.text, words
     assert "<here>" not in text and "<b>" not in text
     assert re.search(r"in all 11\.2 13\.5 3\.00", page.text)
+
+
+def test_flow_in_the_score_has_its_map_and_its_letter(room: Scene) -> None:
+    weights = room.provenance["weights"] | {"dynamic_score": dict.fromkeys(MAP_LABELS, 0) | {"std_src": 1}}
+    weights["dynamic_score"]["flow_residual"] = 1
+    maps = room.dynamic.maps | {"flow_residual": room.dynamic.maps["std_src"]}
+    scene = replace(room, dynamic=replace(room.dynamic, maps=maps), provenance={"weights": weights})
+    section = attention_section(scene)
+    assert "Score = B x E, averaged" in section and section.count("E: motion no camera explains") > 0
+    assert "E: how far optical flow" in section and "E: how far" not in attention_section(room)
+
 
 
 def test_drawings_are_well_formed_and_described(report: tuple[str, Page]) -> None:
