@@ -229,7 +229,7 @@ def test_residual_per_token_shows_what_moves_and_rests_with_it(moving_clip: tupl
     truth = moving.reshape(8, height, 16, width, 16).mean(axis=(2, 4)) > 0.5
     assert area_under_curve(residual, truth) > 0.95
     at_rest = residual_of(render_clip(5, 8, *SIZE, num_movers=1, frozen=True).images)
-    assert at_rest[truth].mean() < 0.5 * residual[truth].mean()
+    assert at_rest[truth].mean() < 0.6 * residual[truth].mean()
 
 
 def test_residual_by_blocks_is_that_of_the_whole_clip(
