@@ -151,7 +151,6 @@ def test_flow_in_the_score_has_its_map_and_its_letter(room: Scene) -> None:
     assert "E: how far optical flow" in section and "E: how far" not in attention_section(room)
 
 
-
 def test_drawings_are_well_formed_and_described(report: tuple[str, Page]) -> None:
     drawings = re.findall(r"<svg.*?</svg>", report[0], flags=re.S)
     assert len(drawings) >= 8

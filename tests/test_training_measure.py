@@ -69,6 +69,11 @@ def test_a_perfect_network_has_no_errors(wide, trivial):
     assert row.rotation < 0.01 and row.translation < 0.1 and row.focal < 1e-3
     assert row.rotation_pnp < 0.05 and row.translation_pnp < 0.5
     assert row.rotation_trivial > 1 and row.points_2_trivial > row.points_1_trivial > 0.05
+    assert row.focal_both < 1e-3
+    stretched = Oracle(wide, scale=0.3)
+    stretched.points_i = stretched.points_i * torch.tensor([1, 1, 1.21]) ** torch.arange(2).view(2, 1, 1, 1)
+    row = pairs.measure_pair(stretched, wide, trivial)
+    assert row.focal < 1e-3 and row.focal_both == pytest.approx(0.1, rel=0.01)
     crooked = Oracle(wide, scale=0.3)
     crooked.points_j = crooked.points_j * 1.3
     assert pairs.measure_pair(crooked, wide, trivial).points_2 > 0.05
@@ -124,11 +129,16 @@ def row_of(scene: int, **values: float) -> pairs.PairRow:
 
 
 def test_summary_of_pairs():
-    rows = [row_of(s, rotation=s, translation=10.0 * s, baseline=0.1 * s) for s in range(5) for _ in range(2)]
+    rows = [
+        row_of(s, rotation=s, translation=10.0 * s, baseline=0.1 * s, focal_trivial=7.0)
+        for s in range(5)
+        for _ in range(2)
+    ]
     table = pairs.summarise(rows, "wide")
     assert (table["pairs"], table["scenes"], table["long_baselines"]) == (10, 5, 6)
     assert table["rows"]["rotation"]["value"] == 2 and table["rows"]["translation"]["value"] == 20
     assert table["rows"]["translation_long"]["value"] == 30
+    assert table["rows"]["focal_both"]["trivial"] == 7 and table["rows"]["points_2"]["trivial"] == 1
     low, high = table["rows"]["rotation"]["interval"]
     assert low < 2 < high
     lines = tables.pair_lines(table)
