@@ -398,7 +398,9 @@ def test_update_card(shipped):
     )
     text = (shipped / "README.md").read_text()
     assert "(1 - mean_src) * std_ref, maps centred" in text and "| focal length, relative | 1.00" in text
-    assert describe(card) == text
+    assert describe(card) == text and "optical flow" not in text
+    with_flow = describe(card | {"dynamic_score": asdict(replace(formula, flow_residual=True))})
+    assert "`flow_residual` is not attention" in with_flow
     again = run.update_card(shipped, {}, preferences)
     assert again["measured"] == card["measured"]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..attention import ScoreFormula
+from ..attention import FLOW_RESIDUAL, ScoreFormula
 from ..errors import CheckpointError
 from ..files import write_bytes, write_json
 from .measure.tables import all_lines
@@ -34,6 +34,11 @@ def describe(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     training = card["training"]
     commands = [f"    {command}" for command in training_commands(training)]
+    formula = ScoreFormula(**card["dynamic_score"])
+    beside_attention = (
+        f"* `{FLOW_RESIDUAL}` is not attention: it is optical flow that no motion of the camera explains. What each "
+        "tells alone stands in the table of scores."
+    )
     lines = [
         f"# {card['name']}",
         "",
@@ -43,8 +48,9 @@ def describe(card: dict[str, Any]) -> str:
         f"* Trained on {training['data']}; {training['steps']} steps, {training['ordered_pairs']} ordered pairs, "
         f"{training['minutes']} minutes",
         *(f"* {remark}" for remark in training.get("remarks", [])),
-        f"* Dynamic score: `{ScoreFormula(**card['dynamic_score'])}` with k-means; pair graph: `{card['graph']}`"
+        f"* Dynamic score: `{formula}` with k-means; pair graph: `{card['graph']}`"
         + ("" if card.get("flow_weight") is None else f"; weight of the flow term: {card['flow_weight']:g}"),
+        *([beside_attention] if formula.flow_residual else []),
         "",
         *([*commands, ""] if commands else []),
         "## Limits",
