@@ -143,8 +143,8 @@ class Easi3RConfig:
     """Treat everything as static."""
     flow: Literal["auto", "dis", "raft"] = "auto"
     """Optical flow: dis (OpenCV, fast on a CPU) or raft (torchvision's RAFT, for GPUs; downloads 20 MB). auto is dis on
-    a CPU (and with --weights none), and on a GPU raft if its weights are already on this machine. Where masks are made
-    of flow (tiny, none), raft makes them only if it is asked for."""
+    a CPU, and on a GPU raft if its weights are already on this machine. Masks that need flow (of --weights none, and of
+    weights whose card says so) take dis unless raft is asked for."""
     focal_length: Optional[float] = None
     """Known focal length in pixels of the SOURCE image; kept fixed."""
     min_confidence: float = 1.1

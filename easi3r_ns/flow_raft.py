@@ -176,5 +176,5 @@ def _not_here(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"--flow raft: its weights are not on this machine and {reason}. Fetch {weights.url} "
         f"({weights.meta['_file_size']} MB) on a machine with network and put it at {path}; or use --flow dis, which "
-        "needs no download, or --align.flow-weight 0, which computes no flow"
+        "needs no download"
     )

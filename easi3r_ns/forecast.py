@@ -14,6 +14,7 @@ from .budget import GIB, UNBOUNDED, Budget
 from .calibration import Rates
 from .config import LEAST_WINDOW, AlignConfig
 from .inference import CPU_START_BYTES, GPU_START_BYTES, MOST_STARTS, Compute, map_dtype
+from .motion_geometry import enlargement, residual_bytes
 from .pairs import attach_frames, make_pairs
 from .pipeline import DEFAULT_GRAPH
 from .runlog import StageRecord
@@ -27,8 +28,8 @@ NEWTON_STEPS = 40
 """10 to 70 were counted: the better the pointmaps agree, the fewer."""
 FLOW_SECONDS = 1.1e-7
 """Per pair and pixel of the optical flow, likewise."""
-RESIDUAL_SECONDS = 0.12
-"""Per frame of the residual of optical flow in motion masks, likewise."""
+RESIDUAL_SECONDS = 1.6e-6
+"""Per frame and pixel of the images in which flow for motion masks is estimated, likewise."""
 FILE_SECONDS = 5e-7
 """Per frame and source pixel of reading, resizing and writing all copies of a frame, likewise."""
 ALIGN_BYTES = 92
@@ -41,8 +42,6 @@ RESULT_BYTES = 9
 """Depth, confidence and a mark per pixel of every frame."""
 LIBRARIES_BYTES = 170e6
 """What the alignment loads beside the network."""
-RESIDUAL_BYTES = 120e6
-"""Of the residual of optical flow in motion masks, which goes by blocks of frames."""
 FLOW_BYTES = 5.0
 """Optical flow and its check, per pair and pixel."""
 WRITER_BYTES = 400e6
@@ -173,16 +172,26 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
     aligning = held + pairs * job.pixels * (copies * pointmap_bytes(job) + FLOW_BYTES * with_flow)
     flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
     align_seconds = _step_seconds(job.align) * job.num_pairs * sampled
-    residual = (RESIDUAL_SECONDS + FILE_SECONDS / 2 * job.source_pixels) * job.num_frames * job.flow_residual
     stages = (
         StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held),
         *_network_stages(job, compute, rates, budget),
-        *([StageForecast("motion from flow", residual, held + RESIDUAL_BYTES)] if job.flow_residual else []),
+        *([_residual_stage(job, budget, held)] if job.flow_residual else []),
         StageForecast("optical flow", flow_seconds, aligning),
         StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
         StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),
     )
     return Forecast(job, compute.device.type, stages, budget)
+
+
+def _residual_stage(job: Job, budget: Budget, held: float) -> StageForecast:
+    """Optical flow for motion masks, between the passes: the network and its features are still there."""
+    size = [side * job.network.patch_size for side in job.grid]
+    pixels = job.pixels * enlargement(*size) ** 2
+    seconds = (RESIDUAL_SECONDS * pixels + FILE_SECONDS / 2 * job.source_pixels) * job.num_frames
+    features = 4.0 * job.num_frames * job.tokens * job.network.enc_embed_dim
+    stored = 0.0 if budget.spill or job.two_passes else pointmap_bytes(job) * job.num_pairs * job.pixels
+    working = features + stored + max(_weight_bytes(job.network, 4)) + residual_bytes(job.num_frames, *size)
+    return StageForecast("motion from flow", seconds, held + working)
 
 
 @lru_cache(maxsize=16)

@@ -18,18 +18,17 @@ from .config import Easi3RConfig
 from .dynamic import cluster_for, segment_dynamic, static_masks, token_masks
 from .errors import OutputError
 from .files import read_png
-from .flow import DISFlow
-from .flow_raft import choose_flow
+from .flow import DISFlow, FlowProvider
 from .frames import enlarged, resize_and_crop
 from .inference import FEATURES, Compute, PairNetwork, encode_into, feature_shape, map_dtype, map_shapes
-from .motion_geometry import enlargement, flow_residual
+from .motion_geometry import PAIRS, WORK_SIDE, enlargement, flow_residual
 from .rows import MemoryRows, RowStore
 from .runlog import RunLog
 from .types import DynamicMasks, Frames, PairGraph, PairPredictions
 from .user_masks import load_user_masks
 
 _MAP = "map_"
-"""Begins the names of the attention maps among a kept stage's tensors."""
+"""Begins the names of the maps of the score among a kept stage's tensors."""
 
 
 class Backbone(Protocol):
@@ -61,16 +60,19 @@ class NetworkStage:
         log: RunLog,
         *,
         num_eval: int = 0,
+        mask_flow: FlowProvider | None = None,
         spill: bool = False,
     ) -> None:
         """
         Args:
+            mask_flow: estimates flow where the score of the weights has it; default: OpenCV's DIS.
             num_eval: this many frames at the end are evaluation views, taken apart from the clip.
             spill: encoder features and pair predictions are written to files as they come, and mapped from there.
         """
         self.frames, self.graph, self.backbone, self.config = frames, graph, backbone, config
         self.compute, self.cache, self.log = compute, cache, log
         self.num_eval, self.spill = num_eval, spill
+        self.mask_flow: FlowProvider = mask_flow or DISFlow()
         self.patch = backbone.info.config.patch_size
         height, width = frames.images.shape[1:3]
         self.grid = (height // self.patch, width // self.patch)
@@ -113,7 +115,7 @@ class NetworkStage:
         silenced = before is not None and before.source != "none" and not self.config.no_adapt
         tokens = token_masks(before.masks, self.patch) if before is not None and silenced else None
         final = before if before is not None and before.source != "attention" else None
-        key = digest(self.key, self._score_key(), tokens, None if final is None else final.masks)
+        key = digest(self.key, tokens, self._score_key() if final is None else final.masks)
         self.decoded_key, self.tokens = key, tokens
         # The pointmaps come first: where the masks are there, so are they.
         kept: Tensors | None = {} if final else self.cache.get("pass2", key)
@@ -194,44 +196,44 @@ class NetworkStage:
         return PairNetwork(self.backbone.decoder(), features, self.grid, self.compute)
 
     def _segment(self, sink: SummaryAccumulator, name: str) -> DynamicMasks:
-        besides = {FLOW_RESIDUAL: self._flow_residual()} if self.formula.flow_residual else {}
+        extra_maps = {FLOW_RESIDUAL: self._flow_residual()} if self.formula.flow_residual else {}
         with self.log.stage(name):
             if self._labels is None:
                 features = self.features().unflatten(1, self.grid)
                 self._labels = cluster_for(self.formula, features, self.config.seed, self.compute.device)
-            fused = {name: summary.fused() for name, summary in sink.finish().items()} | besides
+            fused = {name: summary.fused() for name, summary in sink.finish().items()} | extra_maps
             dynamic = segment_dynamic(score_of(fused, self.formula), self._labels, self.patch)
             return replace(dynamic, maps=fused)
 
     def _score_key(self) -> tuple:
         """What decides the score, beside the network and its pairs."""
-        beside = (self.num_eval, self._motion_flow) if self.formula.flow_residual else ()
-        return asdict(self.formula), *beside
+        return asdict(self.formula), self._residual_key() if self.formula.flow_residual else None
 
-    @property
-    def _motion_flow(self) -> str:
-        # Formulas are chosen with DIS: another estimator only where it is asked for.
-        return "raft" if self.config.flow == "raft" else "dis"
+    def _residual_key(self) -> str:
+        frames = self.frames
+        return digest(
+            *(frames.images, frames.pixel_map, self.num_eval, self.mask_flow.name, PAIRS, WORK_SIDE, __version__)
+        )
 
     def _flow_residual(self) -> np.ndarray:
         """(F, h, w): the same in both passes."""
         if self._residual is None:
-            key = digest(self.frames.images, self.frames.pixel_map, self.num_eval, self._motion_flow, __version__)
-            kept = self.cache.stage(FLOW_RESIDUAL, key, self._compute_flow_residual)
+            kept = self.cache.stage(FLOW_RESIDUAL, self._residual_key(), self._compute_flow_residual)
             self._residual = kept[FLOW_RESIDUAL].numpy()
         return self._residual
 
     def _compute_flow_residual(self) -> Tensors:
         frames, times = self.frames, enlargement(*self.frames.images.shape[1:3])
         larger = enlarged(frames.pixel_map, times)
-        provider = choose_flow("raft", self.compute, self.log) if self._motion_flow == "raft" else DISFlow()
+
+        def image(frame: int) -> np.ndarray:
+            return frames.images[frame] if times == 1 else resize_and_crop(read_png(frames.source_paths[frame]), larger)
 
         def of(clip: range) -> np.ndarray:
             def load(numbers: Sequence[int]) -> np.ndarray:
-                paths = [frames.source_paths[clip[k]] for k in numbers]
-                return np.stack([resize_and_crop(read_png(path), larger) for path in paths])
+                return np.stack([image(clip[k]) for k in numbers])
 
-            return flow_residual(load, len(clip), times * self.patch, provider, self.log)
+            return flow_residual(load, len(clip), times * self.patch, self.mask_flow, self.log)
 
         cut = len(frames) - self.num_eval
         clips = [clip for clip in (range(cut), range(cut, len(frames))) if clip]

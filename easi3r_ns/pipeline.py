@@ -1,6 +1,7 @@
 """Frames -> Scene: the two-pass story of Easi3R (arXiv:2503.24391).
 
-Encode every frame once; pass 1 decodes pairs only for their attention, which shows what moves; pass 2 decodes them with
+Encode every frame once; pass 1 decodes pairs only for their attention, which shows what moves (for small networks
+together with optical flow); pass 2 decodes them with
 the moving tokens silenced; global alignment makes one scene of the pairs.
 """
 
@@ -16,15 +17,16 @@ import torch
 from . import __version__
 from .align import AlignDiagnostics, AlignResult, align
 from .align.init import FOCAL_RANGE
+from .attention import FLOW_RESIDUAL
 from .backbone.weights import WeightsInfo
 from .budget import UNBOUNDED, Budget
 from .cache import StageCache, digest
 from .config import AlignConfig, Easi3RConfig
 from .errors import InputError
-from .flow import FlowProvider, pair_flow
+from .flow import DISFlow, FlowProvider, pair_flow
 from .flow_raft import choose_flow
 from .geometry import choose_scale, focal_from_source, image_centre_in_network, rescale_scene
-from .inference import choose_compute
+from .inference import Compute, choose_compute
 from .long_clips import NO_LOOPS, LongClip, align_long, find_loops
 from .network_stage import Backbone, NetworkStage
 from .pairs import attach_frames, make_pairs
@@ -71,14 +73,17 @@ def reconstruct(
     check_focal(config, frames)
     # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
     provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
+    mask_flow = _mask_flow(info, config, provider, compute, log)
     plan = _plan_windows(graph, budget.window or config.window, num_eval, log)
-    stage = NetworkStage(frames, graph, backbone, config, compute, cache, log, num_eval=num_eval, spill=budget.spill)
+    stage = NetworkStage(
+        frames, graph, backbone, config, compute, cache, log, num_eval=num_eval, mask_flow=mask_flow, spill=budget.spill
+    )
     predictions, dynamic = stage.run()
     loops = find_loops(stage, plan, log) if plan is not None and config.loop_closure else NO_LOOPS
     stage.release()
     _warn_about_motion(dynamic, len(frames), log)
     part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
-    facts = _provenance(info, graph, config, align_config) | {"flow": None if provider is None else provider.name}
+    facts = _provenance(info, graph, config, align_config) | _flow_names(provider, mask_flow)
     if plan is None:
         aligned = part(slice(None), predictions, _known_focal(config, frames), log)
     else:
@@ -87,6 +92,24 @@ def reconstruct(
         stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
         aligned, facts["windows"] = stitched.result, stitched.facts
     return _scene(frames, aligned, dynamic, config, facts)
+
+
+def _mask_flow(
+    info: WeightsInfo, config: Easi3RConfig, provider: FlowProvider | None, compute: Compute, log: RunLog
+) -> FlowProvider | None:
+    """The estimator behind masks; None where there is no flow in them.
+
+    Formulas are chosen with DIS: another one only where it is asked for.
+    """
+    if config.no_masks or config.masks is not None or not info.dynamic_score.get(FLOW_RESIDUAL):
+        return None
+    if config.flow != "raft":
+        return DISFlow()
+    return provider or choose_flow(config.flow, compute, log)
+
+
+def _flow_names(provider: FlowProvider | None, mask_flow: FlowProvider | None) -> dict[str, str | None]:
+    return {name: flow and flow.name for name, flow in (("flow", provider), ("mask_flow", mask_flow))}
 
 
 def _pair_graph(info: WeightsInfo, config: Easi3RConfig, num_frames: int, num_eval: int) -> PairGraph:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,15 +14,19 @@ from easi3r_ns import cache as cache_module
 from easi3r_ns import network_stage
 from easi3r_ns.attention import ScoreFormula, score_of
 from easi3r_ns.backbone.config import DUSt3RConfig
+from easi3r_ns.backbone.weights import PAPER_SCORE
 from easi3r_ns.cache import StageCache
 from easi3r_ns.config import Easi3RConfig
 from easi3r_ns.dynamic import segment_dynamic
 from easi3r_ns.errors import OutputError
+from easi3r_ns.flow import DISFlow, FlowProvider
 from easi3r_ns.inference import MAPS, Compute
 from easi3r_ns.network_stage import NetworkStage
 from easi3r_ns.pairs import make_pairs
+from easi3r_ns.pipeline import _mask_flow
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import Clip, render_clip
+from easi3r_ns.training.measure.motion import watch
 from easi3r_ns.training.measure.paths import frames_of
 from easi3r_ns.types import DynamicMasks, PairPredictions
 from tests.standin import StandIn
@@ -135,14 +138,23 @@ def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
 FLOW_SCORE = {"mean_src": 0, "std_src": 1, "mean_ref": 0, "std_ref": 0, "flow_residual": 1}
 
 
-def stage_with_flow(clip: Clip, folder: Path, cache: StageCache, num_eval: int = 0, **options) -> NetworkStage:
+def stage_with_flow(
+    clip: Clip,
+    folder: Path,
+    cache: StageCache,
+    num_eval: int = 0,
+    mask_flow: FlowProvider | None = None,
+    **options,
+) -> NetworkStage:
     """Of weights whose card asks for the residual of flow; the files of the frames are in ``folder``."""
     folder.mkdir(exist_ok=True)
     frames, graph = frames_of(clip, folder), make_pairs("swinstride-2-noncyclic", len(clip))
     network = StandIn(clip, frames.pixel_map, SMALL)
     network.info = replace(network.info, dynamic_score=FLOW_SCORE)
     config, compute = Easi3RConfig(**options), Compute(torch.device("cpu"))
-    return NetworkStage(frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval)
+    return NetworkStage(
+        frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval, mask_flow=mask_flow
+    )
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -177,16 +189,63 @@ def test_the_residual_of_evaluation_views_is_that_of_a_clip_of_their_own(tmp_pat
     assert not np.array_equal(apart[3], whole[3])
 
 
-def test_another_estimator_of_flow_makes_other_masks(tmp_path, clip, monkeypatch):
-    def other(name, compute, log):
-        assert name == "raft"
-        return SimpleNamespace(flow=lambda source, target: np.zeros((*source.shape[:3], 2), np.float32))
+class Still:
+    """An estimator that sees no motion; like a network it takes arrays that torch can take."""
 
+    name = "still"
+
+    def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        assert torch.from_numpy(source).shape == torch.from_numpy(target).shape == (2, 288, 384, 3)
+        return np.zeros((*source.shape[:3], 2), np.float32)
+
+
+def test_another_estimator_of_flow_makes_other_masks(tmp_path, clip):
     cache = StageCache(tmp_path / "cache")
-    usual = stage_with_flow(clip, tmp_path / "a", cache).run()[1]
-    monkeypatch.setattr(network_stage, "choose_flow", other)
-    for name in ("auto", "dis"):
-        same = stage_with_flow(clip, tmp_path / "a", cache, flow=name).run()[1]
-        np.testing.assert_array_equal(same.score, usual.score)
-    still = stage_with_flow(clip, tmp_path / "a", cache, flow="raft").run()[1]
-    assert not np.array_equal(still.score, usual.score)
+    usual, same, other = (
+        stage_with_flow(clip, tmp_path / "a", cache, mask_flow=flow).run()[1] for flow in (None, DISFlow(), Still())
+    )
+    np.testing.assert_array_equal(same.score, usual.score)
+    assert not np.array_equal(other.score, usual.score)
+
+
+@pytest.mark.parametrize(
+    ("options", "score", "expected"),
+    [
+        ({}, FLOW_SCORE, DISFlow),
+        ({"flow": "dis"}, FLOW_SCORE, DISFlow),
+        ({"flow": "raft"}, FLOW_SCORE, Still),
+        ({"no_masks": True}, FLOW_SCORE, None),
+        ({}, PAPER_SCORE, None),
+    ],
+)
+def test_masks_take_raft_only_if_it_is_asked_for(clip, options, score, expected):
+    info = replace(StandIn(clip, frames_of(clip).pixel_map, SMALL).info, dynamic_score=score)
+    found = _mask_flow(info, Easi3RConfig(**options), Still(), Compute(torch.device("cpu")), RunLog())
+    assert found is None if expected is None else isinstance(found, expected)
+
+
+def test_formulas_are_chosen_on_the_map_that_a_run_computes(tmp_path, clip):
+    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None))
+    _, tokens = watch(stage.backbone, clip, ["swin-1-noncyclic"])
+    np.testing.assert_array_equal(stage._flow_residual(), tokens.flow_residual)
+
+
+def test_where_flow_cannot_follow_attention_decides(tmp_path, clip):
+    class Torn(Still):
+        def flow(self, source, target):
+            return np.full((*source.shape[:3], 2), 9.0, np.float32)
+
+    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None), mask_flow=Torn())
+    dynamic = stage.run()[1]
+    assert (dynamic.maps["flow_residual"] == 1).all()
+    alone = score_of(dynamic.maps, replace(stage.formula, flow_residual=False))
+    np.testing.assert_array_equal(dynamic.score, segment_dynamic(alone, stage._labels, 8).score)
+    assert "follows only 0 of 6 frames" in stage.log.warnings[0]
+
+
+def test_at_full_size_the_images_are_those_of_the_network(tmp_path, clip, monkeypatch):
+    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None))
+    monkeypatch.setattr(network_stage, "enlargement", lambda *size: 1)
+    for path in stage.frames.source_paths:
+        path.unlink()
+    assert stage._flow_residual().shape == (6, 12, 16)

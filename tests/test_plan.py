@@ -16,6 +16,8 @@ from rich.console import Console
 
 from easi3r_ns.backbone.config import DUSt3RConfig
 from easi3r_ns.backbone.costs import num_parameters
+from easi3r_ns.backbone.sources import resolve
+from easi3r_ns.backbone.weights import PAPER_SCORE, describe
 from easi3r_ns.budget import UNBOUNDED, Budget
 from easi3r_ns.calibration import Rates, calibrate
 from easi3r_ns.config import AlignConfig, Easi3RConfig, FrameConfig
@@ -48,11 +50,13 @@ def test_network_time_is_calls_times_rate():
 
 def test_flow_in_the_score_costs_time_where_masks_are_looked_for(tmp_path):
     assert "motion from flow" not in stages(forecast(JOB, CPU, RATES))
-    one, two = (
-        stages(forecast(replace(JOB, flow_residual=True, num_frames=n), CPU, RATES))["motion from flow"]
-        for n in (10, 20)
-    )
-    assert two.seconds == pytest.approx(2 * one.seconds) and one.memory_bytes > RATES.base_bytes
+    job = replace(JOB, flow_residual=True)
+    planned = stages(forecast(job, CPU, RATES))
+    one, two = (stages(forecast(replace(job, num_frames=n), CPU, RATES))["motion from flow"] for n in (40, 80))
+    assert two.seconds == pytest.approx(2 * one.seconds)
+    assert two.memory_bytes - one.memory_bytes < 40e6, "it goes by blocks"
+    work = 50 * 10 * 288 * 384
+    assert planned["motion from flow"].memory_bytes > planned["frames"].memory_bytes + work
     data = write_pan(tmp_path / "clip", 4)
     network = Network(SMALL, "complete", flow_residual=True)
     for options, expected in (({}, True), ({"no_adapt": True}, True), ({"no_masks": True}, False)):
@@ -89,9 +93,12 @@ def test_calibration_tells_large_from_small():
 def test_published_networks_need_no_weights_here():
     assert network_of("dust3r")[0] == network_of("auto")[0] == DUSt3RConfig()
     assert network_of("dust3r-224")[0].square
-    tiny = network_of("tiny")
-    assert tiny.config.patch_size == 8 and tiny.flow_residual
+    assert network_of("tiny").config.patch_size == 8
     assert not network_of("dust3r").flow_residual
+    info = describe(resolve("tiny", download=False))[1]
+    for flow in (False, True):
+        with_flow = replace(info, dynamic_score=PAPER_SCORE | {"flow_residual": flow}, graph=None)
+        assert Network.of(with_flow) == (info.config, "swinstride-5-noncyclic", flow)
     with pytest.raises(CheckpointError, match="not a known name"):
         network_of("dust4r")
     with pytest.raises(InputError, match="no network"):

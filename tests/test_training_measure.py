@@ -218,7 +218,7 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
 def test_flow_joins_the_formula_where_it_shows_motion():
     groups = [[observation(seed, moving) for seed in range(3)] for moving in (True, False)]
     for seen in groups[0]:
-        seen.tokens.flow[seen.truth] += 0.5
+        seen.tokens.flow_residual[seen.truth] += 0.5
     choice = choose.choose_formula(*groups)
     assert choice.formula.flow_residual and choice.formula.std_src == 1
     rows = motion.score_table(*groups, choice.formula, patch=8)
@@ -313,7 +313,7 @@ def test_what_moves_leaves_its_place_in_the_residual(clip):
     assert tokens.labels(once).shape == (1, 5, 6, 8) and tokens.labels(twice).max() == 3
     assert tokens.labels(twice) is all_pairs.tokens.labels(twice), "computed once"
     np.testing.assert_array_equal(tokens.labels(twice)[:1], tokens.labels(once))
-    assert tokens.flow.shape == (5, 6, 8) and 0 <= tokens.flow.min() < tokens.flow.max() <= 1
+    assert tokens.flow_residual.shape == (5, 6, 8) and 0 <= tokens.flow_residual.min() < tokens.flow_residual.max() <= 1
     assert all_pairs.truth.shape == (5, 6, 8) and all_pairs.pixels.shape == (5, 48, 64)
 
 

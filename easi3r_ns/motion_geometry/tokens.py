@@ -15,8 +15,13 @@ PAIRS = "swin-3-noncyclic"
 """Every frame with the three before and after it: over longer gaps flow is lost, most of all in small images."""
 WORK_SIDE = 384
 """Pixels of the longer side, about, of the images in which flow is estimated."""
-BLOCK = 32
+BLOCK = 16
 """Frames whose images and residuals are in memory at once, beside the few around them."""
+BLOCK_BYTES = 50
+"""Per pixel of these images, of all that is in memory for them."""
+REACH = 3
+"""Frames on either side of a block that :data:`PAIRS` joins to it."""
+_MUCH_LOST = 0.5
 
 
 def enlargement(height: int, width: int) -> int:
@@ -27,7 +32,8 @@ def enlargement(height: int, width: int) -> int:
 def flow_residual(load: Load, num_frames: int, patch_size: int, provider: FlowProvider, log: RunLog) -> np.ndarray:
     """How much the flow of every token breaks the camera's motion: mean over near pairs, and over the token's pixels.
 
-    Where nothing moves it is the noise of the flow, not 0. What moves along its epipolar lines is not seen.
+    Where nothing moves it is the noise of the flow, not 0. What moves along its epipolar lines is not seen. Frames that
+    flow cannot follow tell nothing: 1 everywhere, so that other maps decide.
 
     Args:
         load: gives the images; about :data:`WORK_SIDE` pixels is where it was tried.
@@ -39,13 +45,28 @@ def flow_residual(load: Load, num_frames: int, patch_size: int, provider: FlowPr
     """
     graph = make_pairs(PAIRS, num_frames)
     blocks = [_Block(graph, start, min(start + BLOCK, num_frames)) for start in range(0, num_frames, BLOCK)]
-    maps = []
+    maps, lost = [], 0
     with log.stage("motion from flow", sum(len(unordered(block.graph)) for block in blocks)) as advance:
         kind = choose_kind(load, graph, provider)
         for block in blocks:
             stats = motion_stats(load(block.frames), block.graph, kind, provider, advance)
-            maps.append(token_means(stats.mean[block.own], patch_size))
+            own = token_means(stats.mean[block.own], patch_size)
+            followed = stats.trust[block.own].any(axis=(1, 2))
+            maps.append(np.where(followed[:, None, None], own, np.float32(1)))
+            lost += int((~followed).sum())
+    if lost > _MUCH_LOST * num_frames:
+        log.warn(
+            f"optical flow follows only {num_frames - lost} of {num_frames} frames (the rest lie too far apart, or "
+            "show little texture): there attention alone decides what moves; use more frames (--num-frames-target, "
+            "--fps), or give your own --masks"
+        )
     return np.concatenate(maps)
+
+
+def residual_bytes(num_frames: int, height: int, width: int) -> float:
+    """Memory of :func:`flow_residual` for images of a network's size."""
+    pixels = height * width * enlargement(height, width) ** 2
+    return float(BLOCK_BYTES * min(num_frames, BLOCK + 2 * REACH) * pixels)
 
 
 def token_means(values: np.ndarray, patch_size: int) -> np.ndarray:

@@ -87,7 +87,7 @@ class Tokens:
 
     features: np.ndarray
     """(F, h, w, D) of the encoder."""
-    flow: np.ndarray
+    flow_residual: np.ndarray
     """(F, h, w) in [0, 1]: optical flow that no motion of the camera explains."""
     _known: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
@@ -115,7 +115,7 @@ class Observation:
 
     def score(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) product of the maps, before clustering."""
-        return formula.combine(self.fused[variant_of(formula)] | {FLOW_RESIDUAL: self.tokens.flow})
+        return formula.combine(self.fused[variant_of(formula)] | {FLOW_RESIDUAL: self.tokens.flow_residual})
 
     def clustered(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) score as masks are cut from it."""
@@ -149,7 +149,7 @@ def watch(
 
 
 def _flow(clip: Clip, patch: int) -> np.ndarray:
-    """(F, h, w): the map that a run computes (:class:`~easi3r_ns.network_stage.NetworkStage`)."""
+    """(F, h, w): the map that a run on the clip's own images would compute (:mod:`easi3r_ns.network_stage`)."""
     height, width = clip.images.shape[1:3]
     times = enlargement(height, width)
     larger = enlarged(PixelMap((width, height), (width, height), (0, 0, width, height)), times)
@@ -246,7 +246,7 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
             scores |= {str(f): Candidate.of(f) for f in (replace(plain, **alone), as_chosen)}
     scores |= {
         "pointmap residual after rigid alignment": Candidate(lambda s: min_max_per_frame(s.residual), formula),
-        "optical flow that no motion of the camera explains": Candidate(lambda s: s.tokens.flow, formula),
+        "optical flow that no motion of the camera explains": Candidate(lambda s: s.tokens.flow_residual, formula),
     }
     attention = replace(formula, flow_residual=False)
     rivals = {"Easi3R paper's signs": replace(attention, **PAPER.signs), "Easi3R paper": PAPER}
