@@ -50,7 +50,7 @@ class MeasureConfig:
     path_clips: int = 20
     """Dynamic clips to reconstruct from end to end, in five ways each."""
     selection_clips: int = 24
-    """Clips on which formula and graph are chosen; end to end on the first four scenes, half of them long."""
+    """Clips on which formula and graph are chosen; end to end on the first eight scenes, half of them long."""
     frames: int = 10
     """Frames per dynamic clip of two seconds; every third of the clips for choosing has 24, as long clips have many."""
     device: str = "cpu"
@@ -80,7 +80,7 @@ class MeasureConfig:
             return counts | {"frames": 5, "long_frames": 6}
         names = ("pairs", "clips", "path_clips", "selection_clips", "frames")
         return {name: getattr(self, name) for name in names} | {
-            "selection_paths": min(4, self.selection_clips),
+            "selection_paths": min(8, self.selection_clips),
             "long_frames": LONG_FRAMES,
         }
 
