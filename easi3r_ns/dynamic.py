@@ -28,11 +28,16 @@ MOST_SEEDS = 2**32
 OTSU_CLASSES = (2, 3, 4)
 HISTOGRAM_BINS = 256
 """Of the score, in which the thresholds are sought: scikit-image's number."""
+LEAST_RESIDUAL = 0.25
+"""Of optical flow, in the units of :func:`~easi3r_ns.motion_geometry.flow_residual`: in rendered clips in which nothing
+moves, about one token in twenty reaches it, and hardly a cluster."""
 ENLARGED_PIXELS = 2**22
 """Pixels of the enlarged score, about, that are in memory at once."""
 
 
-def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> DynamicMasks:
+def segment_dynamic(
+    score: np.ndarray, labels: np.ndarray, patch_size: int, flow_residual: np.ndarray | None = None
+) -> DynamicMasks:
     """Average a dynamic score over clusters, enlarge it and threshold it.
 
     Args:
@@ -40,6 +45,9 @@ def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> D
         labels: (F, h, w) clusters of the same tokens, from :func:`cluster_tokens`, or (N, F, h, w) several
             clusterings of them, from :func:`cluster_for`.
         patch_size: pixels per token side.
+        flow_residual: (F, h, w) in [0, 1], where the score has it as a factor: nothing moves where its mean over the
+            clusters is below :data:`LEAST_RESIDUAL`. The score is stretched in every frame, and without this something
+            would move in every frame of a static clip.
 
     Returns:
         Masks at the network's resolution, and the clustered score per token.
@@ -48,6 +56,9 @@ def segment_dynamic(score: np.ndarray, labels: np.ndarray, patch_size: int) -> D
     blocks = _EnlargedBlocks(clustered, patch_size)
     threshold = _threshold_of(blocks)
     masks = np.concatenate([block > threshold for block in blocks])
+    if flow_residual is not None:
+        unexplained = _EnlargedBlocks(_means_over_clusters(flow_residual, labels), patch_size)
+        masks &= np.concatenate([block > LEAST_RESIDUAL for block in unexplained])
     return DynamicMasks(masks=masks, score=clustered, threshold=threshold)
 
 
@@ -125,13 +136,18 @@ def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Of several clusterings, ``labels`` (N, F, h, w), the mean.
     """
-    clusterings = labels.reshape(-1, *score.shape)
-    total = np.zeros(score.shape)
+    return min_max_per_frame(_means_over_clusters(score, labels))
+
+
+def _means_over_clusters(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(F, h, w) -> the same shape, not stretched."""
+    clusterings = labels.reshape(-1, *values.shape)
+    total = np.zeros(values.shape)
     for one in clusterings:
         flat = one.ravel()
-        means = np.bincount(flat, weights=score.ravel()) / np.maximum(np.bincount(flat), 1)
+        means = np.bincount(flat, weights=values.ravel()) / np.maximum(np.bincount(flat), 1)
         total += means[one]
-    return min_max_per_frame(total / len(clusterings))
+    return total / len(clusterings)
 
 
 def enlarge(score: np.ndarray, patch_size: int) -> np.ndarray:

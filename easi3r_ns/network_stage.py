@@ -202,7 +202,8 @@ class NetworkStage:
                 features = self.features().unflatten(1, self.grid)
                 self._labels = cluster_for(self.formula, features, self.config.seed, self.compute.device)
             fused = {name: summary.fused() for name, summary in sink.finish().items()} | extra_maps
-            dynamic = segment_dynamic(score_of(fused, self.formula), self._labels, self.patch)
+            score = score_of(fused, self.formula)
+            dynamic = segment_dynamic(score, self._labels, self.patch, extra_maps.get(FLOW_RESIDUAL))
             return replace(dynamic, maps=fused)
 
     def _score_key(self) -> tuple:

@@ -171,3 +171,23 @@ def test_a_clip_in_blocks_gets_the_threshold_of_the_whole(seed, monkeypatch):
     in_blocks = segment_dynamic(score, labels, 8)
     assert in_blocks.threshold == whole.threshold
     np.testing.assert_array_equal(in_blocks.masks, whole.masks)
+
+
+def test_nothing_moves_where_flow_is_explained():
+    rs = np.random.RandomState(0)
+    score, labels = rs.rand(3, 6, 8).astype(np.float32), rs.randint(0, 40, (2, 3, 6, 8))
+    plain = segment_dynamic(score, labels, 8)
+    assert plain.masks.any()
+    ones = np.ones_like(score)
+    for residual, expected in ((ones, plain.masks), (0.9 * dynamic.LEAST_RESIDUAL * ones, False)):
+        found = segment_dynamic(score, labels, 8, residual)
+        np.testing.assert_array_equal(found.masks, np.broadcast_to(expected, plain.masks.shape))
+        np.testing.assert_array_equal(found.score, plain.score)
+    own = np.arange(score.size).reshape(1, *score.shape)
+    half = ones.copy()
+    half[:, :, :4] = 0
+    found, all_of_it = (segment_dynamic(score, own, 8, r).masks for r in (half, None))
+    assert not found[:, :, :28].any() and found[:, :, 36:].any()
+    np.testing.assert_array_equal(found[:, :, 36:], all_of_it[:, :, 36:])
+    one = np.zeros_like(labels[:1])
+    np.testing.assert_array_equal(segment_dynamic(score, one, 8, half).masks, segment_dynamic(score, one, 8).masks)

@@ -249,3 +249,10 @@ def test_at_full_size_the_images_are_those_of_the_network(tmp_path, clip, monkey
     for path in stage.frames.source_paths:
         path.unlink()
     assert stage._flow_residual().shape == (6, 12, 16)
+
+
+def test_little_moves_in_a_clip_at_rest(tmp_path):
+    at_rest = render_clip(5, 6, 96, 128, frozen=True)
+    _, dynamic = stage_with_flow(at_rest, tmp_path / "a", StageCache(None)).run()
+    stretched = segment_dynamic(dynamic.score, np.arange(dynamic.score.size).reshape(1, *dynamic.score.shape), 8)
+    assert dynamic.coverage.mean() < 0.01 < 0.04 < stretched.coverage.mean()

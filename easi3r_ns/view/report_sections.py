@@ -128,7 +128,10 @@ def attention_section(scene: Scene) -> str:
         f"this frame is the second or the first of the pair. {escape(_formula(scene))}"
     )
     if "flow_residual" in maps:
-        intro += " E: how far optical flow is from what any motion of the camera explains."
+        intro += (
+            " E: how far optical flow is from what any motion of the camera explains; where that is little, nothing "
+            "moves."
+        )
     if not maps:
         intro += " This scene kept the score only, not the maps."
     return section("attention", title, intro, [_score_rows(scene, maps), _ramp(SCORE_MAP, "low", "high")])

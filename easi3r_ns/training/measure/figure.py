@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...attention import ScoreFormula, min_max_per_frame
-from ...dynamic import segment_dynamic
-from .motion import Observation
+from ...attention import ScoreFormula
+from .motion import Candidate, Observation
 
 COLUMNS = ("frame", "what moves (truth)", "score", "mask", "objects at rest: score")
 
@@ -33,9 +32,7 @@ def draw_scores(
     axes = figure.subplots(len(clips), len(COLUMNS), squeeze=False)
     for row, pictures, seen, twin in zip(axes, images, clips, twins, strict=True):
         middle = len(pictures) // 2
-        moving, still = (
-            segment_dynamic(min_max_per_frame(s.score(formula)), s.tokens.labels(formula), patch) for s in (seen, twin)
-        )
+        moving, still = (Candidate.of(formula).segment(s, patch) for s in (seen, twin))
         shown = (
             pictures[middle],
             red(pictures[middle], seen.pixels[middle]),

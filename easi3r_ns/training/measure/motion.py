@@ -26,7 +26,7 @@ from ...motion_geometry import enlargement, flow_residual
 from ...pairs import make_pairs
 from ...runlog import RunLog
 from ...synthetic import Clip, ClipOptions, render_clip, showing_seeds
-from ...types import PixelMap
+from ...types import DynamicMasks, PixelMap
 from .numbers import area_under_curve, average_precision, estimate, mean_over_clips
 from .pairs import SHAPE
 
@@ -208,11 +208,13 @@ class Candidate:
     score: Callable[[Observation], np.ndarray]
     """(F, h, w) before clustering."""
     clusters: ScoreFormula
+    with_flow: bool = False
+    """Whether optical flow is part of it, and nothing moves where flow is explained."""
 
     @staticmethod
     def of(formula: ScoreFormula) -> Candidate:
         """The score of a formula."""
-        return Candidate(lambda seen: seen.score(formula), formula)
+        return Candidate(lambda seen: seen.score(formula), formula, formula.flow_residual)
 
     def clustered(self, seen: Observation) -> np.ndarray:
         """(F, h, w) score as masks are cut from it."""
@@ -220,7 +222,12 @@ class Candidate:
 
     def masks(self, seen: Observation, patch: int) -> np.ndarray:
         """(F, H, W) bool."""
-        return segment_dynamic(min_max_per_frame(self.score(seen)), seen.tokens.labels(self.clusters), patch).masks
+        return self.segment(seen, patch).masks
+
+    def segment(self, seen: Observation, patch: int) -> DynamicMasks:
+        """As a run does it."""
+        residual = seen.tokens.flow_residual if self.with_flow else None
+        return segment_dynamic(min_max_per_frame(self.score(seen)), seen.tokens.labels(self.clusters), patch, residual)
 
 
 def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
@@ -246,7 +253,9 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
             scores |= {str(f): Candidate.of(f) for f in (replace(plain, **alone), as_chosen)}
     scores |= {
         "pointmap residual after rigid alignment": Candidate(lambda s: min_max_per_frame(s.residual), formula),
-        "optical flow that no motion of the camera explains": Candidate(lambda s: s.tokens.flow_residual, formula),
+        "optical flow that no motion of the camera explains": Candidate(
+            lambda s: s.tokens.flow_residual, formula, True
+        ),
     }
     attention = replace(formula, flow_residual=False)
     rivals = {"Easi3R paper's signs": replace(attention, **PAPER.signs), "Easi3R paper": PAPER}
