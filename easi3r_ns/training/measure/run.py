@@ -34,7 +34,7 @@ Progress = Callable[[str, int], Callable[[int], None]]
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Measure a checkpoint on scenes, clips and textures that were not trained on (about 15 CPU minutes)."""
+    """Measure a checkpoint on scenes, clips and textures that were not trained on (about 25 CPU minutes)."""
 
     weights: tyro.conf.Positional[str]
     """Name, folder or file of the weights."""
@@ -43,7 +43,7 @@ class MeasureConfig:
     (clips from end to end), figure."""
     quick: bool = False
     """A few scenes of each, to see that everything runs; the figures mean nothing."""
-    pairs: int = 300
+    pairs: int = 1000
     """Static pairs in each of the two sets."""
     clips: int = 24
     """Dynamic clips to report on (each is also rendered frozen)."""
