@@ -203,12 +203,12 @@ def observed():
 
 
 def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(observed):
-    choice = choose.choose_formula(*observed)
+    choice = choose.choose_formula(*observed, patch=8)
     assert choice.formula.num_clusters in choose.CLUSTERS and choice.formula.clusterings == choose.CLUSTERINGS
     assert choice.formula.std_src == 1 and choice.formula.centred and choice.formula.mean_ref == 0
-    assert choice.auc > 0.8 and choice.auc_twin < 0.65 and choice.merit <= choice.auc
-    assert choose.merit(0.8, 0.3) == 0.8, "a twin below chance is no merit"
-    assert choose.merit(0.9, 0.8) == pytest.approx(0.6)
+    assert choice.auc > 0.8 and choice.auc_twin < 0.65 and choice.jm > 0.3
+    assert choose.Choice(ScoreFormula(), 0.8, 0.3).gap == pytest.approx(0.3), "a twin below chance adds nothing"
+    assert choose.Choice(ScoreFormula(), 0.9, 0.8).gap == pytest.approx(0.1)
     every = choose.formulas(motion.variants_for(16))
     assert len(every) == len(set(every)) == 2 * 8 * 80
     assert not choice.formula.flow_residual
@@ -218,8 +218,8 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
 def test_flow_joins_the_formula_where_it_shows_motion():
     groups = [[observation(seed, moving) for seed in range(3)] for moving in (True, False)]
     for seen in groups[0]:
-        seen.tokens.flow_residual[seen.truth] += 0.5
-    choice = choose.choose_formula(*groups)
+        seen.tokens.flow_residual[:] = 0.3 * seen.tokens.flow_residual + 0.6 * seen.truth
+    choice = choose.choose_formula(*groups, patch=8)
     assert choice.formula.flow_residual and choice.formula.std_src == 1
     rows = motion.score_table(*groups, choice.formula, patch=8)
     attention = f"this card without optical flow: {replace(choice.formula, flow_residual=False)}"
@@ -235,14 +235,14 @@ def test_the_number_of_clusters_is_chosen_too():
         blurred = (np.arange(seen.truth.size) // 3).reshape(1, *seen.truth.shape)
         others = [count for count in choose.CLUSTERS if count != 16]
         seen.tokens._known.update({(count, choose.CLUSTERINGS): blurred for count in others})
-    choice = choose.choose_formula(*groups)
+    choice = choose.choose_formula(*groups, patch=8)
     assert choice.formula.num_clusters == 16 and choice.formula.std_src == 1
 
 
 def test_the_graph_is_chosen_by_its_paths_among_good_scores():
     formula = ScoreFormula()
     graphs = {"a": 0.80, "b": 0.79, "c": 0.70}
-    choices = {name: choose.Choice(formula, auc, 0.5) for name, auc in graphs.items()}
+    choices = {name: choose.Choice(formula, 0.9, 0.5, jm) for name, jm in graphs.items()}
     errors = {"a": 0.2, "b": 0.1, "c": 0.01}
     graph, record = choose.choose_graph(choices, lambda name: errors[name])
     assert graph == "b" and record["b"]["ate"] == 0.1 and record["c"]["ate"] is None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...attention import MAPS, ScoreFormula
-from .motion import Observation, Variant
+from ...evaluate.masks import jaccard
+from .motion import Candidate, Observation, Variant
 from .numbers import area_under_curve
 
 GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
@@ -26,8 +27,12 @@ CLUSTERS = (8, 16, 32, 64)
 FIRST_CLUSTERS = 32
 """With which the product is chosen, before the number of clusters is."""
 CLUSTERINGS = 8
+LEAST_GAP = 0.2
+"""Between the AUC of a formula and that of the frozen twins: what has less shows objects, not motion."""
+SHORTLIST = 10
+"""Formulas with the highest AUC whose masks are compared."""
 TOLERANCE = 0.02
-"""A graph whose score is worse than the best by more than this is not considered, however good its camera paths."""
+"""A graph whose masks are worse than the best by more than this is not considered, however good its camera paths."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,13 @@ class Choice:
     formula: ScoreFormula
     auc: float
     auc_twin: float
+    jm: float = float("nan")
+    """Mean Jaccard index of its masks; NaN where they were not compared."""
 
     @property
-    def merit(self) -> float:
-        """See :func:`merit`."""
-        return merit(self.auc, self.auc_twin)
-
-
-def merit(auc: float, auc_twin: float) -> float:
-    """AUC, less what the frozen twin has above chance: that part shows objects.
-
-    A twin BELOW chance is no merit: it only says that still objects score low.
-    """
-    return auc - max(0.0, auc_twin - 0.5)
+    def gap(self) -> float:
+        """What of the AUC is motion; a twin BELOW chance adds nothing: still objects score low."""
+        return self.auc - max(0.5, self.auc_twin)
 
 
 def formulas(variants: Iterable[Variant]) -> list[ScoreFormula]:
@@ -63,18 +62,29 @@ def formulas(variants: Iterable[Variant]) -> list[ScoreFormula]:
     ]
 
 
-def choose_formula(clips: list[Observation], twins: list[Observation]) -> Choice:
-    """The formula with most merit after clustering, mean over clips; then the number of clusters with most merit."""
+def choose_formula(clips: list[Observation], twins: list[Observation], patch: int) -> Choice:
+    """The formula with the best masks, among those with the highest AUC that show motion; then the number of clusters.
+
+    AUC and masks are means over clips, after clustering. Where none has :data:`LEAST_GAP`, the largest gap counts.
+    """
 
     def mean_auc(group: list[Observation], formula: ScoreFormula) -> float:
         return float(np.nanmean([area_under_curve(seen.clustered(formula), seen.truth) for seen in group]))
 
-    def best(candidates: Iterable[ScoreFormula]) -> Choice:
-        choices = [Choice(f, mean_auc(clips, f), mean_auc(twins, f)) for f in candidates]
-        return max(choices, key=lambda choice: choice.merit)
+    def tried(formula: ScoreFormula) -> Choice:
+        return Choice(formula, mean_auc(clips, formula), mean_auc(twins, formula))
 
-    product = best(formulas(clips[0].fused)).formula
-    return best(replace(product, num_clusters=count) for count in CLUSTERS)
+    def with_masks(choice: Choice) -> Choice:
+        candidate = Candidate.of(choice.formula)
+        overlap = [jaccard(list(candidate.masks(seen, patch)), list(seen.pixels)).mean() for seen in clips]
+        return replace(choice, jm=float(np.mean(overlap)))
+
+    every = [tried(formula) for formula in formulas(clips[0].fused)]
+    moving = [choice for choice in every if choice.gap >= LEAST_GAP]
+    shortlist = sorted(moving, key=lambda choice: choice.auc)[-SHORTLIST:] or [max(every, key=lambda c: c.gap)]
+    product = max(map(with_masks, shortlist), key=lambda choice: choice.jm).formula
+    by_clusters = [tried(replace(product, num_clusters=count)) for count in CLUSTERS]
+    return max(map(with_masks, by_clusters), key=lambda choice: choice.jm)
 
 
 def choose_flow_weight(path_error: Callable[[float], float]) -> tuple[float, dict[str, float]]:
@@ -84,19 +94,20 @@ def choose_flow_weight(path_error: Callable[[float], float]) -> tuple[float, dic
 
 
 def choose_graph(choices: Mapping[str, Choice], path_error: Callable[[str], float]) -> tuple[str, dict[str, Any]]:
-    """The graph with the best camera paths among those whose score is about as good as the best.
+    """The graph with the best camera paths among those whose masks are about as good as the best.
 
     ``path_error`` reconstructs the selection clips on a graph and returns their mean ATE as a share of the path. Also
     returns the record for the card.
     """
-    best = max(choice.merit for choice in choices.values())
-    errors = {g: path_error(g) for g, choice in choices.items() if choice.merit >= best - TOLERANCE}
+    best = max(choice.jm for choice in choices.values())
+    errors = {g: path_error(g) for g, choice in choices.items() if choice.jm >= best - TOLERANCE}
     graph = min(errors, key=lambda g: errors[g])
     record = {
         g: {
             "formula": asdict(choice.formula),
             "auc": round(choice.auc, 3),
             "auc_twin": round(choice.auc_twin, 3),
+            "jm": round(choice.jm, 3),
             "ate": round(errors[g], 4) if g in errors else None,
         }
         for g, choice in choices.items()

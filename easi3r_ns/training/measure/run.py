@@ -134,7 +134,8 @@ class Measurement:
         count = self.sizes["selection_clips"]
         lengths = (self.sizes["frames"], self.sizes["frames"], self.sizes["long_frames"])
         groups = self._observe("selection", count, choose.GRAPHS, "selection clips", lengths=lengths)
-        choices = {g: choose.choose_formula(*groups[g]) for g in choose.GRAPHS}
+        patch = self.backbone.model.config.patch_size
+        choices = {g: choose.choose_formula(*groups[g], patch) for g in choose.GRAPHS}
         seeds = self._seeds("selection", self.sizes["selection_paths"])
         clips = [motion.make_clip(s, "selection", n) for s, n in zip(seeds, itertools.cycle(sorted(set(lengths))))]
         advance = self.progress("selection paths", len(choose.GRAPHS) + len(choose.FLOW_WEIGHTS))
@@ -144,7 +145,7 @@ class Measurement:
             backbone = self._with(choices[graph].formula, graph, flow_weight)
             return paths.mean_path_error(backbone, clips, graph, self.config.device)
 
-        best = max(choices, key=lambda graph: choices[graph].merit)
+        best = max(choices, key=lambda graph: choices[graph].jm)
         flow_weight, flow_record = choose.choose_flow_weight(lambda weight: path_error(best, weight))
         graph, record = choose.choose_graph(choices, lambda graph: path_error(graph, flow_weight))
         self.backbone = self._with(choices[graph].formula, graph, flow_weight)

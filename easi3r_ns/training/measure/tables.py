@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...attention import ScoreFormula
+from .choose import LEAST_GAP, SHORTLIST, TOLERANCE
 from .pairs import ROWS
 from .paths import OWN_MASKS, TITLES
 
@@ -93,22 +94,22 @@ def choice_lines(measured: dict[str, Any]) -> list[str]:
         f"### How the score and the graph were chosen: {measured['clips']} other clips",
         "",
         f"On clips of {' or '.join(map(str, measured['lengths']))} frames whose seeds and textures appear in no other "
-        "table. Per graph the formula, then the number of clusters, with the highest AUC less "
-        "what its frozen twin has above 0.5; then, among graphs within 0.02 of the best, the one with the smallest ATE "
-        f"(over {measured['path_clips']} of the clips). Chosen: `{measured['graph']}`.",
+        f"table. Per graph, of the {SHORTLIST} formulas with the highest AUC among those with a gap of at least "
+        f"{LEAST_GAP} to the frozen twin, the one whose masks have the highest JM, then the number of clusters by JM; "
+        f"then, among graphs whose JM is within {TOLERANCE} of the best, the one with the smallest ATE (over "
+        f"{measured['path_clips']} of the clips). Chosen: `{measured['graph']}`.",
         "",
         "Weight of the flow term, by the same ATE: "
         + ", ".join(f"{weight}: {100 * ate:.1f} %" for weight, ate in measured["flow_weights"].items())
         + f". Chosen: {measured['flow_weight']:g}.",
         "",
-        "| graph | best formula | AUC | AUC of the twin | ATE / path |",
-        "|---|---|---|---|---|",
+        "| graph | best formula | AUC | AUC of the twin | JM | ATE / path |",
+        "|---|---|---|---|---|---|",
     ]
     for graph, row in measured["graphs"].items():
         ate = "-" if row["ate"] is None else f"{100 * row['ate']:.1f} %"
-        lines.append(
-            f"| `{graph}` | {ScoreFormula(**row['formula'])} | {row['auc']:.3f} | {row['auc_twin']:.3f} | {ate} |"
-        )
+        reached = " | ".join(f"{row[name]:.3f}" for name in ("auc", "auc_twin", "jm"))
+        lines.append(f"| `{graph}` | {ScoreFormula(**row['formula'])} | {reached} | {ate} |")
     return lines
 
 
