@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
@@ -231,10 +230,7 @@ class NetworkStage:
             return frames.images[frame] if times == 1 else resize_and_crop(read_png(frames.source_paths[frame]), larger)
 
         def of(clip: range) -> np.ndarray:
-            def load(numbers: Sequence[int]) -> np.ndarray:
-                return np.stack([image(clip[k]) for k in numbers])
-
-            return flow_residual(load, len(clip), times * self.patch, self.mask_flow, self.log)
+            return flow_residual(lambda k: image(clip[k]), len(clip), times * self.patch, self.mask_flow, self.log)
 
         cut = len(frames) - self.num_eval
         clips = [clip for clip in (range(cut), range(cut, len(frames))) if clip]

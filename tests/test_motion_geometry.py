@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from easi3r_ns.geometry import pixel_grid
 from easi3r_ns.motion_geometry import enlargement, flow_residual, geometric_masks, tokens
 from easi3r_ns.motion_geometry.background import distance, fit, gric, homography_preferred, sample
 from easi3r_ns.motion_geometry.masks import LEAST_SCORE, choose_threshold, contour_contrast
-from easi3r_ns.motion_geometry.residual import _Moments
+from easi3r_ns.motion_geometry.residual import MotionStats, _Moments, motion_stats
 from easi3r_ns.motion_geometry.superpixels import Superpixels, make_superpixels, vote
 from easi3r_ns.runlog import RunLog
 from easi3r_ns.synthetic import ClipOptions, correspondences, film, make_scene, render_clip
@@ -209,15 +207,9 @@ def test_one_frame_is_refused() -> None:
         geometric_masks(np.zeros((1, 64, 64, 3), np.uint8), 16, RunLog())
 
 
-def residual_of(images: np.ndarray, asked: list[int] | None = None) -> np.ndarray:
-    """Per token of 16 pixels; ``asked`` collects how many frames were asked for at once."""
-
-    def load(numbers: Sequence[int]) -> np.ndarray:
-        if asked is not None:
-            asked.append(len(numbers))
-        return images[list(numbers)]
-
-    return flow_residual(load, len(images), 16, DISFlow(), RunLog())
+def residual_of(images: np.ndarray) -> np.ndarray:
+    """Per token of 16 pixels."""
+    return flow_residual(lambda frame: images[frame], len(images), 16, DISFlow(), RunLog())
 
 
 def test_residual_per_token_shows_what_moves_and_rests_with_it(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
@@ -238,12 +230,17 @@ def test_residual_by_blocks_is_that_of_the_whole_clip(
     images, _ = moving_clip
     whole = residual_of(images)
     monkeypatch.setattr(tokens, "BLOCK", 2)
-    asked: list[int] = []
-    np.testing.assert_allclose(residual_of(images, asked), whole, atol=1e-6)
-    asked.clear()
-    longer = np.concatenate([images, images[::-1]])
-    residual_of(longer, asked)
-    assert max(asked) == 2 + 2 * 3, "a block and the frames that it is paired with"
+    at_once: list[int] = []
+
+    def counted(block: np.ndarray, *args) -> MotionStats:
+        at_once.append(len(block))
+        return motion_stats(block, *args)
+
+    monkeypatch.setattr(tokens, "motion_stats", counted)
+    np.testing.assert_allclose(residual_of(images), whole, atol=1e-6)
+    at_once.clear()
+    residual_of(np.concatenate([images, images[::-1]]))
+    assert max(at_once) == 2 + 2 * tokens.REACH, "a block and the frames that it is paired with"
 
 
 def test_images_are_enlarged_to_where_flow_was_tried() -> None:

@@ -161,15 +161,15 @@ def stage_with_flow(
 def test_the_residual_of_flow_is_computed_once_for_both_passes(tmp_path, clip, kept, monkeypatch):
     calls, compute = [], network_stage.flow_residual
 
-    def counted(load, num_frames, *args):
-        calls.append(load([0]).shape)
-        return compute(load, num_frames, *args)
+    def counted(image, num_frames, *args):
+        calls.append(image(0).shape)
+        return compute(image, num_frames, *args)
 
     monkeypatch.setattr(network_stage, "flow_residual", counted)
     cache = StageCache(tmp_path / "cache" if kept else None)
     stage = stage_with_flow(clip, tmp_path / "a", cache)
     _, dynamic = stage.run()
-    assert calls == [(1, 288, 384, 3)], "three times the size of the network, where flow finds more"
+    assert calls == [(288, 384, 3)], "three times the size of the network, where flow finds more"
     residual = dynamic.maps["flow_residual"]
     expected = score_of(dynamic.maps, ScoreFormula(**FLOW_SCORE))
     assert residual.shape == expected.shape == (6, 12, 16) and not np.array_equal(residual, residual[::-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from skimage.measure import block_reduce
 
@@ -9,7 +11,7 @@ from ..flow import FlowProvider
 from ..pairs import make_pairs
 from ..runlog import RunLog
 from ..types import PairGraph
-from .residual import Load, choose_kind, motion_stats, unordered
+from .residual import choose_kind, motion_stats, unordered
 
 PAIRS = "swin-3-noncyclic"
 """Every frame with the three before and after it: over longer gaps flow is lost, most of all in small images."""
@@ -29,20 +31,27 @@ def enlargement(height: int, width: int) -> int:
     return max(1, round(WORK_SIDE / max(height, width)))
 
 
-def flow_residual(load: Load, num_frames: int, patch_size: int, provider: FlowProvider, log: RunLog) -> np.ndarray:
+def flow_residual(
+    image: Callable[[int], np.ndarray], num_frames: int, patch_size: int, provider: FlowProvider, log: RunLog
+) -> np.ndarray:
     """How much the flow of every token breaks the camera's motion: mean over near pairs, and over the token's pixels.
 
     Where nothing moves it is the noise of the flow, not 0. What moves along its epipolar lines is not seen. Frames that
     flow cannot follow tell nothing: 1 everywhere, so that other maps decide.
 
     Args:
-        load: gives the images; about :data:`WORK_SIDE` pixels is where it was tried.
+        image: number of a frame -> (H, W, 3) uint8 RGB; about :data:`WORK_SIDE` pixels is where it was tried. Frames
+            are asked for as they are needed, some of them more than once.
         num_frames: at least 2.
         patch_size: side of a token in pixels of these images, a divisor of their sides.
 
     Returns:
         (F, h, w) float32 in [0, 1]: see :class:`~easi3r_ns.motion_geometry.residual.MotionStats`.
     """
+
+    def load(frames: Sequence[int]) -> np.ndarray:
+        return np.stack([image(k) for k in frames])
+
     graph = make_pairs(PAIRS, num_frames)
     blocks = [_Block(graph, start, min(start + BLOCK, num_frames)) for start in range(0, num_frames, BLOCK)]
     maps, lost = [], 0

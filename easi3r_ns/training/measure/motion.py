@@ -154,10 +154,9 @@ def _flow(clip: Clip, patch: int) -> np.ndarray:
     times = enlargement(height, width)
     larger = enlarged(PixelMap((width, height), (width, height), (0, 0, width, height)), times)
 
-    def load(numbers: Sequence[int]) -> np.ndarray:
-        return np.stack([resize_and_crop(clip.images[k], larger) for k in numbers])
-
-    return flow_residual(load, len(clip), times * patch, DISFlow(), RunLog())
+    return flow_residual(
+        lambda k: resize_and_crop(clip.images[k], larger), len(clip), times * patch, DISFlow(), RunLog()
+    )
 
 
 def _residual(out: Any, patch: int) -> np.ndarray:
