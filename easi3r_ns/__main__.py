@@ -1,5 +1,5 @@
 """``python -m easi3r_ns``: the same as ``easi3r``."""
 
-from .cli import main
+from .cli.main import main
 
 main()

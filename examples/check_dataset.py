@@ -141,14 +141,21 @@ def _frames(folder: Path, meta: dict[str, Any], report: Report) -> list[Frame] |
         if missing:
             report.add("every frame is complete", f"{entry.get('file_path')}: no {missing[0]}", "all keys", False)
             return None
-        frames.append(Frame(
-            folder / entry["file_path"], path(entry, "mask_path"), path(entry, "depth_file_path"),
-            path(entry, "dynamic_ply_path"), np.array(entry["transform_matrix"], dtype=float),
-            np.array([values[k] for k in ("fl_x", "fl_y", "cx", "cy")], dtype=float),
-            np.array([values.get(k, 0) for k in ("k1", "k2", "p1", "p2")], dtype=float),
-            (int(values["w"]), int(values["h"])), float(entry["time"]), int(entry["frame_index"]),
-            "train_filenames" in meta and entry["file_path"] not in meta["train_filenames"],
-        ))
+        frames.append(
+            Frame(
+                folder / entry["file_path"],
+                path(entry, "mask_path"),
+                path(entry, "depth_file_path"),
+                path(entry, "dynamic_ply_path"),
+                np.array(entry["transform_matrix"], dtype=float),
+                np.array([values[k] for k in ("fl_x", "fl_y", "cx", "cy")], dtype=float),
+                np.array([values.get(k, 0) for k in ("k1", "k2", "p1", "p2")], dtype=float),
+                (int(values["w"]), int(values["h"])),
+                float(entry["time"]),
+                int(entry["frame_index"]),
+                "train_filenames" in meta and entry["file_path"] not in meta["train_filenames"],
+            )
+        )
     report.add("frames", len(frames), ">= 2", len(frames) >= 2)
     return frames if len(frames) >= 2 else None
 
@@ -159,12 +166,20 @@ def check_files(frames: list[Frame], report: Report) -> bool:
         count = sum(getattr(frame, kind) is not None for frame in frames)
         report.add(f"{kind}s for all frames or none", count, f"0 or {len(frames)}", count in (0, len(frames)))
     names = [str(frame.image) for frame in frames]
-    report.add("file names sort in the order of frames", "yes" if names == sorted(names) else "no", "yes",
-               names == sorted(names) and len(set(names)) == len(names))
+    report.add(
+        "file names sort in the order of frames",
+        "yes" if names == sorted(names) else "no",
+        "yes",
+        names == sorted(names) and len(set(names)) == len(names),
+    )
     pairs = [(a, b) for a, b in zip(frames, frames[1:]) if a.held_out == b.held_out]
     steps = [(b.time - a.time, b.index - a.index) for a, b in pairs]
-    report.add("time and frame_index increase", f"{min(s[0] for s in steps):.3g} s, {min(s[1] for s in steps)}",
-               "> 0", min(min(step) for step in steps) > 0)
+    report.add(
+        "time and frame_index increase",
+        f"{min(s[0] for s in steps):.3g} s, {min(s[1] for s in steps)}",
+        "> 0",
+        min(min(step) for step in steps) > 0,
+    )
     wrong, count = [], 0
     for factor in (1, *_factors(frames)):
         for frame in frames:
@@ -444,8 +459,11 @@ def _read_ply(path: Path) -> open3d.geometry.PointCloud:
 
 def _sample(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     # remap takes at most 32767 entries a side: the points go in as one column.
-    return cv2.remap(image, xy[:, None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0] \
-        if len(xy) else np.zeros((0, 3), np.float32)
+    return (
+        cv2.remap(image, xy[:, None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+        if len(xy)
+        else np.zeros((0, 3), np.float32)
+    )
 
 
 def _blocks(image: np.ndarray, factor: int) -> np.ndarray:

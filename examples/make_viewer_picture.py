@@ -17,8 +17,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from render_clip import shoot
 
-from easi3r_ns.geometry import Z_UP_FROM_OPENCV_WORLD
-from easi3r_ns.types import DynamicMasks, PixelMap, Scene
+from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
+from easi3r_ns.core.scene import Scene
+from easi3r_ns.core.types import DynamicMasks, PixelMap
 from easi3r_ns.view.clouds import build_clouds
 from easi3r_ns.view.config import ViewConfig
 from easi3r_ns.view.player import Player

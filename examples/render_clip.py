@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from easi3r_ns.synthetic import Clip, ClipOptions, Motion, Scene, film, handheld_path
-from easi3r_ns.synthetic.scene import BOX, CYLINDER, SPHERE
+from easi3r_ns.training.scenes import Clip, ClipOptions, Motion, Scene, film, handheld_path
+from easi3r_ns.training.scenes.scene import BOX, CYLINDER, SPHERE
 
 WIDTH, HEIGHT, FOCAL = 640, 480, 560.0
 NUM_FRAMES, FPS = 24, 8

@@ -137,7 +137,7 @@ def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
 
 def test_method_can_be_imported_before_nerfstudio_finds_it(python: Path) -> None:
     code = (
-        "from easi3r_ns.method.specification import SplatfactoEasi3RSpecification as ours\n"
+        "from easi3r_ns.plugin.splatfacto.specification import SplatfactoEasi3RSpecification as ours\n"
         "from nerfstudio.configs.method_configs import all_methods\n"
         "print(all_methods['splatfacto-easi3r'] is ours.config)"
     )

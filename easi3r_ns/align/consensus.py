@@ -14,9 +14,9 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..errors import AlignmentError
-from ..geometry import interpolate_poses
-from ..runlog import RunLog
+from ..core.errors import AlignmentError
+from ..core.geometry import interpolate_poses
+from ..core.runlog import RunLog
 from .init import Placement, edge_scores, homogeneous, lengths, place_frames, robust_register
 from .problem import Problem
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..types import PairPredictions
+from ..core.types import PairPredictions
 from .problem import LARGEST_COORDINATE, Problem
 from .state import Decoded
 from .visibility import views_of_frames

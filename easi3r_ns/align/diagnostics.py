@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..config import AlignConfig
-from ..runlog import RunLog
+from ..core.config import AlignConfig
+from ..core.runlog import RunLog
 from .consensus import Screening, named
 from .init import Initialisation
 from .problem import Problem
-from .solve import flow_value
+from .solvers.adam import flow_value
 from .state import Decoded
 
 LOW_PARALLAX = 0.02

@@ -13,8 +13,8 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from ..errors import AlignmentError
-from ..runlog import RunLog
+from ..core.errors import AlignmentError
+from ..core.runlog import RunLog
 from .problem import Problem
 from .state import FOCAL_GAIN, State, scale_normaliser, signed_log1p
 

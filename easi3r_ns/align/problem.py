@@ -14,9 +14,9 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..errors import AlignmentError
-from ..runlog import RunLog
-from ..types import PairFlow, PairPredictions
+from ..core.errors import AlignmentError
+from ..core.runlog import RunLog
+from ..core.types import PairFlow, PairPredictions
 
 LARGEST_COORDINATE = 1e6
 """A coordinate beyond this is an overflow of the network, not a place."""

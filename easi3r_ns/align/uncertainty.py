@@ -18,15 +18,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..runlog import RunLog
-from ..types import CameraUncertainty
-from .frontal import Clique, NotPositiveDefinite, last_uses, solve
-from .normal import Local, carried, eliminate_depths, moments, named, pulled
+from ..core.runlog import RunLog
+from ..core.scene import CameraUncertainty
 from .problem import Problem
-from .project import LARGEST_FRONT, front_width
+from .solvers.frontal import Clique, NotPositiveDefinite, last_uses, solve
+from .solvers.normal import Local, carried, eliminate_depths, moments, named, pulled
+from .solvers.project import LARGEST_FRONT, front_width
+from .solvers.unknowns import CAMERA, PAIR, Numbering, Unknowns
+from .solvers.views import View, Weights, dot, length, pointmap_weight, rays, seen_points, views
 from .state import Decoded
-from .unknowns import CAMERA, PAIR, Numbering, Unknowns
-from .views import View, Weights, dot, length, pointmap_weight, rays, seen_points, views
 
 PIXELS = 1024
 """Pixels per frame that take part: neighbouring ones err alike, so more of them tell nothing new."""

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
-from ..files import natural_key
-from ..geometry import is_rigid
+from ..core.errors import InputError
+from ..core.geometry import is_rigid
+from ..storage.files import natural_key
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}

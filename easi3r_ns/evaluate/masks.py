@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..geometry import source_to_network
-from ..types import PixelMap
+from ..core.geometry import source_to_network
+from ..core.types import PixelMap
 
 RECALLED = 0.5
 """A frame is recalled when its J is strictly above."""

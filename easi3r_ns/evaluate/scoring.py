@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import AlignmentError, InputError
-from ..geometry import network_to_source, pixel_grid
-from ..types import INTERPOLATED, Scene
+from ..core.errors import AlignmentError, InputError
+from ..core.geometry import network_to_source, pixel_grid
+from ..core.scene import INTERPOLATED, Scene
 from .datasets import Capture, read_depth, read_mask
 from .depth import DepthErrors, compare_depths
 from .masks import jaccard, prediction_at_source, truth_on_network

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AlignmentError, MissingExtraError
+from ..core.errors import AlignmentError, MissingExtraError
 
 STRAIGHT = 1e-6
 """A path whose second extent is below this share of its first is straight: no Sim(3) follows from it."""

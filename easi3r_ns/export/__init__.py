@@ -1,0 +1,1 @@
+"""Scene -> other people's formats: one file a format."""

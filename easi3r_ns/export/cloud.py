@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..errors import InputError
-from ..files import make_folder
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, transform
-from ..types import Scene
-from .pointcloud import dynamic_points, static_points, write_ply
+from ..core.errors import InputError
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..core.scene import Scene
+from ..dataset.pointcloud import dynamic_points, static_points, write_ply
+from ..storage.files import make_folder
 
 STATIC = "cloud.ply"
 _NEIGHBOURS = 16

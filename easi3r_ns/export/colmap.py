@@ -23,13 +23,20 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..errors import InputError
-from ..files import link_or_copy, make_folder, read_png, write_bytes, write_png
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, distort, intrinsics_to_source, opencv_to_colmap, pixel_grid, transform
-from ..geometry import undistort as undistort_xy
-from ..types import Scene
-from .pointcloud import static_points
-from .resample import static_at_source
+from ..core.errors import InputError
+from ..core.geometry import (
+    Z_UP_FROM_OPENCV_WORLD,
+    distort,
+    intrinsics_to_source,
+    opencv_to_colmap,
+    pixel_grid,
+    transform,
+)
+from ..core.geometry import undistort as undistort_xy
+from ..core.scene import Scene
+from ..dataset.pointcloud import static_points
+from ..dataset.resample import static_at_source
+from ..storage.files import link_or_copy, make_folder, read_png, write_bytes, write_png
 
 MODEL_FILES = ("cameras", "images", "points3D")
 _MODEL_IDS = {"PINHOLE": 1, "OPENCV": 4}

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ..config import EXPORT_FORMATS, ExportConfig, MeshConfig
-from ..errors import InputError, OutputError
-from ..files import make_folder
-from ..geometry import Z_UP_FROM_OPENCV_WORLD
-from ..runlog import RunLog
-from ..types import Scene
+from ..core.config import EXPORT_FORMATS, ExportConfig, MeshConfig
+from ..core.errors import InputError, OutputError
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD
+from ..core.runlog import RunLog
+from ..core.scene import Scene
+from ..storage.files import make_folder
+from ..storage.owned import claim, owned_files, settle
 from .cloud import cloud_files, write_clouds
 from .colmap import colmap_files, write_colmap
 from .mesh import dynamic_mesh, static_mesh
 from .meshfile import write_mesh
-from .owned import claim, owned_files, settle
 from .rerun_file import write_rrd
 from .scene_glb import write_scene_glb
 from .triangles import Mesh

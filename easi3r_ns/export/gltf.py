@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..storage.files import write_bytes
 from .triangles import Mesh
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125

@@ -9,8 +9,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from ..config import MeshConfig
-from ..types import Scene
+from ..core.config import MeshConfig
+from ..core.scene import Scene
 from .triangles import Mesh, canonical, depth_mesh
 from .tsdf import choose_resolution, fuse, static_depths
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..files import write_bytes
+from ..core.errors import InputError
+from ..dataset.pointcloud import ply_vertices
+from ..storage.files import write_bytes
 from .gltf import GlbFile
-from .pointcloud import ply_vertices
 from .triangles import Mesh
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, MissingExtraError
-from ..files import replacing
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, transform
-from ..surface import trusted_depth
-from ..types import Scene
-from .pointcloud import dynamic_points, static_points
+from ..core.errors import InputError, MissingExtraError
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..core.scene import Scene
+from ..core.surface import trusted_depth
+from ..dataset.pointcloud import dynamic_points, static_points
+from ..storage.files import replacing
 
 _TIMELINE = "clip"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv_to_opengl, transform
-from ..types import Scene
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv_to_opengl, transform
+from ..core.scene import Scene
+from ..dataset.pointcloud import static_points
 from .gltf import GlbFile, Lens
-from .pointcloud import static_points
 from .triangles import Mesh
 
 _FRUSTUM_DEPTH = 0.05

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..geometry import transform
-from ..surface import on_surface, trusted_depth, world_points
-from ..types import Scene
+from ..core.geometry import transform
+from ..core.scene import Scene
+from ..core.surface import on_surface, trusted_depth, world_points
 
 
 @dataclass(frozen=True)

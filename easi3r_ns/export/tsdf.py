@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, MissingExtraError
-from ..geometry import distort, transform
-from ..surface import grow_mask, on_surface, trusted_depth, world_points
-from ..types import Scene
+from ..core.errors import InputError, MissingExtraError
+from ..core.geometry import distort, transform
+from ..core.scene import Scene
+from ..core.surface import grow_mask, on_surface, trusted_depth, world_points
 from .triangles import Mesh, canonical
 
 _VOXELS_PER_PIXEL = 1.5

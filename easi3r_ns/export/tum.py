@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..files import make_folder, write_bytes
-from ..geometry import Z_UP_FROM_OPENCV_WORLD
-from ..types import Scene
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD
+from ..core.scene import Scene
+from ..storage.files import make_folder, write_bytes
 
 _HEADER = "# timestamp tx ty tz qx qy qz qw (camera to world, world z up, camera x right y down z forward)"
 

@@ -1,4 +1,4 @@
-"""Video file or image folder -> :class:`~easi3r_ns.types.Frames`: decode, turn upright, select, resize, crop."""
+"""Video file or image folder -> :class:`~easi3r_ns.core.types.Frames`: decode, turn upright, select, resize, crop."""
 
 from .loader import find_parts, load_frames, open_source, preview_source
 from .preprocess import ImageGeometry, enlarged, plan_preprocessing, resize_and_crop

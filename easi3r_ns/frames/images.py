@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..config import FrameConfig
-from ..errors import InputError
-from ..files import natural_key
-from ..runlog import RunLog
+from ..core.config import FrameConfig
+from ..core.errors import InputError
+from ..core.runlog import RunLog
+from ..storage.files import natural_key
 from .cuts import Watch, thumbnail
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")

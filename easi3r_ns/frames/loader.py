@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..config import FrameConfig
-from ..errors import InputError
-from ..files import jsonable, make_folder, read_png, write_png
-from ..runlog import RunLog
-from ..types import Frames, PixelMap, SkippedFrames
+from ..core.config import FrameConfig
+from ..core.errors import InputError
+from ..core.runlog import RunLog
+from ..core.types import Frames, PixelMap, SkippedFrames
+from ..storage.files import jsonable, make_folder, read_png, write_png
 from . import store as frame_store
 from .cuts import Cut, CutFinder, Watch, parts
 from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder

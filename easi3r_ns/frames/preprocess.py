@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
-from ..types import PixelMap
+from ..core.errors import InputError
+from ..core.types import PixelMap
 
 
 @dataclass(frozen=True)

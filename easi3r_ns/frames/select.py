@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..config import FrameConfig
-from ..errors import InputError
+from ..core.config import FrameConfig
+from ..core.errors import InputError
 
 
 def choose_frames(times: np.ndarray, select: FrameConfig, unit: str = "s") -> np.ndarray:

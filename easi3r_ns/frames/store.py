@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from ..storage.files import write_json
 
 MANIFEST = "frames.json"
 _FORMAT = 2

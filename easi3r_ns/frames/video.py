@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import FrameConfig
-from ..errors import InputError
-from ..runlog import RunLog
+from ..core.config import FrameConfig
+from ..core.errors import InputError
+from ..core.runlog import RunLog
 from .cuts import Watch, thumb_size
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError
-from ..types import Scene
+from ..core.errors import InputError
+from ..core.scene import Scene
 from .cut3r import is_cut3r, read_cut3r
 from .demo import is_demo, read_demo
 from .recording import ImportOptions, to_scene

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .recording import Recording, numbered, read_all, read_map, same_numbers, stacked
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .recording import Recording, numbered, read_map, read_mask, same_numbers, stacked
 
 TRAJECTORY = "pred_traj.txt"

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from .. import __version__
-from ..errors import InputError
-from ..files import read_png
-from ..geometry import choose_scale, is_rigid, rescale_scene
-from ..types import DynamicMasks, PixelMap, Scene
+from ..core.errors import InputError
+from ..core.geometry import is_rigid
+from ..core.scene import Scene, choose_scale, rescale_scene
+from ..core.types import DynamicMasks, PixelMap
+from ..storage.files import read_png
 
 _MAX_ASPECT = 0.02
 """Relative difference of the two focal lengths up to which pixels count as square."""

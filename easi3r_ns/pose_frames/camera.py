@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..geometry import distort, project, transform
+from ..core.geometry import distort, project, transform
 
 MIN_MATCHES = 40
 _MIN_SHARE = 0.3

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..files import read_png
-from ..flow import DISFlow, FlowProvider
+from ..core.geometry import interpolate_poses, transform
+from ..core.runlog import RunLog
+from ..core.scene import INTERPOLATED, PNP, PosedFrames, Scene
+from ..core.types import Frames, SkippedFrames
 from ..frames import resize_and_crop
-from ..geometry import interpolate_poses, transform
-from ..runlog import RunLog
-from ..types import INTERPOLATED, PNP, Frames, PosedFrames, Scene, SkippedFrames
+from ..motion.flow.dis import DISFlow, FlowProvider
+from ..storage.files import read_png
 from .camera import MIN_MATCHES, Lens, find_camera
 from .views import View, key_view, match, moving_or_unexplained, moving_seen_from
 
@@ -112,7 +113,7 @@ def without_camera(frames: Frames, scene: Scene, num_clip: int) -> SkippedFrames
 
 
 def interpolate_pose(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """(4, 4) camera at ``share`` (0..1) of the way, see :func:`~easi3r_ns.geometry.interpolate_poses`."""
+    """(4, 4) camera at ``share`` (0..1) of the way, see :func:`~easi3r_ns.core.geometry.interpolate_poses`."""
     return interpolate_poses(np.array([0.0, 1.0]), np.stack([first, second]), np.array([share]))[0]
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from ..flow import CONSISTENCY_PX2, CONSISTENCY_RELATIVE, FlowProvider
+from ..core.geometry import pixel_grid, source_to_network, transform
+from ..core.scene import Scene
+from ..core.surface import grow_mask, solid_pixels, world_points
 from ..frames.cuts import local_correlation
-from ..geometry import pixel_grid, source_to_network, transform
-from ..surface import grow_mask, solid_pixels, world_points
-from ..types import Scene
+from ..motion.flow.dis import CONSISTENCY_PX2, CONSISTENCY_RELATIVE, FlowProvider
 from .camera import Lens, Matches
 
 _MAX_POINTS = 1500

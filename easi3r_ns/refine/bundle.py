@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import RefineConfig
+from ..core.config import RefineConfig
 from .library import colmap_camera, load_pycolmap, read_lens, read_model, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 

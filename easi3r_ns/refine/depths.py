@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..geometry import source_to_network
-from ..types import PixelMap
+from ..core.geometry import source_to_network
+from ..core.types import PixelMap
 
 MIN_POINTS = 20
 """Points in a frame below which it takes the clip's scale."""

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from ..files import read_png
-from ..geometry import source_to_network
-from ..runlog import RunLog
-from ..types import DynamicMasks, Frames, PixelMap, Scene
+from ..core.geometry import source_to_network
+from ..core.runlog import RunLog
+from ..core.scene import Scene
+from ..core.types import DynamicMasks, Frames, PixelMap
+from ..storage.files import read_png
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
 from .model import Correspondences, Lens

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..cache import StageCache, Tensors, digest
-from ..config import RefineConfig
-from ..files import jsonable
-from ..runlog import RunLog
-from ..types import Scene, SparsePoints
+from ..core.config import RefineConfig
+from ..core.runlog import RunLog
+from ..core.scene import Scene, SparsePoints
+from ..storage.cache import StageCache, Tensors, digest
+from ..storage.files import jsonable
 from .scene import refine_scene
 
 _ARRAYS = ("T_world_cam", "focals", "principal_point", "depth", "confidence")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..config import AlignConfig, RefineConfig
-from ..errors import InputError, MissingExtraError
-from ..types import SparsePoints
+from ..core.config import AlignConfig, RefineConfig
+from ..core.errors import InputError, MissingExtraError
+from ..core.scene import SparsePoints
 from .model import Correspondences, Lens, SparseModel
 
 

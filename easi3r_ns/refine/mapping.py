@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import RefineConfig
-from ..errors import AlignmentError
-from ..files import read_png
-from ..runlog import RunLog
-from ..types import DynamicMasks, Frames
+from ..core.config import RefineConfig
+from ..core.errors import AlignmentError
+from ..core.runlog import RunLog
+from ..core.types import DynamicMasks, Frames
+from ..storage.files import read_png
 from .bundle import MAPPING_MODEL, MIN_ANGLE, finish
 from .features import MATCH_ERROR, MIN_MATCHES, default_focal, find_correspondences
 from .library import load_pycolmap, write_frames, write_matches
@@ -27,7 +27,7 @@ more than it moves it, and half a degree still is several pixels."""
 MIN_AGREEMENT = 0.5
 """Share of a frame's matches that its camera must explain where it was registered on little parallax."""
 MEDIAN_DEPTH = 4.0
-"""Units of the median point's depth in a model mapped from scratch; see :func:`easi3r_ns.geometry.choose_scale`."""
+"""Units of the median point's depth in a model mapped from scratch; see :func:`easi3r_ns.core.scene.choose_scale`."""
 
 
 def map_static(

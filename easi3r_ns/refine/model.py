@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..geometry import transform
-from ..types import SparsePoints
+from ..core.geometry import transform
+from ..core.scene import SparsePoints
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class SparseModel:
 
     @property
     def distortion(self) -> tuple[float, float, float, float]:
-        """(k1, k2, p1, p2), as in :class:`~easi3r_ns.types.Scene`."""
+        """(k1, k2, p1, p2), as in :class:`~easi3r_ns.core.scene.Scene`."""
         return self.lens.distortion
 
     @property

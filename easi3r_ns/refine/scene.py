@@ -6,18 +6,17 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ..config import RefineConfig
-from ..geometry import choose_scale, focal_from_source, intrinsics_to_source, rescale_scene, source_to_network
-from ..runlog import RunLog
-from ..similarity import align_cameras
-from ..types import INTERPOLATED, Scene
+from ..core.config import RefineConfig
+from ..core.geometry import focal_from_source, intrinsics_to_source, source_to_network
+from ..core.runlog import RunLog
+from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
+from ..core.similarity import align_cameras, fill_missing
 from .bundle import bundle_from
 from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
 from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
 from .model import Correspondences, Lens, SparseModel
 from .score import HELD_OUT, Score, hold_out, score_cameras, without_keypoints
-from .similarity import fill_missing
 
 OURS = "network"
 MIN_HELD_OUT = 30

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..geometry import distort, undistort
+from ..core.geometry import distort, undistort
 from .model import Correspondences, Lens
 
 HELD_OUT = 0.15

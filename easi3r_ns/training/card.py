@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..attention import FLOW_RESIDUAL, ScoreFormula
-from ..errors import CheckpointError
-from ..files import write_bytes, write_json
+from ..core.errors import CheckpointError
+from ..core.score import FLOW_RESIDUAL, ScoreFormula
+from ..storage.files import write_bytes, write_json
 from .measure.tables import all_lines
 
 CARD, README = "card.json", "README.md"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..backbone.config import DUSt3RConfig
-from ..errors import InputError
+from ..core.errors import InputError
+from ..network.config import DUSt3RConfig
 
 Shape = tuple[int, int]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..synthetic import Cameras, SceneOptions, focal_from_fov, make_scene, render, training_views
-from ..synthetic.cameras import HFOV_DEGREES
+from .scenes import Cameras, SceneOptions, focal_from_fov, make_scene, render, training_views
+from .scenes.cameras import HFOV_DEGREES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ..files import make_folder, write_bytes, write_json
+from ..storage.files import make_folder, write_bytes, write_json
 from .card import write_card
 from .config import TrainConfig
 from .trainer import read_checkpoint

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..backbone.blocks import CrossAttention
-from ..backbone.model import DUSt3R, Grid
+from ..network.blocks import CrossAttention
+from ..network.model import DUSt3R, Grid
 from .data import PairBatch, look_up, move
 
 Looks = list[tuple[Tensor, Tensor]]

@@ -16,18 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from ..backbone.model import DUSt3R
-from ..errors import CheckpointError, InputError
+from ..core.errors import CheckpointError, InputError
+from ..network.model import DUSt3R
 from .config import FINAL, LOW, Stage, TrainConfig
 from .data import PairBatch, ScenePool, augment, both_orders, move
-from .losses import (
-    MatchHead,
-    attention_loss,
-    confidence_loss,
-    guided_head,
-    regression,
-    true_matches,
-)
+from .losses import MatchHead, attention_loss, confidence_loss, guided_head, regression, true_matches
 from .precision import mixed_precision
 
 logger = logging.getLogger(__name__)

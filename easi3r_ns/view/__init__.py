@@ -1,1 +1,1 @@
-"""What people look at: the 4D viewer, pictures and videos of a scene, the report."""
+"""The 4D viewer, and pictures and videos of a scene."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, transform
-from ..types import Scene
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..core.scene import Scene
 from .colors import overlay
 
 THUMBNAIL_WIDTH = 240
@@ -59,7 +59,7 @@ class CameraTrack:
     aspect: float
     """Width over height."""
     sources: tuple[str, ...]
-    """Where each camera comes from, see :attr:`easi3r_ns.types.Scene.pose_sources`."""
+    """Where each camera comes from, see :attr:`easi3r_ns.core.scene.Scene.pose_sources`."""
     size: float
     """Length of the drawn cameras in scene units."""
     home: Viewpoint

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import zoom
 
-from ..geometry import Z_UP_FROM_OPENCV_WORLD, transform
-from ..surface import grow_mask, solid_pixels, world_points
-from ..types import Scene
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..core.scene import Scene
+from ..core.surface import grow_mask, solid_pixels, world_points
 from .config import ViewConfig
 
 MASK_GROWTH = 3.0

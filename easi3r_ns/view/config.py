@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 ColorMode = Literal["photo", "mask", "score", "confidence", "time"]
 COLOR_MODES: tuple[ColorMode, ...] = ("photo", "mask", "score", "confidence", "time")

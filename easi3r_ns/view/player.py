@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..types import Scene
+from ..core.scene import Scene
 from .cameras import ASPECT, FOV_DEGREES, Viewpoint, camera_track, thumbnails
 from .clouds import Clouds
 from .config import TurntableConfig, ViewConfig

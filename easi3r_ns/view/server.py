@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MissingExtraError
+from ..core.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import viser

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import OutputError
-from ..files import replacing
+from ..core.errors import OutputError
+from ..storage.files import replacing
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, MissingExtraError
+from ..core.errors import InputError, MissingExtraError
 from .cameras import CameraTrack
 from .look import ACCENT, Look, Painter, camera_color, frames_shown
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from easi3r_ns.config import FrameConfig
+from easi3r_ns.core.config import FrameConfig
+from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.evaluate.datasets import Capture, find_captures, read_mask
 from easi3r_ns.evaluate.masks import jaccard, pooled, truth_on_network
 from easi3r_ns.frames import load_frames
-from easi3r_ns.motion_geometry import geometric_masks
-from easi3r_ns.pipeline_geometric import GEOMETRY
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.motion.two_view import geometric_masks
+from easi3r_ns.pipelines.geometric import GEOMETRY
 
 
 def score(capture: Capture) -> np.ndarray:

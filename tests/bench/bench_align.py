@@ -5,11 +5,11 @@
 hand-written gradients, ``sampled`` that on sampled pixels with full depths solved afterwards (--align.solver adam),
 ``newton`` the second-order solver (the default). Every row runs in a process of its own after a warm-up that loads the
 libraries, so that its peak memory is its own; memory is what it adds to the scene and the libraries. All start from
-the same pointmaps and end with full depth maps; what :func:`easi3r_ns.align.align` does beside (screening of the
+the same pointmaps and end with full depth maps; what :func:`easi3r_ns.align.align.align` does beside (screening of the
 pairs, clean-up of points, uncertainty) costs the same with every solver and is not in the table.
 
 A plain loop of hours is not run to its end (``--plain-iterations``): its time is then extrapolated from those steps,
-and its errors are those of ``fused``, whose values and gradients are the same (tests/test_align_terms.py); the row says
+and its errors are those of ``fused``, whose values and gradients are the same (tests/align/test_terms.py); the row says
 so. ``--converged N`` adds the fused loop with N ever smaller steps: where the plain loop would end if it ran on.
 """
 
@@ -28,12 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from easi3r_ns.align import _final_depths, _with_fitted_depths, init, newton, problem, solve, state, terms
-from easi3r_ns.config import AlignConfig
-from easi3r_ns.runlog import RunLog
-from easi3r_ns.types import PairFlow, PairGraph, PairPredictions
-from tests.align_scene import AlignScene, depth_error, make_scene, trajectory_errors, window_graph
-from tests.helpers import load_golden
+from easi3r_ns.align import init, problem, state, terms
+from easi3r_ns.align.align import _final_depths, _with_fitted_depths
+from easi3r_ns.align.solvers import adam as solve
+from easi3r_ns.align.solvers import newton
+from easi3r_ns.core.config import AlignConfig
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.types import PairFlow, PairGraph, PairPredictions
+from tests.support.align_scene import AlignScene, depth_error, make_scene, trajectory_errors, window_graph
+from tests.support.helpers import load_golden
 
 VARIANTS = ("plain", "fused", "sampled", "newton")
 COLUMNS = ("cpu_s", "memory_MiB", "ate", "rpe_trans", "rpe_rot_deg", "focal_error_percent", "depth_error")

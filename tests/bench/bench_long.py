@@ -21,15 +21,15 @@ import cv2
 import numpy as np
 import torch
 
-from easi3r_ns.backbone.config import DUSt3RConfig
-from easi3r_ns.budget import UNBOUNDED
-from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.geometry import pixel_grid
-from easi3r_ns.run import RunConfig, process_with
-from easi3r_ns.runlog import RunLog, peak_memory_bytes, resident_memory_bytes
-from easi3r_ns.synthetic import Clip
-from tests.align_scene import trajectory_errors
-from tests.long_clip import LongStandIn, closed_clip
+from easi3r_ns.core.budget import UNBOUNDED
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.geometry import pixel_grid
+from easi3r_ns.core.runlog import RunLog, peak_memory_bytes, resident_memory_bytes
+from easi3r_ns.network.config import DUSt3RConfig
+from easi3r_ns.pipelines.run import RunConfig, process_with
+from easi3r_ns.training.scenes import Clip
+from tests.support.align_scene import trajectory_errors
+from tests.support.long_clip import LongStandIn, closed_clip
 
 FRAMES_PER_TURN = 120
 MIB = 2**20

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from easi3r_ns.backbone.weights import load_backbone
-from easi3r_ns.cache import StageCache
-from easi3r_ns.config import AlignConfig, Easi3RConfig
-from easi3r_ns.errors import AlignmentError
-from easi3r_ns.files import make_folder, write_bytes, write_json
-from easi3r_ns.flow import DISFlow, pair_flow
-from easi3r_ns.pairs import make_pairs
-from easi3r_ns.pipeline import Backbone, reconstruct
-from easi3r_ns.runlog import RunLog
-from easi3r_ns.synthetic import Clip
-from easi3r_ns.synthetic import flow as true_flow
+from easi3r_ns.core.config import AlignConfig, Easi3RConfig
+from easi3r_ns.core.errors import AlignmentError
+from easi3r_ns.core.pairs import make_pairs
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.motion.flow.dis import DISFlow, pair_flow
+from easi3r_ns.network.weights import load_backbone
+from easi3r_ns.pipelines.network import Backbone, reconstruct
+from easi3r_ns.storage.cache import StageCache
+from easi3r_ns.storage.files import make_folder, write_bytes, write_json
 from easi3r_ns.training.measure import choose
 from easi3r_ns.training.measure.motion import clip_seeds, make_clip
 from easi3r_ns.training.measure.numbers import mean_over_clips
 from easi3r_ns.training.measure.paths import LoadedBackbone, PathRow, compare, frames_of, still_camera
-from tests.dragged_standin import DraggedStandIn, Errors
+from easi3r_ns.training.scenes import Clip
+from easi3r_ns.training.scenes import flow as true_flow
+from tests.support.dragged_standin import DraggedStandIn, Errors
 
 GRAPH = "swin-3-noncyclic"
 """That of tiny's card, for all networks."""

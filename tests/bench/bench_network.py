@@ -9,7 +9,7 @@ a pair until the pair is done, computes both heads twice and keeps all predictio
 alignment is the plain loop over every pixel (:mod:`tests.bench.bench_align`). Each side runs in its own process. What a
 side ran is scaled by frames, pairs and iterations, in all of which it is linear; bytes that the rest of the clip adds
 to a peak are counted, and the table says so. Weights are random and the alignment gets a synthetic scene: time does not
-know them. Operations are counted from the architecture (:mod:`easi3r_ns.backbone.costs`), and their rate is compared
+know them. Operations are counted from the architecture (:mod:`easi3r_ns.network.costs`), and their rate is compared
 with a square matrix product of the same precision in the same run. On a CPU seconds are CPU-seconds.
 """
 

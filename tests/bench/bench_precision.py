@@ -25,22 +25,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from easi3r_ns.align import align
-from easi3r_ns.backbone.weights import load_backbone
-from easi3r_ns.cache import StageCache
-from easi3r_ns.config import AlignConfig, Easi3RConfig
+from easi3r_ns.align.align import align
+from easi3r_ns.core.config import AlignConfig, Easi3RConfig
+from easi3r_ns.core.geometry import image_centre_in_network
+from easi3r_ns.core.pairs import DEFAULT_GRAPH, make_pairs
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.types import DynamicMasks, PairPredictions
 from easi3r_ns.evaluate.masks import jaccard
 from easi3r_ns.evaluate.trajectory import compare_paths
-from easi3r_ns.geometry import image_centre_in_network
-from easi3r_ns.inference import choose_compute
-from easi3r_ns.network_stage import NetworkStage
-from easi3r_ns.pairs import make_pairs
-from easi3r_ns.pipeline import DEFAULT_GRAPH
-from easi3r_ns.runlog import RunLog
-from easi3r_ns.synthetic import Clip
+from easi3r_ns.network.compute import choose_compute
+from easi3r_ns.network.weights import load_backbone
+from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.measure.motion import clip_seeds, make_clip
 from easi3r_ns.training.measure.paths import LoadedBackbone, frames_of
-from easi3r_ns.types import DynamicMasks, PairPredictions
+from easi3r_ns.training.scenes import Clip
 
 ALIGN = AlignConfig(flow_weight=0.0)
 LOW = {"cpu": ("bf16",), "cuda": ("bf16", "fp16")}

@@ -33,12 +33,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from easi3r_ns.config import DatasetConfig
-from easi3r_ns.dataparser import Easi3RDataParserConfig
-from easi3r_ns.export.nerfstudio import write_dataset
-from easi3r_ns.method.masked import mean_ssim, psnr
-from easi3r_ns.runlog import RunLog
-from easi3r_ns.types import DynamicMasks, PixelMap, Scene
+from easi3r_ns.core.config import DatasetConfig
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.scene import Scene
+from easi3r_ns.core.types import DynamicMasks, PixelMap
+from easi3r_ns.dataset.nerfstudio import write_dataset
+from easi3r_ns.plugin.dataparser import Easi3RDataParserConfig
+from easi3r_ns.plugin.splatfacto.masked import mean_ssim, psnr
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "examples" / "clip"

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from easi3r_ns.synthetic import render_clip
-from easi3r_ns.types import DynamicMasks, PixelMap, Scene
+from easi3r_ns.core.scene import Scene
+from easi3r_ns.core.types import DynamicMasks, PixelMap
+from easi3r_ns.training.scenes import render_clip
 from easi3r_ns.view.clouds import build_clouds
 from easi3r_ns.view.config import ViewConfig
 from easi3r_ns.view.player import Player

@@ -24,16 +24,16 @@ from rich.table import Table
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from easi3r_ns import pipeline
-from easi3r_ns.align import AlignResult, align
-from easi3r_ns.backbone.config import DUSt3RConfig
-from easi3r_ns.backbone.model import DUSt3R
-from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.display import RichRunLog
-from easi3r_ns.pairs import make_pairs
-from easi3r_ns.run import RunConfig, process
-from easi3r_ns.types import PairPredictions
-from tests.align_scene import make_scene
+from easi3r_ns.align.align import AlignResult, align
+from easi3r_ns.cli.display import RichRunLog
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.pairs import make_pairs
+from easi3r_ns.core.types import PairPredictions
+from easi3r_ns.network.config import DUSt3RConfig
+from easi3r_ns.network.model import DUSt3R
+from easi3r_ns.pipelines import network as pipeline
+from easi3r_ns.pipelines.run import RunConfig, process
+from tests.support.align_scene import make_scene
 
 # Recorded on the reference, 10 frames (50 ordered pairs): CPU-seconds per call and GiB.
 REFERENCE = {"pass 1": 50 * 23.4, "pass 2": 50 * 24.0, "masks": 2 * 6.9, "alignment": 30 * 3.25 + 270 * 6.3}

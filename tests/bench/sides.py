@@ -14,25 +14,27 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from easi3r_ns.align import AlignResult, align
-from easi3r_ns.attention import AttentionAccumulator, dynamic_score
-from easi3r_ns.backbone.lazy import LazyBackbone
-from easi3r_ns.backbone.model import DUSt3R
-from easi3r_ns.backbone.weights import load_backbone
-from easi3r_ns.cache import StageCache
-from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.dynamic import cluster_tokens, segment_dynamic, static_masks, token_masks
-from easi3r_ns.flow import DISFlow, pair_flow
+from easi3r_ns.align.align import AlignResult, align
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.geometry import image_centre_in_network
+from easi3r_ns.core.pairs import make_pairs
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.scene import Scene, choose_scale, rescale_scene
+from easi3r_ns.core.types import Frames, PairGraph, PairPredictions
 from easi3r_ns.frames import ImageGeometry, load_frames
-from easi3r_ns.geometry import choose_scale, image_centre_in_network, rescale_scene
-from easi3r_ns.inference import Compute, encode_frames, normalise
-from easi3r_ns.network_stage import NetworkStage
-from easi3r_ns.pairs import make_pairs
-from easi3r_ns.runlog import RunLog
-from easi3r_ns.types import Frames, PairGraph, PairPredictions, Scene
-from tests.align_scene import AlignScene, make_scene
+from easi3r_ns.motion.attention.masks import cluster_tokens, segment_dynamic, static_masks, token_masks
+from easi3r_ns.motion.attention.statistics import AttentionAccumulator, dynamic_score
+from easi3r_ns.motion.flow.dis import DISFlow, pair_flow
+from easi3r_ns.network.compute import Compute, normalise
+from easi3r_ns.network.inference import encode_frames
+from easi3r_ns.network.lazy import LazyBackbone
+from easi3r_ns.network.model import DUSt3R
+from easi3r_ns.network.weights import load_backbone
+from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.storage.cache import StageCache
 from tests.bench.stages import GRAPH, ITERATIONS, STAGES, BenchLog, Row, Setting, scaled, scaled_twin
 from tests.bench.textbook import TextbookPass, run_pass
+from tests.support.align_scene import AlignScene, make_scene
 
 MAPS = ("points_i", "conf_i", "points_j", "conf_j")
 
@@ -185,7 +187,7 @@ def _statistics(setting: Setting, graph: PairGraph) -> Row:
 
 def _write(frames: Frames, aligned: AlignResult, setting: Setting, folder: Path, log: RunLog) -> None:
     try:
-        from easi3r_ns.export.nerfstudio import write_dataset
+        from easi3r_ns.dataset.nerfstudio import write_dataset
     except ImportError:  # a bare GPU machine has no Open3D: the table then lacks this row
         return
     scene = Scene(

@@ -14,15 +14,16 @@ from types import SimpleNamespace
 
 import torch
 
-from easi3r_ns.backbone.config import DUSt3RConfig
-from easi3r_ns.backbone.costs import network_cost
-from easi3r_ns.budget import Budget
-from easi3r_ns.config import AlignConfig
-from easi3r_ns.forecast import Job, Rates, forecast
-from easi3r_ns.inference import Compute, FrameStarts, PairNetwork, choose_compute
-from easi3r_ns.pairs import make_pairs
-from easi3r_ns.plan import choose_budget
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.core.budget import Budget
+from easi3r_ns.core.config import AlignConfig
+from easi3r_ns.core.pairs import make_pairs
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.network.compute import Compute, choose_compute
+from easi3r_ns.network.config import DUSt3RConfig
+from easi3r_ns.network.costs import network_cost
+from easi3r_ns.network.inference import FrameStarts, PairNetwork
+from easi3r_ns.plan.forecast import Job, Rates, forecast
+from easi3r_ns.plan.plan import choose_budget
 
 GRAPH = "swinstride-5-noncyclic"
 ITERATIONS = 300

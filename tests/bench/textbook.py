@@ -1,7 +1,7 @@
 """The reference's schedule written down as a textbook would: per pair, nothing shared, every attention matrix of the
 pair kept until it is done, the predictions of all pairs in float32.
 
-The twin of :mod:`easi3r_ns.inference` for benchmarks and for a test that both agree. Letters in shapes: B = 1 pair, H
+The twin of ``network.inference`` for benchmarks and for a test that both agree. Letters in shapes: B = 1 pair, H
 heads, N tokens, C = layers * heads.
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from easi3r_ns.attention import attention_stats_naive
-from easi3r_ns.backbone.blocks import CrossAttention, SelfAttention, Silence, Tables, cross_attention_naive
-from easi3r_ns.backbone.heads import postprocess
-from easi3r_ns.backbone.model import DUSt3R, Grid, absolute_positions
-from easi3r_ns.backbone.rope import apply_rope, rope_tables
-from easi3r_ns.types import AttentionStats
+from easi3r_ns.core.types import AttentionStats
+from easi3r_ns.network.blocks import CrossAttention, SelfAttention, Silence, Tables, cross_attention_naive
+from easi3r_ns.network.heads import postprocess
+from easi3r_ns.network.model import DUSt3R, Grid, absolute_positions
+from easi3r_ns.network.rope import apply_rope, rope_tables
+from tests.support.twins import attention_stats_naive
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ...errors import Easi3RError
+from ...core.errors import Easi3RError
 from .run import MeasureConfig, measure
 
 

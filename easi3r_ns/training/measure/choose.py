@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...attention import MAPS, ScoreFormula
+from ...core.score import MAPS, ScoreFormula
 from ...evaluate.masks import jaccard
 from .motion import Candidate, Observation, Variant
 from .numbers import area_under_curve

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...attention import ScoreFormula
+from ...core.score import ScoreFormula
 from .motion import Candidate, Observation
 
 COLUMNS = ("frame", "what moves (truth)", "score", "mask", "objects at rest: score")

@@ -15,18 +15,20 @@ import numpy as np
 import torch
 
 from ...align.init import register
-from ...attention import FLOW_RESIDUAL, MAPS, AttentionAccumulator, ScoreFormula, fused_maps, min_max_per_frame
-from ...backbone.model import DUSt3R
-from ...dynamic import cluster_for, cluster_means, segment_dynamic
+from ...core.pairs import make_pairs
+from ...core.runlog import RunLog
+from ...core.score import FLOW_RESIDUAL, MAPS, ScoreFormula
+from ...core.types import DynamicMasks, PixelMap
 from ...evaluate.masks import jaccard, pooled
-from ...flow import DISFlow
 from ...frames import enlarged, resize_and_crop
-from ...inference import Compute, encode_frames
-from ...motion_geometry import enlargement, flow_residual
-from ...pairs import make_pairs
-from ...runlog import RunLog
-from ...synthetic import Clip, ClipOptions, render_clip, showing_seeds
-from ...types import DynamicMasks, PixelMap
+from ...motion.attention.masks import cluster_for, cluster_means, segment_dynamic
+from ...motion.attention.statistics import AttentionAccumulator, fused_maps, min_max_per_frame
+from ...motion.flow.dis import DISFlow
+from ...motion.two_view import enlargement, flow_residual
+from ...network.compute import Compute
+from ...network.inference import encode_frames
+from ...network.model import DUSt3R
+from ..scenes import Clip, ClipOptions, render_clip, showing_seeds
 from .numbers import area_under_curve, average_precision, estimate, mean_over_clips
 from .pairs import SHAPE
 
@@ -92,7 +94,7 @@ class Tokens:
     _known: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     def labels(self, formula: ScoreFormula) -> np.ndarray:
-        """(N, F, h, w): what :func:`~easi3r_ns.dynamic.cluster_for` gives."""
+        """(N, F, h, w): what :func:`~easi3r_ns.motion.attention.masks.cluster_for` gives."""
         key = formula.num_clusters, formula.clusterings
         if key not in self._known:
             self._known[key] = cluster_for(formula, self.features, seed=0)
@@ -149,7 +151,7 @@ def watch(
 
 
 def _flow(clip: Clip, patch: int) -> np.ndarray:
-    """(F, h, w): the map that a run on the clip's own images would compute (:mod:`easi3r_ns.network_stage`)."""
+    """(F, h, w): the map that a run on the clip's own images would compute (``pipelines.network_stage``)."""
     height, width = clip.images.shape[1:3]
     times = enlargement(height, width)
     larger = enlarged(PixelMap((width, height), (width, height), (0, 0, width, height)), times)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ...align.init import pnp, register, weiszfeld_focals
-from ...backbone.model import DUSt3R, PairOutput
-from ...synthetic import (
+from ...network.model import DUSt3R, PairOutput
+from ..data import PairBatch, Views, camera_points, make_pairs, move, pairwise_overlap, render_views
+from ..scenes import (
     Cameras,
     ClipOptions,
     SceneOptions,
@@ -24,8 +25,7 @@ from ...synthetic import (
     render_clip,
     training_views,
 )
-from ...synthetic.cameras import HFOV_DEGREES, WIDE_SPREADS
-from ..data import PairBatch, Views, camera_points, make_pairs, move, pairwise_overlap, render_views
+from ..scenes.cameras import HFOV_DEGREES, WIDE_SPREADS
 from .numbers import estimate
 
 PairSet = Literal["wide", "clip"]

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...backbone.model import DUSt3R
-from ...backbone.weights import WeightsInfo
-from ...cache import StageCache
-from ...config import PAPER_FLOW_WEIGHT, AlignConfig, Easi3RConfig
-from ...errors import AlignmentError
+from ...core.config import PAPER_FLOW_WEIGHT, AlignConfig, Easi3RConfig
+from ...core.errors import AlignmentError
+from ...core.runlog import RunLog
+from ...core.scene import Scene
+from ...core.types import Frames, PixelMap
 from ...evaluate.depth import compare_depths
 from ...evaluate.masks import jaccard
 from ...evaluate.trajectory import compare_paths
-from ...files import write_png
-from ...pipeline import reconstruct
-from ...runlog import RunLog
-from ...synthetic import Clip
-from ...types import Frames, PixelMap, Scene
+from ...network.model import DUSt3R
+from ...network.weights import WeightsInfo
+from ...pipelines.network import reconstruct
+from ...storage.cache import StageCache
+from ...storage.files import write_png
+from ..scenes import Clip
 from .motion import mask_figures
 from .numbers import mean_over_clips
 
@@ -53,7 +54,7 @@ OWN_MASKS = ("card", "paper_flow", "one_pass", "complete")
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A network that is there, as :class:`easi3r_ns.pipeline.Backbone`."""
+    """A network that is there, as :class:`easi3r_ns.pipelines.network.Backbone`."""
 
     model: DUSt3R
     info: WeightsInfo

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import tyro
 
-from ...attention import ScoreFormula
-from ...backbone.weights import load_backbone
-from ...errors import InputError
-from ...files import make_folder, write_bytes, write_json
-from ...synthetic import Clip
+from ...core.errors import InputError
+from ...core.score import ScoreFormula
+from ...network.weights import load_backbone
+from ...storage.files import make_folder, write_bytes, write_json
 from ..card import read_card, write_card
 from ..curve import draw
+from ..scenes import Clip
 from . import choose, figure, motion, paths, tables
 from .pairs import measure_pairs
 from .pairs import summarise as summarise_pairs

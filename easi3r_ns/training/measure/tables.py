@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...attention import ScoreFormula
+from ...core.score import ScoreFormula
 from .choose import LEAST_GAP, SHORTLIST, TOLERANCE
 from .pairs import ROWS
 from .paths import OWN_MASKS, TITLES

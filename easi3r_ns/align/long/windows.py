@@ -1,0 +1,254 @@
+"""A long clip window by window: each is aligned by itself and kept, then all are joined, by loops too if there are any.
+
+Both passes of the network stay global (their pairs are near in time, and what they leave per frame is small), so the
+masks of a clip do not depend on how it is cut. Only the alignment, which holds all pairs at once, goes by windows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...core.errors import AlignmentError
+from ...core.runlog import RunLog
+from ...core.types import POINTMAP_NAMES, DynamicMasks, PairGraph, PairPredictions
+from ...core.windows import Window, WindowPlan, subgraph
+from ...storage.cache import StageCache, Tensors, digest
+from ..align import AlignResult
+from .loops import usual_confidence, verify_loops
+from .overlap import weighted_median
+from .packing import pack_result, unpack_result
+from .posegraph import Link
+from .stitch import Pieces, Stitched, overlap_links, stitch
+
+SAME_FOCAL = 1e-3
+"""Windows whose focal lengths differ from the clip's by more than this share are aligned again, with it."""
+NO_TRAVEL = 0.01
+"""Camera travel, in units of the depth, that every window is granted when the focal lengths are weighed."""
+_WARNINGS = "warnings"
+
+AlignPart = Callable[[np.ndarray, PairPredictions, "float | None", RunLog], AlignResult]
+"""Aligns some frames (n,) of the clip from the predictions of their pairs, with a known focal length or with none."""
+
+
+@dataclass(frozen=True)
+class LongClip:
+    """What the windows of one clip have in common."""
+
+    plan: WindowPlan
+    graph: PairGraph
+    """Of the whole clip."""
+    open_predictions: Callable[[], PairPredictions]
+    """Opens those of the whole clip; what a window has read is given back before the next one."""
+    dynamic: DynamicMasks
+    principal_point: np.ndarray
+    pixel_aspect: float
+    shared_focal: bool
+    """One focal length for the whole clip."""
+    focal: float | None
+    """The known one, in network pixels."""
+    seed: int
+    key: str
+    """Digest of all that decides how a window is aligned, beside its frames."""
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Pairs of frames that may close loops, decoded."""
+
+    candidates: np.ndarray
+    """(K, 2)."""
+    decoded: PairPredictions | None
+    """Both orders of every candidate; None for none."""
+
+
+NO_LOOPS = Loops(np.empty((0, 2), dtype=np.int64), None)
+
+
+def align_long(
+    clip: LongClip, loops: Loops, align_part: AlignPart, cache: StageCache, log: RunLog, *, spill: bool = False
+) -> Stitched:
+    """Align all windows and join them.
+
+    Args:
+        cache: every finished window is kept there; without a folder, in one that goes when the work is done.
+        spill: the pictures of the whole clip lie in files of that folder, not in memory.
+
+    Raises:
+        AlignmentError: a window cannot be aligned or joined; the message names its frames.
+    """
+    with _folder(cache) as kept:
+        aligned = _AlignedWindows(clip, align_part, kept, log)
+        pieces = Pieces(
+            windows=clip.plan.windows,
+            load=aligned.load(),
+            principal_point=clip.principal_point,
+            pixel_aspect=clip.pixel_aspect,
+            masks=clip.dynamic.masks,
+            num_pairs=len(clip.graph),
+            seed=clip.seed,
+            folder=cache.folder if spill else None,
+        )
+        with log.stage("join windows"):
+            overlaps = overlap_links(pieces, log)
+            links: list[Link] = []
+            if loops.decoded is not None:
+                links = verify_loops(pieces, loops.candidates, loops.decoded, usual_confidence(clip.open_predictions()))
+            stitched = stitch(pieces, overlaps, links, log)
+    log.info(_summary(stitched.facts, len(loops.candidates)))
+    return replace(stitched, facts=stitched.facts | {"loop_candidates": len(loops.candidates)})
+
+
+def _summary(facts: dict[str, Any], num_candidates: int) -> str:
+    closed = f", {len(facts['loops'])} of {num_candidates} possible loops closed" if num_candidates else ""
+    return f"{len(facts['windows'])} windows joined{closed}"
+
+
+class _AlignedWindows:
+    """Aligns the windows, one after the other, to one focal length."""
+
+    def __init__(self, clip: LongClip, align_part: AlignPart, cache: StageCache, log: RunLog) -> None:
+        self._clip, self._align_part, self._cache, self._log = clip, align_part, cache, log
+        self._warnings: dict[int, list[str]] = {}
+
+    def load(self) -> Callable[[int], AlignResult]:
+        """All windows, aligned; the function reads one of them from where it is kept."""
+        clip, windows = self._clip, self._clip.plan.windows
+        found = []
+        with self._log.stage("align windows", total=len(windows)) as advance:
+            for k in range(len(windows)):
+                found.append(_own_focal(self._window(k, clip.focal)))
+                advance(1)
+        focal, sigma = clip.focal, 0.0
+        if focal is None and clip.shared_focal:
+            focal, sigma = common_focal(found)
+        again = [k for k, own in enumerate(found) if focal is not None and abs(own.focal / focal - 1) > SAME_FOCAL]
+        if again:
+            with self._log.stage("align windows with one focal length", total=len(again)) as advance:
+                for k in again:
+                    self._window(k, focal)
+                    advance(1)
+        self._say_warnings()
+        final = [focal if k in again else clip.focal for k in range(len(windows))]
+
+        def load(k: int) -> AlignResult:
+            result = self._window(k, final[k])
+            return result if focal is None else _with_focal(result, focal, sigma)
+
+        return load
+
+    def _window(self, k: int, focal: float | None) -> AlignResult:
+        window, clip = self._clip.plan.windows[k], self._clip
+        key = digest(clip.key, window.frames, window.rows, focal)
+        name = f"window{k:03d}" if focal == clip.focal else f"refocused{k:03d}"
+        tensors = self._cache.stage(name, key, lambda: self._compute(window, focal))
+        self._warnings[k] = json.loads(bytes(tensors[_WARNINGS].numpy()).decode())
+        return unpack_result(tensors)
+
+    def _compute(self, window: Window, focal: float | None) -> Tensors:
+        frames, graph = subgraph(self._clip.graph, window.rows)
+        log = _QuietLog()
+        try:
+            result = self._align_part(
+                frames, select_pairs(self._clip.open_predictions(), window.rows, graph), focal, log
+            )
+        except AlignmentError as error:
+            raise AlignmentError(f"{window} of the clip could not be aligned: {error}") from error
+        text = torch.frombuffer(bytearray(json.dumps(log.warnings).encode()), dtype=torch.uint8)
+        return pack_result(result) | {_WARNINGS: text}
+
+    def _say_warnings(self) -> None:
+        for message in gathered_warnings(self._warnings, self._clip.plan.windows):
+            self._log.warn(message)
+
+
+def gathered_warnings(warnings: Mapping[int, Sequence[str]], windows: Sequence[Window]) -> list[str]:
+    """Warnings of the windows, by number; those that differ in their numbers only are said once, with the windows."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for k in sorted(warnings):
+        for message in warnings[k]:
+            alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", message), []).append((k, message))
+    said = []
+    for found in alike.values():
+        numbers = list(dict.fromkeys(k for k, _ in found))
+        where = "; ".join(str(windows[k]) for k in numbers[:3]) + (" ..." if len(numbers) > 3 else "")
+        like = "this or the like, " if len({message for _, message in found}) > 1 else ""
+        said.append(f"{found[0][1]} ({like}in {len(numbers)} of {len(windows)} windows: {where})")
+    return said
+
+
+class _QuietLog(RunLog):
+    """Inside a window: its stages are not stages of the run, and its warnings are collected."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        yield lambda steps=1: None
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+
+def select_pairs(predictions: PairPredictions, rows: np.ndarray, graph: PairGraph) -> PairPredictions:
+    """The predictions of some rows, in memory, under their graph of their own."""
+    index = torch.from_numpy(rows)
+    return PairPredictions(graph, **{name: getattr(predictions, name)[index] for name in POINTMAP_NAMES})
+
+
+@dataclass(frozen=True)
+class OwnFocal:
+    """What one window says about the lens."""
+
+    focal: float
+    """Network pixels."""
+    travel: float
+    """Of its cameras, in units of the depth."""
+    sigma: float = 0.0
+    """Network pixels; 0: not estimated."""
+
+
+def common_focal(windows: Sequence[OwnFocal]) -> tuple[float, float]:
+    """The weighted median of the windows' focal lengths, and its expected error; both in network pixels.
+
+    The more a camera travels, the more its window knows. The error is the larger one of what the windows expect of
+    themselves and of what they differ by.
+    """
+    focals = np.array([window.focal for window in windows])
+    weight = np.array([max(window.travel, NO_TRAVEL) for window in windows])
+    focal = weighted_median(focals, weight)
+    share = weight / weight.sum()
+    expected = np.sqrt((share**2 * np.array([window.sigma for window in windows]) ** 2).sum())
+    spread = np.sqrt((share**2).sum() * (share * (focals - focal) ** 2).sum())
+    return focal, float(max(expected, spread))
+
+
+def _own_focal(result: AlignResult) -> OwnFocal:
+    sigma = 0.0 if result.uncertainty is None else float(np.median(result.uncertainty.focal))
+    return OwnFocal(float(np.median(result.focals)), result.diagnostics.travel, sigma)
+
+
+def _with_focal(result: AlignResult, focal: float, sigma: float) -> AlignResult:
+    """The window with the focal length of the clip, which differs from its own by next to nothing."""
+    uncertainty = result.uncertainty
+    if uncertainty is not None:
+        uncertainty = replace(uncertainty, focal=np.full_like(uncertainty.focal, sigma))
+    return replace(result, focals=np.full_like(result.focals, focal), uncertainty=uncertainty)
+
+
+@contextlib.contextmanager
+def _folder(cache: StageCache) -> Iterator[StageCache]:
+    """The cache, or one in a folder for the time being: windows are read again and again, and must not fill memory."""
+    if cache.folder is not None:
+        yield cache
+        return
+    with tempfile.TemporaryDirectory(prefix="easi3r-windows-") as folder:
+        yield StageCache(Path(folder))

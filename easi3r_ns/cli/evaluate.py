@@ -1,0 +1,144 @@
+"""`easi3r evaluate`: folder | dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional, Union
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ..core.errors import InputError
+from .options import OutputFolder
+
+if TYPE_CHECKING:
+    from ..evaluate.tables import Section
+    from ..pipelines.run import RunConfig
+
+
+@dataclass(frozen=True)
+class EvaluateFolder:
+    """Reconstruct clips whose truth is known and score cameras, depth and masks.
+
+    The row of results is kept beside those of earlier commands with the same --output-dir, and all are shown.
+    """
+
+    root: tuple[Path, ...]
+    """One or more of: a capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional,
+    gt_cameras.json, masks/ with what moves above 0, depth/ in millimetres), a folder of captures, a DAVIS folder."""
+    output_dir: OutputFolder
+    """Folder for the datasets (ROW/SEQUENCE), results.json and results.md."""
+    row: Optional[str] = None
+    """Name of this row of results; default: made of the weights and --refine."""
+    baseline: Optional[Literal["colmap"]] = None
+    """colmap: plain COLMAP on the whole picture (--weights none --no-masks)."""
+    sequences: tuple[str, ...] = ()
+    """Names of the captures to use; default: all."""
+    fixed_camera: tuple[str, ...] = ()
+    """Names of captures that were filmed from a tripod: their drift is reported."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make datasets anew that are finished and whose options have not changed."""
+    frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
+    config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+
+    def main(self) -> None:
+        """Run, write and print the tables; exits with 1 when no capture could be scored."""
+        from ..evaluate.datasets import find_captures
+        from ..evaluate.runs import evaluate_captures, write_tables
+        from ..evaluate.trajectory import load_evo
+        from .display import RichRunLog
+
+        config = self.run_config()
+        captures = find_captures(self.root, self.sequences, self.fixed_camera)
+        if any(capture.T_world_cam for capture in captures):
+            load_evo()  # before hours of work, not after
+        results = evaluate_captures(
+            captures, self.output_dir, self.row_name(), config, again=self.again, log=RichRunLog()
+        )
+        print_sections(write_tables(self.output_dir), Console(highlight=False))
+        if all(result.error is not None for result in results):
+            raise SystemExit(1)
+
+    def run_config(self) -> RunConfig:
+        """The options of every run. Raises InputError when --baseline contradicts them."""
+        from ..pipelines.run import RunConfig
+
+        easi3r = self.config
+        if self.baseline == "colmap":
+            if easi3r.weights not in (Easi3RConfig().weights, "none") or easi3r.masks is not None:
+                raise InputError("--baseline colmap uses neither weights nor masks: leave out --weights and --masks")
+            easi3r = replace(easi3r, weights="none", no_masks=True)
+        dataset = DatasetConfig(num_downscales=0)
+        return RunConfig(self.frames, easi3r, self.align, dataset, refine=self.refine)
+
+    def row_name(self) -> str:
+        """The name of the row: as given, or made of the options. Raises InputError for one that is no file name."""
+        refined = "" if self.refine.refine == "none" else f"+{self.refine.refine}"
+        masks = "-no-masks" if self.config.no_masks else ""
+        name = self.row or self.baseline or f"{Path(self.config.weights).stem}{masks}{refined}"
+        if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|') or name == "results":
+            raise InputError(f"--row {name}: give a name that can be the name of a file")
+        return name
+
+
+@dataclass(frozen=True)
+class EvaluateDataset:
+    """Score one existing dataset against the truth of its clip."""
+
+    dataset: Path
+    """A dataset that easi3r wrote (the folder, or its transforms.json)."""
+    truth: Path
+    """The capture that it was made from, with its truth: as --root of `easi3r evaluate folder`."""
+    sequence: Optional[str] = None
+    """Name of the capture where --truth holds several."""
+    fixed_camera: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The clip was filmed from a tripod: its drift is reported."""
+
+    def main(self) -> None:
+        """Print the tables."""
+        from ..evaluate.datasets import find_captures
+        from ..evaluate.runs import score_dataset
+        from ..evaluate.tables import sections
+
+        captures = find_captures([self.truth], [self.sequence] if self.sequence else [])
+        if len(captures) != 1:
+            names = ", ".join(capture.name for capture in captures)
+            raise InputError(f"--truth {self.truth} holds several captures ({names}): name one with --sequence")
+        capture = replace(captures[0], fixed_camera=captures[0].fixed_camera or self.fixed_camera)
+        result = score_dataset(self.dataset, capture, row=self.dataset.resolve().name)
+        print_sections(sections([result]), Console(highlight=False))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score reconstructions against known cameras, depth and motion masks (extra easi3r-ns[eval])."""
+
+    action: tyro.conf.OmitSubcommandPrefixes[
+        Union[
+            Annotated[EvaluateFolder, tyro.conf.subcommand("folder")],
+            Annotated[EvaluateDataset, tyro.conf.subcommand("dataset")],
+        ]
+    ]
+
+    def main(self) -> None:
+        """Do it."""
+        self.action.main()
+
+
+def print_sections(tables: list[Section], console: Console) -> None:
+    """Every section as a table."""
+    for section in tables:
+        table = Table(title=section.title, title_justify="left", box=None, pad_edge=False, caption=section.note)
+        table.caption_justify = "left"
+        for position, title in enumerate(section.header):
+            table.add_column(title, justify="left" if position < 2 else "right", overflow="fold")
+        for line in section.lines:
+            table.add_row(*map(escape, line))
+        console.print(table)
+        console.print()

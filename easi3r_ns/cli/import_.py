@@ -1,0 +1,62 @@
+"""`easi3r import`: the result of another method's demo as a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from ..core.config import DatasetConfig
+from .options import OutputFolder
+
+
+@dataclass(frozen=True)
+class Import:
+    """Turn a folder that the demo of Easi3R, MonST3R, VGGT4D or CUT3R wrote into a dataset.
+
+    It then goes through the same export, view and training as our own results. Nothing is computed anew: cameras,
+    depth, confidence and masks are those of the folder.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """The demo's output folder (with pred_traj.txt, or with camera/, depth/ and color/)."""
+    output_dir: OutputFolder
+    """Folder for the dataset; an existing dataset is refused without --overwrite."""
+    fps: float = 24.0
+    """Frames per second of the clip, for the time stamps: the folder does not hold it."""
+    min_confidence: float = 0.0
+    """Pixels below this confidence (in the folder's own units) have no depth and no points."""
+    dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace the dataset that an earlier run left in --output-dir; other files stay."""
+
+    def main(self) -> None:
+        """Read, write, check that nerfstudio loads it.
+
+        Raises:
+            InputError: the folder is none of these, incomplete or damaged.
+            OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
+        """
+        from ..dataset.nerfstudio import check_loads, refuse_taken, write_dataset
+        from ..importers import ImportOptions, import_folder
+        from .display import RichRunLog
+
+        log = RichRunLog()
+        refuse_taken(self.output_dir, self.overwrite)
+        scene = import_folder(self.path, ImportOptions(self.fps, self.min_confidence))
+        transforms = write_dataset(
+            scene,
+            self.output_dir,
+            self.dataset,
+            log,
+            overwrite=self.overwrite,
+            verify=lambda file: check_loads(file, log),
+        )
+        console = Console(highlight=False)
+        width, height = scene.pixel_map.source_wh
+        moving = 100 * scene.dynamic.coverage.mean()
+        console.print(f"{len(scene)} frames at {width}x{height}, {moving:.1f} % moving ({scene.dynamic.source})")
+        console.print(escape(str(transforms)), soft_wrap=True)

@@ -1,0 +1,224 @@
+"""`ns-process-data easi3r` and `easi3r run`: options, run, closing summary, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ..core.errors import Easi3RError
+from ..core.runlog import StageRecord
+from ..report.card import next_command
+from .display import RichRunLog
+from .options import OutputFolder
+
+if TYPE_CHECKING:
+    from ..core.scene import Scene
+    from ..pipelines.parts import Part
+    from ..pipelines.run import ProcessResult
+    from ..report.card import ReportCard
+
+NO_NETWORK = "none: motion from optical flow, cameras from COLMAP, no depth"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
+
+
+@dataclass
+class ProcessEasi3R:
+    """Casual video with moving things -> cameras, motion masks, depth and static points (Easi3R).
+
+    The clip may hold moving people, animals or cars. Frames are paired, a DUSt3R network predicts points for each pair
+    and shows by its attention what moves; one alignment joins them into cameras and depth of the static scene.
+    """
+
+    data: Path
+    """A video file or a folder of images."""
+    output_dir: OutputFolder
+    """Folder for the dataset; an existing dataset is refused without --overwrite."""
+    eval_data: Optional[Path] = None
+    """Second video or folder, same size: its frames are posed in the same scene and become the val and test splits."""
+    frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
+    config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
+    dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace the dataset that an earlier run left in --output-dir; other files stay. An interrupted run goes on."""
+    verbose: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show the log of every module."""
+
+    def main(self) -> None:
+        """Run and print the closing summary.
+
+        Raises:
+            SystemExit: on every error, with the message printed and a non-zero code. nerfstudio's entry point would
+                swallow a RuntimeError or ValueError and exit with 0.
+        """
+        with exit_on_error():
+            if self.verbose:
+                show_log()
+            from ..pipelines.parts import process_parts
+            from ..pipelines.run import RunConfig
+
+            log = RichRunLog()
+            config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
+            with warnings.catch_warnings():
+                if not self.verbose:
+                    # What libraries announce for their future releases; a user can do nothing about it.
+                    for category in (FutureWarning, DeprecationWarning):
+                        warnings.simplefilter("ignore", category)
+                parts = process_parts(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
+            console = Console(highlight=False)
+            for part in parts:
+                print_summary(part.result, part.log.stages, part.log.warnings, console)
+            if not parts or parts[0].log is not log:
+                print_parts(parts, log.warnings, console)
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn what leaves the block into an exit code: one line for our own errors, a traceback for bugs."""
+    try:
+        yield
+    except Easi3RError as error:
+        _say(f"error: {error}")
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        _say("interrupted; the same command goes on where it stopped")
+        raise SystemExit(INTERRUPTED) from error
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        if type(error).__name__ == "OutOfMemoryError":
+            _say("the GPU's memory is too small: try --batch-size 1, fewer frames, or --device cpu")
+        raise SystemExit(1) from error
+
+
+def show_log() -> None:
+    """Print this package's log records to stderr."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    # The run log's own lines are on the screen already.
+    handler.addFilter(lambda record: record.name != "easi3r_ns.core.runlog")
+    logger = logging.getLogger("easi3r_ns")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+
+def print_summary(
+    result: ProcessResult, stages: Sequence[StageRecord], to_mind: Sequence[str], console: Console
+) -> None:
+    """What was used, what it cost, what came out, what to mind, and what to do next."""
+    table = Table(title="stages", title_justify="left", box=None, pad_edge=False)
+    for column, justify in (("", "left"), ("seconds", "right"), ("CPU seconds", "right"), ("peak GiB", "right")):
+        table.add_column(column, justify=justify)
+    for stage in stages:
+        gibibytes = stage.peak_memory_bytes / 2**30
+        table.add_row(escape(stage.name), f"{stage.seconds:.1f}", f"{stage.cpu_seconds:.1f}", f"{gibibytes:.2f}")
+    seconds, cpu = sum(s.seconds for s in stages), sum(s.cpu_seconds for s in stages)
+    peak = max((s.peak_memory_bytes for s in stages), default=0) / 2**30
+    table.add_row("total", f"{seconds:.1f}", f"{cpu:.1f}", f"{peak:.2f}")
+    console.print(table)
+    console.print()
+    for name, value in summary(result):
+        console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
+    for warning in to_mind:
+        console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
+    console.print(f"[bold]{'next':<9}[/] {escape(next_command(result.transforms_path.parent))}", soft_wrap=True)
+
+
+def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console) -> None:
+    """Which datasets a clip with cuts has become, and which parts were left out."""
+    console.print()
+    for part in parts:
+        scene = part.result.scene
+        count = len(scene) + (len(scene.between) if scene.between is not None else 0)
+        span = f"{scene.times[0]:.4g} to {scene.times[-1]:.4g}, {count} frames"
+        console.print(f"[bold]part[/]      {escape(f'{span}: {part.result.transforms_path.parent}')}", soft_wrap=True)
+    for warning in to_mind:
+        console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
+
+
+def summary(result: ProcessResult) -> list[tuple[str, str]]:
+    """(name, value) lines about a finished run."""
+    scene = result.scene
+    coverage = 100 * scene.dynamic.coverage
+    moving = {
+        "attention": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
+        "geometry": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
+        "user": f"{coverage.mean():.1f} % of the pixels (your masks)",
+        "none": "nothing (--no-masks)",
+    }[scene.dynamic.source]
+    return [
+        ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
+        *_between(scene),
+        *([("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})")] if result.weights else []),
+        ("moving", moving),
+        ("focal", _focal_text(scene)),
+        *_refined(scene),
+        ("points", f"{count_points(result.transforms_path)} static points to start from"),
+        ("weights", f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else NO_NETWORK),
+        ("dataset", str(result.transforms_path.parent)),
+        *_report(result.card),
+    ]
+
+
+def _between(scene: Scene) -> list[tuple[str, str]]:
+    counts = scene.provenance.get("between")
+    if not counts:
+        return []
+    named = {"pnp": "posed", "interpolated": "interpolated", "left_out": "left out"}
+    return [("between", ", ".join(f"{counts[key]} {word}" for key, word in named.items() if counts[key]))]
+
+
+def _refined(scene: Scene) -> list[tuple[str, str]]:
+    record = scene.provenance.get("refine", {})
+    kept, ours = record.get(record.get("kept")), record.get("network")
+    if not kept or kept == ours:
+        return []
+    errors = f"{kept['epipolar_px']:.2f} px epipolar error on held-out matches, {ours['epipolar_px']:.2f} px before"
+    return [("cameras", f"{record['kept']} (COLMAP): {errors}")]
+
+
+def _report(card: ReportCard) -> list[tuple[str, str]]:
+    if card.report is None or card.verdict is None:
+        return []
+    reasons = f": {card.verdict.against[0].reason}" if card.verdict.against else ""
+    return [("verdict", f"{card.verdict.level.words.lower()}{reasons}"), ("report", str(card.report))]
+
+
+def count_points(transforms_path: Path) -> int:
+    """Vertices of the static cloud that ``transforms.json`` names, read from the header of the PLY file."""
+    name = json.loads(transforms_path.read_text(encoding="utf-8"))["ply_file_path"]
+    with (transforms_path.parent / name).open("rb") as file:
+        for line in file:
+            if line.startswith(b"element vertex"):
+                return int(line.split()[2])
+            if line.startswith(b"end_header"):
+                break
+    return 0
+
+
+def _focal_text(scene: Scene) -> str:
+    focals = scene.focals / scene.pixel_map.scale_xy[0]
+    width, height = scene.pixel_map.source_wh
+    fov = 2 * math.degrees(math.atan(width / (2 * focals.mean())))
+    shortest, longest = f"{focals.min():.0f}", f"{focals.max():.0f}"
+    lens = f"{shortest} px" if shortest == longest else f"{shortest} to {longest} px"
+    return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across"
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, highlight=False).print(escape(message), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Values that travel between the stages, and the mathematics that all of them share."""

@@ -1,0 +1,254 @@
+"""The reconstruction: everything that is exported, viewed or scored comes from here.
+
+Conventions and letters as in :mod:`~easi3r_ns.core.types`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .types import DynamicMasks, PixelMap, require
+
+MOST_SCALE_PIXELS = 2**24
+"""Pixels of a scene, about, from whose depths its unit is chosen."""
+
+
+@dataclass(frozen=True)
+class SparsePoints:
+    """Triangulated static points with their tracks: N points, M observations."""
+
+    points: np.ndarray
+    """(N, 3) float64 in the scene's world."""
+    colors: np.ndarray
+    """(N, 3) uint8 RGB."""
+    errors: np.ndarray
+    """(N,) float64 mean reprojection error in SOURCE pixels."""
+    point_index: np.ndarray
+    """(M,) int64 point of each observation."""
+    frame_index: np.ndarray
+    """(M,) int64 frame (position in the Scene) of each observation."""
+    pixels: np.ndarray
+    """(M, 2) float64 observed position in SOURCE pixels (first pixel centre at 0.5, distorted as in the image)."""
+
+    def __post_init__(self) -> None:
+        n, m = len(self.points), len(self.point_index)
+        require(self.points.shape == (n, 3) and self.colors.shape == (n, 3), f"sparse points {self.points.shape}")
+        require(self.errors.shape == (n,), f"sparse errors {self.errors.shape} for {n} points")
+        require(self.frame_index.shape == (m,) and self.pixels.shape == (m, 2), f"{m} observations are incomplete")
+        require(m == 0 or 0 <= self.point_index.min() <= self.point_index.max() < n, "an observation names no point")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass(frozen=True)
+class CameraUncertainty:
+    """How far the cameras may be off, 1 sigma each; what all pointmaps get wrong alike is not in it.
+
+    Errors of the path as a whole are what remains after the best similarity onto the truth, in which the turn of a
+    camera counts as much as the shift that it causes at the median depth. Infinite: nothing observes the value.
+    """
+
+    rotation_deg: np.ndarray
+    """(F,) float64 angle in degrees: root of the summed variance about the three axes."""
+    centre: np.ndarray
+    """(F,) float64 distance in scene units: root of the summed variance along the three axes."""
+    focal: np.ndarray
+    """(F,) float64 network pixels, 0 where the focal length was given."""
+    residual: np.ndarray
+    """(F,) float64 median distance between the frame's points and those of its pairs, in percent of their depth; NaN
+    for a frame without a trusted point."""
+
+    def __post_init__(self) -> None:
+        n = len(self.rotation_deg)
+        for name in ("rotation_deg", "centre", "focal", "residual"):
+            values = getattr(self, name)
+            require(values.shape == (n,), f"uncertainty: {name} has shape {values.shape}, not ({n},)")
+            known = values[~np.isnan(values)] if name == "residual" else values
+            require(bool((known >= 0).all()), f"uncertainty: {name} is negative or NaN")
+
+    def __len__(self) -> int:
+        return len(self.rotation_deg)
+
+
+PNP, INTERPOLATED = "pnp", "interpolated"
+"""How a frame in between got its camera: from static points that its neighbours share with it, or between theirs."""
+
+
+@dataclass(frozen=True)
+class PosedFrames:
+    """Frames of the clip between those of the Scene, with cameras in its world; they have no depth.
+
+    They stand apart from the Scene's own frames, all of which have a depth, a confidence and a motion score on the
+    network grid: a clip has many times more of them, and nothing of theirs but one bit per pixel is kept in memory.
+    """
+
+    T_world_cam: np.ndarray
+    """(G, 4, 4) float64 camera-to-world, OpenCV axes, scene units."""
+    focals: np.ndarray
+    """(G,) float64 horizontal focal length in network pixels."""
+    after: np.ndarray
+    """(G,) int64 position in the Scene of the frame that each follows; -1: it comes before the first."""
+    mask_bits: np.ndarray
+    """(G, H, ceil(W / 8)) uint8: ``np.packbits`` of what moves or cannot be told, see :meth:`moving`."""
+    times: np.ndarray
+    """(G,) seconds, increasing."""
+    indices: np.ndarray
+    """(G,) index of the frame in the source."""
+    names: tuple[str, ...]
+    source_paths: tuple[Path, ...]
+    """G upright RGB images at source resolution."""
+    pose_sources: tuple[str, ...]
+    """G of :data:`PNP` and :data:`INTERPOLATED`."""
+
+    def __post_init__(self) -> None:
+        n = len(self.source_paths)
+        require(self.T_world_cam.shape == (n, 4, 4), f"T_world_cam has shape {self.T_world_cam.shape}")
+        require(bool(np.isfinite(self.T_world_cam).all()), "T_world_cam holds NaN or infinity")
+        require(bool((self.focals > 0).all()), "a focal length is not positive")
+        require(self.mask_bits.dtype == np.uint8 and self.mask_bits.ndim == 3, f"mask_bits {self.mask_bits.shape}")
+        for name in ("focals", "after", "mask_bits", "times", "indices", "names", "pose_sources"):
+            require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} posed frames")
+
+    def __len__(self) -> int:
+        return len(self.source_paths)
+
+    def moving(self, position: int, width: int) -> np.ndarray:
+        """(H, W) bool mask of one frame, True where something moves; ``width`` is W."""
+        return np.unpackbits(self.mask_bits[position], axis=-1, count=width).astype(bool)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The reconstruction on the network grid; everything that is exported, viewed or scored comes from here."""
+
+    images: np.ndarray
+    """(F, H, W, 3) uint8 RGB at network size."""
+    T_world_cam: np.ndarray
+    """(F, 4, 4) float64 camera-to-world, OpenCV axes, scene units."""
+    focals: np.ndarray
+    """(F,) float64 horizontal focal length in network pixels; see :attr:`focals_xy`."""
+    principal_point: np.ndarray
+    """(2,) float64 (cx, cy) in network pixels, integer pixel centres."""
+    depth: np.ndarray
+    """(F, H, W) float32 z-depth in scene units, 0 where unknown."""
+    confidence: np.ndarray
+    """(F, H, W) float32 confidence, 0 where the depth is unknown."""
+    dynamic: DynamicMasks
+    pixel_map: PixelMap
+    times: np.ndarray
+    """(F,) seconds."""
+    indices: np.ndarray
+    """(F,) index of the frame in the source."""
+    names: tuple[str, ...]
+    source_paths: tuple[Path, ...]
+    min_confidence: float = 1.1
+    """Pixels below this confidence are not trusted: they have no depth in the dataset and no point in the clouds."""
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """(k1, k2, p1, p2) of OpenCV's lens model, shared by all frames; it acts on normalised image coordinates, so it is
+    the same at every resolution. ``depth`` lies on the DISTORTED pixel grid, as the images do."""
+    sparse: SparsePoints | None = None
+    """Triangulated points, where bundle adjustment ran."""
+    pose_sources: tuple[str, ...] | None = None
+    """Per frame where its camera comes from: 'network', 'colmap', 'aligned' (the network's, moved into COLMAP's world
+    because COLMAP did not register the frame), or :data:`INTERPOLATED` (nothing holds it). None: all 'network'."""
+    contradicted: np.ndarray | None = None
+    """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
+    uncertainty: CameraUncertainty | None = None
+    """Of these cameras, by the alignment; None where it was not estimated, or the cameras come from elsewhere."""
+    between: PosedFrames | None = None
+    """Frames that were sampled away and posed afterwards."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        width, height = self.pixel_map.network_wh
+        require(self.images.shape == (n, height, width, 3), f"images {self.images.shape} do not fit {self.pixel_map}")
+        require(self.T_world_cam.shape == (n, 4, 4), f"T_world_cam has shape {self.T_world_cam.shape}")
+        require(self.focals.shape == (n,), f"focals have shape {self.focals.shape}")
+        require(bool((self.focals > 0).all()), "a focal length is not positive")
+        require(np.shape(self.principal_point) == (2,), "principal_point is not a pair")
+        for name in ("depth", "confidence"):
+            require(getattr(self, name).shape == (n, height, width), f"{name} has shape {getattr(self, name).shape}")
+        require(self.dynamic.masks.shape == (n, height, width), f"masks have shape {self.dynamic.masks.shape}")
+        if self.contradicted is not None:
+            require(self.contradicted.shape == (n, height, width), f"contradicted: {self.contradicted.shape}")
+        for name in ("T_world_cam", "focals", "depth", "confidence"):
+            require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
+        for name in ("times", "indices", "names", "source_paths"):
+            require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+        lens = self.distortion
+        require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
+        require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
+        require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
+        if self.between is not None:
+            bits = (len(self.between), height, -(-width // 8))
+            require(self.between.mask_bits.shape == bits, f"mask_bits {self.between.mask_bits.shape}, not {bits}")
+            require(bool((self.between.after < n).all()), "a frame in between follows one that is not there")
+        if self.sparse is not None and len(self.sparse.frame_index):
+            require(int(self.sparse.frame_index.max()) < n, "a sparse observation names a frame that is not there")
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether any pixel has a depth (the geometric route has none)."""
+        return bool((self.depth > 0).any())
+
+    @property
+    def focals_xy(self) -> np.ndarray:
+        """(F, 2) focal lengths in network pixels, horizontal and vertical (the source's pixels are square)."""
+        return self.focals[:, None] * np.array([1.0, self.pixel_map.pixel_aspect])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.0) -> float:
+    """Factor that brings a scene into units in which 16-bit depth maps (0.001 a step, 65.535 at most) are fine.
+
+    The median static depth becomes ``median_depth`` units, unless 0.1 % of the depths would then exceed ``far_depth``:
+    then these decide. Without a trusted depth, the triangulated points decide by their median depth alone (no depth map
+    has to hold them); 1 for a scene that has neither.
+    """
+    # A regular sample where there are many: the copies below would be as large as a long clip.
+    step = max(1, scene.depth.size // MOST_SCALE_PIXELS)
+    depth, confidence, moving = (x.reshape(-1)[::step] for x in (scene.depth, scene.confidence, scene.dynamic.masks))
+    trusted = (depth > 0) & (confidence >= scene.min_confidence)
+    static = trusted & ~moving
+    if not trusted.any():
+        depths = sparse_depths(scene)
+        return median_depth / float(np.median(depths)) if len(depths) else 1.0
+    median = float(np.median(depth[static if static.any() else trusted]))
+    far = float(np.quantile(depth[trusted], 0.999))
+    return min(median_depth / median, far_depth / far)
+
+
+def sparse_depths(scene: Scene) -> np.ndarray:
+    """(M,) z-depths at which the triangulated points are observed, those in front of their camera."""
+    if scene.sparse is None:
+        return np.empty(0)
+    world = scene.sparse.points[scene.sparse.point_index]
+    cameras = scene.T_world_cam[scene.sparse.frame_index]
+    depths = ((world - cameras[:, :3, 3]) * cameras[:, :3, 2]).sum(axis=1)
+    return depths[depths > 0]
+
+
+def rescale_scene(scene: Scene, factor: float) -> Scene:
+    """The same scene in other units: all lengths (positions and their sigma, depths, points) times ``factor`` (> 0)."""
+    if not (np.isfinite(factor) and factor > 0):
+        raise ValueError(f"scale factor {factor} is not a positive number")
+    poses = scene.T_world_cam.copy()
+    poses[:, :3, 3] *= factor
+    sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points * factor)
+    uncertainty = scene.uncertainty and replace(scene.uncertainty, centre=scene.uncertainty.centre * factor)
+    depth = (scene.depth * factor).astype(np.float32)
+    between = scene.between
+    if between is not None:
+        moved = between.T_world_cam.copy()
+        moved[:, :3, 3] *= factor
+        between = replace(between, T_world_cam=moved)
+    return replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty, between=between)

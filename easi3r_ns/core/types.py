@@ -1,0 +1,255 @@
+"""Frozen values that travel between the stages.
+
+Conventions, everywhere unless a field says otherwise:
+
+* cameras are camera-to-world matrices ``T_world_cam`` with OpenCV axes (x right, y down, z forward);
+* pixels of the network grid have their centres at INTEGER coordinates (the first pixel is (0, 0));
+  :mod:`easi3r_ns.core.geometry` converts to the half-pixel convention of nerfstudio and COLMAP;
+* images are RGB uint8; masks are boolean and True where something MOVES; depth is z-depth, 0 where unknown.
+
+Letters in shapes: F frames, E ordered pairs, H x W pixels of the network grid, h x w tokens, C = layers * heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class PixelMap:
+    """How network pixels lie in the source image: resize to ``resized_wh``, then crop ``crop_box``."""
+
+    source_wh: tuple[int, int]
+    """Width and height of the upright source image in pixels."""
+    resized_wh: tuple[int, int]
+    """Width and height after resizing, before the crop."""
+    crop_box: tuple[int, int, int, int]
+    """(left, top, right, bottom) of the crop in pixels of the resized image; right and bottom exclusive."""
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = self.crop_box
+        require(min(*self.source_wh, *self.resized_wh) > 0, f"empty image in {self}")
+        require(0 <= left < right <= self.resized_wh[0], f"crop_box leaves the resized image: {self}")
+        require(0 <= top < bottom <= self.resized_wh[1], f"crop_box leaves the resized image: {self}")
+
+    @property
+    def network_wh(self) -> tuple[int, int]:
+        """Width and height of the network image in pixels."""
+        left, top, right, bottom = self.crop_box
+        return right - left, bottom - top
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Resized pixels per source pixel, in x and y."""
+        return self.resized_wh[0] / self.source_wh[0], self.resized_wh[1] / self.source_wh[1]
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Vertical over horizontal focal length in network pixels: not exactly 1 where the resized size was rounded."""
+        return self.scale_xy[1] / self.scale_xy[0]
+
+
+@dataclass(frozen=True)
+class SkippedFrames:
+    """Frames of the clip that were sampled away: on disk only."""
+
+    times: np.ndarray
+    """(G,) float64 seconds from the start of the source, increasing."""
+    indices: np.ndarray
+    """(G,) int64 index of the frame in the source."""
+    names: tuple[str, ...]
+    source_paths: tuple[Path, ...]
+    """G lossless upright RGB images at source resolution."""
+
+    def __post_init__(self) -> None:
+        n = len(self.source_paths)
+        require(all(len(x) == n for x in (self.times, self.indices, self.names)), f"{n} skipped frames are incomplete")
+
+    def __len__(self) -> int:
+        return len(self.source_paths)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one clip: the network's view of them, and where the upright originals lie."""
+
+    images: np.ndarray
+    """(F, H, W, 3) uint8 RGB at network size."""
+    pixel_map: PixelMap
+    """Shared by all frames (a clip has one size)."""
+    times: np.ndarray
+    """(F,) float64 seconds from the start of the source, increasing."""
+    indices: np.ndarray
+    """(F,) int64 index of the frame in the source (counted in presentation order, from 0)."""
+    names: tuple[str, ...]
+    """F names of origin: the file of an image folder, or the clip's name F times."""
+    source_paths: tuple[Path, ...]
+    """F lossless upright RGB images at source resolution."""
+    num_source_frames: int
+    """How many frames the source holds (all of them, not only those inside --start/--end)."""
+    skipped: SkippedFrames | None = None
+    """The frames in between, where they are to be posed too."""
+    offsets: np.ndarray | None = None
+    """(F,) int64 number of source frames in the sources before a frame's own; None: there is one source."""
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        width, height = self.pixel_map.network_wh
+        require(self.images.dtype == np.uint8, f"images are {self.images.dtype}, not uint8")
+        require(self.images.shape == (n, height, width, 3), f"images {self.images.shape} do not fit {self.pixel_map}")
+        for name in ("times", "indices", "names", "source_paths"):
+            require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
+        require(self.offsets is None or len(self.offsets) == n, f"offsets do not fit {n} frames")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(F,) int64 place of each frame among the ``num_source_frames``, where one source follows the other."""
+        return self.indices if self.offsets is None else self.indices + self.offsets
+
+    def followed_by(self, other: Frames) -> Frames:
+        """These frames, then those of another source with the same size; raises ValueError for another size.
+
+        What was skipped of the other source is left out.
+        """
+        require(self.pixel_map == other.pixel_map, f"sizes differ: {self.pixel_map} and {other.pixel_map}")
+        own, others = (np.zeros(len(f), dtype=np.int64) if f.offsets is None else f.offsets for f in (self, other))
+        return Frames(
+            images=np.concatenate([self.images, other.images]),
+            pixel_map=self.pixel_map,
+            times=np.concatenate([self.times, other.times]),
+            indices=np.concatenate([self.indices, other.indices]),
+            names=self.names + other.names,
+            source_paths=self.source_paths + other.source_paths,
+            num_source_frames=self.num_source_frames + other.num_source_frames,
+            skipped=self.skipped,
+            offsets=np.concatenate([own, others + self.num_source_frames]),
+        )
+
+
+@dataclass(frozen=True)
+class PairGraph:
+    """Ordered pairs (i, j) of frames: i is the reference view."""
+
+    edges: np.ndarray
+    """(E, 2) int64, unique rows, no (i, i); with every (i, j) also (j, i)."""
+    num_frames: int
+    strategy: str = "custom"
+
+    def __post_init__(self) -> None:
+        edges = self.edges
+        require(edges.ndim == 2 and edges.shape[1] == 2 and len(edges) > 0, f"edges have shape {edges.shape}")
+        require(bool(((edges >= 0) & (edges < self.num_frames)).all()), "an edge names a frame that is not there")
+        require(bool((edges[:, 0] != edges[:, 1]).all()), "a frame is paired with itself")
+        rows = {tuple(e) for e in edges.tolist()}
+        require(len(rows) == len(edges), "an ordered pair appears twice")
+        require(all((j, i) in rows for i, j in rows), "the pair graph is not symmetric")
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+
+POINTMAP_NAMES = ("points_i", "conf_i", "points_j", "conf_j")
+"""The tensors of :class:`PairPredictions`."""
+
+
+@dataclass(frozen=True)
+class PairPredictions:
+    """Two pointmaps per ordered pair (i, j), BOTH in the camera frame of view i (DUSt3R, CVPR 2024, section 3)."""
+
+    graph: PairGraph
+    points_i: torch.Tensor
+    """(E, H, W, 3) points of view i, in camera i, arbitrary scale per pair."""
+    conf_i: torch.Tensor
+    """(E, H, W) confidence of view i, >= 1."""
+    points_j: torch.Tensor
+    """(E, H, W, 3) points of view j, in camera i."""
+    conf_j: torch.Tensor
+    """(E, H, W) confidence of view j, >= 1."""
+
+    def __post_init__(self) -> None:
+        e, (height, width) = len(self.graph), tuple(self.conf_i.shape[1:])
+        for name in ("points_i", "points_j"):
+            require(tuple(getattr(self, name).shape) == (e, height, width, 3), f"{name}: {getattr(self, name).shape}")
+        for name in ("conf_i", "conf_j"):
+            require(tuple(getattr(self, name).shape) == (e, height, width), f"{name}: {getattr(self, name).shape}")
+
+
+@dataclass(frozen=True)
+class PairFlow:
+    """Optical flow of every ordered pair (i, j): pixel p of frame i is seen at p + flow(p) in frame j."""
+
+    graph: PairGraph
+    flow: torch.Tensor
+    """(E, 2, H, W) float16 or float32, (dx, dy) in network pixels; the backward flow of (i, j) is the row of (j, i)."""
+    consistent: torch.Tensor
+    """(E, H, W) bool, True where going there and back again ends near the start (neither occluded nor mismatched)."""
+    provider: str = "unknown"
+
+    def __post_init__(self) -> None:
+        e, (height, width) = len(self.graph), tuple(self.flow.shape[2:])
+        require(tuple(self.flow.shape) == (e, 2, height, width), f"flow {tuple(self.flow.shape)} for {e} pairs")
+        require(tuple(self.consistent.shape) == (e, height, width), f"consistent: {tuple(self.consistent.shape)}")
+
+
+@dataclass(frozen=True)
+class AttentionStats:
+    """Mean and deviation, over the pairs of a frame, of query-averaged cross-attention logits (Easi3R, section 3.2).
+
+    ``src``: the frame is the second view of the pair (keys of decoder 1); ``ref``: the first view (keys of decoder 2).
+    """
+
+    mean_src: np.ndarray
+    std_src: np.ndarray
+    mean_ref: np.ndarray
+    std_ref: np.ndarray
+    """Each (F, h, w, C) float32; std is the unbiased deviation, 0 for a frame with a single pair."""
+
+    def __post_init__(self) -> None:
+        shape = self.mean_src.shape
+        require(len(shape) == 4, f"mean_src has shape {shape}, not (F, h, w, C)")
+        for name in ("std_src", "mean_ref", "std_ref"):
+            require(getattr(self, name).shape == shape, f"{name} {getattr(self, name).shape} differs from {shape}")
+
+
+@dataclass(frozen=True)
+class DynamicMasks:
+    """What moves, per frame."""
+
+    masks: np.ndarray
+    """(F, H, W) bool, True where something moves."""
+    score: np.ndarray
+    """(F, h, w) float32 in [0, 1]: dynamic score per token (0 everywhere for user-made masks or none)."""
+    threshold: float
+    """Score above which a pixel counts as moving; NaN for user-made masks or none."""
+    source: str = "attention"
+    """'attention', 'geometry', 'user' or 'none'."""
+    maps: dict[str, np.ndarray] | None = None
+    """What the score is made of, for people to look at: name -> (F, h, w) float32 in [0, 1]. For 'attention' the
+    channel-averaged 'mean_src', 'std_src', 'mean_ref' and 'std_ref' (see :class:`AttentionStats`), and
+    'flow_residual' where the formula of the score has it."""
+
+    def __post_init__(self) -> None:
+        require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
+        require(len(self.score) == len(self.masks), "score and masks differ in the number of frames")
+        for name, values in (self.maps or {}).items():
+            require(values.shape == self.score.shape, f"map {name}: {values.shape}, the score {self.score.shape}")
+
+    @property
+    def coverage(self) -> np.ndarray:
+        """(F,) share of the pixels of each frame that move."""
+        return self.masks.mean(axis=(1, 2))

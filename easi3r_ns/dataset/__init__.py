@@ -1,0 +1,1 @@
+"""The nerfstudio dataset and the folder of the whole scene, written and read again."""

@@ -1,0 +1,104 @@
+"""Which frames a dataset holds, and in which order: those of the Scene and those posed in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core.scene import INTERPOLATED, Scene
+
+_EVAL_EVERY = 10
+"""Every so many frames one is kept for evaluation where we have to choose: the share of nerfstudio's default."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One frame of a dataset."""
+
+    position: int | None
+    """In the Scene; None for a frame in between."""
+    near: int
+    """The position itself, or that of a frame of the Scene beside it."""
+    row: int | None
+    """Among the frames in between; None for one of the Scene."""
+    source_path: Path
+    name: str
+    index: int
+    time: float
+    T_world_cam: np.ndarray
+    """(4, 4) camera-to-world, OpenCV axes."""
+    focal: float
+    """Horizontal, network pixels."""
+    pose_source: str
+
+    def moving(self, scene: Scene) -> np.ndarray:
+        """(H, W) bool mask on the network grid, True where something moves."""
+        if self.position is not None:
+            return scene.dynamic.masks[self.position]
+        return scene.between.moving(self.row, scene.images.shape[2])
+
+
+def listed_frames(scene: Scene) -> tuple[Listed, ...]:
+    """All frames: those of the Scene in their order, each followed by those between it and the next."""
+    rows: dict[int, list[int]] = {}
+    if scene.between is not None:
+        for row, position in enumerate(scene.between.after.tolist()):
+            rows.setdefault(position, []).append(row)
+    listed = [_in_between(scene, row) for row in rows.get(-1, [])]
+    for position in range(len(scene)):
+        listed.append(_of_scene(scene, position))
+        listed += [_in_between(scene, row) for row in rows.get(position, [])]
+    return tuple(listed)
+
+
+def listed_splits(listed: Sequence[Listed], splits: Mapping[str, Sequence[int]] | None) -> dict[str, list[int]] | None:
+    """``splits``, which name positions in the Scene, as places in the list; None: nerfstudio's own split will do.
+
+    A frame in between is trained on when its camera was found. A frame whose camera was interpolated is in no split,
+    so where there is one, splits are needed: every tenth of the others is then held out.
+    """
+    trusted = [k for k, frame in enumerate(listed) if frame.pose_source != INTERPOLATED]
+    if splits is not None:
+        places = {frame.position: k for k, frame in enumerate(listed) if frame.position is not None}
+        listed_at = {split: [places[position] for position in positions] for split, positions in splits.items()}
+        out = {split: [k for k in found if k in set(trusted)] for split, found in listed_at.items()}
+        out["train"] = sorted(out["train"] + [k for k in trusted if listed[k].position is None])
+        return out
+    if len(trusted) == len(listed):
+        return None
+    held_out = trusted[min(_EVAL_EVERY, len(trusted)) // 2 :: _EVAL_EVERY]  # never none: nerfstudio needs one
+    return {"train": [k for k in trusted if k not in set(held_out)], "val": held_out, "test": held_out}
+
+
+def _of_scene(scene: Scene, position: int) -> Listed:
+    return Listed(
+        position=position,
+        near=position,
+        row=None,
+        source_path=scene.source_paths[position],
+        name=scene.names[position],
+        index=int(scene.indices[position]),
+        time=float(scene.times[position]),
+        T_world_cam=scene.T_world_cam[position],
+        focal=float(scene.focals[position]),
+        pose_source=scene.pose_sources[position] if scene.pose_sources else "network",
+    )
+
+
+def _in_between(scene: Scene, row: int) -> Listed:
+    between = scene.between
+    return Listed(
+        position=None,
+        near=max(0, int(between.after[row])),
+        row=row,
+        source_path=between.source_paths[row],
+        name=between.names[row],
+        index=int(between.indices[row]),
+        time=float(between.times[row]),
+        T_world_cam=between.T_world_cam[row],
+        focal=float(between.focals[row]),
+        pose_source=between.pose_sources[row],
+    )

@@ -1,0 +1,135 @@
+"""Does a dataset load? Asked of nerfstudio's own parser, the one that training uses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..core.errors import OutputError
+from ..core.geometry import is_rigid
+from ..core.runlog import RunLog
+
+if TYPE_CHECKING:
+    from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+
+MIN_CAMERA_SPREAD = 1e-6
+"""Largest distance of a camera from their mean, in scene units, below which nerfstudio's division by it overflows."""
+
+
+def check_loads(dataset: Path, log: RunLog) -> None:
+    """Load a dataset (its folder, or a JSON file in it) through nerfstudio's dataparser: all splits, every downscale.
+
+    Counts, files, sizes, poses (rigid), intrinsics and points (finite) must be right, else OutputError. Says through
+    ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split.
+    """
+    file = dataset if dataset.suffix == ".json" else dataset / "transforms.json"
+    meta = json.loads(file.read_text())
+    spread = _camera_spread(meta)
+    if spread < MIN_CAMERA_SPREAD:
+        log.warn(
+            "the camera never moves: nerfstudio-data would divide by its path; train with the easi3r-data dataparser, "
+            "or give nerfstudio-data --auto-scale-poses False"
+        )
+    for factor in (1, *_downscales(file.parent, meta)):
+        outputs = {split: _load(file, factor, split, spread) for split in ("train", "val", "test")}
+        for split, parsed in outputs.items():
+            if parsed is not None:
+                _check(parsed, f"{split} split at 1/{factor} size", factor)
+        _check_counts(outputs, meta, factor)
+    if outputs["val"] is None:
+        log.warn(
+            f"{len(meta['frames'])} frames are too few for nerfstudio's default split to keep one for evaluation: "
+            "train with --eval-mode interval (or all)"
+        )
+
+
+def _downscales(output_dir: Path, meta: dict[str, Any]) -> list[int]:
+    names = [Path(frame["file_path"]).name for frame in meta["frames"]]
+    folders = {2**k: output_dir / f"images_{2**k}" for k in range(1, 7)}
+    return [factor for factor, folder in folders.items() if any((folder / name).exists() for name in names)]
+
+
+def _load(file: Path, factor: int, split: str, spread: float) -> DataparserOutputs | None:
+    """What the parser makes of a split; None for an evaluation split that is empty."""
+    from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+    config = NerfstudioDataParserConfig(
+        data=file,
+        downscale_factor=factor,
+        load_3D_points=factor == 1,
+        auto_scale_poses=spread >= MIN_CAMERA_SPREAD,
+    )
+    meta = json.loads(file.read_text())
+    if split != "train" and _eval_is_empty(meta, config.train_split_fraction, split):
+        return None
+    try:
+        with _quiet():
+            return config.setup().get_dataparser_outputs(split)
+    except Exception as error:
+        # The parser is not ours and checks with assert and whatever torch raises: each means that it does not load.
+        raise OutputError(f"nerfstudio cannot load {file.parent} ({split}, 1/{factor} size): {error!r}") from error
+
+
+def _eval_is_empty(meta: dict[str, Any], train_fraction: float, split: str) -> bool:
+    if f"{split}_filenames" in meta:
+        return not meta[f"{split}_filenames"]
+    return int(np.ceil(len(meta["frames"]) * train_fraction)) == len(meta["frames"])
+
+
+def _check(parsed: DataparserOutputs, what: str, factor: int) -> None:
+    count = len(parsed.image_filenames)
+    cameras = parsed.cameras
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, :3] = cameras.camera_to_worlds.numpy()
+    _require(count > 0 and len(cameras) == count, f"{what}: {len(cameras)} cameras for {count} images")
+    _require(is_rigid(poses), f"{what}: a pose is not rigid or not finite")
+    for name in ("fx", "fy", "cx", "cy"):
+        values = getattr(cameras, name).numpy()
+        _require(bool(np.isfinite(values).all() and (values > 0).all()), f"{what}: {name} is not positive")
+    files = {"image": parsed.image_filenames, "mask": parsed.mask_filenames}
+    files["depth"] = parsed.metadata.get("depth_filenames")
+    sizes = list(zip(cameras.width[:, 0].tolist(), cameras.height[:, 0].tolist()))
+    for kind, paths in files.items():
+        _require(paths is None or len(paths) == count, f"{what}: {len(paths or [])} {kind} files for {count} images")
+        for path, size in zip(paths or [], sizes):
+            _require(path.is_file(), f"{what}: {path} is missing")
+            with Image.open(path) as image:
+                _require(image.size == size, f"{what}: {path} is {image.size}, its camera {size}")
+    points = parsed.metadata.get("points3D_xyz")
+    _require(points is None or bool(np.isfinite(points.numpy()).all()), f"{what}: a point is not finite")
+
+
+def _check_counts(outputs: dict[str, DataparserOutputs | None], meta: dict[str, Any], factor: int) -> None:
+    seen = {path.name for parsed in outputs.values() if parsed for path in parsed.image_filenames}
+    if "train_filenames" in meta:
+        expected = {Path(file).name for split in outputs for file in meta[f"{split}_filenames"]}
+    else:
+        expected = {Path(frame["file_path"]).name for frame in meta["frames"]}
+    _require(seen == expected, f"1/{factor} size: nerfstudio sees {len(seen)} of {len(expected)} frames")
+
+
+def _camera_spread(meta: dict[str, Any]) -> float:
+    centres = np.array([frame["transform_matrix"] for frame in meta["frames"]], dtype=float)[:, :3, 3]
+    return float(np.abs(centres - centres.mean(axis=0)).max())
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise OutputError(f"the written dataset fails its check: {message}. This is a bug, please report it")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    before, CONSOLE.quiet = CONSOLE.quiet, True
+    try:
+        yield
+    finally:
+        CONSOLE.quiet = before

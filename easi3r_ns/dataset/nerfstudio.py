@@ -1,0 +1,302 @@
+"""Scene -> nerfstudio dataset (the format of nerfstudio 1.1.5's own parser)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.config import DatasetConfig
+from ..core.errors import InputError, OutputError
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rigid, opencv_to_opengl, transform
+from ..core.runlog import RunLog
+from ..core.scene import Scene
+from ..core.surface import trusted_depth
+from ..storage.files import link_or_copy, make_folder, read_png, write_json, write_png, writing
+from ..storage.owned import claim, owned_files, settle
+from .listing import Listed, listed_frames, listed_splits
+from .loadback import check_loads
+from .pointcloud import dynamic_points, static_points, write_ply
+from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
+from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
+
+__all__ = ["check_loads", "dataset_files", "refuse_taken", "with_dataset_images", "write_dataset"]
+
+TRANSFORMS = "transforms.json"
+UNCHECKED = "transforms.unchecked.json"
+"""Its name until the dataset has passed its check."""
+POINTS = "sparse_pc.ply"
+UNKNOWN_DEPTH = "depths/unknown.png"
+"""0 everywhere: nerfstudio wants a depth map for every frame or for none, and frames in between have none."""
+DEPTH_STEP = 0.001
+"""Scene units per step of a 16-bit depth map (nerfstudio's default)."""
+
+_WRITERS = 4
+_FEW_POINTS = 1000
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class _FrameFiles:
+    """Paths of one frame, relative to the dataset."""
+
+    image: str
+    mask: str
+    depth: str | None
+    cloud: str | None
+    """None when nothing that moves in this frame has a trusted depth."""
+
+
+def write_dataset(
+    scene: Scene,
+    output_dir: Path,
+    config: DatasetConfig,
+    log: RunLog,
+    *,
+    splits: Mapping[str, Sequence[int]] | None = None,
+    overwrite: bool = False,
+    verify: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which appears last.
+
+    Poses are camera-to-world with OpenGL axes in a world whose z points up; ``applied_transform`` leads there from the
+    scene's world. Depth is z-depth in scene units (see ``core.scene.choose_scale``). The scene itself goes
+    into ``scene/`` (see :mod:`~easi3r_ns.dataset.scene_folder`), with these images as its sources. ``splits`` gives the
+    frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
+
+    The frames of ``scene.between`` stand among the others, in the order of time, with ``pose_source``; their depth map
+    is 0 (unknown) everywhere, and those with an interpolated camera are in no split.
+
+    Where the scene has an uncertainty, every frame has ``uncertainty`` with ``rotation_deg``, ``position`` (units of
+    the dataset; both 1 sigma, null where nothing observes the camera) and ``residual_percent`` (of the depth), and
+    ``fl_x_sigma`` (source pixels, 1 sigma) stands beside ``fl_x``; see ``core.scene.CameraUncertainty``.
+    nerfstudio ignores them.
+
+    ``scene.source_paths`` must not lie inside the dataset's own folders. ``verify`` is called with the dataset under
+    another name of its JSON file; only when it returns does the dataset get its ``transforms.json``.
+
+    Raises OutputError when ``output_dir`` holds a dataset (without ``overwrite``), when a file that is not ours would
+    have to be replaced, or when the disk refuses; InputError for impossible ``splits``.
+    """
+    _check_splits(splits, len(scene))
+    listed = listed_frames(scene)
+    frames = [_frame_files(scene, number, frame, config) for number, frame in enumerate(listed)]
+    factors = _factors(scene.pixel_map.source_wh, config)
+    refuse_taken(output_dir, overwrite)
+    claim(output_dir, _all_files(frames, factors), first=TRANSFORMS)
+    for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
+        make_folder(folder)
+    with log.stage("dataset", len(listed) + 1) as advance:
+        _write_static_cloud(scene, output_dir, config, log, (splits or {}).get("train"))
+        advance(1)
+        written = []
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for files in pool.map(_frame_writer(scene, output_dir, config, factors), listed, frames):
+                written.append(files)
+                advance(1)
+        settle(output_dir, _all_files(written, factors))
+        stages = [asdict(stage) for stage in log.stages]
+        if UNKNOWN_DEPTH in {files.depth for files in written}:
+            _write_unknown_depth(scene, output_dir, factors)
+        meta = _transforms(scene, listed, written, listed_splits(listed, splits))
+        meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
+        kept = replace(with_dataset_images(scene, output_dir), provenance=meta["easi3r"])
+        write_scene(kept, output_dir / SCENE_FOLDER)
+        write_json(output_dir / UNCHECKED, meta)
+    try:
+        if verify is not None:
+            verify(output_dir / UNCHECKED)
+        with writing(output_dir):
+            os.replace(output_dir / UNCHECKED, output_dir / TRANSFORMS)
+    finally:
+        with contextlib.suppress(OSError):
+            (output_dir / UNCHECKED).unlink(missing_ok=True)
+    return output_dir / TRANSFORMS
+
+
+def with_dataset_images(scene: Scene, output_dir: Path) -> Scene:
+    """``scene`` with the images of the dataset in ``output_dir`` as its sources."""
+    listed = listed_frames(scene)
+    files = [output_dir / _named_files(number, depth=False, cloud=False).image for number in range(len(listed))]
+    own = tuple(path for path, frame in zip(files, listed) if frame.position is not None)
+    others = tuple(path for path, frame in zip(files, listed) if frame.position is None)
+    between = scene.between and replace(scene.between, source_paths=others)
+    return replace(scene, source_paths=own, between=between)
+
+
+def _frame_files(scene: Scene, number: int, frame: Listed, config: DatasetConfig) -> _FrameFiles:
+    depth = config.depths and scene.has_depth
+    if frame.position is None:
+        files = _named_files(number, depth=False, cloud=False)
+        return replace(files, depth=UNKNOWN_DEPTH if depth else None)
+    moving = scene.has_depth and scene.dynamic.masks[frame.position].any()
+    return _named_files(number, depth=depth, cloud=bool(moving))
+
+
+def _named_files(position: int, *, depth: bool, cloud: bool) -> _FrameFiles:
+    stem = f"frame_{position + 1:05d}"
+    return _FrameFiles(
+        image=f"images/{stem}.png",
+        mask=f"masks/{stem}.png",
+        depth=f"depths/{stem}.png" if depth else None,
+        cloud=f"dynamic/{stem}.ply" if cloud else None,
+    )
+
+
+def _factors(source_wh: tuple[int, int], config: DatasetConfig) -> tuple[int, ...]:
+    factors = [2**k for k in range(1, config.num_downscales + 1)]
+    return tuple(factor for factor in factors if min(downscaled_size(source_wh, factor)) > 0)
+
+
+def _scaled(file: str, factor: int) -> str:
+    folder, name = file.split("/")
+    return file if factor == 1 else f"{folder}_{factor}/{name}"
+
+
+def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str]:
+    files = {TRANSFORMS, UNCHECKED, POINTS, *(f"{SCENE_FOLDER}/{name}" for name in SCENE_FILES)}
+    for frame in frames:
+        files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
+        files |= {frame.cloud} if frame.cloud else set()
+    return files
+
+
+def dataset_files(
+    num_frames: int, source_wh: tuple[int, int], config: DatasetConfig, *, has_depth: bool = True
+) -> set[str]:
+    """All files, relative to the dataset, that one of so many frames of that size can be made of."""
+    depth = has_depth and config.depths
+    frames = [_named_files(position, depth=depth, cloud=has_depth) for position in range(num_frames)]
+    unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
+    return unknown | _all_files(frames, _factors(source_wh, config))
+
+
+def refuse_taken(output_dir: Path, overwrite: bool) -> None:
+    """Raises OutputError when ``output_dir`` holds a dataset that may not be replaced."""
+    if (output_dir / TRANSFORMS).exists():
+        if not overwrite:
+            raise OutputError(
+                f"{output_dir} already holds a dataset ({TRANSFORMS}): choose another --output-dir, or replace it "
+                "with --overwrite"
+            )
+        if TRANSFORMS not in owned_files(output_dir):
+            raise OutputError(
+                f"{output_dir / TRANSFORMS} was not written by easi3r and is not overwritten: choose another "
+                "--output-dir"
+            )
+
+
+def _write_static_cloud(
+    scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog, frames: Sequence[int] | None
+) -> None:
+    points, colors = static_points(scene, config.max_init_points, config.mask_growth, frames)
+    if len(points) < min(_FEW_POINTS, config.max_init_points):
+        log.warn(
+            f"only {len(points)} points are static and confident, too few for splatfacto to start from: look at the "
+            f"masks, and lower --min-confidence ({scene.min_confidence:g}; 1 keeps all) or --mask-growth "
+            f"({config.mask_growth})"
+        )
+    write_ply(output_dir / POINTS, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+
+
+def _frame_writer(
+    scene: Scene, output_dir: Path, config: DatasetConfig, factors: Sequence[int]
+) -> Callable[[Listed, _FrameFiles], _FrameFiles]:
+    def write(frame: Listed, files: _FrameFiles) -> _FrameFiles:
+        source = frame.source_path
+        image = read_png(source)
+        if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
+            raise ValueError(f"{source} is {image.shape[1]}x{image.shape[0]}, not {scene.pixel_map.source_wh}")
+        static = static_at_source(frame.moving(scene), scene.pixel_map, config.mask_growth)
+        depth = None if frame.position is None else trusted_depth(scene, frame.position)
+        link_or_copy(source, output_dir / files.image)
+        for factor in (1, *factors):
+            if factor > 1:
+                write_png(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
+            mask = shrink_static(static, factor)
+            write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
+            if files.depth and depth is not None:
+                steps = depth_at_source(depth, scene.pixel_map, factor) / DEPTH_STEP
+                write_png(output_dir / _scaled(files.depth, factor), _sixteen_bits(steps))
+        if files.cloud is None:
+            return files
+        points, colors = dynamic_points(scene, frame.near)
+        if not len(points):
+            (output_dir / files.cloud).unlink(missing_ok=True)
+            return replace(files, cloud=None)
+        write_ply(output_dir / files.cloud, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+        return files
+
+    return write
+
+
+def _write_unknown_depth(scene: Scene, output_dir: Path, factors: Sequence[int]) -> None:
+    for factor in (1, *factors):
+        width, height = downscaled_size(scene.pixel_map.source_wh, factor)
+        write_png(output_dir / _scaled(UNKNOWN_DEPTH, factor), np.zeros((height, width), dtype=np.uint16))
+
+
+def _sixteen_bits(steps: np.ndarray) -> np.ndarray:
+    rounded = np.rint(steps)
+    return np.where(rounded <= 65535, rounded, 0).astype(np.uint16)
+
+
+def _transforms(
+    scene: Scene, listed: Sequence[Listed], frames: Sequence[_FrameFiles], splits: dict[str, list[int]] | None
+) -> dict[str, Any]:
+    poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(np.stack([frame.T_world_cam for frame in listed]))
+    if not is_rigid(poses):
+        raise ValueError("a camera pose is not a rigid motion")
+    intrinsics = [_intrinsics(scene, frame) for frame in listed]
+    shared = all(entry == intrinsics[0] for entry in intrinsics)
+    meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
+    meta |= intrinsics[0] if shared else {}
+    meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3], "ply_file_path": POINTS}
+    entries = []
+    for number, (frame, files) in enumerate(zip(listed, frames)):
+        entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}
+        entry |= {"depth_file_path": files.depth} if files.depth else {}
+        entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
+        entry |= {} if shared else intrinsics[number]
+        entry |= {"source": frame.name, "frame_index": frame.index}
+        entry |= {"pose_source": frame.pose_source} if scene.pose_sources or scene.between else {}
+        entry |= _uncertainty(scene, frame.position)
+        entry |= {"time": frame.time, "transform_matrix": poses[number]}
+        entries.append(entry)
+    for split, positions in (splits or {}).items():
+        meta[f"{split}_filenames"] = [frames[number].image for number in positions]
+    return {**meta, "frames": entries, "easi3r": scene.provenance}
+
+
+def _intrinsics(scene: Scene, frame: Listed) -> dict[str, float]:
+    fl_x, fl_y, cx, cy = intrinsics_to_source(frame.focal, scene.principal_point, scene.pixel_map)
+    width, height = scene.pixel_map.source_wh
+    values = {"fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy, "w": width, "h": height}
+    if scene.uncertainty is not None:
+        values["fl_x_sigma"] = float(scene.uncertainty.focal[frame.near] / scene.pixel_map.scale_xy[0])
+    return values
+
+
+def _uncertainty(scene: Scene, position: int | None) -> dict[str, Any]:
+    found = scene.uncertainty
+    if found is None or position is None:
+        return {}
+    values = {"rotation_deg": found.rotation_deg, "position": found.centre, "residual_percent": found.residual}
+    return {"uncertainty": {name: float(value[position]) for name, value in values.items()}}
+
+
+def _check_splits(splits: Mapping[str, Sequence[int]] | None, num_frames: int) -> None:
+    if splits is None:
+        return
+    if set(splits) != set(_SPLITS):
+        raise InputError(f"splits {sorted(splits)}: nerfstudio wants train, val and test together")
+    for split, positions in splits.items():
+        wrong = [position for position in positions if not 0 <= position < num_frames]
+        if wrong:
+            raise InputError(f"split {split} names frame {wrong[0]}: there are frames 0 to {num_frames - 1}")

@@ -1,0 +1,92 @@
+"""From the network grid to the pixels of the source image: motion masks and depth maps at any whole downscale.
+
+``factor`` 1 is the source image itself; pixel u of the image downscaled by s covers the source pixels [s u, s (u + 1)),
+so its centre lies at s (u + 0.5) in source pixels and the intrinsics divide by s exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.geometry import source_to_network
+from ..core.surface import MAX_RELATIVE_STEP, distance_to
+from ..core.types import PixelMap
+
+
+def downscaled_size(source_wh: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Width and height after downscaling; what does not fill a whole pixel is cut off (as nerfstudio expects)."""
+    return source_wh[0] // factor, source_wh[1] // factor
+
+
+def shrink_image(image: np.ndarray, factor: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H // factor, W // factor, 3): the mean over blocks of factor x factor pixels."""
+    import cv2
+
+    width, height = downscaled_size((image.shape[1], image.shape[0]), factor)
+    block = image[: height * factor, : width * factor]
+    return cv2.resize(block, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def shrink_static(static: np.ndarray, factor: int) -> np.ndarray:
+    """(H, W) bool -> (H // factor, W // factor): True only where all factor x factor source pixels are."""
+    width, height = downscaled_size((static.shape[1], static.shape[0]), factor)
+    blocks = static[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    return blocks.all(axis=(1, 3))
+
+
+def static_at_source(moving: np.ndarray, pixel_map: PixelMap, growth: float) -> np.ndarray:
+    """(H, W) bool network mask, True = moving -> (h, w) bool at source size, True = STATIC.
+
+    The distance to the moving region is interpolated and cut half a pixel outside ``growth``: edges come out smooth
+    and no region, however small, is lost. Pixels outside the network's crop continue the nearest pixel inside.
+    """
+    x, y = _network_coordinates(pixel_map, 1)
+    return _bilinear(distance_to(moving), x, y) > growth + 0.5
+
+
+def depth_at_source(depth: np.ndarray, pixel_map: PixelMap, factor: int = 1) -> np.ndarray:
+    """(H, W) float32 network z-depth, 0 = unknown -> (h, w) float32 at source size divided by ``factor``.
+
+    Inside a surface the INVERSE depth is interpolated (exact for planes); across a depth edge or next to unknown
+    pixels the nearest pixel is taken, so that no depth in between is invented. 0 outside the network's crop.
+    """
+    x, y = _network_coordinates(pixel_map, factor)
+    height, width = depth.shape
+    inverse = np.zeros_like(depth)
+    np.divide(1.0, depth, out=inverse, where=depth > 0)
+    column, row = _cell(x, width), _cell(y, height)
+    corners = [inverse[np.ix_(row + dy, column + dx)] for dy in (0, 1) for dx in (0, 1)]
+    low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    smooth = (low > 0) & (high <= (1 + MAX_RELATIVE_STEP) * low)
+    nearest = inverse[np.ix_(_clamped_round(y, height), _clamped_round(x, width))]
+    value = np.where(smooth, _bilinear(inverse, x, y), nearest)
+    inside = ((y >= -0.5) & (y <= height - 0.5))[:, None] & ((x >= -0.5) & (x <= width - 0.5))[None, :]
+    result = np.zeros_like(value)
+    np.divide(1.0, value, out=result, where=inside & (value > 0))
+    return result.astype(np.float32)
+
+
+def _network_coordinates(pixel_map: PixelMap, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Network x of every column and y of every row of the (downscaled) source image."""
+    width, height = downscaled_size(pixel_map.source_wh, factor)
+    x = source_to_network(np.stack([factor * (np.arange(width) + 0.5), np.zeros(width)], axis=-1), pixel_map)[:, 0]
+    y = source_to_network(np.stack([np.zeros(height), factor * (np.arange(height) + 0.5)], axis=-1), pixel_map)[:, 1]
+    return x, y
+
+
+def _bilinear(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(H, W) sampled at the crossings of rows y and columns x; clamped to the edge."""
+    height, width = grid.shape
+    row, column = _cell(y, height), _cell(x, width)
+    wy = np.clip(y - row, 0, 1).astype(np.float32)[:, None]
+    wx = np.clip(x - column, 0, 1).astype(np.float32)[None, :]
+    rows = grid[row] * (1 - wy) + grid[row + 1] * wy
+    return rows[:, column] * (1 - wx) + rows[:, column + 1] * wx
+
+
+def _cell(coordinate: np.ndarray, size: int) -> np.ndarray:
+    return np.clip(np.floor(coordinate).astype(np.int64), 0, size - 2)
+
+
+def _clamped_round(coordinate: np.ndarray, size: int) -> np.ndarray:
+    return np.clip(np.floor(coordinate + 0.5).astype(np.int64), 0, size - 1)

@@ -1,0 +1,237 @@
+"""A :class:`~easi3r_ns.core.scene.Scene` as a folder, without loss: what the exporters, the viewer and the report read.
+
+Version 1 of the format is two files:
+
+``scene.json``
+    ``format`` ("easi3r-scene"), ``version``, ``arrays`` (name of the other file), ``pixel_map`` (``source_wh``,
+    ``resized_wh``, ``crop_box``), ``names``, ``source_paths`` (relative to this folder where the images lie in the
+    dataset around it, absolute elsewhere), ``min_confidence``, ``distortion``, ``pose_sources``, ``dynamic_source``,
+    ``between`` (null, or ``names``, ``source_paths`` and ``pose_sources`` of the frames in between) and ``provenance``.
+    Written last, so that a folder with it is complete.
+``arrays.npz``
+    The fields of the Scene by their names; those of the motion masks begin with ``dynamic.``, those of its attention
+    maps with ``dynamic.maps.``, those of the triangulated points with ``sparse.``, those of the uncertainty with
+    ``uncertainty.``, those of the frames in between with ``between.``. Three codings, told by the ending of the name,
+    make the file smaller:
+
+    * ``.bits``: ``np.packbits`` along the last axis (undo with ``np.unpackbits(bits, axis=-1, count=W)``);
+    * ``.diff``: (F, H, W, 3) uint8, differences modulo 256 along W (undo with a ``cumsum`` along W in uint8);
+    * ``.planes``: (F, 4, H, W) uint8 of (F, H, W) float32. The bits of a float, read as a little-endian uint32, are
+      replaced by their difference modulo 2^32 to the left neighbour; plane k holds byte k (0 the lowest).
+
+Cameras are camera-to-world with OpenCV axes in the scene's own world (that of the first camera, y down), not in the
+z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPENCV_WORLD` leads from one to the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.scene import CameraUncertainty, PosedFrames, Scene, SparsePoints
+from ..core.types import DynamicMasks, PixelMap
+from ..storage.files import make_folder, write_json, write_npz, writing
+
+FORMAT = "easi3r-scene"
+VERSION = 1
+SCENE_FOLDER = "scene"
+"""Its name inside a dataset."""
+SCENE_JSON = "scene.json"
+ARRAYS = "arrays.npz"
+SCENE_FILES = (SCENE_JSON, ARRAYS)
+
+_PLAIN = ("T_world_cam", "focals", "principal_point", "times", "indices")
+_BETWEEN = ("T_world_cam", "focals", "after", "mask_bits", "times", "indices")
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error)
+"""What the readers of JSON and npz, and the checks of the Scene, raise for a file that is not what it should be."""
+
+
+def write_scene(scene: Scene, path: Path) -> Path:
+    """Write ``scene`` as the folder ``path`` and return it; the same scene gives identical bytes.
+
+    Until the last file is in place the folder holds no ``scene.json``. The provenance is kept as JSON keeps it: tuples
+    become lists, NaN becomes null. Raises OutputError.
+    """
+    make_folder(path)
+    with writing(path / SCENE_JSON):
+        (path / SCENE_JSON).unlink(missing_ok=True)
+    write_npz(path / ARRAYS, _arrays(scene))
+    meta = {
+        "format": FORMAT,
+        "version": VERSION,
+        "arrays": ARRAYS,
+        "pixel_map": asdict(scene.pixel_map),
+        "names": scene.names,
+        "source_paths": [_to_text(source, path) for source in scene.source_paths],
+        "min_confidence": scene.min_confidence,
+        "distortion": scene.distortion,
+        "pose_sources": scene.pose_sources,
+        "dynamic_source": scene.dynamic.source,
+        "between": None if scene.between is None else _between_meta(scene.between, path),
+        "provenance": scene.provenance,
+    }
+    write_json(path / SCENE_JSON, meta)
+    return path
+
+
+def read_scene(path: Path) -> Scene:
+    """The Scene that :func:`write_scene` wrote into the folder ``path``; its source images need not exist.
+
+    Raises InputError when it is missing, damaged, or of another version.
+    """
+    file = path / SCENE_JSON
+    if not file.is_file():
+        raise InputError(f"{path} holds no {SCENE_JSON}: give a dataset of easi3r, or the {SCENE_FOLDER} folder in it")
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): write the dataset again") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise InputError(f"{file} is not a scene of easi3r: its format is not {FORMAT!r}")
+    if meta.get("version") != VERSION:
+        raise InputError(
+            f"{file} has version {meta.get('version')!r} of the format, this easi3r-ns reads {VERSION}: use the "
+            "easi3r-ns that wrote it, or write the dataset again"
+        )
+    try:
+        with np.load(path / str(meta["arrays"]), allow_pickle=False) as archive:
+            return _scene(meta, archive, path)
+    except _DAMAGED as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): write the dataset again") from error
+
+
+def find_scene(path: Path) -> Scene:
+    """The Scene of a dataset folder, of its ``transforms.json``, or of a scene folder.
+
+    Raises InputError when there is none.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give the --output-dir of a run of easi3r")
+    folder = path if path.is_dir() else path.parent
+    for candidate in (folder, folder / SCENE_FOLDER):
+        if (candidate / SCENE_JSON).is_file():
+            return read_scene(candidate)
+    raise InputError(
+        f"{folder} holds no {SCENE_FOLDER}/{SCENE_JSON}: easi3r run writes it; other people's results come in through "
+        "easi3r import"
+    )
+
+
+def _arrays(scene: Scene) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(getattr(scene, name)) for name in _PLAIN}
+    arrays["images.diff"] = np.diff(scene.images, axis=2, prepend=np.uint8(0))
+    for name in ("depth", "confidence"):
+        arrays[f"{name}.planes"] = _to_planes(getattr(scene, name))
+    if scene.contradicted is not None:
+        arrays["contradicted.bits"] = np.packbits(scene.contradicted, axis=-1)
+    dynamic = scene.dynamic
+    arrays["dynamic.masks.bits"] = np.packbits(dynamic.masks, axis=-1)
+    arrays["dynamic.score"] = dynamic.score
+    arrays["dynamic.threshold"] = np.float64(dynamic.threshold)
+    arrays |= {f"dynamic.maps.{name}": values for name, values in (dynamic.maps or {}).items()}
+    if scene.sparse is not None:
+        arrays |= {f"sparse.{name}": getattr(scene.sparse, name) for name in SparsePoints.__dataclass_fields__}
+    if scene.uncertainty is not None:
+        arrays |= {f"uncertainty.{n}": getattr(scene.uncertainty, n) for n in CameraUncertainty.__dataclass_fields__}
+    if scene.between is not None:
+        arrays |= {f"between.{name}": getattr(scene.between, name) for name in _BETWEEN}
+    return arrays
+
+
+def _between_meta(between: PosedFrames, folder: Path) -> dict[str, Any]:
+    sources = [_to_text(source, folder) for source in between.source_paths]
+    return {"names": between.names, "source_paths": sources, "pose_sources": between.pose_sources}
+
+
+def _between(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> PosedFrames | None:
+    texts = meta.get("between")
+    if texts is None:
+        return None
+    return PosedFrames(
+        **{name: arrays[f"between.{name}"] for name in _BETWEEN},
+        names=tuple(str(name) for name in texts["names"]),
+        source_paths=tuple(_to_path(text, folder) for text in texts["source_paths"]),
+        pose_sources=tuple(str(name) for name in texts["pose_sources"]),
+    )
+
+
+def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> Scene:
+    sizes = {name: tuple(int(value) for value in values) for name, values in meta["pixel_map"].items()}
+    pixel_map = PixelMap(**sizes)
+    width = pixel_map.network_wh[0]
+    sparse = None
+    if "sparse.points" in arrays:
+        sparse = SparsePoints(**{name: arrays[f"sparse.{name}"] for name in SparsePoints.__dataclass_fields__})
+    uncertainty = None
+    if "uncertainty.centre" in arrays:
+        uncertainty = CameraUncertainty(
+            **{n: arrays[f"uncertainty.{n}"] for n in CameraUncertainty.__dataclass_fields__}
+        )
+    maps = {name[len("dynamic.maps.") :]: arrays[name] for name in arrays if name.startswith("dynamic.maps.")}
+    dynamic = DynamicMasks(
+        masks=_from_bits(arrays["dynamic.masks.bits"], width),
+        score=arrays["dynamic.score"],
+        threshold=float(arrays["dynamic.threshold"]),
+        source=str(meta["dynamic_source"]),
+        maps=maps or None,
+    )
+    contradicted = "contradicted.bits" in arrays
+    return Scene(
+        **{name: arrays[name] for name in _PLAIN},
+        images=np.cumsum(arrays["images.diff"], axis=2, dtype=np.uint8),
+        depth=_from_planes(arrays["depth.planes"]),
+        confidence=_from_planes(arrays["confidence.planes"]),
+        contradicted=_from_bits(arrays["contradicted.bits"], width) if contradicted else None,
+        dynamic=dynamic,
+        pixel_map=pixel_map,
+        names=tuple(str(name) for name in meta["names"]),
+        source_paths=tuple(_to_path(text, folder) for text in meta["source_paths"]),
+        between=_between(meta, arrays, folder),
+        min_confidence=float(meta["min_confidence"]),
+        distortion=tuple(float(value) for value in meta["distortion"]),
+        sparse=sparse,
+        uncertainty=uncertainty,
+        pose_sources=None if meta["pose_sources"] is None else tuple(str(name) for name in meta["pose_sources"]),
+        provenance=dict(meta["provenance"]),
+    )
+
+
+def _to_text(source: Path, folder: Path) -> str:
+    """A path inside the dataset around ``folder`` relative to ``folder``, so that the dataset can be moved."""
+    source, folder = Path(os.path.abspath(source)), Path(os.path.abspath(folder))
+    return Path(os.path.relpath(source, folder)).as_posix() if folder.parent in source.parents else str(source)
+
+
+def _to_path(text: Any, folder: Path) -> Path:
+    return Path(os.path.normpath(folder / str(text)))
+
+
+def _to_planes(values: np.ndarray) -> np.ndarray:
+    """(F, H, W) float32 -> (F, 4, H, W) uint8; see the head of this module."""
+    planes = np.empty((len(values), 4, *values.shape[1:]), dtype=np.uint8)
+    for frame, target in zip(np.ascontiguousarray(values, dtype="<f4").view("<u4"), planes):
+        difference = np.diff(frame, axis=1, prepend=np.uint32(0)).astype("<u4")
+        target[:] = np.moveaxis(difference.view(np.uint8).reshape(*frame.shape, 4), -1, 0)
+    return planes
+
+
+def _from_planes(planes: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`_to_planes`, bit for bit."""
+    values = np.empty((len(planes), *planes.shape[2:]), dtype=np.float32)
+    for frame, target in zip(planes, values):
+        difference = np.ascontiguousarray(np.moveaxis(frame, 0, -1)).view("<u4")[..., 0]
+        target[:] = np.cumsum(difference, axis=1, dtype="<u4").view("<f4")
+    return values
+
+
+def _from_bits(bits: np.ndarray, width: int) -> np.ndarray:
+    return np.unpackbits(bits, axis=-1, count=width).astype(bool)

@@ -1,0 +1,277 @@
+"""Reconstruct clips whose truth is known, score them, lay the results out.
+
+``OUTPUT/ROW/SEQUENCE/`` is the dataset of one clip under one row of options, with ``run.json`` (what it was made from)
+and ``log.txt`` beside it; ``OUTPUT/ROW.json`` holds the row's scores; ``OUTPUT/results.json`` and ``results.md`` hold
+all rows. Scores are computed anew every time; a dataset is made anew only when what decides it has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .. import __version__
+from ..core.config import Easi3RConfig
+from ..core.errors import AlignmentError, Easi3RError, InputError
+from ..core.runlog import RunLog
+from ..dataset.scene_folder import find_scene
+from ..frames import open_source
+from ..frames.select import choose_frames
+from ..network.sources import resolve
+from ..network.weights import describe
+from ..pipelines.run import RunConfig, process
+from ..storage.cache import digest
+from ..storage.files import jsonable, make_folder, natural_key, write_bytes, write_json
+from .datasets import Capture
+from .scoring import score_scene
+from .tables import Result, Section, markdown, sections
+
+logger = logging.getLogger(__name__)
+
+RUN, LOG = "run.json", "log.txt"
+RESULTS, TABLES = "results.json", "results.md"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip under one row of options."""
+
+    capture: Capture
+    folder: Path
+    config: RunConfig
+    key: str
+    """Digest of all that decides the reconstruction."""
+
+
+def evaluate_captures(
+    captures: Sequence[Capture], output_dir: Path, row: str, config: RunConfig, *, again: bool, log: RunLog
+) -> list[Result]:
+    """Reconstruct and score the captures, each in a process of its own, and write the row's file and all tables.
+
+    A capture that fails is a Result with its error. ``again`` makes finished datasets anew.
+
+    Raises:
+        CheckpointError: the weights are not there; InputError: a capture cannot be opened.
+    """
+    weights = _identity_of_weights(config.easi3r, log)
+    jobs = [_job(capture, output_dir / row, config, weights) for capture in captures]
+    results = []
+    for number, job in enumerate(jobs, start=1):
+        make_folder(job.folder)
+        state = _state(job.folder)
+        if again or not _is_settled(job, state):
+            log.info(f"{number}/{len(jobs)} {job.capture.name}: running, see {job.folder / LOG}")
+            state = _reconstruct(job, state, again)
+        result = _result(job, row, state)
+        log.info(f"{number}/{len(jobs)} {job.capture.name}: {result.error or 'scored'}")
+        results.append(result)
+        entry = {"row": row, "version": __version__, "options": options_text(config), "results": results}
+        write_json(output_dir / f"{row}.json", _plain(entry))
+    return results
+
+
+def score_dataset(dataset: Path, capture: Capture, row: str) -> Result:
+    """Score an existing dataset. Raises InputError when it holds no scene or does not fit the truth."""
+    scene = find_scene(dataset)
+    return Result(row, capture.name, kinds_of_truth(capture), len(scene), scores=score_scene(scene, capture))
+
+
+def write_tables(output_dir: Path) -> list[Section]:
+    """Join the files of all rows into ``results.json`` and ``results.md``."""
+    rows = []
+    for path in sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.stem)):
+        if path.name != RESULTS:
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    tables = sections([_read_result(entry) for row in rows for entry in row["results"]])
+    options = [f"* `{row['row']}`: `{row['options']}` (version {row['version']})" for row in rows]
+    write_json(output_dir / RESULTS, {"rows": rows})
+    write_bytes(output_dir / TABLES, ("\n".join(options) + "\n\n" + markdown(tables)).encode())
+    return tables
+
+
+def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
+    """Which tables a capture belongs to."""
+    known = {
+        "cameras": bool(capture.T_world_cam) and not capture.fixed_camera,
+        "fixed": capture.fixed_camera,
+        "depth": bool(capture.depth),
+        "masks": bool(capture.masks),
+    }
+    return tuple(kind for kind, there in known.items() if there)
+
+
+def options_text(config: RunConfig) -> str:
+    """The options of ``easi3r run`` that differ from their defaults, as on the command line."""
+    prefixes = {"align": "align."}
+    words: list[str] = []
+    for part in fields(config):
+        value, default = getattr(config, part.name), part.default
+        if not is_dataclass(value):
+            continue
+        for option in fields(value):
+            ours, usual = getattr(value, option.name), getattr(default, option.name)
+            flag = f"{prefixes.get(part.name, '')}{option.name}".replace("_", "-")
+            if ours != usual and isinstance(ours, bool):
+                words.append(f"--{flag}" if ours else f"--no-{flag}")
+            elif ours != usual:
+                words.append(f"--{flag} {ours}")
+    return " ".join(words) or "(defaults)"
+
+
+def _job(capture: Capture, row_folder: Path, config: RunConfig, weights: Any) -> Job:
+    decides = {
+        "version": __version__,
+        "source": open_source(capture.data).signature(),
+        "config": asdict(config),
+        "weights": weights,
+    }
+    key = digest(json.dumps(jsonable(decides), sort_keys=True))
+    return Job(capture, row_folder / capture.name, config, key)
+
+
+def _identity_of_weights(config: Easi3RConfig, log: RunLog) -> Any:
+    """What tells one network from another: its file's SHA-256 and what its card says about pairs and scores."""
+    if config.weights == "none":
+        return None
+    _, info = describe(resolve(config.weights, log=log))
+    return [info.sha256, info.dynamic_score, info.graph]
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_settled(job: Job, state: dict[str, Any]) -> bool:
+    """Whether this very run has ended: with a dataset, or with the finding that there are no cameras."""
+    if state.get("key") != job.key:
+        return False
+    done = bool(state.get("finished")) and (job.folder / "transforms.json").is_file()
+    return done or state.get("exit_code") == AlignmentError.exit_code
+
+
+def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
+    """Run in a process of its own, so that a crash or a lack of memory costs one clip only."""
+    goes_on = not again and state.get("key") == job.key and not (job.folder / "transforms.json").exists()
+    write_json(job.folder / RUN, {"key": job.key, "finished": False})
+    child = multiprocessing.get_context("spawn").Process(target=_work, args=(job, not goes_on))
+    child.start()
+    try:
+        child.join()
+    except KeyboardInterrupt:
+        child.join()  # it got the signal too
+        raise
+    state = _state(job.folder)
+    if not state.get("finished") and "error" not in state:
+        state = {"key": job.key, "finished": False, "error": f"the process ended with code {child.exitcode}"}
+        write_json(job.folder / RUN, state)
+    return state
+
+
+class _LineLog(RunLog):
+    """Writes a line when a stage begins and when it ends, and every message, to where the output goes."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        self.info(f"{name} ...")
+        with super().stage(name, total) as advance:
+            yield advance
+        self.info(f"{name}: {self.stages[-1].cpu_seconds:.1f} CPU seconds")
+
+    def info(self, message: str) -> None:
+        sys.stdout.write(f"{message}\n")
+        sys.stdout.flush()
+
+    def warn(self, message: str) -> None:
+        self.info(f"warning: {message}")
+        super().warn(message)
+
+
+def _work(job: Job, overwrite: bool) -> None:
+    """The child process: everything that it says goes to the log file."""
+    log, state = _LineLog(), {"key": job.key, "finished": False}
+    with _output_to(job.folder / LOG):
+        try:
+            state["requested"] = _requested(job, log)
+            process(job.capture.data, job.folder, job.config, overwrite=overwrite, log=log)
+            state["finished"] = True
+        except Easi3RError as error:
+            state |= {"error": str(error), "exit_code": error.exit_code}
+        except Exception as error:
+            traceback.print_exc()
+            state |= {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+        state |= {"cpu_seconds": sum(stage.cpu_seconds for stage in log.stages), "warnings": log.warnings}
+        write_json(job.folder / RUN, state)
+
+
+def _requested(job: Job, log: RunLog) -> list[str]:
+    """The keys of the frames that the run is going to be given."""
+    source, select = open_source(job.capture.data), job.config.frames
+    chosen = choose_frames(source.times(select, log), select, source.unit)
+    return [job.capture.key(source.name(int(index)), int(index)) for index in chosen]
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    # The descriptors, not only sys.stdout: native libraries write there too.
+    with path.open("w", encoding="utf-8") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        yield
+        sys.stdout.flush()
+
+
+def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
+    result = Result(
+        row,
+        job.capture.name,
+        kinds_of_truth(job.capture),
+        requested=len(state["requested"]) if "requested" in state else None,
+        cpu_seconds=state.get("cpu_seconds"),
+        error=state.get("error"),
+    )
+    if result.error is not None:
+        return result
+    try:
+        return replace(result, scores=score_scene(find_scene(job.folder), job.capture, state.get("requested")))
+    except InputError as error:
+        return replace(result, error=str(error))
+    except Exception as error:
+        # A bug in a score costs one clip, loudly, and not the hours of the others.
+        logger.exception("%s cannot be scored", job.folder)
+        return replace(result, error=f"not scored: {type(error).__name__}: {error}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return asdict(value) if is_dataclass(value) else value
+
+
+def _read_result(entry: dict[str, Any]) -> Result:
+    return _read(Result, entry)
+
+
+def _read(kind: type, entry: dict[str, Any]) -> Any:
+    """The dataclass that ``asdict`` and JSON made a dict of: nested ones by their type hints, lists as tuples."""
+    hints, values = get_type_hints(kind), {}
+    for name, value in entry.items():
+        inner = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
+        if inner is not None and value is not None:
+            values[name] = _read(inner, value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)

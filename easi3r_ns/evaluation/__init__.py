@@ -1,1 +1,0 @@
-"""`easi3r evaluate`: ``command`` holds the options, ``runs`` does the work."""

@@ -1,0 +1,180 @@
+"""RAFT (Teed and Deng, ECCV 2020) of torchvision as optical flow for GPUs, and which estimator a run takes."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...core.errors import CheckpointError, InputError
+from ...core.runlog import RunLog
+from ...network.compute import Compute, in_batches, normalise
+from .dis import DISFlow, FlowProvider
+
+if TYPE_CHECKING:
+    from torchvision.models.optical_flow import Raft_Large_Weights
+
+STRIDE = 8
+"""RAFT works on an eighth of the size."""
+SMALLEST_SIDE = 128
+"""Its pyramid of correlations has four levels: smaller images are enlarged for it."""
+UPDATES = 20
+"""Refinements, as in the demonstration of RAFT's authors."""
+BYTES_PER_PIXEL = 1000.0
+"""Of activations, per pixel of one image: the encoders at half the size, the fields of all refinements."""
+BYTES_PER_CORRELATION = 10.0
+"""Per pair of positions on the grid of an eighth: a float32 volume, its pyramid, and a copy while it is made."""
+LICENCE = "BSD-3-Clause; trained on FlyingChairs, FlyingThings3D, Sintel, KITTI and HD1K, whose own terms hold"
+
+
+class RAFTFlow:
+    """Recurrent all-pairs field transforms: finer than DIS at edges and in large motion; meant for GPUs."""
+
+    name = "torchvision-raft-large"
+
+    def __init__(self, model: nn.Module, compute: Compute) -> None:
+        """``model``: torchvision's RAFT, large or small; it is moved to the device of ``compute``."""
+        self._model, self._compute = model.eval().requires_grad_(False).to(compute.device), compute
+
+    @torch.inference_mode()
+    def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """See :class:`~easi3r_ns.motion.flow.dis.FlowProvider`; in batches that fit the device.
+
+        Raises:
+            InputError: a single pair does not fit.
+        """
+        height, width = source.shape[1:3]
+        result = np.empty((len(source), height, width, 2), dtype=np.float32)
+        enlarge = -(-SMALLEST_SIDE // min(height, width))
+        grid = [-(-side * enlarge // STRIDE) for side in (height, width)]
+
+        def estimate(rows: slice) -> None:
+            first, second = (self._prepare(images[rows], enlarge) for images in (source, target))
+            field = self._model(first, second, num_flow_updates=UPDATES)[-1]
+            result[rows] = self._restore(field, enlarge, (height, width)).permute(0, 2, 3, 1).cpu().numpy()
+
+        positions = grid[0] * grid[1]
+        item = BYTES_PER_PIXEL * positions * STRIDE**2 + BYTES_PER_CORRELATION * positions**2
+        in_batches(len(source), self._compute.batch_for(positions, item), estimate)
+        return result
+
+    def _prepare(self, images: np.ndarray, enlarge: int) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H', W') in [-1, 1], enlarged, then padded to multiples of the stride."""
+        values = normalise(images, self._compute.device)
+        if enlarge > 1:
+            values = functional.interpolate(values, scale_factor=enlarge, mode="bicubic", align_corners=False)
+        return functional.pad(values, padding(values.shape[2], values.shape[3]), mode="replicate")
+
+    @staticmethod
+    def _restore(field: Tensor, enlarge: int, size: tuple[int, int]) -> Tensor:
+        """(B, 2, H', W') -> (B, 2, H, W): undoes :meth:`_prepare`."""
+        height, width = (side * enlarge for side in size)
+        left, _, top, _ = padding(height, width)
+        field = field[:, :, top : top + height, left : left + width]
+        return functional.avg_pool2d(field, enlarge) / enlarge if enlarge > 1 else field
+
+
+def padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) pixels that make both sides multiples of the stride, shared out evenly."""
+    across, down = -width % STRIDE, -height % STRIDE
+    return across // 2, across - across // 2, down // 2, down - down // 2
+
+
+def choose_flow(name: str, compute: Compute, log: RunLog) -> FlowProvider:
+    """The estimator behind ``--flow``, said in the log.
+
+    auto is DIS on a CPU; on a GPU it is RAFT when its weights are on this machine, else DIS. Only ``raft`` downloads.
+
+    Raises:
+        CheckpointError: the weights of RAFT cannot be fetched, or their file is damaged.
+        InputError: ``name`` is none of the three.
+    """
+    if name not in ("auto", "dis", "raft"):
+        raise InputError(f"--flow {name}: give auto, dis or raft")
+    reason = ""
+    if name == "auto":
+        on_gpu = compute.device.type != "cpu"
+        name = "raft" if on_gpu and weights_path().is_file() else "dis"
+        if on_gpu and name == "dis":
+            size = _weights().meta["_file_size"]
+            reason = f" (RAFT would be finer, but its weights are not on this machine: --flow raft fetches {size} MB)"
+    provider = load_raft(compute, log) if name == "raft" else DISFlow()
+    log.info(f"optical flow: {provider.name}{reason}")
+    return provider
+
+
+def load_raft(compute: Compute, log: RunLog) -> RAFTFlow:
+    """RAFT (large) with the weights of torchvision, from torch's cache or downloaded into it.
+
+    Raises:
+        CheckpointError: no connection, a failed download, or a damaged file; with the ways on.
+    """
+    from torchvision.models.optical_flow import raft_large
+
+    path = weights_path()
+    if not path.is_file():
+        _download(path, log)
+    model = raft_large(weights=None)
+    try:
+        # torchvision reads a cached file as an arbitrary pickle; tensors are all it may hold.
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"--flow raft: {path} is damaged or holds another network ({reason}): delete it and run again, which "
+            f"fetches {_weights().url}, or use --flow dis"
+        ) from error
+    return RAFTFlow(model, compute)
+
+
+def weights_path() -> Path:
+    """Where torch's cache keeps (or would keep) the weights of RAFT."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(_weights().url).path).name
+
+
+def _weights() -> Raft_Large_Weights:
+    from torchvision.models.optical_flow import Raft_Large_Weights
+
+    return Raft_Large_Weights.C_T_SKHT_V2
+
+
+def _download(path: Path, log: RunLog) -> None:
+    """Fetch the weights as torchvision's own loader does, which would also write to stdout."""
+    weights = _weights()
+    url, size = weights.url, weights.meta["_file_size"]
+    if not urllib.request.getproxies() and not _known_host(url):
+        raise _not_here(path, "there is no connection to the server of the weights")
+    log.info(f"downloading {url} ({size} MB; licence: {LICENCE}); it is kept for later runs")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hash_prefix = path.stem.rsplit("-", 1)[1]
+        torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash differs
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _not_here(path, f"the download failed: {reason}") from error
+
+
+def _known_host(url: str) -> bool:
+    """False when the server's name cannot even be looked up; spares the user minutes of waiting."""
+    try:
+        socket.getaddrinfo(urlsplit(url).hostname, None)
+    except OSError:
+        return False
+    return True
+
+
+def _not_here(path: Path, reason: str) -> CheckpointError:
+    weights = _weights()
+    return CheckpointError(
+        f"--flow raft: its weights are not on this machine and {reason}. Fetch {weights.url} "
+        f"({weights.meta['_file_size']} MB) on a machine with network and put it at {path}; or use --flow dis, which "
+        "needs no download"
+    )

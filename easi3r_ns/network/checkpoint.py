@@ -1,0 +1,310 @@
+"""Reads checkpoint files: architecture, names and tensors. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..core.errors import CheckpointError
+from .config import DUSt3RConfig
+from .sources import PICKLE_SUFFIXES, WeightsSource
+
+logger = logging.getLogger(__name__)
+
+# Defaults of the published constructor (CroCo's and DUSt3R's), for arguments that a checkpoint does not name.
+_DEFAULTS: dict[str, Any] = {
+    "img_size": 224,
+    "patch_size": 16,
+    "enc_embed_dim": 768,
+    "enc_depth": 12,
+    "enc_num_heads": 12,
+    "dec_embed_dim": 512,
+    "dec_depth": 8,
+    "dec_num_heads": 16,
+    "mlp_ratio": 4,
+    "norm_im2_in_dec": True,
+    "pos_embed": "cosine",
+    "head_type": "linear",
+    "output_mode": "pts3d",
+    "depth_mode": ("exp", -math.inf, math.inf),
+    "conf_mode": ("exp", 1, math.inf),
+    "patch_embed_cls": "PatchEmbedDust3R",
+}
+# What the network implements, where the published code would allow more.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "norm_im2_in_dec": (True,),
+    "pos_embed": ("RoPE100",),
+    "head_type": ("dpt", "linear"),
+    "output_mode": ("pts3d",),
+    "depth_mode": (("exp", -math.inf, math.inf),),
+    "conf_mode": (("exp", 1, math.inf),),
+    "patch_embed_cls": ("PatchEmbedDust3R", "ManyAR_PatchEmbed"),
+}
+_WITHOUT_EFFECT = {"freeze", "landscape_only", "mask_ratio"}
+_COPIED = (
+    "patch_size enc_embed_dim enc_depth enc_num_heads dec_embed_dim dec_depth dec_num_heads mlp_ratio head_type"
+).split()
+_OWN_FIELDS = {field.name: field for field in dataclasses.fields(DUSt3RConfig)}
+
+# Of ast.parse and of our walk; Python's parser reports too deep nesting as MemoryError.
+_NOT_LITERAL = (SyntaxError, ValueError, RecursionError, MemoryError)
+_UNUSED = re.compile(r"mask_token$|prediction_head\.|.*\.act_[1-4]_postprocess\.")
+_TIED = re.compile(r"(.*\.scratch\.)layer_rn\.([0-3])\.(.*)")
+
+
+def read_config(source: WeightsSource) -> DUSt3RConfig:
+    """Architecture from ``config.json``, or from the ``args.model`` text of a ``.pth``.
+
+    Raises:
+        CheckpointError: unreadable, or a value that this network does not implement (named).
+    """
+    if source.config_path is not None:
+        return config_from_fields(read_json(source.config_path), str(source.config_path))
+    model_text = getattr(_load_pickle(source.path).get("args"), "model", None)
+    if not isinstance(model_text, str):
+        raise CheckpointError(f"{source.path}: no 'args.model' inside and no config.json beside it")
+    return config_from_fields(parse_constructor(model_text, str(source.path)), str(source.path))
+
+
+def config_from_fields(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
+    """Constructor arguments as published, or the fields of :class:`DUSt3RConfig` itself -> architecture.
+
+    Raises:
+        CheckpointError: names the field and the value that is not supported.
+    """
+    try:
+        if "img_size" in fields or "pos_embed" in fields:
+            return _published_config(fields, origin)
+        if unknown := sorted(set(fields) - set(_OWN_FIELDS)):
+            raise CheckpointError(f"{origin}: unknown fields {', '.join(unknown)}")
+        return DUSt3RConfig(**{name: _tuples(value) for name, value in fields.items()})
+    except (TypeError, *_NOT_LITERAL) as error:
+        raise CheckpointError(f"{origin}: {error}") from error
+
+
+def _published_config(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
+    values = _DEFAULTS | {name: _tuples(value) for name, value in fields.items()}
+    for name, supported in _SUPPORTED.items():
+        if values[name] not in supported:
+            choices = " or ".join(repr(value) for value in supported)
+            raise CheckpointError(f"{origin}: {name} = {values[name]!r} is not supported, only {choices}")
+    own = {name: values[name] for name in _COPIED}
+    for name in ("patch_size", "enc_depth", "dec_depth", "enc_embed_dim", "dec_embed_dim"):
+        if not isinstance(own[name], int) or own[name] < 1:
+            raise CheckpointError(f"{origin}: {name} = {own[name]!r} is not a positive integer")
+    image_size = max(_pair(values["img_size"]))
+    head = {f"dpt_{name}": _tuples(value) for name, value in dict(fields.get("_dpt_head_overrides") or {}).items()}
+    extra = {name: values[name] for name in _OWN_FIELDS if name in fields and name not in own}
+    ignored = set(fields) - set(_DEFAULTS) - _WITHOUT_EFFECT - set(_OWN_FIELDS)
+    if ignored := sorted(name for name in ignored if not name.startswith("_")):
+        logger.warning("%s: fields %s are not known and not used", origin, ", ".join(ignored))
+    return DUSt3RConfig(**{"image_size": image_size, "square": image_size == 224} | own | head | extra)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(side, int) for side in pair)):
+        raise ValueError(f"img_size = {value!r} is not a pair of integers")
+    return pair
+
+
+def _tuples(value: Any) -> Any:
+    """Lists (JSON has no tuples) and tuples written as text -> tuples; infinities written as text -> numbers."""
+    if isinstance(value, str) and value.startswith("("):
+        return _literal(ast.parse(value, mode="eval").body)
+    if value in ("inf", "-inf", "Infinity", "-Infinity"):  # strict JSON has no number for them
+        return float(value)
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def parse_constructor(text: str, origin: str) -> dict[str, Any]:
+    """``AsymmetricCroCo3DStereo(name=literal, ...)`` -> its keyword arguments; parsed, never evaluated.
+
+    Raises:
+        CheckpointError: anything but one call of that class with literal keyword arguments.
+    """
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
+            raise ValueError("not a call with keyword arguments")
+        if call.func.id != "AsymmetricCroCo3DStereo":
+            raise ValueError(f"the network is a {call.func.id}, not an AsymmetricCroCo3DStereo")
+        if any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("** is not a literal argument")
+        return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+    except _NOT_LITERAL as error:
+        raise CheckpointError(f"{origin}: cannot read the network's arguments {text[:200]!r}: {error}") from error
+
+
+def _literal(node: ast.expr) -> Any:
+    """Numbers, text, True, False, None, inf, -inf and tuples or lists of them (both as tuples)."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name) and node.id == "inf":
+        return math.inf
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_literal(node.operand)
+    if isinstance(node, (ast.Tuple, ast.List)):
+        return tuple(_literal(item) for item in node.elts)
+    raise ValueError(f"{ast.unparse(node)[:80]!r} is not a literal")
+
+
+class TensorFile(Protocol):
+    """Names, shapes and tensors of an open file; tensors are read when they are asked for."""
+
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+
+class _Safetensors:
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def names(self) -> list[str]:
+        return list(self._handle.keys())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._handle.get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        return self._handle.get_tensor(name)
+
+
+class _StateDict:
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[TensorFile]:
+    """Open a ``.safetensors`` or ``.pth`` file, memory-mapped: only tensors that are read take memory.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds anything but tensors.
+    """
+    if path.suffix in PICKLE_SUFFIXES:
+        tensors = _load_pickle(path).get("model")
+        if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+            raise CheckpointError(f"{path}: no state dict of tensors under 'model'")
+        yield _StateDict(tensors)
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        handle = safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); fetch it again") from error
+    with handle as opened:
+        yield _Safetensors(opened)
+
+
+def _load_pickle(path: Path) -> dict[str, Any]:
+    """A ``.pth`` through torch's restricted unpickler: tensors, plain values and ``argparse.Namespace`` only."""
+    if not hasattr(torch.serialization, "safe_globals"):
+        raise CheckpointError(f"{path}: reading a .pth safely needs torch 2.5 or newer; use the .safetensors instead")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files of torch < 1.6 are no archives and cannot be mapped
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile stream can make the unpickler raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path}: refused; it is damaged, or holds more than tensors and plain values (nothing in it was "
+            f"executed): {reason}"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def normalise_names(names: Collection[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Names in a file -> ({name in the network: name in the file}, pairs of file names that must hold equal tensors).
+
+    Drops what inference does not use, unties ``layer_rn.{0..3}`` from ``layer{1..4}_rn``, and lets decoder 2 start
+    from decoder 1 where it has no weights of its own.
+    """
+    table: dict[str, str] = {}
+    tied: list[tuple[str, str]] = []
+    for name in names:
+        if _UNUSED.match(name):
+            continue
+        alias = _TIED.fullmatch(name)
+        own = f"{alias[1]}layer{int(alias[2]) + 1}_rn.{alias[3]}" if alias else name
+        if own in table:
+            tied.append((table[own], name))
+        else:
+            table[own] = name
+    if not any(name.startswith("dec_blocks2.") for name in table):
+        copies = {
+            n.replace("dec_blocks.", "dec_blocks2.", 1): f for n, f in table.items() if n.startswith("dec_blocks.")
+        }
+        table |= copies
+    return table, tied
+
+
+def check_names(file: TensorFile, table: Mapping[str, str], wanted: Mapping[str, tuple[int, ...]], origin: str) -> None:
+    """Compare names and shapes of a file with those of the network.
+
+    Raises:
+        CheckpointError: lists the keys that are missing, unknown or of another shape.
+    """
+    problems = []
+    if missing := sorted(set(wanted) - set(table)):
+        problems.append(f"missing {_listed(missing)}")
+    if extra := sorted(set(table) - set(wanted)):
+        problems.append(f"unknown {_listed(extra)}")
+    shapes = [
+        f"{name} {file.shape(table[name])} instead of {wanted[name]}"
+        for name in sorted(set(wanted) & set(table))
+        if file.shape(table[name]) != wanted[name]
+    ]
+    if shapes:
+        problems.append(f"of another shape: {_listed(shapes)}")
+    if problems:
+        raise CheckpointError(f"{origin}: the weights do not fit the network of its config: " + "; ".join(problems))
+
+
+def _listed(items: list[str], most: int = 8) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return f"{len(items)} keys ({', '.join(items[:most])}{rest})"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file (``Infinity`` allowed, as the hub's mixin writes it).
+
+    Raises:
+        CheckpointError: unreadable, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not an object")
+    return content

@@ -1,0 +1,116 @@
+"""Where and how the network runs: device, precision, images or pairs per call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+CPU_TOKENS = 1024
+"""Tokens of one view per call on a CPU."""
+GPU_TOKENS = 16384
+"""Tokens of one view per call beyond which a GPU gains nothing."""
+MEMORY_SHARE = 0.5
+"""Of a GPU's free memory, for the activations of one call."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the network runs."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    """Of the transformer blocks; heads and attention statistics are always float32."""
+    batch_size: int = 0
+    """Most images or pairs per call; 0: by device, free memory and size of the image."""
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which the network is called."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def batch_for(self, num_tokens: int, item_bytes: float) -> int:
+        """Images or pairs per call for images of ``num_tokens`` tokens, one of which takes ``item_bytes`` of memory.
+
+        A CPU is fastest while a call's activations stay small; a GPU takes what fits a part of its free memory, up to
+        what keeps it busy.
+        """
+        if self.batch_size:
+            return self.batch_size
+        if self.device.type == "cpu":
+            return max(1, CPU_TOKENS // num_tokens)
+        fitting = GPU_TOKENS // num_tokens
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            fitting = min(fitting, int(MEMORY_SHARE * free / item_bytes))
+        return max(1, fitting)
+
+
+def normalise(images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def in_batches(total: int, size: int, work: Callable[[slice], None]) -> None:
+    """Call ``work`` on consecutive slices of ``range(total)``, ``size`` long; when memory does not suffice, halve them.
+
+    ``work`` must leave nothing behind when the device is out of memory: the same rows come again.
+
+    Raises:
+        InputError: a single row does not fit.
+    """
+    start = 0
+    while start < total:
+        rows = slice(start, min(start + size, total))
+        if _fits(work, rows):
+            start = rows.stop
+            continue
+        if size == 1:
+            raise InputError("one pair of frames alone does not fit into the memory of the device: use --device cpu")
+        size = max(1, (rows.stop - rows.start) // 2)
+        logger.info("out of memory: %d pairs per call from here on", size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _fits(work: Callable[[slice], None], rows: slice) -> bool:
+    # The exception holds the frames of the failed call, and with them its memory: it must be gone before the next try.
+    try:
+        work(rows)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    except RuntimeError as error:
+        if "out of memory" not in str(error):  # how MPS says it
+            raise
+        return False
+    return True
+
+
+def choose_compute(device: str, dtype: str, batch_size: int) -> Compute:
+    """``auto|cpu|cuda|mps`` and ``auto|fp32|bf16|fp16`` -> what this machine does best.
+
+    Raises:
+        InputError: the device is asked for by name and is not there, or it cannot compute in the precision.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[device]:
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise InputError(f"--device {device}: not available here (usable: {usable})")
+    if dtype == "auto":
+        dtype = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if dtype == "fp16" and device == "cpu":
+        raise InputError("--dtype fp16: not supported on the CPU; use fp32 or bf16")
+    precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    return Compute(torch.device(device), precision, batch_size)

@@ -1,0 +1,284 @@
+"""``--weights NAME|PATH|HUB_REPO`` -> a network with its weights, whole or in two parts (encoder, decoder).
+
+The names are in :mod:`.sources`, the reading of files is in :mod:`.checkpoint`; this module puts them together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..core.errors import CheckpointError
+from ..core.runlog import RunLog
+from .checkpoint import check_names, normalise_names, open_tensors, read_config, read_json
+from .config import DUSt3RConfig
+from .model import ENCODER_PREFIXES, DUSt3R
+from .sources import KNOWN, UNKNOWN_LICENCE, WeightsSource, is_non_commercial, resolve
+
+__all__ = [
+    "KNOWN",
+    "Part",
+    "WeightsInfo",
+    "WeightsSource",
+    "build_backbone",
+    "describe",
+    "load_backbone",
+    "load_part",
+    "load_state",
+    "read_config",
+    "release_part",
+    "resolve",
+]
+
+Part = Literal["encoder", "decoder"]
+PAPER_SCORE = {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1}
+MOST_CLUSTERS, MOST_CLUSTERINGS = 1024, 64
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What is known about the weights of a run."""
+
+    name: str
+    """What the user asked for."""
+    source: WeightsSource
+    licence: str
+    non_commercial: bool
+    sha256: str
+    """Of the weight file."""
+    config: DUSt3RConfig
+    num_parameters: int
+    dynamic_score: dict[str, int] = field(default_factory=lambda: dict(PAPER_SCORE))
+    """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's. May
+    also give the other fields of :class:`~easi3r_ns.core.score.ScoreFormula`."""
+    graph: str | None = None
+    """Pair graph that the card recommends; None: no preference."""
+    flow_weight: float | None = None
+    """Weight of the alignment's flow term that the card recommends; None: no preference."""
+
+    def provenance(self) -> dict[str, Any]:
+        """JSON-serialisable summary for the dataset."""
+        return {
+            "name": self.name,
+            "hub_repo": self.source.hub_repo,
+            "file": self.source.path.name,
+            "sha256": self.sha256,
+            "licence": self.licence,
+            "non_commercial": self.non_commercial,
+            "num_parameters": self.num_parameters,
+            "config": asdict(self.config),
+            "dynamic_score": self.dynamic_score,
+        }
+
+
+def build_backbone(spec: str, *, download: bool = True, log: RunLog | None = None) -> tuple[DUSt3R, WeightsInfo]:
+    """The network of ``spec`` on the meta device (no memory for weights yet), names, shapes and hash checked.
+
+    The licence is shown through ``log``: a warning when it forbids commercial use.
+
+    Raises:
+        CheckpointError: not found, unreadable, changed, or keys that do not fit the network (listed).
+    """
+    log = log or RunLog()
+    source = resolve(spec, download=download, log=log)
+    model, info = describe(source)
+    if info.non_commercial:
+        log.warn(f"weights {info.name} are non-commercial (licence: {info.licence}), and so is what is made with them")
+    elif info.licence == UNKNOWN_LICENCE:
+        log.info(f"weights {info.name}: licence unknown, see where you got them")
+    else:
+        log.info(f"weights {info.name}: licence {info.licence}")
+    return model, info
+
+
+def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
+    """The network of a source on the meta device and what is known about it; reads no weights but hashes the file.
+
+    Raises:
+        CheckpointError: as :func:`build_backbone`.
+    """
+    config = read_config(source)
+    try:
+        with torch.device("meta"):
+            model = DUSt3R(config).eval().requires_grad_(False)
+    except ValueError as error:
+        raise CheckpointError(f"{source.config_path or source.path}: {error}") from error
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    with open_tensors(source.path) as file:
+        table, _ = normalise_names(file.names())
+        check_names(file, table, wanted, str(source.path))
+    card = read_json(source.card_path) if source.card_path.is_file() else {}
+    sha256 = _sha256(source.path)
+    if card.get("sha256", sha256) != sha256:
+        raise CheckpointError(
+            f"{source.path}: its SHA-256 is {sha256}, but {source.card_path.name} says {card['sha256']}; "
+            "the file was changed or damaged: install or fetch it again"
+        )
+    licence = source.licence if source.licence != UNKNOWN_LICENCE else str(card.get("licence", UNKNOWN_LICENCE))
+    info = WeightsInfo(
+        name=source.name,
+        source=source,
+        licence=licence,
+        non_commercial=is_non_commercial(licence),
+        sha256=sha256,
+        config=config,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dynamic_score=_dynamic_score(card, source, config),
+        graph=_graph(card, source),
+        flow_weight=_flow_weight(card, source),
+    )
+    return model, info
+
+
+def load_backbone(
+    spec: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, log: RunLog | None = None
+) -> tuple[DUSt3R, WeightsInfo]:
+    """The whole network of ``spec``, ready to run; precision as in :func:`load_part`.
+
+    Raises:
+        CheckpointError: as :func:`build_backbone` and :func:`load_part`.
+    """
+    model, info = build_backbone(spec, log=log)
+    for part in ("encoder", "decoder"):
+        load_part(model, info.source, part, device=device, dtype=dtype)
+    return model, info
+
+
+def load_part(
+    model: DUSt3R,
+    source: WeightsSource,
+    part: Part,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Give one part of ``model`` its weights, reading nothing else from the file.
+
+    ``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` the rest. The matrices of the transformer blocks take
+    ``dtype`` (what autocast would make of them in every call), all else stays in float32. Float32 weights on the CPU
+    stay memory-mapped: the file must outlive the model.
+
+    Raises:
+        CheckpointError: damaged file, NaN or infinite weights, tied keys that differ.
+    """
+    for name, module in model.named_children():
+        if _part_of(f"{name}.") != part:
+            continue
+        precision = torch.float32 if name.startswith("downstream_head") else dtype
+        tensors = _read(source, prefix=f"{name}.")
+        # Matrices only: the rest is small, and norms are computed in float32 where autocast asks for it.
+        converted = {
+            key.removeprefix(f"{name}."): value.to(device, precision if value.ndim > 1 else torch.float32)
+            for key, value in tensors.items()
+        }
+        module.load_state_dict(converted, strict=True, assign=True)
+        module.requires_grad_(False)
+
+
+def release_part(model: DUSt3R, part: Part) -> None:
+    """Free the weights of one part (they go to the meta device); :func:`load_part` brings them back."""
+    for name, module in model.named_children():
+        if _part_of(f"{name}.") == part:
+            module.to("meta")
+    gc.collect()
+    if sys.platform == "linux":
+        # glibc keeps freed blocks below 32 MB for itself; whole transformer layers are made of such blocks.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def load_state(source: WeightsSource) -> dict[str, Tensor]:
+    """All tensors of a source under the network's names, in the file's precision; memory-mapped where possible.
+
+    Raises:
+        CheckpointError: as :func:`load_part`.
+    """
+    return _read(source, prefix="")
+
+
+def _read(source: WeightsSource, prefix: str) -> dict[str, Tensor]:
+    """Tensors whose network names start with ``prefix``, checked: finite, tied ones equal."""
+    with open_tensors(source.path) as file:
+        table, tied = normalise_names(file.names())
+        tensors = {name: file.tensor(inside) for name, inside in table.items() if name.startswith(prefix)}
+        differing = [
+            f"{first} and {second}"
+            for first, second in tied
+            if second.startswith(prefix) and not torch.equal(file.tensor(first), file.tensor(second))
+        ]
+    if differing:
+        raise CheckpointError(f"{source.path}: keys that share one weight differ: {', '.join(differing)}")
+    # The sum is finite exactly when every element is (no overflow at the size of weights), and needs no copy.
+    broken = [name for name, value in tensors.items() if not torch.isfinite(value.sum(dtype=torch.float32))]
+    if broken:
+        raise CheckpointError(f"{source.path}: NaN or infinite weights in {', '.join(broken[:8])}; fetch it again")
+    return tensors
+
+
+def _part_of(name: str) -> Part:
+    return "encoder" if name.startswith(ENCODER_PREFIXES) else "decoder"
+
+
+def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
+    graph = card.get("graph")
+    if graph is not None and not isinstance(graph, str):
+        raise CheckpointError(f"{source.card_path}: graph must be the name of a pair graph, not {graph!r}")
+    return graph
+
+
+def _flow_weight(card: Mapping[str, Any], source: WeightsSource) -> float | None:
+    weight = card.get("flow_weight")
+    if weight is not None and not (type(weight) in (int, float) and 0 <= weight < float("inf")):
+        raise CheckpointError(f"{source.card_path}: flow_weight must be a number of at least 0, not {weight!r}")
+    return weight
+
+
+def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig) -> dict[str, int]:
+    score = card.get("dynamic_score", PAPER_SCORE)
+    channels = config.dec_depth * config.dec_num_heads
+    options = {
+        "centred": range(2),
+        "first_channel": range(channels),
+        "log_std": range(2),
+        "flow_residual": range(2),
+        "num_clusters": range(1, MOST_CLUSTERS + 1),
+        "clusterings": range(1, MOST_CLUSTERINGS + 1),
+    }
+    if not (isinstance(score, dict) and _is_formula(score, options)):
+        ranges = ", ".join(f"{values[0]} to {values[-1]} for {name}" for name, values in options.items())
+        raise CheckpointError(
+            f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, "
+            f"not 0 for all, and may give {ranges}"
+        )
+    return dict(score)
+
+
+def _is_formula(score: dict[str, Any], options: Mapping[str, range]) -> bool:
+    signs = {name: value for name, value in score.items() if name not in options}
+    known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
+    chosen = {name: value for name, value in score.items() if name in options}
+    in_range = all(isinstance(value, int) and value in options[name] for name, value in chosen.items())
+    return known and any(signs.values()) and in_range
+
+
+def _sha256(path: Path) -> str:
+    """Of the file's content; the hub's cache names its files by it, which saves reading gigabytes."""
+    blob = path.resolve()
+    if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
+    sha = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()

@@ -1,0 +1,209 @@
+"""Frames -> Scene without a network (``--weights none``): the classical road beside :mod:`easi3r_ns.pipelines.network`.
+
+Optical flow and epipolar geometry show what moves; COLMAP maps what stands still. There is no dense depth, and none is
+made up: the scene carries cameras, masks and triangulated points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..core.config import AlignConfig, Easi3RConfig, RefineConfig
+from ..core.errors import AlignmentError, InputError, MissingExtraError
+from ..core.geometry import focal_from_source, source_to_network
+from ..core.runlog import RunLog
+from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
+from ..core.types import DynamicMasks, Frames
+from ..frames import ImageGeometry
+from ..frames.user_masks import load_user_masks
+from ..motion.attention.masks import static_masks
+from ..motion.flow.raft import choose_flow
+from ..motion.two_view import geometric_masks
+from ..motion.two_view.masks import PAIRS
+from ..network.compute import choose_compute
+from ..refine import Lens, SparseModel, map_static
+from ..refine.library import load_pycolmap
+from ..storage.cache import StageCache, Tensors, digest
+from .network import check_focal
+
+NAME = "none"
+"""What ``--weights`` says for this road."""
+GEOMETRY = ImageGeometry()
+"""Masks are made on the grid of the 512-pixel networks."""
+FEWEST_FRAMES = 3
+FEWEST_SHARE = 0.25
+"""A model with fewer of the frames than these is not the clip."""
+_OF_THE_NETWORK = (
+    *("graph", "no_adapt", "min_confidence", "device", "dtype", "batch_size"),
+    *("max_memory", "window", "loop_closure"),
+)
+_NAMED = 12
+
+
+def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConfig, log: RunLog) -> None:
+    """Whether the road can be taken, before any work; options that belong to a network are named as without effect.
+
+    Raises:
+        InputError: one focal length per frame is asked for, which mapping does not give.
+        MissingExtraError: pycolmap is not installed.
+    """
+    if not align.shared_focal:
+        raise InputError("--weights none maps with one lens for the whole clip: leave out --align.no-shared-focal")
+    try:
+        load_pycolmap()
+    except MissingExtraError as error:
+        reason = error.__cause__ or error
+        raise MissingExtraError(
+            f"--weights none finds its cameras with COLMAP: pip install 'easi3r-ns[refine]' ({reason})"
+        ) from error
+    default = Easi3RConfig()
+    own = ("device", "batch_size") if config.flow == "raft" else ()
+    others = [n for n in _OF_THE_NETWORK if n not in own and getattr(config, n) != getattr(default, n)]
+    idle = [f"--{n.replace('_', '-')}" for n in others]
+    idle += ["--align.*"] if align != AlignConfig() else []
+    idle += ["--refine"] if refine.refine != "none" else []
+    if idle:
+        log.warn(f"--weights none uses no network and maps with COLMAP: {', '.join(idle)} has no effect")
+
+
+def reconstruct_geometric(
+    frames: Frames, config: Easi3RConfig, refine: RefineConfig, cache: StageCache, log: RunLog, *, num_eval: int = 0
+) -> Scene:
+    """Cameras, motion masks and static points of a clip; the depth is 0 (unknown) everywhere.
+
+    Args:
+        frames: on the grid of :data:`GEOMETRY`.
+        num_eval: this many frames at the end are evaluation views, taken apart from the clip.
+        cache: where finished stages are kept and found.
+
+    Returns:
+        The scene of the frames whose cameras were found: it may have fewer frames than ``frames``. World and unit are
+        those of :func:`easi3r_ns.refine.map_static`.
+
+    Raises:
+        AlignmentError: no texture, no parallax, or too few frames with a camera.
+        InputError: --masks or --focal-length cannot be used.
+    """
+    check_focal(config, frames)
+    dynamic = _masks(frames, config, cache, log, num_eval)
+    model = _cameras(frames, dynamic, config, refine, cache, log)
+    kept = _registered(model, frames, num_eval, log)
+    scene = _scene(frames, dynamic, model, kept, config)
+    return rescale_scene(scene, choose_scale(scene))
+
+
+def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
+    if config.masks is not None:
+        return load_user_masks(config.masks, frames, GEOMETRY.patch)
+    if config.no_masks:
+        return static_masks(len(frames), *frames.images.shape[1:3], GEOMETRY.patch)
+    cut = len(frames) - num_eval
+
+    def compute() -> Tensors:
+        clips = [images for images in (frames.images[:cut], frames.images[cut:]) if len(images)]
+        provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
+        return _pack([geometric_masks(images, GEOMETRY.patch, log, provider=provider) for images in clips])
+
+    # The thresholds of these masks were set with DIS: another estimator only where it is asked for.
+    flow = "dis" if config.flow == "auto" else config.flow
+    return _unpack(cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, flow, __version__), compute))
+
+
+def _cameras(
+    frames: Frames, dynamic: DynamicMasks, config: Easi3RConfig, refine: RefineConfig, cache: StageCache, log: RunLog
+) -> SparseModel:
+    def compute() -> Tensors:
+        return _pack_model(map_static(frames, dynamic, refine, log, focal=config.focal_length, seed=config.seed))
+
+    decisive = (refine.camera_model, config.focal_length, config.seed, __version__)
+    key = digest(frames.images, list(frames.pixel_map.source_wh), dynamic.masks, *decisive)
+    return _unpack_model(cache.stage("geometry-cameras", key, compute))
+
+
+def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) -> np.ndarray:
+    """Positions of the frames that have a camera; says which have none."""
+    kept, lost = np.flatnonzero(model.registered), np.flatnonzero(~model.registered)
+    needed = max(FEWEST_FRAMES, int(np.ceil(FEWEST_SHARE * len(frames))))
+    first_eval = len(frames) - num_eval
+    if len(kept) < needed or (num_eval and not ((kept >= first_eval).any() and (kept < first_eval).any())):
+        of_clip = int((kept < first_eval).sum())
+        shares = f"{of_clip} of {first_eval} frames" + (f", {len(kept) - of_clip} of --eval-data" if num_eval else "")
+        raise AlignmentError(
+            f"only {shares} could be placed in one scene: too little texture, blur, or too large steps between the "
+            "frames. Use more frames (--num-frames-target, --fps), check the masks (--no-masks), or use a network "
+            "(--weights tiny or dust3r)"
+        )
+    if len(lost):
+        named = [f"{frames.names[k]} {frames.indices[k]}" for k in lost[:_NAMED]]
+        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        log.warn(
+            f"{len(lost)} of {len(frames)} frames have no camera and are left out of the dataset: "
+            f"{', '.join(named)}{more}"
+        )
+    return kept
+
+
+def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.ndarray, config: Easi3RConfig) -> Scene:
+    position = np.full(len(frames), -1)
+    position[kept] = np.arange(len(kept))
+    unknown = np.zeros((len(kept), *frames.images.shape[1:3]), dtype=np.float32)
+    focal = focal_from_source(model.focal, frames.pixel_map)
+    maps = dynamic.maps and {name: values[kept] for name, values in dynamic.maps.items()}
+    return Scene(
+        images=frames.images[kept],
+        T_world_cam=model.T_world_cam[kept],
+        focals=np.full(len(kept), focal),
+        principal_point=source_to_network(np.array(model.principal_point), frames.pixel_map),
+        depth=unknown,
+        confidence=unknown,
+        dynamic=replace(dynamic, masks=dynamic.masks[kept], score=dynamic.score[kept], maps=maps),
+        pixel_map=frames.pixel_map,
+        times=frames.times[kept],
+        indices=frames.indices[kept],
+        names=tuple(frames.names[k] for k in kept),
+        source_paths=tuple(frames.source_paths[k] for k in kept),
+        min_confidence=config.min_confidence,
+        distortion=model.distortion,
+        sparse=replace(model.sparse, frame_index=position[model.sparse.frame_index]),
+        pose_sources=("colmap",) * len(kept),
+        provenance={"version": __version__, "weights": {"name": NAME}, "seed": config.seed},
+    )
+
+
+def _pack(clips: list[DynamicMasks]) -> Tensors:
+    """Several clips' masks as one; each was cut at its own threshold, so the score has none in common."""
+    maps = {f"maps.{name}": np.concatenate([clip.maps[name] for clip in clips]) for name in clips[0].maps or {}}
+    threshold = clips[0].threshold if len(clips) == 1 else float("nan")
+    tensors = {name: torch.from_numpy(values) for name, values in maps.items()}
+    return tensors | {
+        "masks": torch.from_numpy(np.concatenate([clip.masks for clip in clips])),
+        "score": torch.from_numpy(np.concatenate([clip.score for clip in clips])),
+        "threshold": torch.tensor(threshold, dtype=torch.float64),
+    }
+
+
+def _unpack(tensors: Tensors) -> DynamicMasks:
+    maps = {name.removeprefix("maps."): t.numpy() for name, t in tensors.items() if name.startswith("maps.")}
+    threshold = float(tensors["threshold"])
+    return DynamicMasks(tensors["masks"].numpy(), tensors["score"].numpy(), threshold, "geometry", maps or None)
+
+
+def _pack_model(model: SparseModel) -> Tensors:
+    tensors = {f"sparse.{f.name}": torch.from_numpy(getattr(model.sparse, f.name)) for f in fields(SparsePoints)}
+    lens = [value for entry in asdict(model.lens).values() for value in np.atleast_1d(entry)]
+    return tensors | {
+        "T_world_cam": torch.from_numpy(model.T_world_cam),
+        "registered": torch.from_numpy(model.registered),
+        "lens": torch.tensor(lens, dtype=torch.float64),
+    }
+
+
+def _unpack_model(tensors: Tensors) -> SparseModel:
+    width, height, focal, cx, cy, *distortion = tensors["lens"].tolist()
+    lens = Lens(int(width), int(height), focal, (cx, cy), tuple(distortion))
+    sparse = SparsePoints(**{f.name: tensors[f"sparse.{f.name}"].numpy() for f in fields(SparsePoints)})
+    return SparseModel(tensors["T_world_cam"].numpy(), tensors["registered"].numpy(), lens, sparse)

@@ -1,0 +1,265 @@
+"""Frames -> Scene: the two-pass story of Easi3R (arXiv:2503.24391).
+
+Encode every frame once; pass 1 decodes pairs only for their attention, which shows what moves (for small networks
+together with optical flow); pass 2 decodes them with
+the moving tokens silenced; global alignment makes one scene of the pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..align.align import AlignDiagnostics, AlignResult, align
+from ..align.init import FOCAL_RANGE
+from ..align.long.windows import NO_LOOPS, LongClip, align_long
+from ..core.budget import UNBOUNDED, Budget
+from ..core.config import AlignConfig, Easi3RConfig
+from ..core.errors import InputError
+from ..core.geometry import focal_from_source, image_centre_in_network
+from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
+from ..core.runlog import RunLog
+from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
+from ..core.score import FLOW_RESIDUAL
+from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
+from ..core.windows import WindowPlan, cut_windows
+from ..motion.flow.dis import DISFlow, FlowProvider, pair_flow
+from ..motion.flow.raft import choose_flow
+from ..network.compute import Compute, choose_compute
+from ..network.weights import WeightsInfo
+from ..storage.cache import StageCache, digest
+from .network_stage import Backbone, NetworkStage, find_loops
+
+MUCH_MOTION = 0.5
+"""Share of moving pixels above which the user is warned."""
+
+
+def reconstruct(
+    frames: Frames,
+    backbone: Backbone,
+    config: Easi3RConfig,
+    align_config: AlignConfig,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    num_eval: int = 0,
+    budget: Budget = UNBOUNDED,
+) -> Scene:
+    """Cameras, depth and motion masks of a clip.
+
+    Args:
+        frames: at network size for ``backbone``.
+        num_eval: this many frames at the end are evaluation views, taken apart from the clip.
+        cache: where finished stages are kept and found.
+        budget: how much of the work is in memory at once; does not change the result beyond rounding, except by its
+            window.
+
+    Returns:
+        The scene in the frame of the first camera, in units that suit 16-bit depth maps.
+
+    Raises:
+        InputError, CheckpointError, AlignmentError: with the remedy in the message.
+    """
+    info = backbone.info
+    compute = choose_compute(config.device, config.dtype, budget.batch_size or config.batch_size)
+    graph = _pair_graph(info, config, len(frames), num_eval)
+    if align_config.flow_weight is None and info.flow_weight is not None:
+        align_config = replace(align_config, flow_weight=info.flow_weight)
+    check_focal(config, frames)
+    # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
+    provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
+    mask_flow = _mask_flow(info, config, provider, compute, log)
+    plan = _plan_windows(graph, budget.window or config.window, num_eval, log)
+    stage = NetworkStage(
+        frames, graph, backbone, config, compute, cache, log, num_eval=num_eval, mask_flow=mask_flow, spill=budget.spill
+    )
+    predictions, dynamic = stage.run()
+    loops = find_loops(stage, plan, log) if plan is not None and config.loop_closure else NO_LOOPS
+    stage.release()
+    _warn_about_motion(dynamic, len(frames), log)
+    part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
+    facts = _provenance(info, graph, config, align_config) | _flow_names(provider, mask_flow)
+    if plan is None:
+        aligned = part(slice(None), predictions, _known_focal(config, frames), log)
+    else:
+        clip = _long_clip(plan, stage, predictions, dynamic, align_config, facts["flow"])
+        del predictions
+        stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
+        aligned, facts["windows"] = stitched.result, stitched.facts
+    return _scene(frames, aligned, dynamic, config, facts)
+
+
+def _mask_flow(
+    info: WeightsInfo, config: Easi3RConfig, provider: FlowProvider | None, compute: Compute, log: RunLog
+) -> FlowProvider | None:
+    """The estimator behind masks; None where there is no flow in them.
+
+    Formulas are chosen with DIS: another one only where it is asked for.
+    """
+    if config.no_masks or config.masks is not None or not info.dynamic_score.get(FLOW_RESIDUAL):
+        return None
+    if config.flow != "raft":
+        return DISFlow()
+    return provider or choose_flow(config.flow, compute, log)
+
+
+def _flow_names(provider: FlowProvider | None, mask_flow: FlowProvider | None) -> dict[str, str | None]:
+    return {name: flow and flow.name for name, flow in (("flow", provider), ("mask_flow", mask_flow))}
+
+
+def _pair_graph(info: WeightsInfo, config: Easi3RConfig, num_frames: int, num_eval: int) -> PairGraph:
+    strategy = (info.graph or DEFAULT_GRAPH) if config.graph == "auto" else config.graph
+    graph = make_pairs(strategy, num_frames - num_eval)
+    return attach_frames(graph, num_eval) if num_eval else graph
+
+
+def _plan_windows(graph: PairGraph, size: int, num_eval: int, log: RunLog) -> WindowPlan | None:
+    """None: the clip is aligned as one."""
+    if not 0 < size < graph.num_frames:
+        return None
+    plan = cut_windows(graph, size, num_eval)
+    if plan.left_out:
+        log.warn(
+            f"{plan.left_out} of {len(graph)} pairs of --graph {graph.strategy} join frames that share no window of "
+            f"{size} frames; they are left out of the alignment"
+        )
+    return plan
+
+
+def _long_clip(
+    plan: WindowPlan,
+    stage: NetworkStage,
+    predictions: PairPredictions,
+    dynamic: DynamicMasks,
+    align_config: AlignConfig,
+    flow: str | None,
+) -> LongClip:
+    config, pixel_map = stage.config, stage.frames.pixel_map
+    focal = _known_focal(config, stage.frames)
+    in_memory = None if stage.cache.folder else predictions
+    return LongClip(
+        plan=plan,
+        graph=stage.graph,
+        open_predictions=lambda: in_memory or stage.reopen(),
+        dynamic=dynamic,
+        principal_point=image_centre_in_network(pixel_map),
+        pixel_aspect=pixel_map.pixel_aspect,
+        shared_focal=align_config.shared_focal,
+        focal=focal,
+        seed=config.seed,
+        key=digest(stage.decoded_key, pixel_map, dynamic.masks, asdict(align_config), flow, focal, config.seed),
+    )
+
+
+@dataclass(frozen=True)
+class _Aligner:
+    """Aligns frames of the clip; what does not depend on which frames these are."""
+
+    frames: Frames
+    dynamic: DynamicMasks
+    flow: FlowProvider | None
+    """None: without the flow term."""
+    config: AlignConfig
+    device: torch.device
+    seed: int
+    folder: Path | None
+    """Takes flows that are too large for the memory."""
+
+    def __call__(
+        self, chosen: np.ndarray | slice, predictions: PairPredictions, focal: float | None, log: RunLog
+    ) -> AlignResult:
+        """See :data:`~easi3r_ns.align.long.windows.AlignPart`."""
+        flow, pixel_map = None, self.frames.pixel_map
+        if self.flow is not None:
+            flow = pair_flow(self.frames.images[chosen], predictions.graph, self.flow, log, folder=self.folder)
+        return align(
+            predictions,
+            principal_point=image_centre_in_network(pixel_map),
+            config=self.config,
+            focal=focal,
+            pixel_aspect=pixel_map.pixel_aspect,
+            dynamic_masks=self.dynamic.masks[chosen],
+            flow=flow,
+            device=self.device,
+            seed=self.seed,
+            log=log,
+            numbers=np.arange(len(self.frames))[chosen].tolist(),
+        )
+
+
+def _known_focal(config: Easi3RConfig, frames: Frames) -> float | None:
+    """In network pixels."""
+    return None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
+
+
+def check_focal(config: Easi3RConfig, frames: Frames) -> None:
+    """Raises InputError for a ``--focal-length`` that no lens has at the size of the source."""
+    longer = max(frames.pixel_map.source_wh)
+    low, high = (share * longer for share in FOCAL_RANGE)
+    if config.focal_length is not None and not low <= config.focal_length <= high:
+        raise InputError(
+            f"--focal-length {config.focal_length:g}: no lens has it at {longer} pixels a side; give a number between "
+            f"{low:.0f} and {high:.0f} pixels of the source image"
+        )
+
+
+def _warn_about_motion(dynamic: DynamicMasks, num_frames: int, log: RunLog) -> None:
+    share = float(dynamic.coverage.mean())
+    if share > MUCH_MOTION:
+        log.warn(f"{100 * share:.0f} % of the frame is dynamic: cameras rest on the little that is static")
+    if dynamic.source == "attention" and num_frames == 2:
+        log.warn("two frames: motion shows as a deviation over several pairs, so nothing is marked as moving")
+
+
+def _provenance(info: WeightsInfo, graph: PairGraph, config: Easi3RConfig, align_config: AlignConfig) -> dict:
+    return {
+        "version": __version__,
+        "weights": info.provenance(),
+        "graph": graph.strategy,
+        "num_pairs": len(graph),
+        "seed": config.seed,
+        "config": {"easi3r": asdict(config), "align": asdict(align_config)},
+    }
+
+
+def _alignment_facts(diagnostics: AlignDiagnostics) -> dict:
+    facts = asdict(diagnostics)
+    counts = Counter(facts.pop("registered_by"))
+    pairs = {name: len(facts[name]) for name in ("dropped_pairs", "contradicted_pairs")}
+    return facts | pairs | {"registered_by": dict(sorted(counts.items()))}
+
+
+def _pose_sources(aligned: AlignResult) -> tuple[str, ...] | None:
+    """None unless there are frames that nothing holds: those have no confidence anywhere, and interpolated cameras."""
+    held = (aligned.confidence > 0).any(axis=(1, 2))
+    return None if held.all() else tuple("network" if h else INTERPOLATED for h in held)
+
+
+def _scene(
+    frames: Frames, aligned: AlignResult, dynamic: DynamicMasks, config: Easi3RConfig, provenance: dict
+) -> Scene:
+    scene = Scene(
+        images=frames.images,
+        T_world_cam=aligned.T_world_cam,
+        focals=aligned.focals,
+        principal_point=image_centre_in_network(frames.pixel_map),
+        depth=aligned.depth,
+        confidence=aligned.confidence,
+        contradicted=aligned.contradicted,
+        uncertainty=aligned.uncertainty,
+        pose_sources=_pose_sources(aligned),
+        dynamic=dynamic,
+        pixel_map=frames.pixel_map,
+        times=frames.times,
+        indices=frames.indices,
+        names=frames.names,
+        source_paths=frames.source_paths,
+        min_confidence=config.min_confidence,
+        provenance=provenance | {"alignment": _alignment_facts(aligned.diagnostics)},
+    )
+    return rescale_scene(scene, choose_scale(scene))

@@ -1,0 +1,112 @@
+"""One dataset per part of a clip that cuts to other scenes (``--on-cut split``)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import AlignmentError, Easi3RError, InputError
+from ..core.runlog import RunLog
+from ..dataset.nerfstudio import TRANSFORMS, refuse_taken
+from ..frames import find_parts, open_source
+from ..storage.files import jsonable, make_folder, write_json
+from ..storage.owned import claim, settle
+from . import run
+
+FEWEST_FRAMES = 5
+"""Shorter parts make no dataset."""
+_FOUND = "parts.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of a run, and what was said while it was made."""
+
+    result: run.ProcessResult
+    log: RunLog
+
+
+def process_parts(
+    data: Path, output_dir: Path, config: run.RunConfig, *, overwrite: bool, log: RunLog
+) -> tuple[Part, ...]:
+    """:func:`~.run.process`, and with ``--on-cut split`` one dataset per part in ``OUT/part_01``, ``part_02``.
+
+    A clip without cuts is one dataset in ``output_dir`` itself. A part that is too short, or from which no scene can be
+    made, is left out with a warning (its number stays free). The same command after an interruption goes on: parts that
+    are finished are neither made nor returned again.
+
+    Raises:
+        Easi3RError: as ``process``; also when no part makes a dataset, or with ``eval_data``.
+    """
+    if config.frames.on_cut != "split":
+        return (Part(run.process(data, output_dir, config, overwrite=overwrite, log=log), log),)
+    if config.eval_data is not None:
+        raise InputError("--eval-data belongs to one scene, --on-cut split makes several: use --on-cut longest")
+    state = _find(data, output_dir, config, log)
+    spans, done = state["parts"], [] if overwrite else state["done"]
+    if len(spans) < 2:
+        whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
+        return (Part(run.process(data, output_dir, whole, overwrite=overwrite, log=log), log),)
+    refuse_taken(output_dir, overwrite)
+    made = []
+    failure: Easi3RError | None = None
+    for number, (start, end, count) in enumerate(spans, 1):
+        name = f"part_{number:02d}"
+        place = f"{name}, {start:.4g} to {end:.4g} {open_source(data).unit}"
+        if count < FEWEST_FRAMES:
+            log.warn(f"{place} is left out: it has {count} frames, fewer than {FEWEST_FRAMES}")
+            continue
+        if name in done and (output_dir / name / TRANSFORMS).exists():
+            log.info(f"{place} is finished already")
+            continue
+        log.info(f"{place}, {count} frames")
+        frames = replace(config.frames, start=start, end=end, on_cut="ignore")
+        own = replace(log, stages=[], warnings=[])
+        try:
+            result = run.process(data, output_dir / name, replace(config, frames=frames), overwrite=overwrite, log=own)
+        except (AlignmentError, InputError) as error:
+            log.warn(f"{place} is left out: {error}")
+            failure = error
+            continue
+        made.append(Part(result, own))
+        done = sorted({*done, name})
+        write_json(output_dir / run.WORKSPACE / _FOUND, state | {"done": done})
+    if not made and (failure is not None or not done):
+        raise failure or InputError(f"{data}: every part between its cuts is too short; --on-cut ignore uses all of it")
+    if (output_dir / TRANSFORMS).exists():
+        _retire(output_dir)
+    for old in sorted(output_dir.glob("part_[0-9][0-9]")):
+        if overwrite and old.name not in done and (old / TRANSFORMS).exists():
+            refuse_taken(old, overwrite)
+            _retire(old)
+    shutil.rmtree(output_dir / run.WORKSPACE, ignore_errors=True)
+    return tuple(made)
+
+
+def _retire(folder: Path) -> None:
+    """Delete an earlier dataset, of which the parts have taken the place: nobody should train on it by mistake."""
+    claim(folder, (), first=TRANSFORMS)
+    settle(folder, ())
+
+
+def _find(data: Path, output_dir: Path, config: run.RunConfig, log: RunLog) -> dict[str, Any]:
+    """``parts``: (start, end, number of frames) of each; ``done``: names of the finished ones.
+
+    What an interrupted run with the same options has found and done counts.
+    """
+    file = output_dir / run.WORKSPACE / _FOUND
+    key = jsonable({"source": open_source(data).signature(), "config": asdict(config)})
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["key"] == key:
+            return {"key": key, "parts": list(found["parts"]), "done": list(found["done"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or of an older version: look again
+    spans = [list(span) for span in find_parts(data, config.frames, log)]
+    make_folder(file.parent)
+    state = {"key": key, "parts": spans, "done": []}
+    write_json(file, state)
+    return state

@@ -1,0 +1,315 @@
+"""What a run will cost: seconds and peak memory by stage, from counts and the rates of a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from ..align.problem import sample_pixels
+from ..core.budget import GIB, UNBOUNDED, Budget
+from ..core.config import LEAST_WINDOW, AlignConfig
+from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
+from ..core.runlog import StageRecord
+from ..core.windows import cut_windows
+from ..motion.two_view import enlargement, residual_bytes
+from ..network.compute import Compute
+from ..network.config import DUSt3RConfig
+from ..network.costs import activation_bytes, network_cost, start_bytes, weight_bytes
+from ..network.inference import CPU_START_BYTES, GPU_START_BYTES, MOST_STARTS, map_dtype
+from ..network.sources import KNOWN
+from .calibration import Rates
+
+ADAM_SECONDS = 5.2e-8
+"""Per pair, sampled pixel and iteration of the alignment; measured on one core of a server CPU."""
+NEWTON_SECONDS = 1.1e-6
+"""The same per step of the second-order solver."""
+NEWTON_STEPS = 40
+"""10 to 70 were counted: the better the pointmaps agree, the fewer."""
+FLOW_SECONDS = 1.1e-7
+"""Per pair and pixel of the optical flow, likewise."""
+RESIDUAL_SECONDS = 1.6e-6
+"""Per frame and pixel of the images in which flow for motion masks is estimated, likewise."""
+FILE_SECONDS = 5e-7
+"""Per frame and source pixel of reading, resizing and writing all copies of a frame, likewise."""
+ALIGN_BYTES = 92
+"""Of the alignment's temporaries, per sampled pixel of a pair."""
+ADAM_BYTES = 54
+"""The same for the first-order solver."""
+FRAME_BYTES = 99
+"""Of the alignment's temporaries, per pixel of a frame and pointmap that shows it."""
+RESULT_BYTES = 9
+"""Depth, confidence and a mark per pixel of every frame."""
+LIBRARIES_BYTES = 170e6
+"""What the alignment loads beside the network."""
+FLOW_BYTES = 5.0
+"""Optical flow and its check, per pair and pixel."""
+WRITER_BYTES = 400e6
+"""What is loaded to write the dataset, to load it back and to draw the report."""
+OPEN_FRAMES = 24
+"""Frames whose statistics are held at a time; in a graph of near frames."""
+LONG_SECONDS = 3600.0
+"""A forecast beyond this is said together with what would be faster."""
+SMALLER_NETWORK = "dust3r-224"
+NETWORK_STAGES = ("encode frames", "pass 1", "pass 2")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides the cost of a run."""
+
+    network: DUSt3RConfig
+    grid: tuple[int, int]
+    """Tokens (h, w) of a frame."""
+    num_frames: int
+    num_pairs: int
+    """Ordered."""
+    source_pixels: int
+    """Of one frame of the clip."""
+    align: AlignConfig
+    two_passes: bool = True
+    graph: str = DEFAULT_GRAPH
+    """Strategy of the pair graph."""
+    num_eval: int = 0
+    """Of the frames, those that are evaluation views."""
+    flow_residual: bool = False
+    """The score of the weights has optical flow in it."""
+
+    @property
+    def tokens(self) -> int:
+        """Of one frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def pixels(self) -> int:
+        """Of one frame at network size."""
+        return self.tokens * self.network.patch_size**2
+
+    def pairs_within(self, window: int) -> int:
+        """Ordered pairs of the largest window of ``window`` frames; 0: all frames.
+
+        Raises:
+            InputError: the pair graph cannot be cut into such windows.
+        """
+        if not 0 < window < self.num_frames:
+            return self.num_pairs
+        return _largest_window(self.graph, self.num_frames - self.num_eval, self.num_eval, window)
+
+
+@lru_cache(maxsize=256)
+def _largest_window(strategy: str, num_frames: int, num_eval: int, window: int) -> int:
+    graph = make_pairs(strategy, num_frames)
+    plan = cut_windows(attach_frames(graph, num_eval) if num_eval else graph, window, num_eval)
+    return max(len(part.rows) for part in plan.windows)
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One stage."""
+
+    name: str
+    seconds: float
+    memory_bytes: float
+    """Largest resident memory of the process."""
+    gpu_bytes: float = 0.0
+    """Largest memory on the GPU, where the network runs on one."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run, stage by stage."""
+
+    job: Job
+    device: str
+    stages: tuple[StageForecast, ...]
+    budget: Budget = field(default=UNBOUNDED)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Largest resident memory of the process."""
+        return max(stage.memory_bytes for stage in self.stages)
+
+    @property
+    def gpu_bytes(self) -> float:
+        """Largest memory on the GPU; 0 on a CPU."""
+        return max(stage.gpu_bytes for stage in self.stages)
+
+    @property
+    def remedy(self) -> str:
+        """What would be faster than a run of hours; empty for shorter ones."""
+        return f"this takes long; {', '.join(_faster(self))}" if self.seconds > LONG_SECONDS else ""
+
+    def __str__(self) -> str:
+        gpu = f" and {self.gpu_bytes / GIB:.1f} GiB on the GPU" if self.gpu_bytes else ""
+        size = "x".join(str(side * self.job.network.patch_size) for side in reversed(self.job.grid))
+        return (
+            f"{self.job.num_frames} frames at {size}, {self.job.num_pairs} pairs; about "
+            f"{duration(self.seconds)}, {self.memory_bytes / GIB:.1f} GiB of memory{gpu} ({self.device})"
+        )
+
+
+def duration(seconds: float) -> str:
+    """'0:42 min', '12:05 min' or '3.4 h'."""
+    if seconds >= LONG_SECONDS:
+        return f"{seconds / 3600:.1f} h"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min"
+
+
+def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDED) -> Forecast:
+    """Seconds and memory of every stage of the run."""
+    compute = replace(compute, batch_size=budget.batch_size or compute.batch_size)
+    sampled = _sampled_pixels(*(s * job.network.patch_size for s in job.grid), job.align.pixel_budget)
+    held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
+    with_flow = job.align.flow_strength > 0
+    # Pointmaps come from a file: in memory is what is read; of a window also a copy.
+    pairs, copies = job.pairs_within(budget.window), 2 if _windowed(job, budget) else 1
+    aligning = held + pairs * job.pixels * (copies * pointmap_bytes(job) + FLOW_BYTES * with_flow)
+    flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
+    align_seconds = _step_seconds(job.align) * job.num_pairs * sampled
+    stages = (
+        StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held),
+        *_network_stages(job, compute, rates, budget),
+        *([_residual_stage(job, budget, held)] if job.flow_residual else []),
+        StageForecast("optical flow", flow_seconds, aligning),
+        StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
+        StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),
+    )
+    return Forecast(job, compute.device.type, stages, budget)
+
+
+def _residual_stage(job: Job, budget: Budget, held: float) -> StageForecast:
+    """Optical flow for motion masks, between the passes: the network and its features are still there."""
+    size = [side * job.network.patch_size for side in job.grid]
+    pixels = job.pixels * enlargement(*size) ** 2
+    seconds = (RESIDUAL_SECONDS * pixels + FILE_SECONDS / 2 * job.source_pixels) * job.num_frames
+    features = 4.0 * job.num_frames * job.tokens * job.network.enc_embed_dim
+    stored = 0.0 if budget.spill or job.two_passes else pointmap_bytes(job) * job.num_pairs * job.pixels
+    working = features + stored + max(_weight_bytes(job.network, 4)) + residual_bytes(job.num_frames, *size)
+    return StageForecast("motion from flow", seconds, held + working)
+
+
+@lru_cache(maxsize=16)
+def _sampled_pixels(height: int, width: int, budget: int) -> int:
+    return len(sample_pixels(height, width, budget).index)
+
+
+def _network_stages(job: Job, compute: Compute, rates: Rates, budget: Budget) -> list[StageForecast]:
+    on_gpu = compute.device.type != "cpu"
+    width = compute.dtype.itemsize
+    encoder, decoder = _weight_bytes(job.network, width)
+    item = activation_bytes(job.network, job.grid)
+    features = width * job.num_frames * job.tokens * job.network.enc_embed_dim
+    channels = job.network.dec_depth * job.network.dec_num_heads
+    statistics = 4 * 4.0 * min(job.num_frames, OPEN_FRAMES) * job.tokens * channels
+    stored = 0.0 if budget.spill else pointmap_bytes(job) * job.num_pairs * job.pixels
+    held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
+
+    def stage(name: str, seconds: float, working: float, kept: float = 0.0) -> StageForecast:
+        working += features
+        return StageForecast(name, seconds, held + kept + (0 if on_gpu else working), working if on_gpu else 0.0)
+
+    def batch(item_bytes: float, count: int) -> float:
+        return item_bytes * min(count, compute.batch_for(job.tokens, item_bytes))
+
+    def starts(heads: bool) -> float:
+        limit = GPU_START_BYTES if on_gpu else CPU_START_BYTES
+        return min(limit, MOST_STARTS * start_bytes(job.network, job.grid, heads=heads))
+
+    stages = [stage("encode frames", rates.encode * job.num_frames, encoder + batch(item.encode, job.num_frames))]
+    if job.two_passes:
+        attending = decoder + batch(item.decode, job.num_pairs) + starts(False) + statistics
+        stages.append(stage("pass 1", rates.attend * job.num_pairs, attending))
+    decoding = decoder + batch(item.decode + item.heads, job.num_pairs) + starts(True) + statistics
+    stages.append(stage("pass 2", rates.decode * job.num_pairs, decoding, stored))
+    return stages
+
+
+_weight_bytes = lru_cache(maxsize=16)(weight_bytes)
+
+
+def pointmap_bytes(job: Job) -> float:
+    """Of two pointmaps and confidences, per pair and pixel."""
+    size = (side * job.network.patch_size for side in job.grid)
+    return 8.0 * map_dtype(job.num_pairs, *size).itemsize
+
+
+def _step_seconds(align: AlignConfig) -> float:
+    """Of all steps, per pair and sampled pixel."""
+    if align.solver == "adam":
+        return ADAM_SECONDS * align.iterations
+    return NEWTON_SECONDS * min(align.iterations, NEWTON_STEPS)
+
+
+def _windowed(job: Job, budget: Budget) -> bool:
+    return 0 < budget.window < job.num_frames
+
+
+def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
+    """What the alignment of all frames, or of the largest window, adds."""
+    windowed, pairs = _windowed(job, budget), job.pairs_within(budget.window)
+    frames = budget.window if windowed else job.num_frames
+    per_sample = ADAM_BYTES if job.align.solver == "adam" else ALIGN_BYTES
+    working = per_sample * pairs * sampled + FRAME_BYTES * job.pixels * 2 * pairs / frames
+    # Spilled, the results of windows are joined in files.
+    results = 0 if windowed and budget.spill else job.num_frames
+    return working + LIBRARIES_BYTES + RESULT_BYTES * results * job.pixels
+
+
+def _write_bytes(job: Job) -> float:
+    """What writing, checking and reporting add."""
+    return RESULT_BYTES * job.num_frames * job.pixels + WRITER_BYTES
+
+
+def forecast_lines(plan: Forecast, *, asked_window: bool = False) -> list[str]:
+    """What a run says first: the forecast, what keeps it under its limit, and what would be faster if it takes long.
+
+    ``asked_window``: the windows are the user's choice, not the limit's.
+    """
+    budget, limit = plan.budget, plan.budget.memory_bytes / GIB
+    lines = [str(plan)]
+    if _windowed(plan.job, budget):
+        for_limit = budget.bounded and not asked_window
+        lines.append(f"to stay under {limit:.1f} GiB: {budget}" if for_limit else str(budget))
+    if plan.memory_bytes > budget.memory_bytes:
+        lines.append(
+            f"{limit:.1f} GiB are free now, less than that ({budget}); end other programs, or use fewer frames "
+            "(--num-frames-target) or a smaller network (--weights)"
+        )
+    return [*lines, plan.remedy] if plan.remedy else lines
+
+
+def actual_line(plan: Forecast, seconds: float, stages: Sequence[StageRecord]) -> str:
+    """What a run says last: what it took beside the forecast."""
+    peak = max((stage.peak_memory_bytes for stage in stages), default=0)
+    return (
+        f"took {duration(seconds)} and {peak / GIB:.1f} GiB of memory; "
+        f"forecast: {duration(plan.seconds)} and {plan.memory_bytes / GIB:.1f} GiB"
+    )
+
+
+def _faster(plan: Forecast) -> Iterator[str]:
+    job = plan.job
+    frames = max(LEAST_WINDOW, int(job.num_frames * LONG_SECONDS / plan.seconds))
+    if frames < job.num_frames:
+        yield f"--num-frames-target {frames} takes about {duration(plan.seconds * frames / job.num_frames)}"
+    small = KNOWN[SMALLER_NETWORK].network
+    assert small is not None
+    side = small.image_size // small.patch_size
+    share = _operations(job, small, (side, side)) / _operations(job, job.network, job.grid)
+    if share < 0.5:
+        network = sum(stage.seconds for stage in plan.stages if stage.name in NETWORK_STAGES)
+        yield f"--weights {SMALLER_NETWORK} about {duration(plan.seconds - (1 - share) * network)}"
+    if plan.device == "cpu":
+        yield "a GPU a small part of it"
+
+
+def _operations(job: Job, network: DUSt3RConfig, grid: tuple[int, int]) -> float:
+    cost = network_cost(network, grid)
+    per_pair = cost.attention * job.two_passes + cost.decode + cost.heads
+    return cost.encode * job.num_frames + per_pair * job.num_pairs

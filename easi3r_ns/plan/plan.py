@@ -1,0 +1,182 @@
+"""What a run will cost and how much of it may be in memory at once, before any weight is fetched or loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core.budget import GIB, Budget
+from ..core.config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
+from ..core.errors import InputError
+from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
+from ..core.runlog import RunLog
+from ..core.score import FLOW_RESIDUAL
+from ..frames import ImageGeometry, preview_source
+from ..network.compute import Compute, choose_compute
+from ..network.config import DUSt3RConfig
+from ..network.costs import activation_bytes
+from ..network.sources import AUTO, BEST, KNOWN, resolve
+from ..network.weights import WeightsInfo, describe
+from .calibration import Rates, calibrate
+from .forecast import Forecast, Job, forecast, pointmap_bytes
+from .limits import memory_limit
+
+MARGIN = 0.85
+"""Of a limit on the memory, up to which a forecast is taken to keep it."""
+SPILL_BYTES = 2**28
+"""Of pair predictions, from which they are never held in memory as a whole on a CPU: their file is written anyway."""
+SHRINK = 0.8
+"""Of a window, to the next smaller one that is tried."""
+
+
+class Network(NamedTuple):
+    """What of the weights decides the cost of a run."""
+
+    config: DUSt3RConfig
+    graph: str = DEFAULT_GRAPH
+    """Pair graph that suits them."""
+    flow_residual: bool = False
+    """Their dynamic score has optical flow in it."""
+
+    @classmethod
+    def of(cls, info: WeightsInfo) -> Network:
+        """Of weights on this machine."""
+        return cls(info.config, info.graph or DEFAULT_GRAPH, bool(info.dynamic_score.get(FLOW_RESIDUAL)))
+
+
+def network_of(weights: str) -> Network:
+    """The network behind ``--weights``; downloads nothing.
+
+    Raises:
+        CheckpointError: neither a published name nor weights on this machine.
+        InputError: ``none`` has no network.
+    """
+    if weights == "none":
+        raise InputError("--weights none: there is no network to plan for")
+    network = published_network(weights)
+    if network is not None:
+        return Network(network)
+    _, info = describe(resolve(weights, download=False))
+    return Network.of(info)
+
+
+def published_network(weights: str) -> DUSt3RConfig | None:
+    """The architecture of weights that may have to be downloaded first; None for all others."""
+    known = KNOWN.get(BEST if weights == AUTO else weights)
+    return None if known is None else known.network
+
+
+def plan_run(
+    data: Path,
+    select: FrameConfig,
+    config: Easi3RConfig,
+    align: AlignConfig,
+    log: RunLog,
+    *,
+    network: Network | None = None,
+    eval_data: Path | None = None,
+) -> Forecast:
+    """What a run on ``data`` will cost; decodes one frame, calibrates, and loads no weights.
+
+    ``network``: where the caller knows it; default: that of ``config.weights``.
+
+    Raises:
+        Easi3RError: what the run would raise for these options before its network starts; InputError also where the
+            run does not fit ``config.max_memory``.
+    """
+    network = network or network_of(config.weights)
+    graph = network.graph if config.graph == "auto" else config.graph
+    compute = choose_compute(config.device, config.dtype, config.batch_size)
+    job = _job(data, eval_data, select, network.config, graph, log)
+    own_masks = not config.no_masks and config.masks is None
+    passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
+    job = replace(job, align=align, two_passes=passes, flow_residual=residual)
+    rates = calibrate(job.network, job.grid, compute)
+    budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
+    return forecast(job, compute, rates, budget)
+
+
+def _job(
+    data: Path, eval_data: Path | None, select: FrameConfig, network: DUSt3RConfig, graph: str, log: RunLog
+) -> Job:
+    geometry = ImageGeometry(network.image_size, network.patch_size, network.square, select.square_ok)
+    num_frames, pixel_map = preview_source(data, select, geometry, log)
+    pairs, num_eval = make_pairs(graph, num_frames), 0
+    if eval_data is not None:
+        num_eval, _ = preview_source(eval_data, replace(select, start=0.0, end=None), geometry, log)
+        pairs = attach_frames(pairs, num_eval)
+    width, height = pixel_map.network_wh
+    return Job(
+        network=network,
+        grid=(height // network.patch_size, width // network.patch_size),
+        num_frames=pairs.num_frames,
+        num_pairs=len(pairs),
+        source_pixels=pixel_map.source_wh[0] * pixel_map.source_wh[1],
+        align=AlignConfig(),
+        graph=graph,
+        num_eval=num_eval,
+    )
+
+
+def choose_budget(
+    job: Job, compute: Compute, max_memory: float | None, base_bytes: float, *, window: int = 0
+) -> Budget:
+    """The budget that keeps the forecast under a limit and costs the result least.
+
+    Tried in this order: fewer pairs per call, then intermediate results on disk (on a CPU always where they are large),
+    then windows, as long as possible.
+
+    Args:
+        max_memory: limit in GiB; None: what is free on the machine, less a margin. Where even the least budget does
+            not fit what happens to be free, it is returned all the same: memory may become free.
+        base_bytes: resident memory of the process before the run.
+        window: frames per window that the user asks for; 0: chosen here.
+
+    Raises:
+        InputError: the least budget exceeds ``max_memory``.
+    """
+    limit = memory_limit(max_memory, base_bytes)
+    rates, tried = Rates(0.0, 0.0, 0.0, base_bytes), []
+    for budget in _budgets(job, compute, window, limit):
+        peak = forecast(job, compute, rates, budget).memory_bytes
+        if peak <= MARGIN * limit:
+            return budget
+        tried.append((peak, budget))
+    lowest = min(peak for peak, _ in tried)
+    peak, least = next((p, budget) for p, budget in tried if p <= lowest + GIB / 1000)
+    if max_memory is not None:
+        needed = math.ceil(100 * peak / MARGIN / GIB) / 100
+        raise InputError(
+            f"--max-memory {max_memory:g}: this run needs at least {needed:.2f} GiB ({least}); allow as "
+            "much, or use fewer frames (--num-frames-target) or a smaller network (--weights)"
+        )
+    return least
+
+
+def _budgets(job: Job, compute: Compute, window: int, limit: float) -> Iterator[Budget]:
+    """From everything at once to the least, in the order in which they are tried."""
+    batches = [compute.batch_size]
+    if not compute.batch_size and compute.device.type == "cpu":
+        size = compute.batch_for(job.tokens, activation_bytes(job.network, job.grid).decode)
+        batches += [size >> k for k in range(1, size.bit_length())]
+    large = job.num_pairs * job.pixels * pointmap_bytes(job) > SPILL_BYTES and compute.device.type == "cpu"
+    for frames in [window] if window else _windows(job):
+        for spill in (True,) if large else (False, True):
+            for batch in batches:
+                yield Budget(batch, frames, spill, limit)
+
+
+def _windows(job: Job) -> Iterator[int]:
+    """0 (all frames), then ever shorter windows, as far as the pair graph can be cut."""
+    yield 0
+    window = job.num_frames - job.num_eval
+    while window > LEAST_WINDOW:
+        window = max(LEAST_WINDOW, int(SHRINK * window))
+        try:
+            job.pairs_within(window)
+        except InputError:  # the run would say so of a window that the user chose
+            return
+        yield window

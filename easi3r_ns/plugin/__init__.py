@@ -1,0 +1,1 @@
+"""What nerfstudio calls: the bridge to ns-process-data, the dataparser, the splatfacto method."""

@@ -1,0 +1,1 @@
+"""The report: is the dataset worth training on, and why?"""

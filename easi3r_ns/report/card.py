@@ -1,0 +1,105 @@
+"""The files for people in a dataset: ``report.html`` and ``preview.mp4``, from a Scene."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.runlog import RunLog
+
+if TYPE_CHECKING:
+    from ..core.scene import Scene
+    from .verdict import Verdict
+
+REPORT = "report.html"
+PREVIEW = "preview.mp4"
+FILES = (REPORT, PREVIEW)
+GROUP = "report"
+"""Under this name the two files stand in the folder's list of files that are ours."""
+
+_PREVIEW_STAGE = "preview"
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """What was written; None for what could not be."""
+
+    report: Path | None = None
+    preview: Path | None = None
+    verdict: Verdict | None = None
+
+
+def write_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
+    """Write both files into the dataset's folder, replacing those of an earlier run, and return what was written.
+
+    What stands in the scene's provenance as ``stages`` and ``warnings`` is in the report, and so is the time that the
+    preview takes. Raises OutputError when a file of these names is not ours, or when the disk refuses.
+    """
+    _claim(dataset)
+    preview = _preview(scene, dataset, log)
+    return ReportCard(dataset / REPORT, preview, _report(scene, dataset, log))
+
+
+def try_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
+    """:func:`write_report_card` for a run whose dataset is good: what goes wrong becomes a warning, not an error."""
+    preview = verdict = None
+    with _warning_instead(dataset, log):
+        _claim(dataset)
+        with _warning_instead(dataset, log):
+            preview = _preview(scene, dataset, log)
+        verdict = _report(scene, dataset, log)
+    return ReportCard(verdict and dataset / REPORT, preview, verdict)
+
+
+def drop_report_card(dataset: Path) -> None:
+    """Delete both files of an earlier run, if they are ours. Raises OutputError when the disk refuses."""
+    from ..storage.owned import claim
+
+    claim(dataset, (), group=GROUP)
+
+
+def next_command(dataset: Path) -> str:
+    """What trains on the dataset."""
+    return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(dataset))}"
+
+
+def _claim(dataset: Path) -> None:
+    from ..storage.owned import claim
+
+    drop_report_card(dataset)  # those of an earlier run must not stand beside a new dataset
+    claim(dataset, FILES, group=GROUP)
+
+
+def _preview(scene: Scene, dataset: Path, log: RunLog) -> Path:
+    from .preview import write_preview
+
+    with log.stage(_PREVIEW_STAGE, len(scene)) as advance:
+        return write_preview(scene, dataset / PREVIEW, advance)
+
+
+def _report(scene: Scene, dataset: Path, log: RunLog) -> Verdict:
+    from dataclasses import asdict, replace
+
+    from .report import write_report
+
+    made = [asdict(stage) for stage in log.stages if stage.name == _PREVIEW_STAGE]
+    stages = [*(scene.provenance.get("stages") or ()), *made]
+    with log.stage("report"):
+        timed = replace(scene, provenance=scene.provenance | {"stages": stages})
+        return write_report(timed, dataset / REPORT, next_command(dataset))
+
+
+@contextlib.contextmanager
+def _warning_instead(dataset: Path, log: RunLog) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Whatever it is, the dataset itself has passed its check, and hours may have gone into it.
+        log.warn(
+            f"the report card could not be written ({type(error).__name__}: {error}); the dataset does not need it, "
+            f"and `easi3r report {shlex.quote(str(dataset))}` tries again"
+        )

@@ -1,0 +1,275 @@
+"""What the report card measures in a scene: plain numbers for the verdict, series over the frames for the charts.
+
+Lengths are in units of the median static depth, so that they mean the same in every clip. Frames that ``--eval-data``
+added are left out: they are no part of the camera's path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.scene import Scene
+from ..core.surface import trusted_depth
+from .residuals import Residuals, parallax_degrees, picture_change, static_residuals
+
+PREVIEW_WEIGHTS = ("tiny",)
+"""Weights whose card promises nothing for real footage."""
+
+FLAT_DEGREES = 1.0
+"""Parallax below which a point's depth rests on the network alone."""
+_LOCAL_WINDOW = 7
+"""Steps over which the usual speed of the camera is taken."""
+_JUMP_FACTOR = 6.0
+"""A step this many times longer than the usual one is a jump, if it is also larger than the two limits below."""
+_JUMP_LENGTH = 0.05
+"""In median depths."""
+_JUMP_DEGREES = 5.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """Per frame of the clip (N frames)."""
+
+    times: np.ndarray
+    """(N,) seconds, increasing."""
+    coverage: np.ndarray
+    """(N,) share of the pixels that move."""
+    flicker: np.ndarray
+    """(N,) how far the masked area is from the mean of its neighbours', relative to the mean area; NaN at the ends."""
+    position: np.ndarray
+    """(N, 3) camera centres in the axes of the first camera (right, down, forward), in median depths."""
+    speed: np.ndarray
+    """(N,) median depths per second since the frame before; NaN for the first."""
+    rotation_speed: np.ndarray
+    """(N,) degrees per second since the frame before; NaN for the first."""
+    jumps: np.ndarray
+    """(N,) bool: the camera jumps between the frame before and this one."""
+    fov_degrees: np.ndarray
+    """(N,) horizontal field of view of the source image."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Everything the verdict rests on; None where it cannot be measured in this scene."""
+
+    num_frames: int
+    duration: float
+    """Seconds from the first to the last frame."""
+    coverage: float
+    """Mean share of the pixels that move."""
+    coverage_max: float
+    flicker: float | None
+    """Mean of :attr:`Series.flicker`; None for fewer than three frames or when nothing moves."""
+    usable: float | None
+    """Share of all pixels that stand still and have a trusted depth; None without depth."""
+    num_sparse: int | None
+    """Triangulated points; None where bundle adjustment did not run."""
+    travel: float
+    """Largest distance between two cameras, in median depths."""
+    parallax: float | None
+    """Median over static points of the widest angle between two cameras that see the point, in degrees."""
+    jumps: float
+    """Share of the steps in which the camera jumps."""
+    roughness: float | None
+    """Second over first differences of the camera path (medians): 0 for a straight line, 2 for a random walk."""
+    picture_change: float | None
+    """Median colour difference (0 to 255) of the same static pixel a fifth of the clip later; needs no camera."""
+    depth_error: float | None
+    """Median relative difference between a static point's depth and what the frame a fifth of the clip later has."""
+    colour_gain: float | None
+    """Colour difference along the cameras over the one of a camera that stands still; below 1 the cameras explain
+    the picture. None without depth, or when the picture hardly changes."""
+    reprojection: float | None
+    """Median reprojection error of the triangulated points, in thousandths of the source image's longer side."""
+    fov: float
+    """Mean horizontal field of view in degrees."""
+    focal_spread: float | None
+    """Relative spread (standard deviation over mean) of the focal lengths seen by single frames; None if unknown."""
+    focal_known: bool
+    unregistered: float
+    """Share of the frames whose camera the bundle adjustment could not confirm."""
+    has_depth: bool
+    preview_weights: bool
+    """Whether the cameras come from weights that promise nothing for real footage."""
+    position_sigma: float | None = None
+    """Median uncertainty of a camera's position, 1 sigma in median depths; None where it was not estimated."""
+    rotation_sigma: float | None = None
+    """Median uncertainty of a camera's rotation, 1 sigma in degrees."""
+    unheld: float = 0.0
+    """Share of the frames whose camera nothing holds: its uncertainty is infinite."""
+    no_parallax: float | None = None
+    """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured of one scene."""
+
+    measures: Measures
+    series: Series
+    residuals: Residuals | None
+    parallax: np.ndarray
+    """(M,) degrees: the widest angle between two cameras that see a static point, for a sample of the points."""
+    unit: float
+    """Scene units of one median depth."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything moves at all."""
+        return bool(self.series.coverage.any())
+
+
+def measure(scene: Scene) -> Measured:
+    """Measure a scene of at least one frame; pure, a second or two for fifty frames."""
+    count = clip_length(scene)
+    unit = length_unit(scene)
+    series = _series(scene, count, unit)
+    residuals = static_residuals(scene, count) if scene.has_depth and count > 1 else None
+    parallax = parallax_degrees(scene, count)
+    known = bool(_config(scene, "easi3r").get("focal_length"))
+    triangulated = scene.sparse if scene.sparse is not None and len(scene.sparse) else None
+    sources = scene.pose_sources or ()
+    sigma = scene.uncertainty
+    measures = Measures(
+        num_frames=count,
+        duration=float(series.times[-1] - series.times[0]),
+        coverage=float(series.coverage.mean()),
+        coverage_max=float(series.coverage.max()),
+        flicker=_nan_mean(series.flicker) if series.coverage.any() else None,
+        usable=_usable(scene, count),
+        num_sparse=None if scene.sparse is None else len(scene.sparse),
+        travel=_widest(series.position),
+        parallax=float(np.median(parallax)) if len(parallax) else None,
+        jumps=float(series.jumps[1:].mean()) if count > 1 else 0.0,
+        roughness=_roughness(series.position),
+        picture_change=picture_change(scene, count),
+        depth_error=residuals and residuals.far_median,
+        colour_gain=residuals and residuals.colour_gain,
+        reprojection=triangulated and 1000 * float(np.median(triangulated.errors)) / max(scene.pixel_map.source_wh),
+        fov=float(series.fov_degrees.mean()),
+        focal_spread=None if known else _focal_spread(scene, count),
+        focal_known=known,
+        unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
+        has_depth=scene.has_depth,
+        preview_weights=(scene.provenance.get("weights") or {}).get("name") in PREVIEW_WEIGHTS,
+        position_sigma=sigma and _finite_median(sigma.centre[:count] / unit),
+        rotation_sigma=sigma and _finite_median(sigma.rotation_deg[:count]),
+        unheld=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
+        no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
+    )
+    return Measured(measures, series, residuals, parallax, unit)
+
+
+def clip_length(scene: Scene) -> int:
+    """How many frames at the beginning are the clip: held-out frames of another source start with earlier times."""
+    backwards = np.flatnonzero(np.diff(scene.times) <= 0)
+    return int(backwards[0]) + 1 if len(backwards) else len(scene)
+
+
+def length_unit(scene: Scene) -> float:
+    """Scene units of the median static depth (or distance to the triangulated points; 1 when there are neither)."""
+    by_frame = [(trusted_depth(scene, f)[::3, ::3], scene.dynamic.masks[f, ::3, ::3]) for f in range(len(scene))]
+    depths = np.concatenate([depth[(depth > 0) & ~moving] for depth, moving in by_frame])
+    if not len(depths):
+        depths = np.concatenate([depth[depth > 0] for depth, _ in by_frame])
+    if not len(depths) and scene.sparse is not None and len(scene.sparse):
+        centre = scene.T_world_cam[:, :3, 3].mean(axis=0)
+        depths = np.linalg.norm(scene.sparse.points - centre, axis=1)
+    return float(np.median(depths)) if len(depths) else 1.0
+
+
+def focal_estimates(scene: Scene, count: int) -> np.ndarray:
+    """Focal lengths in network pixels that single frames see: their own where each has one, else the aligner's first
+    estimates, else none (empty)."""
+    focals = scene.focals[:count]
+    if np.ptp(focals) > 1e-9 * focals.mean():
+        return focals
+    recorded = (scene.provenance.get("alignment") or {}).get("focal_estimates") or ()
+    return np.array([value for value in recorded if value], dtype=float)
+
+
+def local_median(values: np.ndarray, window: int) -> np.ndarray:
+    """(N,) median over a centred window that shrinks at the ends; NaN values do not count."""
+    half = window // 2
+    return np.array([np.nanmedian(values[max(0, k - half) : k + half + 1]) for k in range(len(values))])
+
+
+def _series(scene: Scene, count: int, unit: float) -> Series:
+    T = scene.T_world_cam[:count]
+    times, coverage = scene.times[:count].astype(float), scene.dynamic.coverage[:count]
+    position = (T[:, :3, 3] - T[0, :3, 3]) @ T[0, :3, :3] / unit
+    steps = np.linalg.norm(np.diff(position, axis=0), axis=1)
+    cosine = (np.einsum("nij,nij->n", T[:-1, :3, :3], T[1:, :3, :3]) - 1) / 2
+    # The skew part keeps small angles exact, where the cosine alone loses half its digits.
+    skew = np.swapaxes(T[:-1, :3, :3], 1, 2) @ T[1:, :3, :3]
+    sine = np.linalg.norm(skew - np.swapaxes(skew, 1, 2), axis=(1, 2)) / 8**0.5
+    turns = np.degrees(np.arctan2(sine, cosine))
+    seconds = np.maximum(np.diff(times), 1e-9)
+    jumps = _jumps(steps / seconds, steps, _JUMP_LENGTH) | _jumps(turns / seconds, turns, _JUMP_DEGREES)
+    half_width = scene.pixel_map.source_wh[0] * scene.pixel_map.scale_xy[0] / 2
+    return Series(
+        times=times,
+        coverage=coverage,
+        flicker=_flicker(coverage),
+        position=position,
+        speed=np.concatenate([[np.nan], steps / seconds]),
+        rotation_speed=np.concatenate([[np.nan], turns / seconds]),
+        jumps=np.concatenate([[False], jumps]),
+        fov_degrees=np.degrees(2 * np.arctan(half_width / scene.focals[:count])),
+    )
+
+
+def _jumps(speed: np.ndarray, size: np.ndarray, limit: float) -> np.ndarray:
+    if len(speed) < 3:
+        return np.zeros(len(speed), dtype=bool)
+    return (size > limit) & (speed > _JUMP_FACTOR * local_median(speed, _LOCAL_WINDOW))
+
+
+def _flicker(coverage: np.ndarray) -> np.ndarray:
+    flicker = np.full(len(coverage), np.nan)
+    if coverage.any():
+        middle = (coverage[:-2] + coverage[2:]) / 2
+        flicker[1:-1] = np.abs(coverage[1:-1] - middle) / coverage.mean()
+    return flicker
+
+
+def _usable(scene: Scene, count: int) -> float | None:
+    if not scene.has_depth:
+        return None
+    contradicted = scene.contradicted if scene.contradicted is not None else np.zeros_like(scene.dynamic.masks)
+    keeps = [(trusted_depth(scene, f) > 0) & ~scene.dynamic.masks[f] & ~contradicted[f] for f in range(count)]
+    return float(np.mean(keeps))
+
+
+def _widest(position: np.ndarray) -> float:
+    return float(max(np.linalg.norm(position - p, axis=1).max() for p in position))
+
+
+def _roughness(position: np.ndarray) -> float | None:
+    if len(position) < 5:
+        return None
+    bends = np.linalg.norm(position[2:] - 2 * position[1:-1] + position[:-2], axis=1)
+    strides = np.linalg.norm(position[2:] - position[:-2], axis=1) / 2
+    stride = float(np.median(strides))
+    return float(np.median(bends)) / stride if stride > 0 else None
+
+
+def _focal_spread(scene: Scene, count: int) -> float | None:
+    estimates = focal_estimates(scene, count)
+    return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
+
+
+def _finite_median(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None
+
+
+def _nan_mean(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None
+
+
+def _config(scene: Scene, group: str) -> dict:
+    return (scene.provenance.get("config") or {}).get(group) or {}

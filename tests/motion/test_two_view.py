@@ -1,0 +1,247 @@
+"""Masks from optical flow and epipolar geometry: known models, known movers, and nothing where nothing moves."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from easi3r_ns.core.errors import InputError
+from easi3r_ns.core.geometry import pixel_grid
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.two_view import enlargement, flow_residual, geometric_masks, tokens
+from easi3r_ns.motion.two_view.background import distance, fit, gric, homography_preferred, sample
+from easi3r_ns.motion.two_view.masks import LEAST_SCORE, choose_threshold, contour_contrast
+from easi3r_ns.motion.two_view.residual import MotionStats, _Moments, motion_stats
+from easi3r_ns.motion.two_view.superpixels import Superpixels, make_superpixels, vote
+from easi3r_ns.training.measure.numbers import area_under_curve
+from easi3r_ns.training.scenes import ClipOptions, correspondences, film, make_scene, render_clip
+from easi3r_ns.training.scenes.scene import SceneOptions
+
+SIZE = (192, 320)
+
+
+def iou(masks: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over the frames; two empty masks agree."""
+    union, common = (masks | truth).sum(axis=(1, 2)), (masks & truth).sum(axis=(1, 2))
+    return float(np.where(union == 0, 1.0, common / np.maximum(union, 1)).mean())
+
+
+def exact_pair(seed: int, frozen: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Exact flow of a rendered clip, where it is seen in both frames, and what moves."""
+    clip = render_clip(seed, 2, *SIZE, num_movers=1, frozen=frozen, options=ClipOptions(fps=1.5))
+    landing, seen = correspondences(clip, 0, 1)
+    return (landing - pixel_grid(*SIZE)).astype(np.float32), seen, clip.moving[0]
+
+
+def flow_of_homography(model: np.ndarray) -> np.ndarray:
+    start = pixel_grid(*SIZE)
+    landed = np.concatenate([start, np.ones_like(start[..., :1])], axis=-1) @ model.T
+    return (landed[..., :2] / landed[..., 2:] - start).astype(np.float32)
+
+
+TURN = np.array([[1.01, 0.004, 6.0], [-0.003, 0.99, -2.0], [1e-5, -2e-5, 1.0]])
+
+
+def test_background_homography_is_found_beside_a_mover_in_the_middle() -> None:
+    flow = flow_of_homography(TURN)
+    flow[50:140, 80:240] += [15.0, 4.0]
+    samples = sample(flow, np.ones(SIZE, dtype=bool))
+    model = fit("homography", samples)
+    assert model is not None
+    start = pixel_grid(*SIZE)
+    error = distance("homography", model, start, start + flow)
+    assert error[:40].max() < 0.1
+    np.testing.assert_allclose(error[60:130, 90:230], np.hypot(15, 4) / np.sqrt(2), rtol=0.02)
+    assert (homography_preferred(samples) or 0) > 0.5
+
+
+def test_epipolar_distance_shows_the_mover_and_not_the_parallax() -> None:
+    flow, seen, moving = exact_pair(5, frozen=False)
+    samples = sample(flow, seen)
+    model = fit("fundamental", samples)
+    assert model is not None
+    start = pixel_grid(*SIZE)
+    error = distance("fundamental", model, start, start + flow)
+    assert np.quantile(error[seen & ~moving], 0.99) < 0.5
+    assert np.median(error[moving & seen]) > 5 * np.quantile(error[seen & ~moving], 0.99)
+
+
+def test_parallax_asks_for_a_fundamental_matrix() -> None:
+    flow, seen, _ = exact_pair(5, frozen=True)
+    assert (homography_preferred(sample(flow, seen)) or 0) < -0.2
+
+
+def test_sampson_distance_of_a_known_matrix() -> None:
+    # Pure translation along x: rows are epipolar lines, so a step of d rows is d / sqrt(2) off in the four coordinates.
+    model = np.array([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    start = np.array([[10.0, 20.0], [30.0, 40.0]])
+    np.testing.assert_allclose(distance("fundamental", model, start, start + [5, 0]), 0, atol=1e-6)
+    np.testing.assert_allclose(distance("fundamental", model, start, start + [5, 3]), 3 / np.sqrt(2), rtol=1e-6)
+
+
+def test_gric_prefers_the_simpler_of_two_perfect_models() -> None:
+    error = np.zeros(100)
+    assert gric("homography", error, 1.0) < gric("fundamental", error, 1.0)
+    assert gric("homography", error + 3, 1.0) > gric("fundamental", error, 1.0)
+
+
+def test_too_few_vectors_give_no_model() -> None:
+    few = np.zeros(SIZE, dtype=bool)
+    few[:10, :10] = True
+    samples = sample(np.zeros((*SIZE, 2), dtype=np.float32), few)
+    assert fit("homography", samples) is None
+    assert homography_preferred(samples) is None
+
+
+def test_moments_equal_those_of_all_values_at_once() -> None:
+    rs = np.random.RandomState(0)
+    values, weights = rs.rand(6, 4, 5).astype(np.float32), rs.uniform(0.1, 1, (6, 4, 5)).astype(np.float32)
+    moments = _Moments((2, 4, 5))
+    for value, weight in zip(values, weights, strict=True):
+        moments.add(1, value, weight)
+    stats = moments.finish(6)
+    mean = np.average(values, axis=0, weights=weights)
+    np.testing.assert_allclose(stats.mean[1], mean, atol=1e-6)
+    np.testing.assert_allclose(
+        stats.deviation[1], np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights)), atol=1e-5
+    )
+    np.testing.assert_allclose(stats.trust[1], weights.mean(axis=0), atol=1e-6)
+    assert not stats.mean[0].any() and not stats.trust[0].any()
+
+
+def test_superpixels_cover_the_clip_and_average_exactly() -> None:
+    images = np.random.RandomState(0).randint(0, 255, (2, 64, 96, 3)).astype(np.uint8)
+    superpixels = make_superpixels(images)
+    assert np.array_equal(np.unique(superpixels.labels), np.arange(len(superpixels)))
+    assert superpixels.labels[0].max() < superpixels.labels[1].min()
+    values = np.random.RandomState(1).rand(2, 64, 96)
+    naive = [values[superpixels.labels == k].mean() for k in range(len(superpixels))]
+    np.testing.assert_allclose(superpixels.mean(values), naive, atol=1e-9)
+    np.testing.assert_allclose(superpixels.paint(superpixels.mean(values)).mean(), values.mean(), atol=1e-3)
+
+
+def test_vote_gives_untrusted_regions_the_word_of_their_like() -> None:
+    # Two looks; the regions of the second look move, one of them is not trusted and claims not to.
+    count = 80
+    look = np.repeat([0.0, 10.0], count // 2)
+    jitter = np.random.RandomState(0).rand(count, 9) * 0.01
+    features = np.concatenate([look[:, None], jitter], axis=1).astype(np.float32)
+    superpixels = Superpixels(np.arange(count).reshape(1, 1, count), features, np.zeros((count, 2), np.float32))
+    own, trust = np.repeat([0.0, 1.0], count // 2), np.ones(count)
+    own[-1], trust[-1] = 0.0, 0.0
+    no_links = np.full((count, 2), -1)
+    opinion = vote(superpixels, own, trust, no_links)
+    assert opinion[-1] > 0.8 and opinion[: count // 2].max() < 0.2
+    # Where it flows to can say the opposite.
+    linked = no_links.copy()
+    linked[0] = [count - 2, count - 3]
+    assert vote(superpixels, own, trust, linked)[0] > opinion[0] + 0.02
+
+
+def test_threshold_is_the_cut_with_the_clearest_contour() -> None:
+    score = np.full((1, 200, 200), 0.02)
+    score[:, :, 100:] += np.linspace(0, 0.25, 100)
+    score[:, 50:130, 10:90] = 0.8
+    threshold = choose_threshold(score.astype(np.float32))
+    assert 0.25 < threshold < 0.8
+    assert contour_contrast(score, 0.5) > contour_contrast(score, 0.16)
+
+
+def test_nothing_moves_below_the_floor() -> None:
+    score = np.random.RandomState(0).rand(2, 32, 32).astype(np.float32) * 0.9 * LEAST_SCORE
+    assert choose_threshold(score) == LEAST_SCORE
+    assert choose_threshold(np.zeros((2, 32, 32), np.float32)) == LEAST_SCORE
+
+
+@pytest.fixture(scope="module")
+def moving_clip() -> tuple[np.ndarray, np.ndarray]:
+    clip = render_clip(5, 8, *SIZE, num_movers=1)
+    return clip.images, clip.moving
+
+
+def test_mover_before_a_moving_camera(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
+    images, moving = moving_clip
+    dynamic = geometric_masks(images, 16, RunLog())
+    assert dynamic.source == "geometry"
+    assert dynamic.score.shape == (8, SIZE[0] // 16, SIZE[1] // 16) and 0 <= dynamic.score.min()
+    assert dynamic.score.max() <= 1 and set(dynamic.maps or {}) == {"mean", "deviation"}
+    assert iou(dynamic.masks, moving) > 0.5
+
+
+def test_same_images_give_the_same_masks(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
+    first, second = (geometric_masks(moving_clip[0][:4], 16, RunLog()) for _ in range(2))
+    assert np.array_equal(first.masks, second.masks) and first.threshold == second.threshold
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_nothing_moves_in_a_static_clip(fixed: bool) -> None:
+    images = render_clip(5, 6, *SIZE, num_movers=1, frozen=True).images
+    if fixed:
+        noise = np.random.RandomState(0).normal(0, 1.5, images.shape)
+        images = np.clip(images[:1] + noise, 0, 255).astype(np.uint8)
+    dynamic = geometric_masks(images, 16, RunLog())
+    assert dynamic.coverage.mean() < (0.001 if fixed else 0.03)
+
+
+def test_mover_before_a_fixed_camera() -> None:
+    still = render_clip(5, 2, *SIZE, num_movers=1)
+    times = np.arange(6) / 12
+    scene = make_scene(5, SceneOptions("held_out", 1, times[-1], True, None))
+    poses = np.repeat(still.T_world_cam[:1], len(times), axis=0)
+    clip = film(scene, scene.mover_ids, poses, still.focal, SIZE, times)
+    assert iou(geometric_masks(clip.images, 16, RunLog()).masks, clip.moving) > 0.5
+
+
+def test_unrelated_frames_are_told() -> None:
+    images = np.random.RandomState(0).randint(0, 255, (4, 96, 128, 3)).astype(np.uint8)
+    images = np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in images])
+    log = RunLog()
+    assert geometric_masks(images, 16, log).coverage.max() < 0.05
+    assert "optical flow follows few of the frames" in log.warnings[0]
+
+
+def test_one_frame_is_refused() -> None:
+    with pytest.raises(InputError, match="at least two"):
+        geometric_masks(np.zeros((1, 64, 64, 3), np.uint8), 16, RunLog())
+
+
+def residual_of(images: np.ndarray) -> np.ndarray:
+    """Per token of 16 pixels."""
+    return flow_residual(lambda frame: images[frame], len(images), 16, DISFlow(), RunLog())
+
+
+def test_residual_per_token_shows_what_moves_and_rests_with_it(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
+    images, moving = moving_clip
+    residual = residual_of(images)
+    height, width = SIZE[0] // 16, SIZE[1] // 16
+    assert residual.shape == (8, height, width) and residual.dtype == np.float32
+    assert residual.min() >= 0 and residual.max() <= 1
+    truth = moving.reshape(8, height, 16, width, 16).mean(axis=(2, 4)) > 0.5
+    assert area_under_curve(residual, truth) > 0.95
+    at_rest = residual_of(render_clip(5, 8, *SIZE, num_movers=1, frozen=True).images)
+    assert at_rest[truth].mean() < 0.6 * residual[truth].mean()
+
+
+def test_residual_by_blocks_is_that_of_the_whole_clip(
+    moving_clip: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = moving_clip
+    whole = residual_of(images)
+    monkeypatch.setattr(tokens, "BLOCK", 2)
+    at_once: list[int] = []
+
+    def counted(block: np.ndarray, *args) -> MotionStats:
+        at_once.append(len(block))
+        return motion_stats(block, *args)
+
+    monkeypatch.setattr(tokens, "motion_stats", counted)
+    np.testing.assert_allclose(residual_of(images), whole, atol=1e-6)
+    at_once.clear()
+    residual_of(np.concatenate([images, images[::-1]]))
+    assert max(at_once) == 2 + 2 * tokens.REACH, "a block and the frames that it is paired with"
+
+
+def test_images_are_enlarged_to_where_flow_was_tried() -> None:
+    assert [enlargement(*size) for size in ((96, 128), (128, 96), (288, 512), (224, 224), (64, 64))] == [3, 3, 1, 2, 6]

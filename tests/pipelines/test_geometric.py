@@ -1,0 +1,307 @@
+"""--weights none: what comes out when cameras are mapped, when some are missing, and when nothing can be mapped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.errors import AlignmentError, InputError, MissingExtraError
+from easi3r_ns.core.geometry import project, transform
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scene, sparse_depths
+from easi3r_ns.core.types import DynamicMasks, Frames
+from easi3r_ns.motion.attention.masks import static_masks
+from easi3r_ns.motion.flow import raft as flow_raft
+from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
+from easi3r_ns.motion.two_view import geometric_masks
+from easi3r_ns.pipelines import geometric as pipeline_geometric
+from easi3r_ns.pipelines.geometric import check_geometric, reconstruct_geometric
+from easi3r_ns.pipelines.run import WORKSPACE, RunConfig, process
+from easi3r_ns.refine import Lens, SparseModel
+from easi3r_ns.storage.cache import StageCache
+from easi3r_ns.storage.files import write_png
+from easi3r_ns.training.scenes import Clip, render_clip
+from tests.support.helpers import align_sim3
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "clip"
+NUM_FRAMES = 6
+NONE = Easi3RConfig(weights="none")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return render_clip(11, NUM_FRAMES, 120, 160)
+
+
+def write_clip(clip: Clip, folder: Path, count: int = NUM_FRAMES) -> Path:
+    folder.mkdir()
+    for k, image in enumerate(clip.images[:count]):
+        write_png(folder / f"shot_{k}.png", image)
+    return folder
+
+
+def true_model(clip: Clip, count: int, missing: tuple[int, ...] = ()) -> SparseModel:
+    """What mapping would find: true cameras and points of frame 0 (in its camera's frame), seen by all that do."""
+    poses = np.linalg.inv(clip.T_world_cam[0]) @ np.resize(clip.T_world_cam, (count, 4, 4))
+    rows, columns = (axis.ravel()[::37] for axis in np.nonzero(~clip.moving[0]))
+    points = transform(np.linalg.inv(clip.T_world_cam[0]), clip.points(0)[rows, columns])
+    cx, cy = clip.principal_point + 0.5
+    seen = []
+    for frame in sorted(set(range(count)) - set(missing)):
+        local = transform(np.linalg.inv(poses[frame]), points)
+        pixels = project(local, clip.focal, clip.focal, cx, cy)
+        inside = (local[:, 2] > 0) & (pixels > 0).all(axis=1) & (pixels < [160, 120]).all(axis=1)
+        seen.append((np.flatnonzero(inside), np.full(inside.sum(), frame), pixels[inside]))
+    index, frames, pixels = (np.concatenate(column) for column in zip(*seen, strict=True))
+    sparse = SparsePoints(points, clip.images[0][rows, columns], np.zeros(len(points)), index, frames, pixels)
+    registered = np.ones(count, dtype=bool)
+    registered[list(missing)] = False
+    poses[~registered] = np.eye(4)
+    return SparseModel(poses, registered, Lens(160, 120, clip.focal, (cx, cy), (0.01, 0.0, 0.0, 0.0)), sparse)
+
+
+def quick_masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+    """In the place of real masks, which have their own tests: the lower left corner moves."""
+    still = static_masks(len(images), *images.shape[1:3], patch)
+    masks = still.masks.copy()
+    masks[:, -32:, :32] = True
+    return replace(still, masks=masks, threshold=0.5, source="geometry", maps={"mean": still.score})
+
+
+@pytest.fixture
+def mapped(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[DynamicMasks]]:
+    """Let mapping find the truth, but for some frames; returns the masks that it was called with."""
+
+    def install(*missing: int) -> list[DynamicMasks]:
+        calls: list[DynamicMasks] = []
+
+        def found(frames: Frames, dynamic: DynamicMasks, *args: object, **options: object) -> SparseModel:
+            calls.append(dynamic)
+            return true_model(clip, len(frames), missing)
+
+        monkeypatch.setattr(pipeline_geometric, "map_static", found)
+        monkeypatch.setattr(pipeline_geometric, "geometric_masks", quick_masks)
+        monkeypatch.setattr(pipeline_geometric, "load_pycolmap", lambda: None)
+        return calls
+
+    return install
+
+
+def run(tmp_path: Path, data: Path, log: RunLog, eval_data: Path | None = None, **easi3r: object) -> Path:
+    config = RunConfig(
+        FrameConfig(num_frames_target=0),
+        replace(NONE, **easi3r),
+        dataset=DatasetConfig(num_downscales=1, report=False),
+        eval_data=eval_data,
+    )
+    out = tmp_path / "out"
+    result = process(data, out, config, overwrite=False, log=log)
+    assert result.weights is None and result.transforms_path == out / "transforms.json"
+    return out
+
+
+def test_dataset_has_cameras_masks_and_points_but_no_depth(tmp_path, clip, mapped, monkeypatch) -> None:
+    calls = mapped()
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", geometric_masks)
+    out = run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog())
+    assert [dynamic.source for dynamic in calls] == ["geometry"]
+    meta = json.loads((out / "transforms.json").read_text())
+    assert len(meta["frames"]) == NUM_FRAMES and meta["k1"] == 0.01
+    for frame in meta["frames"]:
+        assert not {"depth_file_path", "dynamic_ply_path"} & set(frame)
+        assert (out / frame["mask_path"]).is_file()
+    assert not (out / "depths").exists() and not (out / "dynamic").exists()
+    assert f"element vertex {len(true_model(clip, NUM_FRAMES).sparse)}" in (out / meta["ply_file_path"]).read_text(
+        encoding="latin-1"
+    )
+    assert meta["fl_x"] == pytest.approx(clip.focal, rel=1e-9)
+    assert (meta["cx"], meta["cy"]) == pytest.approx(tuple(clip.principal_point + 0.5))
+    centres = np.array([frame["transform_matrix"] for frame in meta["frames"]])[:, :3, 3]
+    assert align_sim3(centres, clip.T_world_cam[:, :3, 3]).rmse < 1e-6
+    assert meta["easi3r"]["weights"] == {"name": "none"}
+
+
+def test_frames_without_a_camera_are_left_out_and_named(tmp_path, clip, mapped) -> None:
+    mapped(1, 4)
+    log = RunLog()
+    out = run(tmp_path, write_clip(clip, tmp_path / "clip"), log)
+    meta = json.loads((out / "transforms.json").read_text())
+    assert [frame["frame_index"] for frame in meta["frames"]] == [0, 2, 3, 5]
+    assert any("2 of 6 frames have no camera" in w and "shot_1.png 1, shot_4.png 4" in w for w in log.warnings)
+    centres = np.array([frame["transform_matrix"] for frame in meta["frames"]])[:, :3, 3]
+    assert align_sim3(centres, clip.T_world_cam[[0, 2, 3, 5], :3, 3]).rmse < 1e-6
+
+
+def test_splits_count_what_is_left(tmp_path, clip, mapped) -> None:
+    mapped(2, NUM_FRAMES + 1)
+    data, held_out = write_clip(clip, tmp_path / "clip"), write_clip(clip, tmp_path / "eval", 3)
+    meta = json.loads((run(tmp_path, data, RunLog(), held_out) / "transforms.json").read_text())
+    names = [frame["file_path"] for frame in meta["frames"]]
+    assert len(names) == 7
+    assert meta["train_filenames"] == names[:5] and meta["val_filenames"] == meta["test_filenames"] == names[5:]
+    assert [frame["frame_index"] for frame in meta["frames"]] == [0, 1, 3, 4, 5, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("missing", "num_eval"), [((0, 1, 2, 3), 0), ((4, 5), 2)], ids=["two frames left", "no evaluation view"]
+)
+def test_too_few_cameras_leave_no_dataset(tmp_path, clip, mapped, missing, num_eval) -> None:
+    mapped(*missing)
+    data, held_out = write_clip(clip, tmp_path / "clip", NUM_FRAMES - num_eval), None
+    if num_eval:
+        held_out = write_clip(clip, tmp_path / "eval", num_eval)
+    with pytest.raises(AlignmentError, match=f"only {2 if not num_eval else 4} of {NUM_FRAMES - num_eval} frames"):
+        run(tmp_path, data, RunLog(), held_out)
+    assert not (tmp_path / "out" / "transforms.json").exists()
+
+
+def test_finished_stages_are_not_computed_again(tmp_path, clip, mapped, monkeypatch) -> None:
+    calls = mapped()
+    data = write_clip(clip, tmp_path / "clip")
+    config = RunConfig(FrameConfig(num_frames_target=0), NONE, dataset=DatasetConfig(num_downscales=0, report=False))
+    with monkeypatch.context() as patch:
+        patch.setattr("easi3r_ns.pipelines.run.write_dataset", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            process(data, tmp_path / "out", config, overwrite=False, log=RunLog())
+    assert (tmp_path / "out" / WORKSPACE).is_dir()
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", lambda *args: 1 / 0)
+    resumed = process(data, tmp_path / "out", config, overwrite=False, log=RunLog()).scene
+    assert len(calls) == 1
+    model = true_model(clip, NUM_FRAMES)
+    np.testing.assert_array_equal(resumed.dynamic.masks, calls[0].masks)
+    assert resumed.distortion == model.distortion and resumed.dynamic.maps is not None
+    assert align_sim3(resumed.T_world_cam[:, :3, 3], model.T_world_cam[:, :3, 3]).rmse < 1e-6
+
+
+def test_own_masks_and_none(tmp_path, clip, mapped, monkeypatch) -> None:
+    calls = mapped()
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", lambda *args: 1 / 0)
+    data = write_clip(clip, tmp_path / "clip")
+    (tmp_path / "masks").mkdir()
+    for k, moving in enumerate(clip.moving):
+        write_png(tmp_path / "masks" / f"{k}.png", moving.astype(np.uint8) * 255)
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    run(tmp_path / "a", data, RunLog(), masks=tmp_path / "masks")
+    run(tmp_path / "b", data, RunLog(), no_masks=True)
+    assert [dynamic.source for dynamic in calls] == ["user", "none"]
+    assert calls[0].masks.any() and not calls[1].masks.any()
+
+
+def test_each_clip_has_its_own_motion(tmp_path, clip, monkeypatch) -> None:
+    lengths = []
+
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+        lengths.append(len(images))
+        return quick_masks(images, patch, log, provider=provider)
+
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
+    monkeypatch.setattr(pipeline_geometric, "load_pycolmap", lambda: None)
+    monkeypatch.setattr(pipeline_geometric, "map_static", lambda frames, *args, **kw: true_model(clip, len(frames)))
+    run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog(), write_clip(clip, tmp_path / "eval", 3))
+    assert lengths == [NUM_FRAMES, 3]
+
+
+@pytest.mark.parametrize("name", ["auto", "dis", "raft"])
+def test_the_flow_is_dis_unless_raft_is_asked_for(tmp_path, clip, mapped, monkeypatch, name) -> None:
+    mapped()
+    raft, used = DISFlow(), []
+
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+        used.append(provider)
+        return quick_masks(images, patch, log, provider=provider)
+
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
+    monkeypatch.setattr(flow_raft, "load_raft", lambda compute, log: raft)
+    run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog(), flow=name)
+    assert len(used) == 1 and isinstance(used[0], DISFlow) and (used[0] is raft) == (name == "raft")
+
+
+def test_options_of_the_network_are_named() -> None:
+    pytest.importorskip("pycolmap")
+    log = RunLog()
+    check_geometric(replace(NONE, dtype="bf16", graph="complete"), AlignConfig(iterations=5), RefineConfig(), log)
+    assert len(log.warnings) == 1
+    assert "--graph, --dtype, --align.* has no effect" in log.warnings[0] and "--seed" not in log.warnings[0]
+    quiet = RunLog()
+    check_geometric(replace(NONE, flow="raft", device="cpu"), AlignConfig(), RefineConfig(), quiet)
+    check_geometric(NONE, AlignConfig(), RefineConfig(), quiet)
+    assert not quiet.warnings
+
+
+def test_one_focal_length_per_frame_is_refused() -> None:
+    with pytest.raises(InputError, match="no-shared-focal"):
+        check_geometric(NONE, AlignConfig(shared_focal=False), RefineConfig(), RunLog())
+
+
+def test_missing_pycolmap_is_told_before_any_work(tmp_path, clip, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(MissingExtraError, match=r"--weights none .* pip install 'easi3r-ns\[refine\]'"):
+        run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog())
+    assert not (tmp_path / "out").exists()
+
+
+def test_impossible_focal_length(tmp_path, clip, mapped) -> None:
+    calls = mapped()
+    with pytest.raises(InputError, match="--focal-length 3"):
+        run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog(), focal_length=3.0)
+    assert not calls
+
+
+def test_scale_comes_from_the_points(tmp_path, clip, mapped) -> None:
+    mapped()
+    data = write_clip(clip, tmp_path / "clip")
+    config = RunConfig(FrameConfig(num_frames_target=0), NONE, dataset=DatasetConfig(num_downscales=0, report=False))
+    scene: Scene = process(data, tmp_path / "out", config, overwrite=False, log=RunLog()).scene
+    assert not scene.has_depth and scene.pose_sources == ("colmap",) * NUM_FRAMES
+    assert np.median(sparse_depths(scene)) == pytest.approx(4.0)
+    assert choose_scale(scene) == pytest.approx(1.0)
+    assert choose_scale(rescale_scene(scene, 10.0)) == pytest.approx(0.1)
+    assert choose_scale(replace(scene, sparse=None)) == 1.0
+
+
+@pytest.mark.slow
+def test_example_clip_from_end_to_end(tmp_path) -> None:
+    pytest.importorskip("pycolmap")
+    truth = json.loads((EXAMPLE / "truth.json").read_text())
+    meta = json.loads((run(tmp_path, EXAMPLE / "clip.mp4", RunLog()) / "transforms.json").read_text())
+    assert len(meta["frames"]) == len(truth["frames"])
+    centres = np.array([frame["transform_matrix"] for frame in meta["frames"]])[:, :3, 3]
+    true_centres = np.array([frame["T_world_cam"] for frame in truth["frames"]])[:, :3, 3]
+    length = np.linalg.norm(np.diff(true_centres, axis=0), axis=1).sum()
+    assert align_sim3(centres, true_centres).rmse < 0.005 * length
+    assert abs(meta["fl_x"] / truth["fx"] - 1) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fixed camera", "no texture"])
+def test_what_cannot_be_mapped_leaves_no_dataset(tmp_path, clip, kind) -> None:
+    pytest.importorskip("pycolmap")
+    still = np.repeat(clip.images[:1], NUM_FRAMES, axis=0)
+    noise = np.random.RandomState(0).normal(0, 1.0, still.shape)
+    images = np.clip((still if kind == "fixed camera" else 128) + noise, 0, 255).astype(np.uint8)
+    data = write_clip(replace(clip, images=images), tmp_path / "clip")
+    with pytest.raises(AlignmentError):
+        run(tmp_path, data, RunLog())
+    assert not (tmp_path / "out" / "transforms.json").exists()
+
+
+def test_library_call_keeps_stages_in_memory_only(clip, mapped, tmp_path) -> None:
+    from easi3r_ns.frames import load_frames
+
+    mapped()
+    frames = load_frames(
+        write_clip(clip, tmp_path / "clip"),
+        tmp_path / "store",
+        select=FrameConfig(num_frames_target=0),
+        geometry=pipeline_geometric.GEOMETRY,
+        log=RunLog(),
+    )
+    scene = reconstruct_geometric(frames, NONE, RefineConfig(), StageCache(None), RunLog())
+    assert len(scene) == NUM_FRAMES and scene.sparse is not None and len(scene.sparse) > 100

@@ -1,0 +1,259 @@
+"""Both passes as stages: what is kept, what is spilled, what is not done twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from easi3r_ns.core.config import Easi3RConfig
+from easi3r_ns.core.errors import OutputError
+from easi3r_ns.core.pairs import make_pairs
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.score import ScoreFormula
+from easi3r_ns.core.types import POINTMAP_NAMES, DynamicMasks, PairPredictions
+from easi3r_ns.motion.attention.masks import segment_dynamic
+from easi3r_ns.motion.attention.statistics import score_of
+from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
+from easi3r_ns.network.compute import Compute
+from easi3r_ns.network.config import DUSt3RConfig
+from easi3r_ns.network.weights import PAPER_SCORE
+from easi3r_ns.pipelines import network_stage
+from easi3r_ns.pipelines.network import _mask_flow
+from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.storage import cache as cache_module
+from easi3r_ns.storage.cache import StageCache
+from easi3r_ns.training.measure.motion import watch
+from easi3r_ns.training.measure.paths import frames_of
+from easi3r_ns.training.scenes import Clip, render_clip
+from tests.support.standin import StandIn
+
+SMALL = DUSt3RConfig(image_size=128, patch_size=8, head_type="linear")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return render_clip(5, 6, 96, 128)
+
+
+def run(
+    clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
+) -> tuple[PairPredictions, DynamicMasks, StandIn]:
+    """Both passes with a network that knows the truth."""
+    stage = stage_of(clip, cache, spill=spill, compute=compute, **options)
+    return *stage.run(), stage.backbone
+
+
+def stage_of(
+    clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
+) -> NetworkStage:
+    frames = frames_of(clip)
+    network, graph = StandIn(clip, frames.pixel_map, SMALL), make_pairs("swinstride-2-noncyclic", len(clip))
+    config, compute = Easi3RConfig(**options), compute or Compute(torch.device("cpu"), batch_size=3)
+    return NetworkStage(frames, graph, network, config, compute, cache, RunLog(), spill=spill)
+
+
+def test_what_is_spilled_is_the_same(tmp_path, clip):
+    memory, masks, _ = run(clip, StageCache(None))
+    for spill in (False, True):
+        ours, dynamic, _ = run(clip, StageCache(tmp_path / str(spill)), spill=spill)
+        for name in POINTMAP_NAMES:
+            assert torch.equal(getattr(ours, name), getattr(memory, name))
+        np.testing.assert_array_equal(dynamic.masks, masks.masks)
+        np.testing.assert_array_equal(dynamic.score, masks.score)
+    names = [sorted(p.name for p in (tmp_path / folder).iterdir()) for folder in ("False", "True")]
+    assert names[0] == names[1] and [name.split("-")[0] for name in names[0]] == [
+        "features",
+        "pass1",
+        "pass2",
+        "pointmaps",
+    ]
+
+
+def test_spilled_maps_are_not_copied_by_the_cache(tmp_path, clip, monkeypatch):
+    saved, save = set(), cache_module.save_file
+
+    def recorded(tensors, path):
+        saved.update(tensors)
+        save(tensors, path)
+
+    monkeypatch.setattr(cache_module, "save_file", recorded)
+    run(clip, StageCache(tmp_path), spill=True)
+    assert "masks" in saved and not saved & {*POINTMAP_NAMES, "features"}
+
+
+@pytest.mark.parametrize("spill", [False, True])
+def test_finished_stages_are_found_again(tmp_path, clip, spill, monkeypatch):
+    cache = StageCache(tmp_path)
+    first, masks, _ = run(clip, cache, spill=spill)
+    with monkeypatch.context() as patch:
+        for name in ("encode", "attention", "decode"):
+            patch.setattr(StandIn, name, None)  # an error when called
+        again, same, _ = run(clip, cache, spill=not spill)
+    assert torch.equal(again.points_j, first.points_j)
+    np.testing.assert_array_equal(same.masks, masks.masks)
+    path = next(tmp_path.glob("pointmaps-*"))
+    path.unlink()  # what maps the file keeps it
+    path.write_bytes(b"damaged")
+    repaired, same, network = run(clip, cache, spill=spill)
+    assert torch.equal(repaired.points_j, first.points_j) and network.encoded == 0
+    np.testing.assert_array_equal(same.masks, masks.masks)
+
+
+def test_pointmaps_are_opened_again_or_missed(tmp_path, clip):
+    stage = stage_of(clip, StageCache(tmp_path), no_masks=True)
+    predictions, _ = stage.run()
+    stage.release()
+    again = stage.reopen()
+    assert again is not predictions and torch.equal(again.points_j, predictions.points_j)
+    next(tmp_path.glob("pointmaps-*")).unlink()
+    with pytest.raises(OutputError, match="cannot be read again"):
+        stage.reopen()
+
+
+def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr("easi3r_ns.pipelines.network_stage.SummaryAccumulator", None)  # an error when called
+    monkeypatch.setattr("easi3r_ns.pipelines.network_stage.cluster_for", None)
+    plain, static, network = run(clip, StageCache(tmp_path / "a"), no_masks=True)
+    assert not static.masks.any() and not network.silenced
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for k in range(len(clip)):
+        cv2.imwrite(str(folder / f"{k}.png"), np.zeros((96, 128), np.uint8))
+    none_moves, _, network = run(clip, StageCache(tmp_path / "b"), masks=folder)
+    assert not network.silenced, "a plain decode where nothing moves"
+    assert torch.equal(none_moves.points_i, plain.points_i)
+
+
+def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
+    cache = StageCache(tmp_path)
+    run(clip, cache, compute=Compute(torch.device("cpu"), torch.bfloat16, 3))
+    key = next(tmp_path.glob("features-*")).stem.split("-")[1]
+    assert cache.get("features", key)["features"].dtype == torch.float16
+
+
+FLOW_SCORE = {"mean_src": 0, "std_src": 1, "mean_ref": 0, "std_ref": 0, "flow_residual": 1}
+
+
+def stage_with_flow(
+    clip: Clip,
+    folder: Path,
+    cache: StageCache,
+    num_eval: int = 0,
+    mask_flow: FlowProvider | None = None,
+    **options,
+) -> NetworkStage:
+    """Of weights whose card asks for the residual of flow; the files of the frames are in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    frames, graph = frames_of(clip, folder), make_pairs("swinstride-2-noncyclic", len(clip))
+    network = StandIn(clip, frames.pixel_map, SMALL)
+    network.info = replace(network.info, dynamic_score=FLOW_SCORE)
+    config, compute = Easi3RConfig(**options), Compute(torch.device("cpu"))
+    return NetworkStage(
+        frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval, mask_flow=mask_flow
+    )
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_residual_of_flow_is_computed_once_for_both_passes(tmp_path, clip, kept, monkeypatch):
+    calls, compute = [], network_stage.flow_residual
+
+    def counted(image, num_frames, *args):
+        calls.append(image(0).shape)
+        return compute(image, num_frames, *args)
+
+    monkeypatch.setattr(network_stage, "flow_residual", counted)
+    cache = StageCache(tmp_path / "cache" if kept else None)
+    stage = stage_with_flow(clip, tmp_path / "a", cache)
+    _, dynamic = stage.run()
+    assert calls == [(288, 384, 3)], "three times the size of the network, where flow finds more"
+    residual = dynamic.maps["flow_residual"]
+    expected = score_of(dynamic.maps, ScoreFormula(**FLOW_SCORE))
+    assert residual.shape == expected.shape == (6, 12, 16) and not np.array_equal(residual, residual[::-1])
+    np.testing.assert_array_equal(dynamic.score, segment_dynamic(expected, stage._labels, 8).score)
+    stage_with_flow(clip, tmp_path / "a", cache).run()
+    assert len(calls) == (1 if kept else 2)
+    stage_with_flow(clip, tmp_path / "a", StageCache(None), no_masks=True).run()
+    assert len(calls) == (1 if kept else 2), "not where masks are given"
+
+
+def test_the_residual_of_evaluation_views_is_that_of_a_clip_of_their_own(tmp_path, clip):
+    whole, apart = (stage_with_flow(clip, tmp_path / "a", StageCache(None), n) for n in (0, 2))
+    whole, apart = (stage._flow_residual() for stage in (whole, apart))
+    views = replace(clip, images=clip.images[4:], depth=clip.depth[4:], times=clip.times[4:])
+    alone = stage_with_flow(views, tmp_path / "b", StageCache(None))._flow_residual()
+    np.testing.assert_array_equal(apart[4:], alone)
+    assert not np.array_equal(apart[3], whole[3])
+
+
+class Still:
+    """An estimator that sees no motion; like a network it takes arrays that torch can take."""
+
+    name = "still"
+
+    def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        assert torch.from_numpy(source).shape == torch.from_numpy(target).shape == (2, 288, 384, 3)
+        return np.zeros((*source.shape[:3], 2), np.float32)
+
+
+def test_another_estimator_of_flow_makes_other_masks(tmp_path, clip):
+    cache = StageCache(tmp_path / "cache")
+    usual, same, other = (
+        stage_with_flow(clip, tmp_path / "a", cache, mask_flow=flow).run()[1] for flow in (None, DISFlow(), Still())
+    )
+    np.testing.assert_array_equal(same.score, usual.score)
+    assert not np.array_equal(other.score, usual.score)
+
+
+@pytest.mark.parametrize(
+    ("options", "score", "expected"),
+    [
+        ({}, FLOW_SCORE, DISFlow),
+        ({"flow": "dis"}, FLOW_SCORE, DISFlow),
+        ({"flow": "raft"}, FLOW_SCORE, Still),
+        ({"no_masks": True}, FLOW_SCORE, None),
+        ({}, PAPER_SCORE, None),
+    ],
+)
+def test_masks_take_raft_only_if_it_is_asked_for(clip, options, score, expected):
+    info = replace(StandIn(clip, frames_of(clip).pixel_map, SMALL).info, dynamic_score=score)
+    found = _mask_flow(info, Easi3RConfig(**options), Still(), Compute(torch.device("cpu")), RunLog())
+    assert found is None if expected is None else isinstance(found, expected)
+
+
+def test_formulas_are_chosen_on_the_map_that_a_run_computes(tmp_path, clip):
+    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None))
+    _, tokens = watch(stage.backbone, clip, ["swin-1-noncyclic"])
+    np.testing.assert_array_equal(stage._flow_residual(), tokens.flow_residual)
+
+
+def test_where_flow_cannot_follow_attention_decides(tmp_path, clip):
+    class Torn(Still):
+        def flow(self, source, target):
+            return np.full((*source.shape[:3], 2), 9.0, np.float32)
+
+    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None), mask_flow=Torn())
+    dynamic = stage.run()[1]
+    assert (dynamic.maps["flow_residual"] == 1).all()
+    alone = score_of(dynamic.maps, replace(stage.formula, flow_residual=False))
+    np.testing.assert_array_equal(dynamic.score, segment_dynamic(alone, stage._labels, 8).score)
+    assert "follows only 0 of 6 frames" in stage.log.warnings[0]
+
+
+def test_at_full_size_the_images_are_those_of_the_network(tmp_path, clip, monkeypatch):
+    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None))
+    monkeypatch.setattr(network_stage, "enlargement", lambda *size: 1)
+    for path in stage.frames.source_paths:
+        path.unlink()
+    assert stage._flow_residual().shape == (6, 12, 16)
+
+
+def test_little_moves_in_a_clip_at_rest(tmp_path):
+    at_rest = render_clip(5, 6, 96, 128, frozen=True)
+    _, dynamic = stage_with_flow(at_rest, tmp_path / "a", StageCache(None)).run()
+    stretched = segment_dynamic(dynamic.score, np.arange(dynamic.score.size).reshape(1, *dynamic.score.shape), 8)
+    assert dynamic.coverage.mean() < 0.01 < 0.04 < stretched.coverage.mean()

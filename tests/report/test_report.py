@@ -1,0 +1,346 @@
+"""The report card: valid, self-contained, complete, safe against what users type, and readable in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.scene import CameraUncertainty, Scene, SparsePoints
+from easi3r_ns.core.surface import world_points
+from easi3r_ns.core.types import DynamicMasks, PixelMap
+from easi3r_ns.pipelines.run import RunConfig
+from easi3r_ns.report.figures import Axes, Line, line_chart, ticks
+from easi3r_ns.report.report import write_report
+from easi3r_ns.report.run import command_text
+from easi3r_ns.report.sections import MAP_LABELS, attention_section
+from tests.support.dataset_scene import make_scene
+
+SECTIONS = ("verdict", "motion", "path", "depth", "agreement", "lens", "attention", "run")
+VOID = {"meta", "link", "img", "br"}
+MAX_BYTES = 6_000_000
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A scene as a run leaves it: attention maps, provenance, source images."""
+    scene = make_scene(tmp_path_factory.mktemp("room"), (160, 120), 12)[0]
+    rng = np.random.default_rng(0)
+    maps = {name: rng.random((12, 12, 16), dtype=np.float32) for name in ("mean_src", "std_src", "mean_ref", "std_ref")}
+    dynamic = replace(scene.dynamic, maps=maps, score=rng.random((12, 12, 16), dtype=np.float32))
+    stages = [
+        {"name": "encode <b>", "seconds": 1.25, "cpu_seconds": 2.5, "peak_memory_bytes": 3 * 2**30},
+        {"name": "align", "seconds": 10.0, "cpu_seconds": 11.0, "peak_memory_bytes": 2**30},
+    ]
+    provenance = {
+        "version": "1.2.3",
+        "source": "my clip.mp4",
+        "weights": {
+            "name": "big", "licence": "CC BY-NC-SA 4.0", "non_commercial": True, "sha256": "ab" * 32,
+            "num_parameters": 1234567, "dynamic_score": {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1},
+        },
+        "config": asdict(RunConfig(FrameConfig(num_frames_target=12), Easi3RConfig(weights="big"))),
+        "stages": stages,
+        "warnings": ["look & see <here>"],
+        "alignment": {"focal_estimates": [100.0 + k for k in range(12)]},
+    }  # fmt: skip
+    return replace(scene, dynamic=dynamic, provenance=provenance)
+
+
+class Page(HTMLParser):
+    """A strict reader: every element closed in order, no id twice; collects ids, addresses and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+        assert len(set(self.ids)) == len(self.ids), "an id appears twice"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._note(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert "svg" in self.open, f"<{tag}/> outside SVG"
+        self._note(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def _note(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        assert len(values) == len(attrs), f"an attribute of <{tag}> appears twice"
+        if tag == "img":
+            assert "alt" in values
+        if values.get("id"):
+            self.ids.append(values["id"])
+        self.addresses += [values[name] or "" for name in ("src", "href", "xlink:href", "action") if name in values]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(scene: Scene, path: Path) -> tuple[str, Page]:
+    write_report(scene, path, "ns-train x --data 'a <b>'")
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture(scope="module")
+def report(room: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    return read(room, tmp_path_factory.mktemp("report") / "report.html")
+
+
+def test_nothing_comes_from_elsewhere(report: tuple[str, Page]) -> None:
+    text, page = report
+    assert page.addresses and all(address.startswith("data:") for address in page.addresses)
+    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"data:[^\"]+", "", text))
+    assert "url(" not in text and "@import" not in text and "script" not in page.tags
+    assert "default-src 'none'" in text
+
+
+def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> None:
+    text, page = report
+    assert tuple(page.ids) == SECTIONS
+    assert len(text) < MAX_BYTES
+    for words in (
+        "my clip.mp4", "Train", "Nothing that can be checked", "Parallax: ",
+        "(fine: at least 3 degrees; below 1 degree: stop)", "All 21 checks", "not measured",
+        "Masked part of the picture", "Flicker", "From above", "Position", "Speed", "Turning", "Parallax",
+        "depth", "confidence", "Depth disagreement", "if the camera had stood still", "spread between frames",
+        "A: mean, as second", "D: spread, as first", "score", "Score = (1 - A) x B x C x (1 - D)",
+        "look & see <here>", "encode <b>", "CC BY-NC-SA 4.0", "non-commercial", "1,234,567",
+        "ns-train x --data 'a <b>'",
+        "ns-process-data easi3r --data 'my clip.mp4' --output-dir OUT --num-frames-target 12 --weights big",
+        "easi3r-ns 1.2.3",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "<here>" not in text and "<b>" not in text
+    assert re.search(r"in all 11\.2 13\.5 3\.00", page.text)
+
+
+def test_flow_in_the_score_has_its_map_and_its_letter(room: Scene) -> None:
+    weights = room.provenance["weights"] | {"dynamic_score": dict.fromkeys(MAP_LABELS, 0) | {"std_src": 1}}
+    weights["dynamic_score"]["flow_residual"] = 1
+    maps = room.dynamic.maps | {"flow_residual": room.dynamic.maps["std_src"]}
+    scene = replace(room, dynamic=replace(room.dynamic, maps=maps), provenance={"weights": weights})
+    section = attention_section(scene)
+    assert "Score = B x E, averaged" in section and section.count("E: motion no camera explains") > 0
+    assert "E: how far optical flow" in section and "E: how far" not in attention_section(room)
+
+
+def test_drawings_are_well_formed_and_described(report: tuple[str, Page]) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", report[0], flags=re.S)
+    assert len(drawings) >= 8
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        assert root.get("aria-label") and root.get("viewBox")
+        assert "nan" not in drawing and "inf" not in drawing
+
+
+def test_twice_gives_identical_bytes(room: Scene, tmp_path: Path) -> None:
+    write_report(room, tmp_path / "a.html", "x")
+    write_report(room, tmp_path / "b.html", "x")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_names_of_users_are_shown_as_they_are(room: Scene, tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script>\"'&.mp4"
+    named = replace(room, provenance=room.provenance | {"source": nasty}, names=(nasty,) * 12)
+    text, page = read(named, tmp_path / "report.html")
+    assert "script" not in page.tags and nasty in page.text and "<script" not in text
+
+
+def bare(scene: Scene) -> Scene:
+    """No depth, triangulated points."""
+    points = world_points(scene, 0).reshape(-1, 3)[::30].astype(float)
+    count = len(points)
+    sparse = SparsePoints(
+        points, np.full((count, 3), 90, np.uint8), np.linspace(0.1, 2, count), np.repeat(np.arange(count), 12),
+        np.tile(np.arange(12), count), np.zeros((12 * count, 2)),
+    )  # fmt: skip
+    nothing = np.zeros_like(scene.depth)
+    maps = {"mean": scene.dynamic.score, "deviation": scene.dynamic.score}
+    dynamic = replace(scene.dynamic, source="geometry", maps=maps)
+    return replace(scene, depth=nothing, confidence=nothing, sparse=sparse, dynamic=dynamic)
+
+
+def one_frame(scene: Scene) -> Scene:
+    names = ("images", "T_world_cam", "focals", "depth", "confidence", "times", "indices", "names", "source_paths")
+    parts = {name: getattr(scene, name)[:1] for name in names}
+    return replace(scene, **parts, dynamic=DynamicMasks(scene.dynamic.masks[:1], scene.dynamic.score[:1], 0.5))
+
+
+def masked_by(scene: Scene, source: str) -> Scene:
+    score = np.zeros((12, 1, 1), np.float32)
+    masks = scene.dynamic.masks if source == "user" else np.zeros_like(scene.dynamic.masks)
+    return replace(scene, dynamic=DynamicMasks(masks, score, float("nan"), source=source))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            bare,
+            [
+                "training starts from 410 triangulated points",
+                "optical flow",
+                "unexplained motion",
+                "its spread",
+                "Reprojection error",
+                "Points miss by",
+            ],
+        ),
+        (one_frame, ["only 1 frames", "One frame has no path"]),
+        (
+            lambda s: replace(s, provenance={}),
+            ["--data CLIP", "Not recorded", "No network made this scene", "was not estimated"],
+        ),
+        (lambda s: replace(s, dynamic=replace(s.dynamic, maps=None)), ["kept the score only"]),
+        (lambda s: masked_by(s, "user"), ["your masks", "The masks are yours"]),
+        (lambda s: masked_by(s, "none"), ["Nothing was masked", "Motion was not looked for"]),
+        (lambda s: replace(s, confidence=np.zeros_like(s.confidence)), ["Do not train", "too little static, trusted"]),
+        (lambda s: replace(s, source_paths=(Path("gone.png"),) * 12), ["Train"]),
+        (lambda s: replace(s, times=np.tile(np.arange(6) / 10, 2)), ["6 more frames are held out"]),
+        (lambda s: replace(s, distortion=(0.01, 0, 0, 0)), ["distortion k1, k2, p1, p2", "0.01, 0, 0, 0"]),
+        (
+            lambda s: replace(s, uncertainty=CameraUncertainty(*np.full((4, 12), 0.01))),
+            ["Uncertainty of the position", "Uncertainty of the rotation", "uncertainty, 1 sigma"],
+        ),
+        (
+            lambda s: replace(s, uncertainty=CameraUncertainty(*np.append(np.full((4, 11), 0.01), [[np.inf]] * 4, 1))),
+            ["Left out: 1 of 12 cameras, which nothing holds", "fit nothing else: their cameras are interpolated"],
+        ),
+        (
+            lambda s: replace(s, pose_sources=("colmap",) * 10 + ("aligned",) * 2),
+            ["10 refined by COLMAP, 2 moved along, not confirmed", "could not confirm 17 %"],
+        ),
+        (
+            lambda s: replace(
+                s, times=np.arange(12.0), indices=np.arange(12), names=tuple(f"{k}.jpg" for k in range(12))
+            ),
+            ["image of the folder", "11.jpg", "per image"],
+        ),
+    ],
+)
+def test_other_kinds_of_scenes(room: Scene, tmp_path: Path, change, expected: list[str]) -> None:
+    text, page = read(change(room), tmp_path / "report.html")
+    assert tuple(page.ids) == SECTIONS
+    for words in expected:
+        assert words in page.text, words
+    assert not re.search(r"\bnan\b|\bNone\b(?!\.)", page.text)
+
+
+@pytest.mark.slow
+def test_report_of_a_long_clip_stays_small(room: Scene, tmp_path: Path) -> None:
+    """450 frames at the size of the large networks, with noise that hardly compresses."""
+    count, height, width = 450, 144, 256
+    rng = np.random.default_rng(0)
+    T = np.tile(np.eye(4), (count, 1, 1))
+    T[:, 0, 3] = np.arange(count) * 0.01
+    scene = Scene(
+        images=rng.integers(0, 255, (count, height, width, 3), dtype=np.uint8), T_world_cam=T,
+        focals=np.full(count, 200.0), principal_point=np.array([127.5, 71.5]),
+        depth=np.full((count, height, width), 2.0, np.float32),
+        confidence=np.full((count, height, width), 2.0, np.float32),
+        dynamic=DynamicMasks(np.zeros((count, height, width), bool), np.zeros((count, 9, 16), np.float32), 0.5),
+        pixel_map=PixelMap((width, height), (width, height), (0, 0, width, height)), times=np.arange(count) / 30,
+        indices=np.arange(count), names=("a.mp4",) * count, source_paths=(Path("gone"),) * count,
+    )  # fmt: skip
+    write_report(scene, tmp_path / "report.html", "x")
+    assert (tmp_path / "report.html").stat().st_size < MAX_BYTES
+
+
+def test_command_names_what_is_not_default() -> None:
+    config = RunConfig(
+        FrameConfig(fps=2.5, start=1.0),
+        Easi3RConfig(weights="my weights.pth", no_adapt=True),
+        AlignConfig(shared_focal=False, flow_weight=0.0),
+        DatasetConfig(depths=False),
+        refine=RefineConfig(refine="colmap"),
+        eval_data=Path("second.mp4"),
+    )
+    assert command_text({"source": "a b.mp4", "config": asdict(config)}) == (
+        "ns-process-data easi3r --data 'a b.mp4' --output-dir OUT --eval-data second.mp4 --fps 2.5 --start 1 "
+        "--weights 'my weights.pth' --no-adapt --no-depths --refine colmap --align.no-shared-focal "
+        "--align.flow-weight 0"
+    )
+    assert command_text({"source": "a.mp4", "config": asdict(RunConfig())}) == (
+        "ns-process-data easi3r --data a.mp4 --output-dir OUT"
+    )
+
+
+def test_chart_shows_its_values() -> None:
+    axes = Axes("seconds", lambda v: f"{v:g} m", "A <chart>", limit=3.0)
+    values = np.array([0.0, 2.0, np.nan, 4.0, 1.0])
+    drawing = line_chart(np.arange(5.0), [Line("far", values)], axes, values > 3)
+    root = ElementTree.fromstring(drawing)
+    assert root.get("aria-label") == "A <chart>"
+    lines = [e.get("points").split() for e in root.iter("polyline")]
+    assert [len(points) for points in lines] == [2, 2], "an unknown value interrupts the line"
+    x, y = (np.array([float(p.split(",")[axis]) for points in lines for p in points]) for axis in (0, 1))
+    assert (np.diff(x) > 0).all()
+    assert np.polyfit(values[[0, 1, 3, 4]], y, 1, full=True)[1] < 0.05 and y[0] > y[1], "up is more"
+    titles = [e.text for e in root.iter("title")]
+    assert titles[3] == "frame 4 (3 seconds): far 4 m" and "nothing to compare" in titles[2]
+    assert [e.get("class") for e in root.iter("circle")] == ["mark"]
+    assert sum(e.get("class") == "limit" for e in root.iter("line")) == 1
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [np.nan, np.nan], [5.0, 5.0], [-1e-12, 1e9]])
+def test_chart_of_odd_values(values: list[float]) -> None:
+    for low in (0.0, None):
+        drawing = line_chart(np.arange(2.0), [Line("", np.array(values))], Axes("s", str, "odd", low=low))
+        ElementTree.fromstring(drawing)
+        assert "nan" not in drawing.replace("nothing to compare", "")
+
+
+def test_ticks_are_round_and_cover_the_range() -> None:
+    assert ticks(0, 10, 4)[0] <= 0 and ticks(0, 10, 4)[-1] >= 10
+    assert ticks(0.0, 0.37, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_browser_shows_it_without_complaints(room: Scene, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    write_report(room, tmp_path / "report.html", "x")
+    shot = tmp_path / "shot.png"
+    result = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2400", f"--screenshot={shot}",
+         (tmp_path / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=180, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in result.stderr, "the page complains"
+    import cv2
+
+    image = cv2.imread(str(shot))
+    assert image.shape[1] == width
+    # Nothing sticks out to the right: the page's margin there is one colour, from top to bottom.
+    assert np.ptp(image[:, -4:].reshape(-1, 3).astype(int), axis=0).max() <= 2
+    assert image.std() > 20, "the page is not blank"

@@ -1,0 +1,70 @@
+"""Slow, obvious twins of fast routines, and shorthands that keep all statistics in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from easi3r_ns.core.types import AttentionStats, PairGraph, PairPredictions
+from easi3r_ns.motion.attention.statistics import AttentionAccumulator, without_sink
+from easi3r_ns.network.compute import Compute
+from easi3r_ns.network.inference import Advance, PairNetwork, map_dtype, map_shapes
+from easi3r_ns.network.model import DUSt3R, Grid
+from easi3r_ns.storage.rows import MemoryRows
+
+
+def collect_attention(
+    model: DUSt3R,
+    features: Tensor,
+    graph: PairGraph,
+    grid: Grid,
+    compute: Compute,
+    advance: Advance,
+    *,
+    centred: bool = False,
+) -> AttentionStats:
+    """Pass 1 with all of its statistics; see :meth:`PairNetwork.attend`.
+
+    ``centred``: see :class:`~easi3r_ns.core.score.ScoreFormula`.
+    """
+    accumulator = AttentionAccumulator(graph.num_frames, centred)
+    PairNetwork(model, features, grid, compute).attend(graph.edges, accumulator, advance)
+    return accumulator.finish()
+
+
+def decode_pairs(
+    model: DUSt3R,
+    features: Tensor,
+    graph: PairGraph,
+    grid: Grid,
+    token_masks: np.ndarray | None,
+    compute: Compute,
+    advance: Advance,
+    *,
+    centred: bool = False,
+) -> tuple[PairPredictions, AttentionStats]:
+    """Pass 2 into memory, with all of its statistics; see :meth:`PairNetwork.decode`."""
+    accumulator = AttentionAccumulator(graph.num_frames, centred)
+    height, width = (side * model.config.patch_size for side in grid)
+    store = MemoryRows(map_shapes(len(graph), height, width), map_dtype(len(graph), height, width))
+    network = PairNetwork(model, features, grid, compute)
+    network.decode(graph.edges, token_masks, store, accumulator, advance)
+    return PairPredictions(graph, **store.tensors), accumulator.finish()
+
+
+def attention_stats_naive(edges: np.ndarray, on_j: np.ndarray, on_i: np.ndarray, num_frames: int) -> AttentionStats:
+    """All maps (E, h, w, C) at once: the slow twin of :class:`AttentionAccumulator`."""
+    on_j, on_i = (without_sink(torch.from_numpy(maps)).numpy() for maps in (on_j, on_i))
+    groups_src = [on_j[edges[:, 1] == f] for f in range(num_frames)]
+    groups_ref = [on_i[edges[:, 0] == f] for f in range(num_frames)]
+
+    def deviation(group: np.ndarray) -> np.ndarray:
+        return group.std(axis=0, ddof=1) if len(group) > 1 else np.zeros_like(group[0])
+
+    return AttentionStats(
+        np.stack([g.mean(axis=0) for g in groups_src]),
+        np.stack([deviation(g) for g in groups_src]),
+        np.stack([g.mean(axis=0) for g in groups_ref]),
+        np.stack([deviation(g) for g in groups_ref]),
+    )
