@@ -36,7 +36,7 @@ def test_nothing_is_left_behind(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_mapped_tensor_costs_no_memory_of_its_own(tmp_path):
     code = (
-        "import sys, torch, resource\nfrom pathlib import Path\nfrom easi3r_ns.storage.spill import empty_tensor\n"
+        "import sys, torch, resource\nfrom pathlib import Path\nfrom easi3r_ns.storage.rows import empty_tensor\n"
         "t = empty_tensor((2**26,), torch.float32, Path(sys.argv[1]))\nt[::1024] = 1\n"
         "anon = next(l for l in open('/proc/self/status') if l.startswith('RssAnon'))\nprint(anon.split()[1])"
     )

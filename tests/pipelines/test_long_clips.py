@@ -17,6 +17,7 @@ from easi3r_ns.core.pairs import make_pairs
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene
 from easi3r_ns.core.windows import cut_windows
+from easi3r_ns.pipelines import network as network_pipeline
 from easi3r_ns.pipelines.network import _plan_windows, reconstruct
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.scenes import Clip
@@ -114,10 +115,8 @@ class Killed(BaseException):
 
 
 def test_a_killed_run_resumes_at_the_window(clip, tmp_path, monkeypatch, windowed):
-    import easi3r_ns.pipeline
-
     calls = []
-    solve = easi3r_ns.pipelines.network.align
+    solve = network_pipeline.align
 
     def counted(*args, **kwargs):
         if len(calls) == 2 and not resumed:
