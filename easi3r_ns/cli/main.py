@@ -67,14 +67,13 @@ class WeightsInfo:
     def main(self) -> None:
         """Print what is known."""
         source = sources.resolve(self.name, download=False)
-        from ..core.score import ScoreFormula
         from ..network.weights import describe
 
         _, info = describe(source)
         lines = info.provenance()
         lines["file"] = info.source.path
         lines["config"] = ", ".join(f"{name} {value}" for name, value in lines["config"].items())
-        lines["dynamic_score"] = str(ScoreFormula(**info.dynamic_score))
+        lines["dynamic_score"] = str(info.score)
         lines["num_parameters"] = f"{info.num_parameters:,}"
         lines["graph"] = info.graph or "no preference"
         lines["flow_weight"] = "no preference" if info.flow_weight is None else f"{info.flow_weight:g}"

@@ -13,6 +13,8 @@ MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
 """The four attention maps of Easi3R, as :class:`~easi3r_ns.core.types.AttentionStats` names them."""
 FLOW_RESIDUAL = "flow_residual"
 """The map that is not attention: see :class:`ScoreFormula`."""
+MOST_CLUSTERS, MOST_CLUSTERINGS = 1024, 64
+"""That a card may ask for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,34 @@ class ScoreFormula:
     clusterings: int = 1
     """Times the tokens are clustered, each time from another start; their scores are averaged. A single k-means ends in
     one of many local minima, and masks differ with it."""
+
+    @classmethod
+    def from_card(cls, values: object, num_channels: int) -> ScoreFormula:
+        """The formula that a card of weights gives as JSON: a sign for each of :data:`MAPS`, and any other fields, with
+        0 and 1 or false and true for the flags.
+
+        Args:
+            num_channels: layers times heads of the network's decoders.
+
+        Raises:
+            ValueError: something is missing, unknown or out of range; the message says what is possible.
+        """
+        options = {
+            "centred": range(2),
+            "first_channel": range(num_channels),
+            "log_std": range(2),
+            "flow_residual": range(2),
+            "num_clusters": range(1, MOST_CLUSTERS + 1),
+            "clusterings": range(1, MOST_CLUSTERINGS + 1),
+        }
+        allowed = {**dict.fromkeys(MAPS, range(-1, 2)), **options}
+        complete = isinstance(values, dict) and set(MAPS) <= set(values) <= set(allowed)
+        kinds = {**dict.fromkeys(MAPS, (int,)), **dict.fromkeys(options, (int, bool))}
+        if not complete or not all(type(v) in kinds[name] and v in allowed[name] for name, v in values.items()):
+            ranges = ", ".join(f"{numbers[0]} to {numbers[-1]} for {name}" for name, numbers in options.items())
+            raise ValueError(f"{values!r} must give -1, 0 or 1 for each of {', '.join(MAPS)}, and may give {ranges}")
+        flags = {name: bool(values[name]) for name in ("centred", "log_std", "flow_residual") if name in values}
+        return cls(**(values | flags))
 
     def __post_init__(self) -> None:
         signs = self.signs

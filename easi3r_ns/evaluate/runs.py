@@ -143,7 +143,7 @@ def _identity_of_weights(config: Easi3RConfig, log: RunLog) -> Any:
     if config.weights == "none":
         return None
     _, info = describe(resolve(config.weights, log=log))
-    return [info.sha256, info.dynamic_score, info.graph]
+    return [info.sha256, asdict(info.score), info.graph]
 
 
 def _state(folder: Path) -> dict[str, Any]:

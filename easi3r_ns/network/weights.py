@@ -11,7 +11,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.runlog import RunLog
+from ..core.score import ScoreFormula
 from .checkpoint import check_names, normalise_names, open_tensors, read_config, read_json
 from .config import DUSt3RConfig
 from .model import ENCODER_PREFIXES, DUSt3R
@@ -41,8 +42,6 @@ __all__ = [
 ]
 
 Part = Literal["encoder", "decoder"]
-PAPER_SCORE = {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1}
-MOST_CLUSTERS, MOST_CLUSTERINGS = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ class WeightsInfo:
     """Of the weight file."""
     config: DUSt3RConfig
     num_parameters: int
-    dynamic_score: dict[str, int] = field(default_factory=lambda: dict(PAPER_SCORE))
-    """Which attention maps make the dynamic score: 1 = x, -1 = (1 - x), 0 = unused; the card's, else the paper's. May
-    also give the other fields of :class:`~easi3r_ns.core.score.ScoreFormula`."""
+    score: ScoreFormula = ScoreFormula()
+    """Which maps make the dynamic score: what the card says, else the paper's formula."""
     graph: str | None = None
     """Pair graph that the card recommends; None: no preference."""
     flow_weight: float | None = None
@@ -77,7 +75,7 @@ class WeightsInfo:
             "non_commercial": self.non_commercial,
             "num_parameters": self.num_parameters,
             "config": asdict(self.config),
-            "dynamic_score": self.dynamic_score,
+            "dynamic_score": asdict(self.score),
         }
 
 
@@ -133,7 +131,7 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
         sha256=sha256,
         config=config,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        dynamic_score=_dynamic_score(card, source, config),
+        score=_score(card, source, config),
         graph=_graph(card, source),
         flow_weight=_flow_weight(card, source),
     )
@@ -244,32 +242,13 @@ def _flow_weight(card: Mapping[str, Any], source: WeightsSource) -> float | None
     return weight
 
 
-def _dynamic_score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig) -> dict[str, int]:
-    score = card.get("dynamic_score", PAPER_SCORE)
-    channels = config.dec_depth * config.dec_num_heads
-    options = {
-        "centred": range(2),
-        "first_channel": range(channels),
-        "log_std": range(2),
-        "flow_residual": range(2),
-        "num_clusters": range(1, MOST_CLUSTERS + 1),
-        "clusterings": range(1, MOST_CLUSTERINGS + 1),
-    }
-    if not (isinstance(score, dict) and _is_formula(score, options)):
-        ranges = ", ".join(f"{values[0]} to {values[-1]} for {name}" for name, values in options.items())
-        raise CheckpointError(
-            f"{source.card_path}: dynamic_score {score!r} must give -1, 0 or 1 for each of {', '.join(PAPER_SCORE)}, "
-            f"not 0 for all, and may give {ranges}"
-        )
-    return dict(score)
-
-
-def _is_formula(score: dict[str, Any], options: Mapping[str, range]) -> bool:
-    signs = {name: value for name, value in score.items() if name not in options}
-    known = set(signs) == set(PAPER_SCORE) and all(type(value) is int and abs(value) <= 1 for value in signs.values())
-    chosen = {name: value for name, value in score.items() if name in options}
-    in_range = all(isinstance(value, int) and value in options[name] for name, value in chosen.items())
-    return known and any(signs.values()) and in_range
+def _score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig) -> ScoreFormula:
+    if "dynamic_score" not in card:
+        return ScoreFormula()
+    try:
+        return ScoreFormula.from_card(card["dynamic_score"], config.dec_depth * config.dec_num_heads)
+    except ValueError as error:
+        raise CheckpointError(f"{source.card_path}: dynamic_score: {error}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -25,7 +25,6 @@ from ..core.geometry import focal_from_source, image_centre_in_network
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import RunLog
 from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
-from ..core.score import FLOW_RESIDUAL
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan, cut_windows
 from ..motion.flow.dis import DISFlow, FlowProvider, pair_flow
@@ -101,7 +100,7 @@ def _mask_flow(
 
     Formulas are chosen with DIS: another one only where it is asked for.
     """
-    if config.no_masks or config.masks is not None or not info.dynamic_score.get(FLOW_RESIDUAL):
+    if config.no_masks or config.masks is not None or not info.score.flow_residual:
         return None
     if config.flow != "raft":
         return DISFlow()

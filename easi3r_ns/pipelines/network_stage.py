@@ -14,7 +14,7 @@ from ..align.long.windows import NO_LOOPS, Loops
 from ..core.config import Easi3RConfig
 from ..core.errors import OutputError
 from ..core.runlog import RunLog
-from ..core.score import FLOW_RESIDUAL, ScoreFormula
+from ..core.score import FLOW_RESIDUAL
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan
 from ..frames import enlarged, resize_and_crop
@@ -82,7 +82,7 @@ class NetworkStage:
         self.patch = backbone.info.config.patch_size
         height, width = frames.images.shape[1:3]
         self.grid = (height // self.patch, width // self.patch)
-        self.formula = ScoreFormula(**backbone.info.dynamic_score)
+        self.formula = backbone.info.score
         network = (__version__, backbone.info.sha256, asdict(backbone.info.config), str(compute.dtype))
         self.features_key = digest(frames.images, network)
         self.key = digest(self.features_key, graph.edges, config.seed)

@@ -13,7 +13,6 @@ from ..core.config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
 from ..core.errors import InputError
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import RunLog
-from ..core.score import FLOW_RESIDUAL
 from ..frames import ImageGeometry, preview_source
 from ..network.compute import Compute, choose_compute
 from ..network.config import DUSt3RConfig
@@ -44,7 +43,7 @@ class Network(NamedTuple):
     @classmethod
     def of(cls, info: WeightsInfo) -> Network:
         """Of weights on this machine."""
-        return cls(info.config, info.graph or DEFAULT_GRAPH, bool(info.dynamic_score.get(FLOW_RESIDUAL)))
+        return cls(info.config, info.graph or DEFAULT_GRAPH, info.score.flow_residual)
 
 
 def network_of(weights: str) -> Network:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from easi3r_ns.motion.attention.statistics import (
     summarise,
 )
 from easi3r_ns.network.inference import visiting_order
-from easi3r_ns.network.weights import PAPER_SCORE
 from tests.support.helpers import load_golden
 from tests.support.twins import attention_stats_naive
 
@@ -219,8 +219,13 @@ def test_formula_takes_single_maps_and_complements():
     np.testing.assert_allclose(dynamic_score(stats), min_max_per_frame(paper), atol=1e-6)
 
 
-def test_weights_without_a_card_get_the_paper_s_signs():
-    assert ScoreFormula(**PAPER_SCORE) == ScoreFormula()
+def test_a_formula_goes_onto_a_card_and_comes_back():
+    formula = ScoreFormula(0, 1, 0, -1, centred=True, first_channel=3, log_std=True, num_clusters=8, clusterings=2)
+    card = json.loads(json.dumps(asdict(formula)))
+    assert ScoreFormula.from_card(card, num_channels=4) == formula
+    assert ScoreFormula.from_card({"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1}, 1) == ScoreFormula()
+    with pytest.raises(ValueError, match="0 to 2 for first_channel"):
+        ScoreFormula.from_card(card, num_channels=3)
 
 
 def test_a_formula_in_words():

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from easi3r_ns.core.errors import CheckpointError
 from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.network import checkpoint, sources, weights
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import DUSt3R
@@ -326,7 +327,7 @@ def test_matrices_of_half_precision_are_what_autocast_makes_of_them(folder: Path
 MEMORY = """
 import sys
 from pathlib import Path
-from easi3r_ns.backbone import weights
+from easi3r_ns.network import weights
 
 def resident_bytes():
     line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmRSS"))
@@ -477,7 +478,7 @@ def test_card_is_read_and_its_hash_checked(folder: Path) -> None:
     (folder / "card.json").write_text(json.dumps(card))
     log = RunLog()
     _, info = weights.build_backbone(str(folder), log=log)
-    assert (info.dynamic_score, info.graph, info.licence) == (score, "swin-2-noncyclic", "Apache-2.0")
+    assert (info.score, info.graph, info.licence) == (ScoreFormula(0, 1, 0, 1), "swin-2-noncyclic", "Apache-2.0")
     assert not info.non_commercial and not log.warnings
     tensors = load_file(folder / "model.safetensors")
     tensors["dec_norm.bias"] = tensors["dec_norm.bias"] + 1
@@ -488,7 +489,7 @@ def test_card_is_read_and_its_hash_checked(folder: Path) -> None:
 
 def test_score_defaults_to_the_paper(folder: Path) -> None:
     _, info = weights.build_backbone(str(folder))
-    assert info.dynamic_score == {"mean_src": -1, "std_src": 1, "mean_ref": 1, "std_ref": -1} and info.graph is None
+    assert info.score == ScoreFormula(-1, 1, 1, -1) and info.graph is None
 
 
 def test_card_may_ask_for_a_flow_weight(folder: Path) -> None:
@@ -509,6 +510,7 @@ def test_card_may_ask_for_a_flow_weight(folder: Path) -> None:
         {"mean_src": 2, "std_src": 1, "mean_ref": 1, "std_ref": -1},
         {"mean_src": 0, "std_src": 0, "mean_ref": 0, "std_ref": 0},
         {"mean_src": 0, "std_src": 0.5, "mean_ref": 0, "std_ref": 0},
+        {"mean_src": 0, "std_src": True, "mean_ref": 0, "std_ref": 0},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "centred": 2},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "centered": 1},
         {"mean_src": 1, "std_src": 1, "mean_ref": 1, "std_ref": -1, "first_channel": 16},

@@ -21,7 +21,6 @@ from easi3r_ns.motion.attention.statistics import score_of
 from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.config import DUSt3RConfig
-from easi3r_ns.network.weights import PAPER_SCORE
 from easi3r_ns.pipelines import network_stage
 from easi3r_ns.pipelines.network import _mask_flow
 from easi3r_ns.pipelines.network_stage import NetworkStage
@@ -136,7 +135,7 @@ def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
     assert cache.get("features", key)["features"].dtype == torch.float16
 
 
-FLOW_SCORE = {"mean_src": 0, "std_src": 1, "mean_ref": 0, "std_ref": 0, "flow_residual": 1}
+FLOW_SCORE = ScoreFormula(0, 1, 0, 0, flow_residual=True)
 
 
 def stage_with_flow(
@@ -151,7 +150,7 @@ def stage_with_flow(
     folder.mkdir(exist_ok=True)
     frames, graph = frames_of(clip, folder), make_pairs("swinstride-2-noncyclic", len(clip))
     network = StandIn(clip, frames.pixel_map, SMALL)
-    network.info = replace(network.info, dynamic_score=FLOW_SCORE)
+    network.info = replace(network.info, score=FLOW_SCORE)
     config, compute = Easi3RConfig(**options), Compute(torch.device("cpu"))
     return NetworkStage(
         frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval, mask_flow=mask_flow
@@ -172,7 +171,7 @@ def test_the_residual_of_flow_is_computed_once_for_both_passes(tmp_path, clip, k
     _, dynamic = stage.run()
     assert calls == [(288, 384, 3)], "three times the size of the network, where flow finds more"
     residual = dynamic.maps["flow_residual"]
-    expected = score_of(dynamic.maps, ScoreFormula(**FLOW_SCORE))
+    expected = score_of(dynamic.maps, FLOW_SCORE)
     assert residual.shape == expected.shape == (6, 12, 16) and not np.array_equal(residual, residual[::-1])
     np.testing.assert_array_equal(dynamic.score, segment_dynamic(expected, stage._labels, 8).score)
     stage_with_flow(clip, tmp_path / "a", cache).run()
@@ -216,11 +215,11 @@ def test_another_estimator_of_flow_makes_other_masks(tmp_path, clip):
         ({"flow": "dis"}, FLOW_SCORE, DISFlow),
         ({"flow": "raft"}, FLOW_SCORE, Still),
         ({"no_masks": True}, FLOW_SCORE, None),
-        ({}, PAPER_SCORE, None),
+        ({}, ScoreFormula(), None),
     ],
 )
 def test_masks_take_raft_only_if_it_is_asked_for(clip, options, score, expected):
-    info = replace(StandIn(clip, frames_of(clip).pixel_map, SMALL).info, dynamic_score=score)
+    info = replace(StandIn(clip, frames_of(clip).pixel_map, SMALL).info, score=score)
     found = _mask_flow(info, Easi3RConfig(**options), Still(), Compute(torch.device("cpu")), RunLog())
     assert found is None if expected is None else isinstance(found, expected)
 

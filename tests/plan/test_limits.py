@@ -165,8 +165,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from easi3r_ns import run
-from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.runlog import RunLog
 plans, planned = [], run.plan_run
 run.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
 frames, network = FrameConfig(num_frames_target=0), Easi3RConfig(weights="tiny", graph="swin-12-noncyclic")

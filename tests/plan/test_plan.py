@@ -19,11 +19,12 @@ from easi3r_ns.core.budget import UNBOUNDED, Budget
 from easi3r_ns.core.config import AlignConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.errors import CheckpointError, InputError
 from easi3r_ns.core.runlog import RunLog, StageRecord
+from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.costs import num_parameters
 from easi3r_ns.network.sources import resolve
-from easi3r_ns.network.weights import PAPER_SCORE, describe
+from easi3r_ns.network.weights import describe
 from easi3r_ns.pipelines.run import RunConfig, process
 from easi3r_ns.plan.calibration import Rates, calibrate
 from easi3r_ns.plan.forecast import Job, actual_line, forecast, forecast_lines
@@ -97,7 +98,7 @@ def test_published_networks_need_no_weights_here():
     assert not network_of("dust3r").flow_residual
     info = describe(resolve("tiny", download=False))[1]
     for flow in (False, True):
-        with_flow = replace(info, dynamic_score=PAPER_SCORE | {"flow_residual": flow}, graph=None)
+        with_flow = replace(info, score=ScoreFormula(flow_residual=bool(flow)), graph=None)
         assert Network.of(with_flow) == (info.config, "swinstride-5-noncyclic", flow)
     with pytest.raises(CheckpointError, match="not a known name"):
         network_of("dust4r")
@@ -131,10 +132,10 @@ from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
 from easi3r_ns import run
-from easi3r_ns.calibration import Rates, calibrate
-from easi3r_ns.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.plan.calibration import Rates, calibrate
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.plan import plan_run
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.core.runlog import RunLog
 data, config, align = Path(sys.argv[1]), Easi3RConfig(weights="tiny", graph=sys.argv[2]), AlignConfig(iterations=3)
 frames, log = FrameConfig(num_frames_target=0), RunLog()
 plan = plan_run(data, frames, config, align, RunLog())

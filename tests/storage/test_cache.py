@@ -114,7 +114,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
-from easi3r_ns.cache import StageCache
+from easi3r_ns.storage.cache import StageCache
 
 def private_bytes():
     with open("/proc/self/status") as status:

@@ -47,8 +47,8 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from easi3r_ns.rows import FileRows, MemoryRows
-from easi3r_ns.runlog import resident_memory_bytes
+from easi3r_ns.storage.rows import FileRows, MemoryRows
+from easi3r_ns.core.runlog import resident_memory_bytes
 
 shapes, part = {"x": (64, 2**18)}, torch.ones(1, 2**18)
 kinds = {"file": lambda: FileRows(Path(sys.argv[1]), shapes, torch.float32),

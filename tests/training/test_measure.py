@@ -394,7 +394,7 @@ def test_update_card(shipped):
     assert set(card["measured"]) == {"clip", "wide"}, "a score of another formula does not stay"
     _, info = load_backbone(str(shipped))
     assert (
-        info.graph == "swin-2-noncyclic" and info.flow_weight == 0.3 and ScoreFormula(**info.dynamic_score) == formula
+        info.graph == "swin-2-noncyclic" and info.flow_weight == 0.3 and info.score == formula
     )
     text = (shipped / "README.md").read_text()
     assert "(1 - mean_src) * std_ref, maps centred" in text and "| focal length, relative | 1.00" in text

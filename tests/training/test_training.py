@@ -14,6 +14,7 @@ from torch import distributed
 from torch.multiprocessing import spawn
 
 from easi3r_ns.core.errors import CheckpointError, InputError
+from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.network.model import DUSt3R
 from easi3r_ns.network.weights import load_backbone
 from easi3r_ns.training.config import TrainConfig
@@ -355,7 +356,7 @@ def test_export_loads_and_computes_what_was_averaged(tmp_path):
     folder = export(config, tmp_path / "shipped")
     model, info = load_backbone(str(folder))
     assert info.licence == "Apache-2.0" and not info.non_commercial and info.graph
-    assert info.dynamic_score == {"mean_src": 0, "std_src": 1, "mean_ref": 0, "std_ref": 0}
+    assert info.score == ScoreFormula(0, 1, 0, 0)
     assert not any("match" in name for name in model.state_dict())
     average = DUSt3R(config.network())
     average.load_state_dict(state.ema)

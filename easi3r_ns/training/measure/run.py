@@ -98,7 +98,7 @@ class Measurement:
     @property
     def formula(self) -> ScoreFormula:
         """The formula that holds."""
-        return ScoreFormula(**self.backbone.info.dynamic_score)
+        return self.backbone.info.score
 
     @property
     def graph(self) -> str:
@@ -184,7 +184,7 @@ class Measurement:
         figure.draw_scores(path, images, *groups, self.formula, self.backbone.model.config.patch_size)
 
     def _with(self, formula: ScoreFormula, graph: str, flow_weight: float) -> paths.LoadedBackbone:
-        info = replace(self.backbone.info, dynamic_score=asdict(formula), graph=graph, flow_weight=flow_weight)
+        info = replace(self.backbone.info, score=formula, graph=graph, flow_weight=flow_weight)
         return replace(self.backbone, info=info)
 
     def _seeds(self, family: str, count: int) -> list[int]:
