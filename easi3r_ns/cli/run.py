@@ -72,7 +72,7 @@ class ProcessEasi3R:
             if self.verbose:
                 show_log()
             from ..pipelines.parts import process_parts
-            from ..pipelines.run import RunConfig
+            from ..pipelines.pipeline import RunConfig
 
             log = RichRunLog()
             config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
@@ -155,12 +155,10 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
     """(name, value) lines about a finished run."""
     scene = result.scene
     coverage = 100 * scene.dynamic.coverage
-    moving = {
-        "attention": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
-        "geometry": f"{coverage.mean():.1f} % of the pixels on average ({coverage.min():.1f} to {coverage.max():.1f})",
-        "user": f"{coverage.mean():.1f} % of the pixels (your masks)",
-        "none": "nothing (--no-masks)",
-    }[scene.dynamic.source]
+    share = f"{coverage.mean():.1f} % of the pixels"
+    moving = {"user": f"{share} (your masks)", "none": "nothing (--no-masks)"}.get(
+        scene.dynamic.source, f"{share} on average ({coverage.min():.1f} to {coverage.max():.1f})"
+    )
     return [
         ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
         *_between(scene),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from ..core.runlog import RunLog
+from .backbone import DUSt3RBackbone
 from .model import DUSt3R
 from .weights import Part, WeightsInfo, build_backbone, load_part, release_part
 
 
-class LazyBackbone:
+class LazyBackbone(DUSt3RBackbone):
     """Hands out the network with one half loaded; asking for the other half frees the first."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Frames -> Scene without a network (``--weights none``): the classical road beside :mod:`easi3r_ns.pipelines.network`.
+"""Frames -> Scene without a network (``--weights none``).
 
 Optical flow and epipolar geometry show what moves; COLMAP maps what stands still. There is no dense depth, and none is
 made up: the scene carries cameras, masks and triangulated points.
@@ -7,11 +7,13 @@ made up: the scene carries cameras, masks and triangulated points.
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from .. import __version__
+from ..core.budget import UNBOUNDED, Budget
 from ..core.config import AlignConfig, Easi3RConfig, RefineConfig
 from ..core.errors import AlignmentError, InputError, MissingExtraError
 from ..core.geometry import focal_from_source, source_to_network
@@ -19,9 +21,8 @@ from ..core.runlog import RunLog
 from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
 from ..frames import ImageGeometry
-from ..frames.user_masks import load_user_masks
-from ..motion.attention.masks import static_masks
 from ..motion.flow.raft import choose_flow
+from ..motion.given import given_masks
 from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import PAIRS
 from ..network.compute import choose_compute
@@ -29,9 +30,10 @@ from ..refine import Lens, SparseModel, map_static
 from ..refine.library import load_pycolmap
 from ..storage.cache import StageCache, Tensors, digest
 from .network import check_focal
+from .pipeline import RunConfig
 
 NAME = "none"
-"""What ``--weights`` says for this road."""
+"""What ``--weights`` says for this pipeline."""
 GEOMETRY = ImageGeometry()
 """Masks are made on the grid of the 512-pixel networks."""
 FEWEST_FRAMES = 3
@@ -44,8 +46,41 @@ _OF_THE_NETWORK = (
 _NAMED = 12
 
 
+class GeometricPipeline:
+    """:class:`~.pipeline.Pipeline` of optical flow, epipolar geometry and COLMAP."""
+
+    has_depth = False
+    weights = None
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self.geometry = replace(GEOMETRY, square_ok=config.frames.square_ok)
+
+    @classmethod
+    def handles(cls, weights: str) -> bool:
+        """Whether ``--weights`` means this pipeline."""
+        return weights == NAME
+
+    def check(self, log: RunLog) -> None:
+        """See :func:`check_geometric`."""
+        check_geometric(self._config.easi3r, self._config.align, self._config.refine, log)
+
+    def forecast(self, data: Path, log: RunLog) -> None:
+        """None: its time and memory depend on the matches, which nobody knows before."""
+
+    def prepare(self, log: RunLog) -> None:
+        """Nothing is fetched."""
+
+    def reconstruct(
+        self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0, budget: Budget = UNBOUNDED
+    ) -> Scene:
+        """See :func:`reconstruct_geometric`."""
+        options = (self._config.easi3r, self._config.refine)
+        return reconstruct_geometric(frames, *options, cache, log, num_eval=num_eval)
+
+
 def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConfig, log: RunLog) -> None:
-    """Whether the road can be taken, before any work; options that belong to a network are named as without effect.
+    """Check the options before any work; those that belong to a network are named as without effect.
 
     Raises:
         InputError: one focal length per frame is asked for, which mapping does not give.
@@ -97,10 +132,9 @@ def reconstruct_geometric(
 
 
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
-    if config.masks is not None:
-        return load_user_masks(config.masks, frames, GEOMETRY.patch)
-    if config.no_masks:
-        return static_masks(len(frames), *frames.images.shape[1:3], GEOMETRY.patch)
+    given = given_masks(config, frames, GEOMETRY.patch)
+    if given is not None:
+        return given
     cut = len(frames) - num_eval
 
     def compute() -> Tensors:

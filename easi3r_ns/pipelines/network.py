@@ -22,20 +22,99 @@ from ..core.budget import UNBOUNDED, Budget
 from ..core.config import AlignConfig, Easi3RConfig
 from ..core.errors import InputError
 from ..core.geometry import focal_from_source, image_centre_in_network
-from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
+from ..core.pairs import DEFAULT_GRAPH, attach_frames, check_strategy, make_pairs
 from ..core.runlog import RunLog
 from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan, cut_windows
+from ..frames import ImageGeometry
 from ..motion.flow.dis import DISFlow, FlowProvider, pair_flow
 from ..motion.flow.raft import choose_flow
+from ..motion.given import masks_are_given
+from ..network.backbone import Backbone
 from ..network.compute import Compute, choose_compute
+from ..network.lazy import LazyBackbone
 from ..network.weights import WeightsInfo
+from ..plan.forecast import Forecast
+from ..plan.plan import Network, plan_run, published_network
+from ..refine import check_refine, refine_kept
 from ..storage.cache import StageCache, digest
-from .network_stage import Backbone, NetworkStage, find_loops
+from .pipeline import RunConfig
+from .stages import Decoded, Shared, StageInputs, find_loops, reopen, run_passes
 
 MUCH_MOTION = 0.5
 """Share of moving pixels above which the user is warned."""
+
+
+class NetworkPipeline:
+    """:class:`~.pipeline.Pipeline` with a network that sees pairs of frames, and masked bundle adjustment if asked for.
+
+    ``backbone``: one that is there already; such a run has no forecast.
+    """
+
+    has_depth = True
+
+    def __init__(self, config: RunConfig, backbone: Backbone | None = None) -> None:
+        self._config, self._backbone, self._was_given = config, backbone, backbone is not None
+
+    @classmethod
+    def handles(cls, weights: str) -> bool:
+        """Whether ``--weights`` means this pipeline: all weights do."""
+        return True
+
+    def check(self, log: RunLog) -> None:
+        """See :meth:`~.pipeline.Pipeline.check`."""
+        config = self._config.easi3r
+        check_refine(self._config.refine, self._config.align)
+        if config.graph != "auto":
+            check_strategy(config.graph)
+        choose_compute(config.device, config.dtype, config.batch_size)
+
+    def forecast(self, data: Path, log: RunLog) -> Forecast | None:
+        """See :meth:`~.pipeline.Pipeline.forecast`; weights that are on this machine are opened first."""
+        if self._was_given:
+            return None
+        config = self._config
+        published = published_network(config.easi3r.weights)
+        network = Network.of(self._open(log).info) if published is None else Network(published)
+        return plan_run(
+            data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data
+        )
+
+    def prepare(self, log: RunLog) -> None:
+        """See :meth:`~.pipeline.Pipeline.prepare`."""
+        self._open(log)
+
+    @property
+    def geometry(self) -> ImageGeometry:
+        """See :attr:`~.pipeline.Pipeline.geometry`."""
+        network = self.weights.config
+        return ImageGeometry(network.image_size, network.patch_size, network.square, self._config.frames.square_ok)
+
+    @property
+    def weights(self) -> WeightsInfo:
+        """See :attr:`~.pipeline.Pipeline.weights`."""
+        assert self._backbone is not None, "prepare() opens it"
+        return self._backbone.info
+
+    def reconstruct(
+        self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0, budget: Budget = UNBOUNDED
+    ) -> Scene:
+        """See :meth:`~.pipeline.Pipeline.reconstruct`."""
+        config = self._config
+        options = (config.easi3r, config.align, cache, log)
+        scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
+        if config.refine.refine == "none":
+            return scene
+        fixed_focal = config.easi3r.focal_length is not None
+        return refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
+
+    def _open(self, log: RunLog) -> Backbone:
+        if self._backbone is None:
+            config = self._config.easi3r
+            compute = choose_compute(config.device, config.dtype, config.batch_size)
+            self._backbone = LazyBackbone.open(config.weights, device=compute.device, log=log, dtype=compute.dtype)
+        return self._backbone
 
 
 def reconstruct(
@@ -74,20 +153,26 @@ def reconstruct(
     provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
     mask_flow = _mask_flow(info, config, provider, compute, log)
     plan = _plan_windows(graph, budget.window or config.window, num_eval, log)
-    stage = NetworkStage(
-        frames, graph, backbone, config, compute, cache, log, num_eval=num_eval, mask_flow=mask_flow, spill=budget.spill
+    inputs = StageInputs(
+        *(frames, graph, backbone, config, compute, cache, log),
+        num_eval=num_eval,
+        mask_flow=mask_flow or DISFlow(),
+        spill=budget.spill,
     )
-    predictions, dynamic = stage.run()
-    loops = find_loops(stage, plan, log) if plan is not None and config.loop_closure else NO_LOOPS
-    stage.release()
+    shared = Shared.of(inputs)
+    decoded = run_passes(inputs, shared)
+    loops = find_loops(inputs, shared, decoded, plan) if plan is not None and config.loop_closure else NO_LOOPS
+    shared.release()
+    backbone.release()
+    dynamic = decoded.dynamic
     _warn_about_motion(dynamic, len(frames), log)
     part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
     facts = _provenance(info, graph, config, align_config) | _flow_names(provider, mask_flow)
     if plan is None:
-        aligned = part(slice(None), predictions, _known_focal(config, frames), log)
+        aligned = part(slice(None), decoded.predictions, _known_focal(config, frames), log)
     else:
-        clip = _long_clip(plan, stage, predictions, dynamic, align_config, facts["flow"])
-        del predictions
+        clip = _long_clip(plan, inputs, decoded, align_config, facts["flow"])
+        del decoded
         stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
         aligned, facts["windows"] = stitched.result, stitched.facts
     return _scene(frames, aligned, dynamic, config, facts)
@@ -100,7 +185,7 @@ def _mask_flow(
 
     Formulas are chosen with DIS: another one only where it is asked for.
     """
-    if config.no_masks or config.masks is not None or not info.score.flow_residual:
+    if masks_are_given(config) or not info.score.flow_residual:
         return None
     if config.flow != "raft":
         return DISFlow()
@@ -131,27 +216,22 @@ def _plan_windows(graph: PairGraph, size: int, num_eval: int, log: RunLog) -> Wi
 
 
 def _long_clip(
-    plan: WindowPlan,
-    stage: NetworkStage,
-    predictions: PairPredictions,
-    dynamic: DynamicMasks,
-    align_config: AlignConfig,
-    flow: str | None,
+    plan: WindowPlan, inputs: StageInputs, decoded: Decoded, align_config: AlignConfig, flow: str | None
 ) -> LongClip:
-    config, pixel_map = stage.config, stage.frames.pixel_map
-    focal = _known_focal(config, stage.frames)
-    in_memory = None if stage.cache.folder else predictions
+    config, pixel_map, key = inputs.config, inputs.frames.pixel_map, decoded.key
+    focal, dynamic = _known_focal(config, inputs.frames), decoded.dynamic
+    in_memory = None if inputs.cache.folder else decoded.predictions
     return LongClip(
         plan=plan,
-        graph=stage.graph,
-        open_predictions=lambda: in_memory or stage.reopen(),
+        graph=inputs.graph,
+        open_predictions=lambda: in_memory or reopen(inputs, key),
         dynamic=dynamic,
         principal_point=image_centre_in_network(pixel_map),
         pixel_aspect=pixel_map.pixel_aspect,
         shared_focal=align_config.shared_focal,
         focal=focal,
         seed=config.seed,
-        key=digest(stage.decoded_key, pixel_map, dynamic.masks, asdict(align_config), flow, focal, config.seed),
+        key=digest(key, pixel_map, dynamic.masks, asdict(align_config), flow, focal, config.seed),
     )
 
 

@@ -17,44 +17,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..core.budget import UNBOUNDED, Budget
-from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from ..core.errors import InputError, OutputError
-from ..core.pairs import check_strategy
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import Frames
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from ..frames import ImageGeometry, load_frames, open_source
 from ..frames.user_masks import user_masks_between
-from ..network.compute import choose_compute
-from ..network.lazy import LazyBackbone
 from ..network.weights import WeightsInfo
-from ..plan.forecast import Forecast, actual_line, forecast_lines
-from ..plan.plan import Network, plan_run, published_network
+from ..plan.forecast import actual_line, forecast_lines
 from ..pose_frames import pose_between, without_camera
-from ..refine import check_refine, refine_kept
 from ..report.card import FILES as REPORT_FILES
 from ..report.card import ReportCard, drop_report_card, try_report_card
 from ..storage.cache import StageCache
 from ..storage.files import make_folder
 from ..storage.owned import refuse_foreign
-from .geometric import GEOMETRY, NAME, check_geometric, reconstruct_geometric
-from .network import Backbone, reconstruct
+from .pipeline import Pipeline, RunConfig, choose_pipeline
 
 WORKSPACE = ".easi3r"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """All options of a run."""
-
-    frames: FrameConfig = FrameConfig()
-    easi3r: Easi3RConfig = Easi3RConfig()
-    align: AlignConfig = AlignConfig()
-    dataset: DatasetConfig = DatasetConfig()
-    refine: RefineConfig = RefineConfig()
-    eval_data: Path | None = None
-    """Second video or folder whose frames are posed in the same scene and become the val and test splits."""
 
 
 @dataclass(frozen=True)
@@ -69,58 +49,41 @@ class ProcessResult:
     card: ReportCard = ReportCard()
 
 
-def process(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, log: RunLog) -> ProcessResult:
-    """Turn a video file or image folder into a nerfstudio dataset that was loaded back and checked.
-
-    Raises:
-        Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
-    """
-    refuse_taken(output_dir, overwrite)
-    if config.easi3r.weights == NAME:
-        check_geometric(config.easi3r, config.align, config.refine, log)
-        return process_with(None, data, output_dir, config, overwrite=overwrite, log=log)
-    check_refine(config.refine, config.align)
-    compute = choose_compute(config.easi3r.device, config.easi3r.dtype, config.easi3r.batch_size)
-    published = published_network(config.easi3r.weights)
-    if published is not None:  # the forecast comes before a download
-        plan = _forecast(data, config, Network(published), log)
-    backbone = LazyBackbone.open(config.easi3r.weights, device=compute.device, log=log, dtype=compute.dtype)
-    if published is None:
-        plan = _forecast(data, config, Network.of(backbone.info), log)
-    begin, first = time.perf_counter(), len(log.stages)
-    result = process_with(backbone, data, output_dir, config, overwrite=overwrite, log=log, budget=plan.budget)
-    log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
-    return result
-
-
-def _forecast(data: Path, config: RunConfig, network: Network, log: RunLog) -> Forecast:
-    plan = plan_run(data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data)
-    for line in forecast_lines(plan, asked_window=config.easi3r.window > 0):
-        log.info(line)
-    return plan
-
-
-def process_with(
-    backbone: Backbone | None,
+def process(
     data: Path,
     output_dir: Path,
     config: RunConfig,
     *,
     overwrite: bool,
     log: RunLog,
-    budget: Budget = UNBOUNDED,
+    pipeline: Pipeline | None = None,
 ) -> ProcessResult:
-    """:func:`process` with a network that is already there, or with none (:mod:`.pipeline_geometric`)."""
+    """Turn a video file or image folder into a nerfstudio dataset that was loaded back and checked.
+
+    ``pipeline``: default: the one that ``config.easi3r.weights`` names.
+
+    Raises:
+        Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
+    """
     refuse_taken(output_dir, overwrite)
-    check_refine(config.refine, config.align)
-    if backbone is not None and config.easi3r.graph != "auto":
-        check_strategy(config.easi3r.graph)
+    pipeline = pipeline or choose_pipeline(config)
+    pipeline.check(log)
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # a source that cannot be used leaves no folder behind
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
+    plan = pipeline.forecast(data, log)
+    for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
+        log.info(line)
+    pipeline.prepare(log)
+    begin, first = time.perf_counter(), len(log.stages)
     with _locked(output_dir):
-        return _process(backbone, data, output_dir, config, overwrite=overwrite, log=log, budget=budget)
+        result = _process(
+            pipeline, data, output_dir, config, overwrite=overwrite, log=log, budget=plan.budget if plan else UNBOUNDED
+        )
+    if plan:
+        log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
+    return result
 
 
 @contextlib.contextmanager
@@ -166,7 +129,7 @@ def _refuse_foreign(
 
 
 def _process(
-    backbone: Backbone | None,
+    pipeline: Pipeline,
     data: Path,
     output_dir: Path,
     config: RunConfig,
@@ -176,16 +139,16 @@ def _process(
     budget: Budget,
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
-    geometry = _image_geometry(backbone, config.frames)
+    geometry = pipeline.geometry
     frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
     num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
     num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
     source_wh = frames.pixel_map.source_wh
-    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=backbone is not None)
+    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth)
     cache = StageCache(workspace / "stages")
-    scene = _reconstruct(frames, backbone, config, cache, log, num_eval=len(frames) - num_train, budget=budget)
+    scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
 
@@ -206,34 +169,7 @@ def _process(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
     )
     shutil.rmtree(workspace, ignore_errors=True)
-    weights = None if backbone is None else backbone.info
-    return ProcessResult(done, transforms, weights, frames.num_source_frames, cards[0])
-
-
-def _image_geometry(backbone: Backbone | None, select: FrameConfig) -> ImageGeometry:
-    if backbone is None:
-        return replace(GEOMETRY, square_ok=select.square_ok)
-    network = backbone.info.config
-    return ImageGeometry(network.image_size, network.patch_size, network.square, select.square_ok)
-
-
-def _reconstruct(
-    frames: Frames,
-    backbone: Backbone | None,
-    config: RunConfig,
-    cache: StageCache,
-    log: RunLog,
-    *,
-    num_eval: int,
-    budget: Budget,
-) -> Scene:
-    if backbone is None:
-        return reconstruct_geometric(frames, config.easi3r, config.refine, cache, log, num_eval=num_eval)
-    scene = reconstruct(frames, backbone, config.easi3r, config.align, cache, log, num_eval=num_eval, budget=budget)
-    if config.refine.refine == "colmap":
-        fixed_focal = config.easi3r.focal_length is not None
-        scene = refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
-    return scene
+    return ProcessResult(done, transforms, pipeline.weights, frames.num_source_frames, cards[0])
 
 
 def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]]:

@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import RunLog
 from ..frames import ImageGeometry, preview_source
+from ..motion.given import masks_are_given
 from ..network.compute import Compute, choose_compute
 from ..network.config import DUSt3RConfig
 from ..network.costs import activation_bytes
@@ -90,7 +91,7 @@ def plan_run(
     graph = network.graph if config.graph == "auto" else config.graph
     compute = choose_compute(config.device, config.dtype, config.batch_size)
     job = _job(data, eval_data, select, network.config, graph, log)
-    own_masks = not config.no_masks and config.masks is None
+    own_masks = not masks_are_given(config)
     passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
     job = replace(job, align=align, two_passes=passes, flow_residual=residual)
     rates = calibrate(job.network, job.grid, compute)

@@ -25,8 +25,12 @@ from easi3r_ns.core.budget import UNBOUNDED
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog, peak_memory_bytes, resident_memory_bytes
+from easi3r_ns.core.types import Frames
 from easi3r_ns.network.config import DUSt3RConfig
-from easi3r_ns.pipelines.run import RunConfig, process_with
+from easi3r_ns.pipelines.network import NetworkPipeline
+from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.pipelines.run import process
+from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.scenes import Clip
 from tests.support.align_scene import trajectory_errors
 from tests.support.long_clip import LongStandIn, closed_clip
@@ -94,6 +98,14 @@ def make(args: argparse.Namespace) -> None:
         np.save(args.folder / f"{name}.npy", values)
 
 
+class Windowed(NetworkPipeline):
+    """Windows of the given size, with intermediate results on disk, as a forecast would choose them."""
+
+    def reconstruct(self, frames: Frames, cache: StageCache, log: RunLog, **options: Any) -> Scene:
+        budget = replace(UNBOUNDED, window=self._config.easi3r.window, spill=True)
+        return super().reconstruct(frames, cache, log, **(options | {"budget": budget}))
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """One size, in this process."""
     torch.set_num_threads(1)
@@ -104,12 +116,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         AlignConfig(max_pixels=args.pixels),
         DatasetConfig(num_downscales=0, report=False),
     )
-    budget = replace(UNBOUNDED, window=args.window, spill=True)
     log, before = RunLog(), resident_memory_bytes()
     wall, cpu = time.perf_counter(), time.process_time()
-    result = process_with(
-        network, args.folder / "images", args.folder / "out", config, overwrite=False, log=log, budget=budget
-    )
+    pipeline = Windowed(config, network)
+    result = process(args.folder / "images", args.folder / "out", config, overwrite=False, log=log, pipeline=pipeline)
     scene = result.scene
     row: dict[str, Any] = {"frames": len(scene), "pairs": scene.provenance["num_pairs"]}
     rest = set(range(len(log.stages)))

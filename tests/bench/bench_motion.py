@@ -26,6 +26,7 @@ from easi3r_ns.core.errors import AlignmentError
 from easi3r_ns.core.pairs import make_pairs
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.motion.flow.dis import DISFlow, pair_flow
+from easi3r_ns.network.backbone import LoadedBackbone
 from easi3r_ns.network.weights import load_backbone
 from easi3r_ns.pipelines.network import Backbone, reconstruct
 from easi3r_ns.storage.cache import StageCache
@@ -33,7 +34,7 @@ from easi3r_ns.storage.files import make_folder, write_bytes, write_json
 from easi3r_ns.training.measure import choose
 from easi3r_ns.training.measure.motion import clip_seeds, make_clip
 from easi3r_ns.training.measure.numbers import mean_over_clips
-from easi3r_ns.training.measure.paths import LoadedBackbone, PathRow, compare, frames_of, still_camera
+from easi3r_ns.training.measure.paths import PathRow, compare, frames_of, still_camera
 from easi3r_ns.training.scenes import Clip
 from easi3r_ns.training.scenes import flow as true_flow
 from tests.support.dragged_standin import DraggedStandIn, Errors

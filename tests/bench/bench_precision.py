@@ -33,12 +33,13 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks, PairPredictions
 from easi3r_ns.evaluate.masks import jaccard
 from easi3r_ns.evaluate.trajectory import compare_paths
+from easi3r_ns.network.backbone import LoadedBackbone
 from easi3r_ns.network.compute import choose_compute
 from easi3r_ns.network.weights import load_backbone
-from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.pipelines.stages import Once, Shared, StageInputs, run_passes
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.measure.motion import clip_seeds, make_clip
-from easi3r_ns.training.measure.paths import LoadedBackbone, frames_of
+from easi3r_ns.training.measure.paths import frames_of
 from easi3r_ns.training.scenes import Clip
 
 ALIGN = AlignConfig(flow_weight=0.0)
@@ -96,20 +97,21 @@ def reconstruct(
     backbone = LoadedBackbone(model, info)
     with tempfile.TemporaryDirectory() as folder:
         frames = frames_of(clip, Path(folder))
-        stage = NetworkStage(frames, graph, backbone, config, compute, StageCache(None), log)
-        stage._labels = labels
-        predictions, dynamic = stage.run()
+        inputs = StageInputs(frames, graph, backbone, config, compute, StageCache(None), log)
+        shared = Shared.of(inputs)
+        if labels is not None:
+            shared = replace(shared, labels=Once(lambda: labels))
+        decoded = run_passes(inputs, shared)
     seconds = sum(stage.cpu_seconds if compute.device.type == "cpu" else stage.seconds for stage in log.stages)
     aligned = align(
-        predictions,
+        decoded.predictions,
         principal_point=image_centre_in_network(frames.pixel_map),
         config=ALIGN,
-        dynamic_masks=dynamic.masks,
+        dynamic_masks=decoded.dynamic.masks,
         device=compute.device,
     )
-    assert stage._labels is not None
     focal = float(np.median(aligned.focals))
-    return Outcome(predictions, dynamic, aligned.T_world_cam, focal, seconds, stage._labels)
+    return Outcome(decoded.predictions, decoded.dynamic, aligned.T_world_cam, focal, seconds, shared.labels())
 
 
 def price(outcome: Outcome, full: Outcome, clip: Clip) -> Price:

@@ -30,7 +30,7 @@ from easi3r_ns.network.inference import encode_frames
 from easi3r_ns.network.lazy import LazyBackbone
 from easi3r_ns.network.model import DUSt3R
 from easi3r_ns.network.weights import load_backbone
-from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.pipelines.stages import Shared, StageInputs, run_passes
 from easi3r_ns.storage.cache import StageCache
 from tests.bench.stages import GRAPH, ITERATIONS, STAGES, BenchLog, Row, Setting, scaled, scaled_twin
 from tests.bench.textbook import TextbookPass, run_pass
@@ -95,7 +95,8 @@ def measure_ours(setting: Setting, folder: Path) -> list[Row]:
     config, graph = Easi3RConfig(weights=str(folder)), make_pairs(GRAPH, len(few))
     backbone = LazyBackbone.open(config.weights, device=compute.device, log=log, dtype=compute.dtype)
     cache, spill = StageCache(folder / "stages"), setting.budget().spill
-    NetworkStage(few, graph, backbone, config, compute, cache, log, spill=spill).run()
+    inputs = StageInputs(few, graph, backbone, config, compute, cache, log, spill=spill)
+    run_passes(inputs, Shared.of(inputs))
     backbone.release()
     graph = make_pairs(GRAPH, len(frames))
     flow = pair_flow(frames.images, graph, DISFlow(), log)

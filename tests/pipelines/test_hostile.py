@@ -17,7 +17,9 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import PairOutput
-from easi3r_ns.pipelines.run import RunConfig, process_with
+from easi3r_ns.pipelines.network import NetworkPipeline
+from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.pipelines.run import process
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.pipelines.test_network import NUM_FRAMES, dataset_cameras, write_images
 from tests.support.helpers import align_sim3
@@ -60,7 +62,8 @@ def run(tmp_path: Path, clip: Clip, **confusion) -> tuple[Path, RunLog]:
         AlignConfig(iterations=100),
         DatasetConfig(num_downscales=0, report=True),
     )
-    process_with(network, write_images(clip, tmp_path / "clip"), tmp_path / "out", config, overwrite=False, log=log)
+    data, pipeline = write_images(clip, tmp_path / "clip"), NetworkPipeline(config, network)
+    process(data, tmp_path / "out", config, overwrite=False, log=log, pipeline=pipeline)
     return tmp_path / "out", log
 
 

@@ -18,7 +18,9 @@ from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, is_rigid, opencv_to_
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.network.config import DUSt3RConfig
-from easi3r_ns.pipelines.run import WORKSPACE, RunConfig, process_with
+from easi3r_ns.pipelines.network import NetworkPipeline
+from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.pipelines.run import WORKSPACE, process
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.support.helpers import align_sim3
@@ -44,6 +46,10 @@ def write_images(clip: Clip, folder: Path) -> Path:
     return folder
 
 
+NEVER = NetworkPipeline(RunConfig(), StandIn)
+"""For runs that must end before they use their network."""
+
+
 def run_stand_in(
     tmp_path: Path, clip: Clip, network: DUSt3RConfig, eval_data: Path | None = None, report: bool = False, **easi3r
 ) -> tuple[StandIn, RunLog, Path]:
@@ -61,7 +67,7 @@ def run_stand_in(
         DatasetConfig(num_downscales=1, report=report),
         eval_data=eval_data,
     )
-    process_with(stand_in, data, out, config, overwrite=False, log=log)
+    process(data, out, config, overwrite=False, log=log, pipeline=NetworkPipeline(config, stand_in))
     return stand_in, log, out
 
 
@@ -245,7 +251,7 @@ def test_a_folder_that_the_run_writes_to_is_no_source(tmp_path, small_clip):
     _, _, out = run_stand_in(tmp_path, small_clip, SMALL)
     before = sorted(p.name for p in (out / "images").iterdir())
     with pytest.raises(InputError, match="would write to"):
-        process_with(StandIn, out / "images", out, RunConfig(), overwrite=True, log=RunLog())
+        process(out / "images", out, RunConfig(), overwrite=True, log=RunLog(), pipeline=NEVER)
     assert sorted(p.name for p in (out / "images").iterdir()) == before
 
 
@@ -257,7 +263,7 @@ def test_an_unknown_graph_is_refused_before_any_work(tmp_path, small_clip):
 
 def test_a_missing_source_leaves_no_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        process_with(StandIn, tmp_path / "none.mp4", tmp_path / "out", RunConfig(), overwrite=False, log=RunLog())
+        process(tmp_path / "none.mp4", tmp_path / "out", RunConfig(), overwrite=False, log=RunLog(), pipeline=NEVER)
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,9 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import SparsePoints
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.pipelines import run
-from easi3r_ns.pipelines.run import WORKSPACE, RunConfig, process_with
+from easi3r_ns.pipelines.network import NetworkPipeline
+from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.pipelines.run import WORKSPACE, process
 from easi3r_ns.refine import kept
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.scenes import Clip, render_clip
@@ -58,7 +60,7 @@ def options(refine: str = "none", eval_data: Path | None = None) -> RunConfig:
 
 def go(backbone: StandIn, data: Path, out: Path, config: RunConfig, *, overwrite: bool = False) -> RunLog:
     log = RunLog()
-    process_with(backbone, data, out, config, overwrite=overwrite, log=log)
+    process(data, out, config, overwrite=overwrite, log=log, pipeline=NetworkPipeline(config, backbone))
     return log
 
 

@@ -15,6 +15,7 @@ from easi3r_ns.core.geometry import (
     transform,
 )
 from easi3r_ns.core.types import PixelMap
+from easi3r_ns.network.backbone import DUSt3RBackbone
 from easi3r_ns.network.blocks import Silence
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import PairAttention, PairOutput, Start
@@ -25,7 +26,7 @@ from easi3r_ns.training.scenes import Clip
 CHANNELS = 6
 
 
-class StandIn:
+class StandIn(DUSt3RBackbone):
     """Plays ``Backbone`` and the network: frame k is recognised by the order of encoding."""
 
     def __init__(self, clip: Clip, pixel_map: PixelMap, config: DUSt3RConfig, noise: float = 0.003) -> None:
@@ -52,9 +53,6 @@ class StandIn:
         return self
 
     decoder = encoder
-
-    def release(self) -> None:
-        pass
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.config.patch_size, width // self.config.patch_size

@@ -15,6 +15,7 @@ import torch
 from easi3r_ns.core.errors import AlignmentError, CheckpointError, InputError
 from easi3r_ns.core.score import MAPS, NUM_CLUSTERS, ScoreFormula
 from easi3r_ns.core.types import PixelMap
+from easi3r_ns.network.backbone import LoadedBackbone
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import PairOutput
 from easi3r_ns.network.weights import load_backbone
@@ -263,7 +264,7 @@ def test_a_run_follows_the_card_s_flow_weight(clip, monkeypatch):
         raise AlignmentError("seen enough")
 
     monkeypatch.setattr(pipeline, "align", stop)
-    backbone = paths.LoadedBackbone(standin, replace(standin.info, graph="complete", flow_weight=0.3))
+    backbone = LoadedBackbone(standin, replace(standin.info, graph="complete", flow_weight=0.3))
     assert paths.try_run(backbone, clip, "no_masks", "cpu") is None
     standin.encoded = 0
     assert paths.try_run(backbone, clip, "paper_flow", "cpu") is None
@@ -339,7 +340,7 @@ def test_clips_are_named_by_their_seeds():
 
 def test_true_geometry_scores_perfectly(clip):
     standin = network(clip)
-    backbone = paths.LoadedBackbone(standin, replace(standin.info, graph="complete"))
+    backbone = LoadedBackbone(standin, replace(standin.info, graph="complete"))
     row = paths.run(backbone, clip, "true_masks", "cpu")
     assert row.ate < 0.02 and row.focal < 0.02 and row.depth < 0.03 and row.rpe_rotation < 0.3
     assert row.overlap.mean() == 1, "the true masks come back"
@@ -393,9 +394,7 @@ def test_update_card(shipped):
     card = run.update_card(shipped, {"wide": wide}, preferences)
     assert set(card["measured"]) == {"clip", "wide"}, "a score of another formula does not stay"
     _, info = load_backbone(str(shipped))
-    assert (
-        info.graph == "swin-2-noncyclic" and info.flow_weight == 0.3 and info.score == formula
-    )
+    assert info.graph == "swin-2-noncyclic" and info.flow_weight == 0.3 and info.score == formula
     text = (shipped / "README.md").read_text()
     assert "(1 - mean_src) * std_ref, maps centred" in text and "| focal length, relative | 1.00" in text
     assert describe(card) == text and "optical flow" not in text

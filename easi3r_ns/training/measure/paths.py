@@ -20,8 +20,7 @@ from ...core.types import Frames, PixelMap
 from ...evaluate.depth import compare_depths
 from ...evaluate.masks import jaccard
 from ...evaluate.trajectory import compare_paths
-from ...network.model import DUSt3R
-from ...network.weights import WeightsInfo
+from ...network.backbone import LoadedBackbone
 from ...pipelines.network import reconstruct
 from ...storage.cache import StageCache
 from ...storage.files import write_png
@@ -50,25 +49,6 @@ TITLES = {
 }
 OWN_MASKS = ("card", "paper_flow", "one_pass", "complete")
 """Variants whose masks come from the network."""
-
-
-@dataclass(frozen=True)
-class LoadedBackbone:
-    """A network that is there, as :class:`easi3r_ns.pipelines.network.Backbone`."""
-
-    model: DUSt3R
-    info: WeightsInfo
-
-    def encoder(self) -> DUSt3R:
-        """The network."""
-        return self.model
-
-    def decoder(self) -> DUSt3R:
-        """The network."""
-        return self.model
-
-    def release(self) -> None:
-        """Nothing to free: the next clip needs it again."""
 
 
 @dataclass(frozen=True)

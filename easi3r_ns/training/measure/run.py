@@ -13,6 +13,7 @@ import tyro
 
 from ...core.errors import InputError
 from ...core.score import ScoreFormula
+from ...network.backbone import LoadedBackbone
 from ...network.weights import load_backbone
 from ...storage.files import make_folder, write_bytes, write_json
 from ..card import read_card, write_card
@@ -92,7 +93,7 @@ class Measurement:
         self.config, self.sizes, self.progress = config, config.sizes, progress
         model, info = load_backbone(config.weights, device=config.device)
         self.folder = info.source.card_path.parent
-        self.backbone = paths.LoadedBackbone(model, replace(info, graph=info.graph or "swin-3-noncyclic"))
+        self.backbone = LoadedBackbone(model, replace(info, graph=info.graph or "swin-3-noncyclic"))
         self.observed: list[list[motion.Observation]] = []
 
     @property
@@ -183,7 +184,7 @@ class Measurement:
         images = [self._clip(seed, "held_out").images for seed in seeds]
         figure.draw_scores(path, images, *groups, self.formula, self.backbone.model.config.patch_size)
 
-    def _with(self, formula: ScoreFormula, graph: str, flow_weight: float) -> paths.LoadedBackbone:
+    def _with(self, formula: ScoreFormula, graph: str, flow_weight: float) -> LoadedBackbone:
         info = replace(self.backbone.info, score=formula, graph=graph, flow_weight=flow_weight)
         return replace(self.backbone, info=info)
 

@@ -21,9 +21,9 @@ from easi3r_ns.motion.attention.statistics import score_of
 from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.config import DUSt3RConfig
-from easi3r_ns.pipelines import network_stage
+from easi3r_ns.pipelines import stages
 from easi3r_ns.pipelines.network import _mask_flow
-from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.pipelines.stages import Decoded, Shared, StageInputs, explain_flow, reopen, run_passes
 from easi3r_ns.storage import cache as cache_module
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.measure.motion import watch
@@ -43,17 +43,22 @@ def run(
     clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
 ) -> tuple[PairPredictions, DynamicMasks, StandIn]:
     """Both passes with a network that knows the truth."""
-    stage = stage_of(clip, cache, spill=spill, compute=compute, **options)
-    return *stage.run(), stage.backbone
+    inputs = inputs_of(clip, cache, spill=spill, compute=compute, **options)
+    decoded = both_passes(inputs)
+    return decoded.predictions, decoded.dynamic, inputs.backbone
 
 
-def stage_of(
+def both_passes(inputs: StageInputs) -> Decoded:
+    return run_passes(inputs, Shared.of(inputs))
+
+
+def inputs_of(
     clip: Clip, cache: StageCache, *, spill: bool = False, compute: Compute | None = None, **options
-) -> NetworkStage:
+) -> StageInputs:
     frames = frames_of(clip)
     network, graph = StandIn(clip, frames.pixel_map, SMALL), make_pairs("swinstride-2-noncyclic", len(clip))
     config, compute = Easi3RConfig(**options), compute or Compute(torch.device("cpu"), batch_size=3)
-    return NetworkStage(frames, graph, network, config, compute, cache, RunLog(), spill=spill)
+    return StageInputs(frames, graph, network, config, compute, cache, RunLog(), spill=spill)
 
 
 def test_what_is_spilled_is_the_same(tmp_path, clip):
@@ -104,19 +109,18 @@ def test_finished_stages_are_found_again(tmp_path, clip, spill, monkeypatch):
 
 
 def test_pointmaps_are_opened_again_or_missed(tmp_path, clip):
-    stage = stage_of(clip, StageCache(tmp_path), no_masks=True)
-    predictions, _ = stage.run()
-    stage.release()
-    again = stage.reopen()
-    assert again is not predictions and torch.equal(again.points_j, predictions.points_j)
+    inputs = inputs_of(clip, StageCache(tmp_path), no_masks=True)
+    decoded = both_passes(inputs)
+    again = reopen(inputs, decoded.key)
+    assert again is not decoded.predictions and torch.equal(again.points_j, decoded.predictions.points_j)
     next(tmp_path.glob("pointmaps-*")).unlink()
     with pytest.raises(OutputError, match="cannot be read again"):
-        stage.reopen()
+        reopen(inputs, decoded.key)
 
 
 def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, clip, monkeypatch):
-    monkeypatch.setattr("easi3r_ns.pipelines.network_stage.SummaryAccumulator", None)  # an error when called
-    monkeypatch.setattr("easi3r_ns.pipelines.network_stage.cluster_for", None)
+    monkeypatch.setattr("easi3r_ns.pipelines.stages.SummaryAccumulator", None)  # an error when called
+    monkeypatch.setattr("easi3r_ns.pipelines.stages.cluster_for", None)
     plain, static, network = run(clip, StageCache(tmp_path / "a"), no_masks=True)
     assert not static.masks.any() and not network.silenced
     folder = tmp_path / "masks"
@@ -138,53 +142,54 @@ def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
 FLOW_SCORE = ScoreFormula(0, 1, 0, 0, flow_residual=True)
 
 
-def stage_with_flow(
+def with_flow(
     clip: Clip,
     folder: Path,
     cache: StageCache,
     num_eval: int = 0,
     mask_flow: FlowProvider | None = None,
     **options,
-) -> NetworkStage:
+) -> StageInputs:
     """Of weights whose card asks for the residual of flow; the files of the frames are in ``folder``."""
     folder.mkdir(exist_ok=True)
     frames, graph = frames_of(clip, folder), make_pairs("swinstride-2-noncyclic", len(clip))
     network = StandIn(clip, frames.pixel_map, SMALL)
     network.info = replace(network.info, score=FLOW_SCORE)
     config, compute = Easi3RConfig(**options), Compute(torch.device("cpu"))
-    return NetworkStage(
-        frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval, mask_flow=mask_flow
+    return StageInputs(
+        frames, graph, network, config, compute, cache, RunLog(), num_eval=num_eval, mask_flow=mask_flow or DISFlow()
     )
 
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_the_residual_of_flow_is_computed_once_for_both_passes(tmp_path, clip, kept, monkeypatch):
-    calls, compute = [], network_stage.flow_residual
+    calls, compute = [], stages.flow_residual
 
     def counted(image, num_frames, *args):
         calls.append(image(0).shape)
         return compute(image, num_frames, *args)
 
-    monkeypatch.setattr(network_stage, "flow_residual", counted)
+    monkeypatch.setattr(stages, "flow_residual", counted)
     cache = StageCache(tmp_path / "cache" if kept else None)
-    stage = stage_with_flow(clip, tmp_path / "a", cache)
-    _, dynamic = stage.run()
+    inputs = with_flow(clip, tmp_path / "a", cache)
+    shared = Shared.of(inputs)
+    dynamic = run_passes(inputs, shared).dynamic
     assert calls == [(288, 384, 3)], "three times the size of the network, where flow finds more"
     residual = dynamic.maps["flow_residual"]
     expected = score_of(dynamic.maps, FLOW_SCORE)
     assert residual.shape == expected.shape == (6, 12, 16) and not np.array_equal(residual, residual[::-1])
-    np.testing.assert_array_equal(dynamic.score, segment_dynamic(expected, stage._labels, 8).score)
-    stage_with_flow(clip, tmp_path / "a", cache).run()
+    np.testing.assert_array_equal(dynamic.score, segment_dynamic(expected, shared.labels(), 8).score)
+    both_passes(with_flow(clip, tmp_path / "a", cache))
     assert len(calls) == (1 if kept else 2)
-    stage_with_flow(clip, tmp_path / "a", StageCache(None), no_masks=True).run()
+    both_passes(with_flow(clip, tmp_path / "a", StageCache(None), no_masks=True))
     assert len(calls) == (1 if kept else 2), "not where masks are given"
 
 
 def test_the_residual_of_evaluation_views_is_that_of_a_clip_of_their_own(tmp_path, clip):
-    whole, apart = (stage_with_flow(clip, tmp_path / "a", StageCache(None), n) for n in (0, 2))
-    whole, apart = (stage._flow_residual() for stage in (whole, apart))
+    whole, apart = (with_flow(clip, tmp_path / "a", StageCache(None), n) for n in (0, 2))
+    whole, apart = explain_flow(whole), explain_flow(apart)
     views = replace(clip, images=clip.images[4:], depth=clip.depth[4:], times=clip.times[4:])
-    alone = stage_with_flow(views, tmp_path / "b", StageCache(None))._flow_residual()
+    alone = explain_flow(with_flow(views, tmp_path / "b", StageCache(None)))
     np.testing.assert_array_equal(apart[4:], alone)
     assert not np.array_equal(apart[3], whole[3])
 
@@ -202,7 +207,8 @@ class Still:
 def test_another_estimator_of_flow_makes_other_masks(tmp_path, clip):
     cache = StageCache(tmp_path / "cache")
     usual, same, other = (
-        stage_with_flow(clip, tmp_path / "a", cache, mask_flow=flow).run()[1] for flow in (None, DISFlow(), Still())
+        both_passes(with_flow(clip, tmp_path / "a", cache, mask_flow=flow)).dynamic
+        for flow in (None, DISFlow(), Still())
     )
     np.testing.assert_array_equal(same.score, usual.score)
     assert not np.array_equal(other.score, usual.score)
@@ -225,9 +231,9 @@ def test_masks_take_raft_only_if_it_is_asked_for(clip, options, score, expected)
 
 
 def test_formulas_are_chosen_on_the_map_that_a_run_computes(tmp_path, clip):
-    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None))
-    _, tokens = watch(stage.backbone, clip, ["swin-1-noncyclic"])
-    np.testing.assert_array_equal(stage._flow_residual(), tokens.flow_residual)
+    inputs = with_flow(clip, tmp_path / "a", StageCache(None))
+    _, tokens = watch(inputs.backbone, clip, ["swin-1-noncyclic"])
+    np.testing.assert_array_equal(explain_flow(inputs), tokens.flow_residual)
 
 
 def test_where_flow_cannot_follow_attention_decides(tmp_path, clip):
@@ -235,24 +241,25 @@ def test_where_flow_cannot_follow_attention_decides(tmp_path, clip):
         def flow(self, source, target):
             return np.full((*source.shape[:3], 2), 9.0, np.float32)
 
-    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None), mask_flow=Torn())
-    dynamic = stage.run()[1]
+    inputs = with_flow(clip, tmp_path / "a", StageCache(None), mask_flow=Torn())
+    shared = Shared.of(inputs)
+    dynamic = run_passes(inputs, shared).dynamic
     assert (dynamic.maps["flow_residual"] == 1).all()
-    alone = score_of(dynamic.maps, replace(stage.formula, flow_residual=False))
-    np.testing.assert_array_equal(dynamic.score, segment_dynamic(alone, stage._labels, 8).score)
-    assert "follows only 0 of 6 frames" in stage.log.warnings[0]
+    alone = score_of(dynamic.maps, replace(inputs.formula, flow_residual=False))
+    np.testing.assert_array_equal(dynamic.score, segment_dynamic(alone, shared.labels(), 8).score)
+    assert "follows only 0 of 6 frames" in inputs.log.warnings[0]
 
 
 def test_at_full_size_the_images_are_those_of_the_network(tmp_path, clip, monkeypatch):
-    stage = stage_with_flow(clip, tmp_path / "a", StageCache(None))
-    monkeypatch.setattr(network_stage, "enlargement", lambda *size: 1)
-    for path in stage.frames.source_paths:
+    inputs = with_flow(clip, tmp_path / "a", StageCache(None))
+    monkeypatch.setattr(stages, "enlargement", lambda *size: 1)
+    for path in inputs.frames.source_paths:
         path.unlink()
-    assert stage._flow_residual().shape == (6, 12, 16)
+    assert explain_flow(inputs).shape == (6, 12, 16)
 
 
 def test_little_moves_in_a_clip_at_rest(tmp_path):
     at_rest = render_clip(5, 6, 96, 128, frozen=True)
-    _, dynamic = stage_with_flow(at_rest, tmp_path / "a", StageCache(None)).run()
+    dynamic = both_passes(with_flow(at_rest, tmp_path / "a", StageCache(None))).dynamic
     stretched = segment_dynamic(dynamic.score, np.arange(dynamic.score.size).reshape(1, *dynamic.score.shape), 8)
     assert dynamic.coverage.mean() < 0.01 < 0.04 < stretched.coverage.mean()

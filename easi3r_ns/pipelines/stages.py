@@ -1,0 +1,322 @@
+"""The stages that need a network: both passes of Easi3R (arXiv:2503.24391) over the pairs of a clip.
+
+encode -> attend -> segment -> decode -> segment: each is a function, and each result is kept under a digest of all that
+decides it, so that a stage that is finished is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..align.long.loops import both_orders, describe_frames, loop_candidates
+from ..align.long.windows import NO_LOOPS, Loops
+from ..core.config import Easi3RConfig
+from ..core.errors import OutputError
+from ..core.runlog import RunLog
+from ..core.score import FLOW_RESIDUAL, ScoreFormula
+from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
+from ..core.windows import WindowPlan
+from ..frames import enlarged, resize_and_crop
+from ..motion.attention.masks import cluster_for, segment_dynamic, token_masks
+from ..motion.attention.statistics import SummaryAccumulator, score_of
+from ..motion.flow.dis import DISFlow, FlowProvider
+from ..motion.given import given_masks
+from ..motion.two_view import PAIRS, WORK_SIDE, enlargement, flow_residual
+from ..network.backbone import Backbone, PairDecoder
+from ..network.compute import Compute
+from ..network.inference import FEATURES, map_dtype, map_shapes
+from ..storage.cache import StageCache, Tensors, digest
+from ..storage.files import read_png
+from ..storage.rows import MemoryRows, RowStore
+
+FAR_IN_TIME = 0.2
+"""Share of the clip that lies between two frames that may close a loop, at least."""
+_MAP = "map_"
+"""Begins the names of the maps of the score among a kept stage's tensors."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What the stages work on; no stage changes it."""
+
+    frames: Frames
+    graph: PairGraph
+    backbone: Backbone
+    config: Easi3RConfig
+    compute: Compute
+    cache: StageCache
+    log: RunLog
+    num_eval: int = 0
+    """This many frames at the end are evaluation views, taken apart from the clip."""
+    mask_flow: FlowProvider = field(default_factory=DISFlow)
+    """Estimates flow where the score of the weights has it."""
+    spill: bool = False
+    """Encoder features and pair predictions are written to files as they come, and mapped from there."""
+
+    @property
+    def formula(self) -> ScoreFormula:
+        """Of the dynamic score."""
+        return self.backbone.info.score
+
+    @property
+    def patch(self) -> int:
+        """Pixels of a token's side."""
+        return self.backbone.info.config.patch_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) tokens of a frame."""
+        height, width = self.frames.images.shape[1:3]
+        return height // self.patch, width // self.patch
+
+    @cached_property
+    def features_key(self) -> str:
+        """Digest of what decides the features."""
+        info = self.backbone.info
+        return digest(self.frames.images, (__version__, info.sha256, asdict(info.config), str(self.compute.dtype)))
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of what decides the attention of pass 1."""
+        return digest(self.features_key, self.graph.edges, self.config.seed)
+
+    @cached_property
+    def flow_key(self) -> str:
+        """Digest of what decides the residual of optical flow."""
+        frames, flow = self.frames, self.mask_flow.name
+        return digest(frames.images, frames.pixel_map, self.num_eval, flow, PAIRS, WORK_SIDE, __version__)
+
+    def score_key(self) -> tuple:
+        """What decides the score, beside the network and its pairs."""
+        return asdict(self.formula), self.flow_key if self.formula.flow_residual else None
+
+
+class Once(Generic[T]):
+    """A value that is computed when it is first asked for, and held until it is released."""
+
+    def __init__(self, compute: Callable[[], T]) -> None:
+        self._compute = compute
+        self._held: list[T] = []
+
+    def __call__(self) -> T:
+        """The value."""
+        if not self._held:
+            self._held.append(self._compute())
+        return self._held[0]
+
+    def release(self) -> None:
+        """Let the value go; when it is asked for again, it is computed (or read) again."""
+        self._held.clear()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What both passes need of the frames, each computed once."""
+
+    features: Once[torch.Tensor]
+    """See :func:`encode`."""
+    labels: Once[np.ndarray]
+    """See :func:`cluster`."""
+    flow_residual: Once[np.ndarray]
+    """See :func:`explain_flow`."""
+
+    @classmethod
+    def of(cls, inputs: StageInputs) -> Shared:
+        """Nothing is computed yet."""
+        features = Once(partial(encode, inputs))
+        return cls(features, Once(lambda: cluster(inputs, features())), Once(partial(explain_flow, inputs)))
+
+    def release(self) -> None:
+        """Free the memory."""
+        for value in (self.features, self.labels, self.flow_residual):
+            value.release()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The result of both passes."""
+
+    predictions: PairPredictions
+    dynamic: DynamicMasks
+    silenced: np.ndarray | None
+    """(F, h, w) bool tokens that pass 2 silenced; None: none."""
+    key: str
+    """Digest of what decides the pointmaps."""
+
+
+def run_passes(inputs: StageInputs, shared: Shared) -> Decoded:
+    """Both passes."""
+    return decode(inputs, shared, find_masks(inputs, shared))
+
+
+def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
+    """Masks that silence tokens in pass 2: those that are given, or those that pass 1 finds; None with --no-adapt."""
+    given = given_masks(inputs.config, inputs.frames, inputs.patch)
+    if given is not None or inputs.config.no_adapt:
+        return given
+
+    def compute() -> Tensors:
+        return _pack(segment(inputs, shared, attend(inputs, shared), "pass 1: motion"))
+
+    return _unpack(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute))
+
+
+def encode(inputs: StageInputs) -> torch.Tensor:
+    """(F, N, D) encoder features: every frame is encoded once, for both passes.
+
+    In half precision where the decoders compute in it; on the device unless they are spilled.
+    """
+    kept = inputs.cache.get("features", inputs.features_key)
+    if kept is None:
+        shape = inputs.backbone.feature_shape(inputs.frames.images)
+        dtype = torch.float32 if inputs.compute.dtype == torch.float32 else torch.float16
+
+        def work(store: RowStore) -> None:
+            with inputs.log.stage("encode frames", len(inputs.frames)) as advance:
+                inputs.backbone.encode_frames(inputs.frames.images, inputs.compute, store, advance)
+
+        kept = inputs.cache.fill("features", inputs.features_key, shape, dtype, work, spill=inputs.spill)
+    return kept[FEATURES] if inputs.spill else kept[FEATURES].to(inputs.compute.device)
+
+
+def attend(inputs: StageInputs, shared: Shared) -> Mapping[str, np.ndarray]:
+    """Pass 1: the attention maps (F, h, w) of all pairs, by the names of :data:`~easi3r_ns.core.score.MAPS`."""
+    decoder, sink = _decoder(inputs, shared), SummaryAccumulator(inputs.graph, inputs.formula)
+    with inputs.log.stage("pass 1: attention", len(inputs.graph)) as advance:
+        decoder.attend(inputs.graph.edges, sink, advance)
+    return _fused(sink)
+
+
+def segment(inputs: StageInputs, shared: Shared, fused: Mapping[str, np.ndarray], stage: str) -> DynamicMasks:
+    """Masks from attention maps (F, h, w), and from optical flow where the formula of the score has it."""
+    residual = shared.flow_residual() if inputs.formula.flow_residual else None
+    with inputs.log.stage(stage):
+        maps = dict(fused) if residual is None else {**fused, FLOW_RESIDUAL: residual}
+        dynamic = segment_dynamic(score_of(maps, inputs.formula), shared.labels(), inputs.patch, residual)
+        return replace(dynamic, maps=maps)
+
+
+def cluster(inputs: StageInputs, features: torch.Tensor) -> np.ndarray:
+    """(N, F, h, w) clusterings of the tokens, as the formula asks for them."""
+    return cluster_for(inputs.formula, features.unflatten(1, inputs.grid), inputs.config.seed, inputs.compute.device)
+
+
+def explain_flow(inputs: StageInputs) -> np.ndarray:
+    """(F, h, w) residual of optical flow per token; that of evaluation views is of a clip of their own."""
+    frames, times = inputs.frames, enlargement(*inputs.frames.images.shape[1:3])
+    larger = enlarged(frames.pixel_map, times)
+
+    def image(frame: int) -> np.ndarray:
+        return frames.images[frame] if times == 1 else resize_and_crop(read_png(frames.source_paths[frame]), larger)
+
+    def of(clip: range) -> np.ndarray:
+        return flow_residual(lambda k: image(clip[k]), len(clip), times * inputs.patch, inputs.mask_flow, inputs.log)
+
+    def compute() -> Tensors:
+        cut = len(frames) - inputs.num_eval
+        clips = [clip for clip in (range(cut), range(cut, len(frames))) if clip]
+        return {FLOW_RESIDUAL: torch.from_numpy(np.concatenate([of(clip) for clip in clips]))}
+
+    return inputs.cache.stage(FLOW_RESIDUAL, inputs.flow_key, compute)[FLOW_RESIDUAL].numpy()
+
+
+def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> Decoded:
+    """Pass 2: pointmaps of all pairs, and the final masks.
+
+    Args:
+        before: masks of :func:`find_masks`. Where they come from attention, the attention of this pass makes the final
+            ones; masks that were given are final.
+    """
+    silences = before is not None and before.source != "none" and not inputs.config.no_adapt
+    tokens = token_masks(before.masks, inputs.patch) if before is not None and silences else None
+    final = before if before is not None and before.source != "attention" else None
+    key = digest(inputs.key, tokens, inputs.score_key() if final is None else final.masks)
+    # The pointmaps come first: where the masks are there, so are they.
+    kept: Tensors | None = {} if final else inputs.cache.get("pass2", key)
+    maps = None if kept is None else inputs.cache.get("pointmaps", key)
+    if kept is None or maps is None:
+        sink = None if final else SummaryAccumulator(inputs.graph, inputs.formula)
+        maps = _decode_pairs(inputs, _decoder(inputs, shared), tokens, sink, key)
+        kept = {} if sink is None else _pack(segment(inputs, shared, _fused(sink), "pass 2: motion"))
+        if kept:
+            inputs.cache.put("pass2", key, kept)
+    return Decoded(PairPredictions(inputs.graph, **maps), final or _unpack(kept), tokens, key)
+
+
+def _decode_pairs(
+    inputs: StageInputs, decoder: PairDecoder, tokens: np.ndarray | None, sink: SummaryAccumulator | None, key: str
+) -> Tensors:
+    size = (len(inputs.graph), *inputs.frames.images.shape[1:3])
+
+    def work(store: RowStore) -> None:
+        with inputs.log.stage("pass 2: pointmaps", len(inputs.graph)) as advance:
+            decoder.decode(inputs.graph.edges, tokens, store, sink, advance)
+
+    return inputs.cache.fill("pointmaps", key, map_shapes(*size), map_dtype(*size), work, spill=inputs.spill)
+
+
+def reopen(inputs: StageInputs, key: str) -> PairPredictions:
+    """The pointmaps of a :class:`Decoded` with this key, mapped anew from their file: no page is in memory yet.
+
+    Raises:
+        OutputError: the file is gone or damaged, or the cache has no folder.
+    """
+    maps = inputs.cache.get("pointmaps", key)
+    if maps is None:
+        raise OutputError(f"the pointmaps in {inputs.cache.folder} cannot be read again: check the disk")
+    return PairPredictions(inputs.graph, **maps)
+
+
+def find_loops(inputs: StageInputs, shared: Shared, decoded: Decoded, plan: WindowPlan) -> Loops:
+    """Pairs of frames far apart in time that may show the same place, decoded like all others."""
+    count, features = len(plan.clip_frames), shared.features()
+    with inputs.log.stage("find loops"):
+        moving = None if decoded.silenced is None else decoded.silenced[:count].reshape(count, -1)
+        gap = max(plan.size, int(FAR_IN_TIME * count))
+        candidates = loop_candidates(describe_frames(features[:count], moving), inputs.graph, gap)
+    if len(candidates) == 0:
+        return NO_LOOPS
+    graph, stage = both_orders(candidates, inputs.graph.num_frames), "decode loops"
+
+    def compute() -> Tensors:
+        decoder, size = _decoder(inputs, shared), (len(graph), *inputs.frames.images.shape[1:3])
+        store = MemoryRows(map_shapes(*size), map_dtype(*size))
+        with inputs.log.stage(stage, len(graph)) as advance:
+            decoder.decode(graph.edges, decoded.silenced, store, None, advance)
+        return store.tensors
+
+    maps = inputs.cache.stage(stage, digest(decoded.key, graph.edges), compute)
+    return Loops(candidates, PairPredictions(graph, **maps))
+
+
+def _decoder(inputs: StageInputs, shared: Shared) -> PairDecoder:
+    features = shared.features()  # before the decoders are loaded: it may need the encoder
+    return inputs.backbone.pair_decoder(features, inputs.grid, inputs.compute)
+
+
+def _fused(sink: SummaryAccumulator) -> dict[str, np.ndarray]:
+    return {name: summary.fused() for name, summary in sink.finish().items()}
+
+
+def _pack(dynamic: DynamicMasks) -> Tensors:
+    return {
+        "masks": torch.from_numpy(dynamic.masks),
+        "score": torch.from_numpy(dynamic.score),
+        "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
+        **{_MAP + name: torch.from_numpy(values) for name, values in (dynamic.maps or {}).items()},
+    }
+
+
+def _unpack(tensors: Tensors) -> DynamicMasks:
+    maps = {name[len(_MAP) :]: values.numpy() for name, values in tensors.items() if name.startswith(_MAP)}
+    return DynamicMasks(
+        tensors["masks"].numpy(), tensors["score"].numpy(), float(tensors["threshold"]), maps=maps or None
+    )
