@@ -153,6 +153,8 @@ def _default(value: Any, hint: Any) -> str:
         return ""
     if hint is bool:
         return "on" if value else "off"
+    if isinstance(value, Path):
+        value = value.as_posix()
     return f"`{' '.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
 
 
