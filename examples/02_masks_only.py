@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import tyro
 
 from easi3r_ns.backbone.lazy import LazyBackbone
@@ -38,12 +37,11 @@ def main(data: Path = CLIP, output_dir: Path = Path("out/masks_only"), weights: 
     pairs = make_pairs(backbone.info.graph or "swinstride-5-noncyclic", len(frames))
     stage = NetworkStage(frames, pairs, backbone, Easi3RConfig(weights=weights), compute, StageCache(None), log)
     dynamic = stage.masks_before_decoding()
-
     masks = output_dir / "masks"
     make_folder(masks)
     for moving, source in zip(dynamic.masks, frames.source_paths):
         static = static_at_source(moving, frames.pixel_map, growth=0)
-        write_png(masks / source.name, np.where(static, 0, 255).astype(np.uint8))
+        write_png(masks / source.name, 255 * (~static).astype("uint8"))
     print(f"{masks}: {len(frames)} masks, {dynamic.coverage.mean():.1%} of the pixels move")
 
 
