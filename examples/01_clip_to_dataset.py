@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tyro
 
-from easi3r_ns.config import Easi3RConfig, FrameConfig
-from easi3r_ns.run import RunConfig, process
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.core.config import Easi3RConfig, FrameConfig
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.pipelines.run import RunConfig, process
 
 CLIP = Path(__file__).parent / "clip" / "clip.mp4"
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import tyro
 
-from easi3r_ns.backbone.lazy import LazyBackbone
-from easi3r_ns.cache import StageCache
-from easi3r_ns.config import Easi3RConfig, FrameConfig
-from easi3r_ns.export.resample import static_at_source
-from easi3r_ns.files import make_folder, write_png
+from easi3r_ns.core.config import Easi3RConfig, FrameConfig
+from easi3r_ns.core.pairs import make_pairs
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.dataset.resample import static_at_source
 from easi3r_ns.frames import ImageGeometry, load_frames
-from easi3r_ns.inference import choose_compute
-from easi3r_ns.network_stage import NetworkStage
-from easi3r_ns.pairs import make_pairs
-from easi3r_ns.runlog import RunLog
+from easi3r_ns.network.compute import choose_compute
+from easi3r_ns.network.lazy import LazyBackbone
+from easi3r_ns.pipelines.network_stage import NetworkStage
+from easi3r_ns.storage.cache import StageCache
+from easi3r_ns.storage.files import make_folder, write_png
 
 CLIP = Path(__file__).parent / "clip" / "clip.mp4"
 

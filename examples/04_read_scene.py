@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from easi3r_ns.export.scene_folder import find_scene
-from easi3r_ns.geometry import intrinsics_to_source
-from easi3r_ns.surface import solid_pixels, world_points
+from easi3r_ns.core.geometry import intrinsics_to_source
+from easi3r_ns.core.surface import solid_pixels, world_points
+from easi3r_ns.dataset.scene_folder import find_scene
 
 
 def main(dataset: Path = Path("out/example"), frame: int = 0) -> None:

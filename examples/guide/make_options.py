@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from easi3r_ns.cli import Commands
+from easi3r_ns.cli.main import Commands
 from easi3r_ns.training.config import TrainConfig
 from easi3r_ns.training.measure.run import MeasureConfig
 
