@@ -1,0 +1,176 @@
+"""The pages for readers: links lead somewhere, the page of options is that of the code, what is shown runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import open3d
+import pytest
+
+from easi3r_ns.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+GUIDE = EXAMPLES / "guide"
+PAGES = [ROOT / "README.md", *sorted(GUIDE.glob("*.md"))]
+README_LINES = 130
+EXAMPLE_LINES = 50
+COMMANDS = ("run", "evaluate folder", "evaluate dataset", "view", "report", "export", "import", "plan", "doctor")
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_options", GUIDE / "make_options.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_options"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        name, _, part = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if part:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in map(anchor, headings), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (GUIDE / "README.md").read_text(encoding="utf-8")
+    assert [
+        page.name for page in GUIDE.glob("*.md") if page.name != "README.md" and f"]({page.name})" not in index
+    ] == []
+
+
+def test_the_front_page_and_the_examples_stay_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
+    examples = sorted(EXAMPLES.glob("[0-9]*.py"))
+    assert len(examples) >= 4
+    for example in examples:
+        assert len(example.read_text(encoding="utf-8").splitlines()) < EXAMPLE_LINES, example.name
+
+
+def test_the_page_of_options_is_current(maker: ModuleType) -> None:
+    assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run python examples/guide/make_options.py"
+
+
+def test_check_tells_an_old_page_from_a_current_one(maker, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(maker, "PAGE", tmp_path / "options.md")
+    monkeypatch.setattr(sys, "argv", ["make_options.py", "--check"])
+    with pytest.raises(SystemExit, match="out of date"):
+        maker.main()
+    assert not maker.PAGE.exists()
+    monkeypatch.setattr(sys, "argv", ["make_options.py"])
+    maker.main()
+    monkeypatch.setattr(sys, "argv", ["make_options.py", "--check"])
+    maker.main()
+    maker.PAGE.write_text(maker.page().replace("`50`", "`51`"), encoding="utf-8")
+    with pytest.raises(SystemExit, match="out of date"):
+        maker.main()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_names_the_flags_that_help_shows(maker, command, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    shown = set()
+    for line in capsys.readouterr().out.splitlines():
+        if re.match(r"[│ ] --?[a-z]", line):  # in a box on a terminal; the text of an option is indented further
+            shown |= set(re.findall(r"(?<![\w-])--[a-z0-9.-]+", re.split(r"\s{2,}", line[2:])[0]))
+    cls = dict(maker.commands(maker.Commands, "easi3r"))[f"easi3r {command}"]
+    own, groups = maker.options_of(cls)
+    rows = own + [row for group in groups for row in maker.options_of(group.cls, group.prefix, group.one_flag)[0]]
+    told = {flag for row in rows for flag in re.findall(r"`(--[^`]+)`", row.flags)}
+    assert told == shown - {"--help"}
+    assert all(row.text for row in rows)
+
+
+def python(*arguments: object, cwd: Path) -> str:
+    """What a script prints, run with this checkout's package."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def shown_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the ten lines of the guide have run; the other examples read the dataset in it."""
+    folder = tmp_path_factory.mktemp("guide")
+    shutil.copy(EXAMPLES / "clip" / "clip.mp4", folder)
+    code = (GUIDE / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line]) == 10
+    (folder / "shown.py").write_text(code + "print(cameras.shape, moving.shape, moving.dtype, points.shape)\n")
+    (folder / "printed.txt").write_text(python("shown.py", cwd=folder))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_ten_lines_run(shown_run: Path) -> None:
+    cameras, moving, points = re.fullmatch(
+        r"(\(24, 4, 4\)) (\(24, 96, 128\)) bool \((\d+), 3\)\n", (shown_run / "printed.txt").read_text()
+    ).groups()
+    assert 0 < int(points) < 96 * 128, (cameras, moving)
+    assert (shown_run / "out" / "transforms.json").is_file()
+
+
+@pytest.mark.slow
+def test_clip_to_dataset(tmp_path: Path) -> None:
+    said = python(EXAMPLES / "01_clip_to_dataset.py", "--output-dir", "made", "--num-frames", 6, cwd=tmp_path)
+    assert "6 of 24 frames" in said and "verdict: " in said
+    assert len(list((tmp_path / "made" / "images").iterdir())) == 6
+
+
+@pytest.mark.slow
+def test_masks_only(tmp_path: Path) -> None:
+    said = python(EXAMPLES / "02_masks_only.py", "--output-dir", "made", cwd=tmp_path)
+    assert "24 masks" in said
+    overlaps = []
+    for path in sorted((tmp_path / "made" / "masks").iterdir()):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        truth = cv2.imread(str(EXAMPLES / "clip" / "masks" / path.name), cv2.IMREAD_UNCHANGED) > 0
+        assert mask.shape == truth.shape == (480, 640) and set(np.unique(mask)) <= {0, 255}
+        overlaps.append((truth & (mask > 0)).sum() / (truth | (mask > 0)).sum())
+    assert len(overlaps) == 24 and np.mean(overlaps) > 0.3, "white is what moves"
+
+
+@pytest.mark.slow
+def test_mesh(shown_run: Path, tmp_path: Path) -> None:
+    said = python(EXAMPLES / "03_mesh.py", "--dataset", shown_run / "out", "--output", "made.ply", cwd=tmp_path)
+    mesh = open3d.io.read_triangle_mesh(str(tmp_path / "made.ply"))
+    assert len(mesh.triangles) > 1000 and f"{len(mesh.triangles)} triangles" in said
+
+
+@pytest.mark.slow
+def test_read_scene(shown_run: Path, tmp_path: Path) -> None:
+    said = python(EXAMPLES / "04_read_scene.py", "--dataset", shown_run / "out", "--frame", 3, cwd=tmp_path)
+    assert "24 frames of clip.mp4, 128x96 pixels" in said and "motion by attention" in said
+    assert 400 < float(re.search(r"fx ([\d.]+)", said)[1]) < 800 and "(1 sigma)" in said
+    assert int(re.search(r"(\d+) static points", said)[1]) > 1000
