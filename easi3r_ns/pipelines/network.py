@@ -40,7 +40,7 @@ from ..plan.plan import Network, plan_run, published_network
 from ..refine import check_refine, refine_kept
 from ..storage.cache import StageCache, digest
 from .pipeline import RunConfig
-from .stages import Decoded, Shared, StageInputs, find_loops, reopen, run_passes
+from .stages import Decoded, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
 
 MUCH_MOTION = 0.5
 """Share of moving pixels above which the user is warned."""
@@ -108,6 +108,18 @@ class NetworkPipeline:
             return scene
         fixed_focal = config.easi3r.focal_length is not None
         return refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
+
+    def masks(self, frames: Frames, cache: StageCache, log: RunLog) -> DynamicMasks:
+        """What moves, from the first pass alone: no pair is decoded into points, and nothing is aligned."""
+        config, backbone = replace(self._config.easi3r, no_adapt=False), self._open(log)
+        compute = choose_compute(config.device, config.dtype, config.batch_size)
+        graph = _pair_graph(backbone.info, config, len(frames), 0)
+        mask_flow = _mask_flow(backbone.info, config, None, compute, log) or DISFlow()
+        inputs = StageInputs(frames, graph, backbone, config, compute, cache, log, mask_flow=mask_flow)
+        masks = find_masks(inputs, Shared.of(inputs))
+        assert masks is not None, "they are left out with --no-adapt only"
+        backbone.release()
+        return masks
 
     def _open(self, log: RunLog) -> Backbone:
         if self._backbone is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import easi3r_ns.align as align_package
+from easi3r_ns.align import align as align_module
 from easi3r_ns.align import init, uncertainty
 from easi3r_ns.align.depth import sampled_depths
 from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels, thinned
@@ -242,9 +242,9 @@ def test_pairs_that_reach_too_far_take_the_first_order_solver(monkeypatch):
     assert front_width(everything, 1) > 2 * near
     scene = make_scene(num_frames=5, size=SIZE, focal=11.0, graph=window_graph(5, (1, 2)))
     log, config = RunLog(), AlignConfig(iterations=7, flow_weight=0.0)
-    for module in (align_package, uncertainty):
+    for module in (align_module, uncertainty):
         monkeypatch.setattr(module, "LARGEST_FRONT", 20)
-    result = align_package.align(scene.predictions, principal_point=scene.principal_point, config=config, log=log)
+    result = align_module.align(scene.predictions, principal_point=scene.principal_point, config=config, log=log)
     assert len(result.loss_curve) == 7 and result.uncertainty is None
     assert any("--align.solver adam" in warning for warning in log.warnings)
 

@@ -25,6 +25,7 @@ from easi3r_ns.core.budget import UNBOUNDED
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog, peak_memory_bytes, resident_memory_bytes
+from easi3r_ns.core.scene import Scene
 from easi3r_ns.core.types import Frames
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.pipelines.network import NetworkPipeline

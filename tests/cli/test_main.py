@@ -202,7 +202,7 @@ def test_bugs_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
         raise RuntimeError("a bug")
     assert caught.value.code == 1
     error = capsys.readouterr().err
-    assert "Traceback" in error and "RuntimeError: a bug" in error and "test_cli.py" in error
+    assert "Traceback" in error and "RuntimeError: a bug" in error and "test_main.py" in error
 
 
 def test_exit_code_reaches_the_shell(tmp_path: Path) -> None:
