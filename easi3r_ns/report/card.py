@@ -53,7 +53,7 @@ def try_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
         with _warning_instead(dataset, log):
             preview = _preview(scene, dataset, log)
         verdict = _report(scene, dataset, log)
-    return ReportCard(verdict and dataset / REPORT, preview, verdict)
+    return ReportCard(dataset / REPORT if verdict is not None else None, preview, verdict)
 
 
 def drop_report_card(dataset: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.scene import Scene
+from ..core.scene import Scene, SparsePoints
 from ..core.surface import trusted_depth
 from .residuals import Residuals, parallax_degrees, picture_change, static_residuals
 
@@ -147,17 +147,17 @@ def measure(scene: Scene) -> MeasuredScene:
         jumps=float(series.jumps[1:].mean()) if count > 1 else 0.0,
         roughness=_roughness(series.position),
         picture_change=picture_change(scene, count),
-        depth_error=residuals and residuals.far_median,
-        colour_gain=residuals and residuals.colour_gain,
-        reprojection=triangulated and 1000 * float(np.median(triangulated.errors)) / max(scene.pixel_map.source_wh),
+        depth_error=None if residuals is None else residuals.far_median,
+        colour_gain=None if residuals is None else residuals.colour_gain,
+        reprojection=None if triangulated is None else _reprojection(triangulated, scene),
         fov=float(series.fov_degrees.mean()),
         focal_spread=None if known else _focal_spread(scene, count),
         focal_known=known,
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
         has_depth=scene.has_depth,
         preview_weights=(scene.provenance.get("weights") or {}).get("name") in PREVIEW_WEIGHTS,
-        position_sigma=sigma and _finite_median(sigma.centre[:count] / unit),
-        rotation_sigma=sigma and _finite_median(sigma.rotation_deg[:count]),
+        position_sigma=None if sigma is None else _finite_median(sigma.centre[:count] / unit),
+        rotation_sigma=None if sigma is None else _finite_median(sigma.rotation_deg[:count]),
         unconstrained=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
     )
@@ -245,6 +245,10 @@ def _usable(scene: Scene, count: int) -> float | None:
     contradicted = scene.contradicted if scene.contradicted is not None else np.zeros_like(scene.dynamic.masks)
     keeps = [(trusted_depth(scene, f) > 0) & ~scene.dynamic.masks[f] & ~contradicted[f] for f in range(count)]
     return float(np.mean(keeps))
+
+
+def _reprojection(points: SparsePoints, scene: Scene) -> float:
+    return 1000 * float(np.median(points.errors)) / max(scene.pixel_map.source_wh)
 
 
 def _widest(position: np.ndarray) -> float:

@@ -33,7 +33,7 @@ def lens_section(scene: Scene, measured: MeasuredScene) -> LensSection:
         lead = "The uncertainty of the focal length was not estimated."
     else:
         lead = "Each frame gives an estimate of the focal length of its own; their spread shows how certain it is."
-    charts = ()
+    charts: tuple[Chart, ...] = ()
     if not m.focal_known and len(estimates) == count > 1:
         axes = Axes(x_label(scene), plain, "Focal length estimated from each frame")
         drawing = line_chart(measured.series.times, [Line("estimate of each frame", estimates)], axes)
