@@ -153,7 +153,8 @@ def test_wheel_holds_what_it_should(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert [name for name in names if name.endswith(".pth")] == ["easi3r_ns.pth"]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"easi3r_ns", "easi3r_ns.pth"}
-    in_package = {str(path.relative_to(ROOT)) for path in (ROOT / "easi3r_ns").rglob("*.py")}
+    kinds = (".py", ".jinja", ".css")
+    in_package = {str(p.relative_to(ROOT)) for p in (ROOT / "easi3r_ns").rglob("*") if p.suffix in kinds}
     assert in_package <= set(names)
     pretrained = {str(path.relative_to(ROOT)) for path in (ROOT / "easi3r_ns" / "pretrained").rglob("*.*")}
     assert pretrained <= set(names)

@@ -1,4 +1,4 @@
-"""The files for people in a dataset: ``report.html`` and ``preview.mp4``, from a Scene."""
+"""The report card of a dataset: ``report.html`` and ``preview.mp4``, written beside ``transforms.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPORT = "report.html"
 PREVIEW = "preview.mp4"
 FILES = (REPORT, PREVIEW)
 GROUP = "report"
-"""Under this name the two files stand in the folder's list of files that are ours."""
+"""Name of the two files in the list of files that this package owns in a folder (see ``storage/owned.py``)."""
 
 _PREVIEW_STAGE = "preview"
 
@@ -36,8 +36,9 @@ class ReportCard:
 def write_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
     """Write both files into the dataset's folder, replacing those of an earlier run, and return what was written.
 
-    What stands in the scene's provenance as ``stages`` and ``warnings`` is in the report, and so is the time that the
-    preview takes. Raises OutputError when a file of these names is not ours, or when the disk refuses.
+    The report shows ``stages`` and ``warnings`` of the scene's provenance, and the time that the preview takes.
+
+    Raises OutputError when a file of these names is not ours, or when the disk refuses.
     """
     _claim(dataset)
     preview = _preview(scene, dataset, log)
@@ -45,14 +46,14 @@ def write_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
 
 
 def try_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
-    """:func:`write_report_card` for a run whose dataset is good: what goes wrong becomes a warning, not an error."""
+    """:func:`write_report_card` for a run whose dataset is complete: an error becomes a warning."""
     preview = verdict = None
     with _warning_instead(dataset, log):
         _claim(dataset)
         with _warning_instead(dataset, log):
             preview = _preview(scene, dataset, log)
         verdict = _report(scene, dataset, log)
-    return ReportCard(verdict and dataset / REPORT, preview, verdict)
+    return ReportCard(dataset / REPORT if verdict is not None else None, preview, verdict)
 
 
 def drop_report_card(dataset: Path) -> None:
@@ -63,14 +64,14 @@ def drop_report_card(dataset: Path) -> None:
 
 
 def next_command(dataset: Path) -> str:
-    """What trains on the dataset."""
+    """The command that trains on the dataset."""
     return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(dataset))}"
 
 
 def _claim(dataset: Path) -> None:
     from ..storage.owned import claim
 
-    drop_report_card(dataset)  # those of an earlier run must not stand beside a new dataset
+    drop_report_card(dataset)  # a report of an earlier run would describe another dataset
     claim(dataset, FILES, group=GROUP)
 
 
@@ -84,7 +85,7 @@ def _preview(scene: Scene, dataset: Path, log: RunLog) -> Path:
 def _report(scene: Scene, dataset: Path, log: RunLog) -> Verdict:
     from dataclasses import asdict, replace
 
-    from .report import write_report
+    from .page import write_report
 
     made = [asdict(stage) for stage in log.stages if stage.name == _PREVIEW_STAGE]
     stages = [*(scene.provenance.get("stages") or ()), *made]

@@ -1,7 +1,9 @@
-"""Small charts as inline SVG: fixed size, colours from the page's CSS variables, no script.
+"""Small charts as inline SVG: fixed size, colours from the page's style sheet, no script.
 
 Every chart is :data:`WIDTH` units wide and is meant to be shown at about that many pixels, on a phone and on a desk,
-so that its text keeps its size. The page defines the classes (see ``report_page.py``): ``axis``, ``grid``, ``s1`` ...
+so that its text keeps its size. ``style.css`` defines the classes: ``axis``, ``grid``, ``s1`` ...
+
+Not matplotlib: the colours of its SVG are fixed, so a page could not follow the dark mode, and it has no tooltips.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from html import escape
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from .sampling import evenly_spaced
+
 WIDTH = 340
 HEIGHT = 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 24, 30
 _SCALE_BAR = 20
-"""Height of the strip below a map that holds its scale."""
+"""Height of the strip below a map that shows its scale."""
+_BAR_STEP, _BAR_TEXT = 42, 40
+"""Height of a bar with its label, and room right of the longest bar for its value."""
 _MAX_TOOLTIPS = 400
-"""Frames up to which every frame of a chart answers the mouse."""
+"""Most frames for which every frame of a chart has a tooltip."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,15 @@ class Line:
     """CSS class: s1, s2 or s3."""
     filled: bool = False
     """Fill the area down to zero."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a bar chart."""
+
+    label: str
+    value: float
+    """Not negative."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,18 @@ def line_chart(x: np.ndarray, lines: Sequence[Line], axes: Axes, marks: np.ndarr
     return svg(parts, axes.alt, HEIGHT)
 
 
+def bar_chart(bars: Sequence[Bar], show: Callable[[float], str], alt: str) -> str:
+    """An SVG of bars from the left, each below its label; ``show`` gives the value as text."""
+    longest, most = max([*(bar.value for bar in bars), 1e-9]), WIDTH - _BAR_TEXT - _RIGHT
+    parts = []
+    for k, bar in enumerate(bars):
+        y, width = _BAR_STEP * k, most * bar.value / longest
+        parts.append(f'<text class="key" x="0" y="{y + 14}">{escape(bar.label)}</text>')
+        parts.append(f'<rect class="block" x="0" y="{y + 20}" width="{width:.1f}" height="10" rx="2"/>')
+        parts.append(f'<text class="tick" x="{width + 6:.1f}" y="{y + 29}">{escape(show(bar.value))}</text>')
+    return svg(parts, alt, _BAR_STEP * len(bars))
+
+
 def svg(parts: Sequence[str], alt: str, height: float) -> str:
     """Elements -> an SVG of the usual width, described by ``alt``."""
     body = "".join(parts)
@@ -111,7 +138,7 @@ def map_chart(picture: str | None, path: np.ndarray, headings: np.ndarray, exten
     parts = []
     if picture:
         parts.append(f'<image href="{picture}" x="0" y="0" width="{WIDTH}" height="{height:.1f}"/>')
-    parts += [_camera(xy[k], headings[k]) for k in _spread(len(path), 12)]
+    parts += [_camera(xy[k], headings[k]) for k in evenly_spaced(len(path), 12)]
     parts.append(f'<polyline class="line s1" points="{_points(xy)}"/>')
     parts.append(f'<circle class="start" cx="{xy[0, 0]:.1f}" cy="{xy[0, 1]:.1f}" r="5"/>')
     parts.append(f'<circle class="end" cx="{xy[-1, 0]:.1f}" cy="{xy[-1, 1]:.1f}" r="5"/>')
@@ -228,10 +255,6 @@ def _scale_bar(extent: MapExtent, height: float) -> str:
         f'<path class="scalebar" d="M10 {y - 4:.1f}v8m0 -4h{pixels:.1f}m0 -4v8"/>'
         f'<text class="key" x="{16 + pixels:.1f}" y="{y + 3.5:.1f}">{length:g} x the typical depth</text>'
     )
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
 def _points(xy: np.ndarray) -> str:

@@ -1,7 +1,7 @@
-"""What the report card measures in a scene: plain numbers for the verdict, series over the frames for the charts.
+"""What the report measures in a scene: numbers for the verdict, series over the frames for the charts.
 
-Lengths are in units of the median static depth, so that they mean the same in every clip. Frames that ``--eval-data``
-added are left out: they are no part of the camera's path.
+Lengths are in multiples of the median static depth, so that they mean the same in every clip. Frames that
+``--eval-data`` added are left out: they are not part of the camera path.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.scene import Scene
+from ..core.scene import Scene, SparsePoints
 from ..core.surface import trusted_depth
 from .residuals import Residuals, parallax_degrees, picture_change, static_residuals
 
 PREVIEW_WEIGHTS = ("tiny",)
-"""Weights whose card promises nothing for real footage."""
+"""Weights that are not meant for real footage."""
 
 FLAT_DEGREES = 1.0
-"""Parallax below which a point's depth rests on the network alone."""
+"""Parallax in degrees below which the clip does not constrain a point's depth, and only the network estimates it."""
 _LOCAL_WINDOW = 7
-"""Steps over which the usual speed of the camera is taken."""
+"""Steps over which the local median speed of the camera is taken."""
 _JUMP_FACTOR = 6.0
-"""A step this many times longer than the usual one is a jump, if it is also larger than the two limits below."""
+"""A step is a jump when it is this many times faster than the local median and larger than one of the limits below."""
 _JUMP_LENGTH = 0.05
-"""In median depths."""
+"""Median depths."""
 _JUMP_DEGREES = 5.0
 
 
@@ -37,7 +37,8 @@ class Series:
     coverage: np.ndarray
     """(N,) share of the pixels that move."""
     flicker: np.ndarray
-    """(N,) how far the masked area is from the mean of its neighbours', relative to the mean area; NaN at the ends."""
+    """(N,) difference between a frame's masked area and the mean of its two neighbours', relative to the mean area over
+    the clip; NaN at the ends."""
     position: np.ndarray
     """(N, 3) camera centres in the axes of the first camera (right, down, forward), in median depths."""
     speed: np.ndarray
@@ -52,7 +53,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Measures:
-    """Everything the verdict rests on; None where it cannot be measured in this scene."""
+    """The numbers that the verdict is made of; None where a scene does not allow the measurement."""
 
     num_frames: int
     duration: float
@@ -63,9 +64,9 @@ class Measures:
     flicker: float | None
     """Mean of :attr:`Series.flicker`; None for fewer than three frames or when nothing moves."""
     usable: float | None
-    """Share of all pixels that stand still and have a trusted depth; None without depth."""
+    """Share of all pixels that are static and have a trusted depth; None without depth."""
     num_sparse: int | None
-    """Triangulated points; None where bundle adjustment did not run."""
+    """Number of triangulated points; None where bundle adjustment did not run."""
     travel: float
     """Largest distance between two cameras, in median depths."""
     parallax: float | None
@@ -77,10 +78,11 @@ class Measures:
     picture_change: float | None
     """Median colour difference (0 to 255) of the same static pixel a fifth of the clip later; needs no camera."""
     depth_error: float | None
-    """Median relative difference between a static point's depth and what the frame a fifth of the clip later has."""
+    """Median relative difference between a static point's depth and the depth map a fifth of the clip later."""
     colour_gain: float | None
-    """Colour difference along the cameras over the one of a camera that stands still; below 1 the cameras explain
-    the picture. None without depth, or when the picture hardly changes."""
+    """Colour residual: colour difference between a static point's pixels in two frames, relative to the difference
+    without camera motion. Below 1 the cameras explain the picture. None without depth, or when the picture hardly
+    changes."""
     reprojection: float | None
     """Median reprojection error of the triangulated points, in thousandths of the source image's longer side."""
     fov: float
@@ -89,22 +91,22 @@ class Measures:
     """Relative spread (standard deviation over mean) of the focal lengths seen by single frames; None if unknown."""
     focal_known: bool
     unregistered: float
-    """Share of the frames whose camera the bundle adjustment could not confirm."""
+    """Share of the frames whose camera the bundle adjustment did not register."""
     has_depth: bool
     preview_weights: bool
-    """Whether the cameras come from weights that promise nothing for real footage."""
+    """Whether the weights are a preview (see :data:`PREVIEW_WEIGHTS`)."""
     position_sigma: float | None = None
     """Median uncertainty of a camera's position, 1 sigma in median depths; None where it was not estimated."""
     rotation_sigma: float | None = None
     """Median uncertainty of a camera's rotation, 1 sigma in degrees."""
-    unheld: float = 0.0
-    """Share of the frames whose camera nothing holds: its uncertainty is infinite."""
+    unconstrained: float = 0.0
+    """Share of the frames whose camera no pair of frames constrains: its uncertainty is infinite."""
     no_parallax: float | None = None
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredScene:
     """All that was measured of one scene."""
 
     measures: Measures
@@ -121,8 +123,8 @@ class Measured:
         return bool(self.series.coverage.any())
 
 
-def measure(scene: Scene) -> Measured:
-    """Measure a scene of at least one frame; pure, a second or two for fifty frames."""
+def measure(scene: Scene) -> MeasuredScene:
+    """Measure a scene of at least one frame; takes a second or two for fifty frames."""
     count = clip_length(scene)
     unit = length_unit(scene)
     series = _series(scene, count, unit)
@@ -145,25 +147,25 @@ def measure(scene: Scene) -> Measured:
         jumps=float(series.jumps[1:].mean()) if count > 1 else 0.0,
         roughness=_roughness(series.position),
         picture_change=picture_change(scene, count),
-        depth_error=residuals and residuals.far_median,
-        colour_gain=residuals and residuals.colour_gain,
-        reprojection=triangulated and 1000 * float(np.median(triangulated.errors)) / max(scene.pixel_map.source_wh),
+        depth_error=None if residuals is None else residuals.far_median,
+        colour_gain=None if residuals is None else residuals.colour_gain,
+        reprojection=None if triangulated is None else _reprojection(triangulated, scene),
         fov=float(series.fov_degrees.mean()),
         focal_spread=None if known else _focal_spread(scene, count),
         focal_known=known,
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
         has_depth=scene.has_depth,
         preview_weights=(scene.provenance.get("weights") or {}).get("name") in PREVIEW_WEIGHTS,
-        position_sigma=sigma and _finite_median(sigma.centre[:count] / unit),
-        rotation_sigma=sigma and _finite_median(sigma.rotation_deg[:count]),
-        unheld=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
+        position_sigma=None if sigma is None else _finite_median(sigma.centre[:count] / unit),
+        rotation_sigma=None if sigma is None else _finite_median(sigma.rotation_deg[:count]),
+        unconstrained=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
     )
-    return Measured(measures, series, residuals, parallax, unit)
+    return MeasuredScene(measures, series, residuals, parallax, unit)
 
 
 def clip_length(scene: Scene) -> int:
-    """How many frames at the beginning are the clip: held-out frames of another source start with earlier times."""
+    """Number of frames of the clip itself; held-out frames of another source follow and start with earlier times."""
     backwards = np.flatnonzero(np.diff(scene.times) <= 0)
     return int(backwards[0]) + 1 if len(backwards) else len(scene)
 
@@ -181,8 +183,10 @@ def length_unit(scene: Scene) -> float:
 
 
 def focal_estimates(scene: Scene, count: int) -> np.ndarray:
-    """Focal lengths in network pixels that single frames see: their own where each has one, else the aligner's first
-    estimates, else none (empty)."""
+    """(N,) focal lengths in network pixels, each estimated from a single frame; empty where none are known.
+
+    The frames' own focal lengths where they differ, else the first estimates of the alignment.
+    """
     focals = scene.focals[:count]
     if np.ptp(focals) > 1e-9 * focals.mean():
         return focals
@@ -241,6 +245,10 @@ def _usable(scene: Scene, count: int) -> float | None:
     contradicted = scene.contradicted if scene.contradicted is not None else np.zeros_like(scene.dynamic.masks)
     keeps = [(trusted_depth(scene, f) > 0) & ~scene.dynamic.masks[f] & ~contradicted[f] for f in range(count)]
     return float(np.mean(keeps))
+
+
+def _reprojection(points: SparsePoints, scene: Scene) -> float:
+    return 1000 * float(np.median(points.errors)) / max(scene.pixel_map.source_wh)
 
 
 def _widest(position: np.ndarray) -> float:

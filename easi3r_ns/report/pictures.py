@@ -1,4 +1,4 @@
-"""Pictures of a scene: frames with what moves tinted, depth and scores in colours, all as uint8 RGB arrays."""
+"""Images for report and preview: frames with what moves tinted, depth and scores in colours; uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..storage.files import read_png
 from ..view.colors import MOVING, tint
+from .contents import ColorRamp
 
 UNKNOWN = np.array([128, 132, 138], dtype=np.uint8)
 """Colour of pixels without depth."""
@@ -35,7 +36,7 @@ def photo(scene: Scene, frame: int, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-def overlay(picture: np.ndarray, moving: np.ndarray) -> np.ndarray:
+def outlined(picture: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """(h, w, 3) RGB with what moves tinted and outlined; ``moving`` (H, W) bool is scaled to the picture."""
     size = (picture.shape[1], picture.shape[0])
     soft = cv2.resize(moving.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
@@ -77,6 +78,11 @@ def confidence_picture(scene: Scene, frame: int, high: float) -> np.ndarray:
     """(H, W, 3) RGB from the lowest trusted confidence (dark) to ``high``; grey where the depth is not trusted."""
     values = np.where(trusted_depth(scene, frame) > 0, scene.confidence[frame], np.nan)
     return colored(values, scene.min_confidence, max(high, scene.min_confidence + 1e-6), CONFIDENCE_MAP)
+
+
+def color_ramp(colormap: int, low: str, high: str) -> ColorRamp:
+    """The legend of a colour map; ``low`` and ``high`` name its dark and its bright end."""
+    return ColorRamp(png_uri(colored(np.linspace(0, 1, 64)[None].repeat(2, axis=0), 0, 1, colormap)), low, high)
 
 
 def jpeg_uri(image: np.ndarray, quality: int = 80) -> str:

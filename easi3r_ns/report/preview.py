@@ -1,4 +1,4 @@
-"""``preview.mp4``: every frame, what moves in it, and its depth, side by side."""
+"""``preview.mp4``: every frame, the same with what moves tinted, and its depth, side by side."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from ..core.scene import Scene
 from ..view.video import write_video
-from .pictures import depth_picture, depth_range, overlay, panel_size, photo
+from .pictures import depth_picture, depth_range, outlined, panel_size, photo
 
 PANEL_WIDTH = 480
-"""Most pixels across of each of the pictures side by side."""
+"""Largest width in pixels of each of the pictures side by side."""
 FRAME_RATES = (6, 30)
-"""Slowest and fastest playback in frames per second; in between, the clip's own pace."""
+"""Slowest and fastest playback in frames per second; in between, the clip plays at its own speed."""
 
 
 def write_preview(scene: Scene, path: Path, advance: Callable[[int], None] = lambda steps: None) -> Path:
@@ -31,7 +31,7 @@ def write_preview(scene: Scene, path: Path, advance: Callable[[int], None] = lam
 
 
 def playback_rate(times: np.ndarray) -> Fraction:
-    """Frames per second for the (F,) seconds of the frames: the clip's pace, within :data:`FRAME_RATES`."""
+    """Frames per second for the (F,) seconds of the frames: the clip's own rate, within :data:`FRAME_RATES`."""
     gaps = np.diff(times)
     gaps = gaps[gaps > 0]
     rate = 1 / float(np.median(gaps)) if len(gaps) else float(FRAME_RATES[0])
@@ -41,7 +41,7 @@ def playback_rate(times: np.ndarray) -> Fraction:
 def side_by_side(scene: Scene, frame: int, size: tuple[int, int], limits: tuple[float, float]) -> np.ndarray:
     """(h, 2 w or 3 w, 3) RGB of one frame; ``size`` is (w, h) of each picture, ``limits`` the nearest and farthest."""
     image = photo(scene, frame, size)
-    parts = [image, overlay(image, scene.dynamic.masks[frame])]
+    parts = [image, outlined(image, scene.dynamic.masks[frame])]
     if scene.has_depth:
         parts.append(cv2.resize(depth_picture(scene, frame, limits), size, interpolation=cv2.INTER_NEAREST))
     return np.concatenate(parts, axis=1)

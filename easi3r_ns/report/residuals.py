@@ -1,8 +1,7 @@
-"""Does the geometry agree with itself? Static points of one frame, looked up in other frames; angles of parallax."""
+"""Residuals of static points: one frame's points looked up in other frames. Parallax: the angles they are seen from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,22 +9,23 @@ import numpy as np
 
 from ..core.geometry import distort, transform
 from ..core.scene import Scene, SparsePoints
-from ..core.surface import solid_pixels, trusted_depth, world_points
+from ..core.surface import trusted_depth, world_points
+from .sampling import evenly_spaced, static_samples
 
 _POINTS_PER_FRAME = 2000
 _PARALLAX_POINTS = 1500
 _PARALLAX_CAMERAS = 40
 _SEEN_TOLERANCE = 0.1
-"""A camera sees a point when its own depth there differs by less than this, relative to the point's."""
+"""A camera sees a point when its depth there differs from the point's by less than this, relative to the latter."""
 _MIN_LOOKUPS = 20
-"""With fewer points that fall into the other frame, there is no figure."""
+"""Fewest points in the other frame for which a statistic is given."""
 MIN_CHANGE = 1.5
-"""Grey levels by which the picture must change for the colour comparison to mean anything."""
+"""Grey levels by which the picture must change at least for a colour residual."""
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Static points of every frame looked up in the next frame (near) and ``gap`` frames on (far); N frames."""
+    """Static points of every frame looked up in the next frame (near) and ``gap`` frames later (far); N frames."""
 
     near: np.ndarray
     """(N,) median relative depth difference; NaN where too few points are seen."""
@@ -36,9 +36,9 @@ class Residuals:
     far_median: float | None
     far_p90: float | None
     colour_along: float | None
-    """Median colour difference (0 to 255) between a point's pixel and where the cameras send it, ``gap`` frames on."""
+    """Median colour difference (0 to 255) between a point's pixel and its projection ``gap`` frames later."""
     colour_still: float | None
-    """The same for a camera that stands still: the same pixel, ``gap`` frames on."""
+    """The same without camera motion: the same pixel, ``gap`` frames later."""
 
     @property
     def colour_gain(self) -> float | None:
@@ -50,18 +50,18 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Lookup:
-    """M static points of one frame, as another frame sees them."""
+    """M static points of one frame, looked up in another frame."""
 
     depth_error: np.ndarray
-    """(M,) (depth there - depth of the point there) / depth of the point there."""
+    """(M,) relative: (depth map of the other frame - depth of the point in it) / depth of the point in it."""
     colour_along: np.ndarray
-    """(M,) mean absolute difference of RGB between the two pixels."""
+    """(M,) mean absolute difference of RGB between the point's pixels in the two frames."""
     colour_still: np.ndarray
-    """(M,) the same, with the unmoved pixel."""
+    """(M,) the same for a camera that does not move: the same pixel in both frames."""
 
 
 def static_residuals(scene: Scene, count: int) -> Residuals:
-    """Look static points of each of the first ``count`` frames up in neighbours near and far."""
+    """Look static points of each of the first ``count`` frames up in the next one and :func:`wide_gap` frames later."""
     gap = wide_gap(count)
     near = _all_lookups(scene, count, 1)
     far = _all_lookups(scene, count, gap)
@@ -84,9 +84,9 @@ def static_residuals(scene: Scene, count: int) -> Residuals:
 
 
 def look_up(scene: Scene, source: int, target: int) -> Lookup:
-    """Static, trusted points of frame ``source`` in frame ``target``: those that fall on its static, trusted pixels.
+    """Static points of frame ``source`` in frame ``target``: those that fall on its static pixels.
 
-    Points that something nearer hides stay in: they raise the upper quantiles, hardly the median.
+    Depths are trusted in both. Occluded points are kept: they raise the upper quantiles, hardly the median.
     """
     rows, cols = static_samples(scene, source, _POINTS_PER_FRAME)
     world = world_points(scene, source)[rows, cols]
@@ -108,14 +108,14 @@ def look_up(scene: Scene, source: int, target: int) -> Lookup:
 
 
 def wide_gap(count: int) -> int:
-    """How many frames lie between a frame and its far neighbour: a fifth of the clip."""
+    """How many frames later the far look-up is: a fifth of the clip."""
     return max(2, round(count / 5)) if count > 2 else 1
 
 
 def picture_change(scene: Scene, count: int) -> float | None:
-    """Median colour difference (0 to 255) of the same pixel :func:`wide_gap` frames later, where both stand still.
+    """Median colour difference (0 to 255) of the same pixel :func:`wide_gap` frames later, where it is static in both.
 
-    Needs neither cameras nor depth: on a tripod it is the noise of the sensor. None without such pixels.
+    Needs neither cameras nor depth: on a tripod it is the noise of the sensor. None with too few such pixels.
     """
     gap, parts = wide_gap(count), []
     for f in range(count - gap):
@@ -127,21 +127,13 @@ def picture_change(scene: Scene, count: int) -> float | None:
 
 
 def parallax_degrees(scene: Scene, count: int) -> np.ndarray:
-    """(M,) per static point the widest angle between two cameras that see it, in degrees; empty without points.
+    """(M,) largest angle in degrees between two cameras that see a static point; empty without points.
 
     A sample of the triangulated points where the scene has them, else of the points of the depth maps.
     """
     if scene.sparse is not None and len(scene.sparse):
         return _track_angles(scene.sparse, scene.T_world_cam[:, :3, 3])
     return _depth_angles(scene, count) if scene.has_depth else np.empty(0)
-
-
-def static_samples(scene: Scene, frame: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of at most about ``most`` static pixels with a trusted depth on a surface, evenly spread."""
-    keep = solid_pixels(scene, frame) & ~scene.dynamic.masks[frame]
-    rows, cols = np.nonzero(keep)
-    stride = max(1, len(rows) // most)
-    return rows[stride // 2 :: stride], cols[stride // 2 :: stride]
 
 
 def widest_angle(directions: np.ndarray) -> float:
@@ -173,7 +165,7 @@ def _sample(grid: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 
 def _depth_angles(scene: Scene, count: int) -> np.ndarray:
-    cameras = np.unique(np.linspace(0, count - 1, min(count, _PARALLAX_CAMERAS)).round().astype(int))
+    cameras = evenly_spaced(count, _PARALLAX_CAMERAS)
     world = [_some_points(scene, f, _PARALLAX_POINTS // len(cameras) + 1) for f in cameras]
     points = np.concatenate(world).astype(float)
     seen = np.stack([_sees(scene, f, points) for f in cameras], axis=1)
@@ -216,16 +208,3 @@ def _quantile(signed: np.ndarray, share: float) -> float:
 
 def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def path_points(scene: Scene, count: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) static world points and (N, 3) uint8 colours for a map: triangulated ones, or samples of the depths."""
-    if scene.has_depth:
-        frames: Sequence[int] = np.unique(np.linspace(0, count - 1, min(count, 20)).round().astype(int)).tolist()
-        samples = [(f, *static_samples(scene, f, most // len(frames))) for f in frames]
-        points = [world_points(scene, f)[rows, cols] for f, rows, cols in samples]
-        colors = [scene.images[f][rows, cols] for f, rows, cols in samples]
-        return np.concatenate(points), np.concatenate(colors)
-    if scene.sparse is not None:
-        return scene.sparse.points, scene.sparse.colors
-    return np.empty((0, 3)), np.empty((0, 3), dtype=np.uint8)

@@ -10,11 +10,6 @@ from ..core.scene import Scene
 from .measures import Measures
 
 
-def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` positions, evenly spread, the first and the last among them."""
-    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
-
-
 def is_folder(scene: Scene) -> bool:
     """Whether the source was a folder of images: its times are positions in it, not seconds."""
     return bool(np.array_equal(scene.times, scene.indices)) and len(set(scene.names)) == len(scene)
@@ -45,6 +40,28 @@ def plain(value: float) -> str:
     return f"{value:.3g}"
 
 
-def or_dash(value: float | None, show: Callable[[float], str]) -> str:
+def in_percent(value: float) -> str:
+    """A number of percent with three significant digits, for the axis of a chart."""
+    return f"{value:.3g} %"
+
+
+def in_degrees(value: float) -> str:
+    """A number of degrees with three significant digits, for the axis of a chart."""
+    return f"{value:.3g}\u00b0"
+
+
+def percent(share: float) -> str:
+    """0.0123 -> '1.2 %': two digits where the share is small."""
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 9.95 or value == int(value) else f"{value:.1f} %"
+
+
+def degrees(value: float) -> str:
+    """1.04 -> '1 degree': two digits where the angle is small."""
+    shown = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
+    return f"{shown} {'degree' if shown == '1' else 'degrees'}"
+
+
+def or_not_measured(value: float | None, show: Callable[[float], str]) -> str:
     """A value as ``show`` shows it, or 'not measured'."""
     return "not measured" if value is None else show(value)

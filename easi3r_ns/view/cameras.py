@@ -15,19 +15,19 @@ THUMBNAIL_WIDTH = 240
 FOV_DEGREES = 50.0
 """Vertical field of view from which the viewer and the turntable look at the scene."""
 ASPECT = 16 / 9
-"""Width over height of the picture for which the first view is made."""
+"""Width over height of the picture for which the first viewpoint is chosen."""
 
 _ELEVATION_DEGREES = (18.0, 60.0)
-"""The scene is seen from above, never from straight above."""
+"""Least and greatest elevation of the first viewpoint above what it looks at."""
 _STEP_BACK = (1.6, 3.2)
-"""Distance of the first viewpoint from what it looks at, over that of the cameras: at least, and at most."""
+"""Least and greatest distance of the first viewpoint from what it looks at, relative to that of the cameras."""
 _MARGIN = 0.85
-"""Share of the picture's width and height in which the first view has all cameras."""
+"""All cameras lie within this share of the width and height of the first view."""
 
 
 @dataclass(frozen=True)
 class Viewpoint:
-    """Where to look from; the world is z up."""
+    """A position and a direction to look from, in the z-up world."""
 
     position: np.ndarray
     """(3,) scene units."""
@@ -63,7 +63,7 @@ class CameraTrack:
     size: float
     """Length of the drawn cameras in scene units."""
     home: Viewpoint
-    """A good first view: behind and above the cameras, looking at what they look at."""
+    """The first viewpoint: behind and above the cameras, towards what they look at."""
 
     def __len__(self) -> int:
         return len(self.T_world_cam)
@@ -77,7 +77,7 @@ class CameraTrack:
 
 
 def camera_track(scene: Scene) -> CameraTrack:
-    """The cameras of a scene with a size and a first view that suit it."""
+    """The cameras of a scene; their drawn size and the first viewpoint follow from the scene's depth."""
     poses = Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam
     width, height = scene.pixel_map.network_wh
     reach = _reach(scene)
@@ -92,7 +92,7 @@ def camera_track(scene: Scene) -> CameraTrack:
 
 
 def thumbnails(scene: Scene, masks: bool) -> list[np.ndarray]:
-    """F small RGB images for the cameras, what moves reddened where ``masks``."""
+    """F RGB images of at most :data:`THUMBNAIL_WIDTH` for the cameras; with ``masks`` what moves is tinted red."""
     import cv2
 
     width, height = scene.pixel_map.network_wh

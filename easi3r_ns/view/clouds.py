@@ -1,4 +1,4 @@
-"""Point buffers of a scene, made once: the static points of all frames, the moving points of each."""
+"""Point clouds of a scene for the viewer: one of the static points of all frames, one of each frame's moving points."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..core.surface import grow_mask, solid_pixels, world_points
 from .config import ViewConfig
 
 MASK_GROWTH = 3.0
-"""Network pixels around what moves that are not shown as static: masks are a little too small at their edges."""
+"""Network pixels around the masks that are left out of the static cloud: masks often miss the edge of an object."""
 MAX_ALL_MOVING = 2_000_000
-"""Most moving points of all frames together (30 MB of buffers)."""
+"""Most moving points of all frames together (30 MB)."""
 
 _CANDIDATES_PER_POINT = 5
 _FAR_QUANTILE = 0.75
-"""The spacing is that of points at this quantile of the depths: nearer ones overlap, farther ones show gaps."""
+"""A cloud's spacing is taken at this quantile of the depths: nearer points overlap, farther ones leave gaps."""
 _MAX_CELLS = 2**21 - 1
 """Voxels along an axis, so that three indices fit into 63 bits."""
 _WORKERS = 4
@@ -29,7 +29,7 @@ _WORKERS = 4
 
 @dataclass(frozen=True)
 class Cloud:
-    """N points with what colours and sliders need; the world is that of ``transforms.json`` (z up)."""
+    """N points in the world of ``transforms.json`` (z up), with what the colour modes and sliders need."""
 
     points: np.ndarray
     """(N, 3) float32 scene units."""
@@ -55,7 +55,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Clouds:
-    """All buffers of a scene."""
+    """All point clouds of a scene."""
 
     static: Cloud
     moving: tuple[Cloud, ...]
@@ -67,7 +67,7 @@ class Clouds:
         return len(self.static) + sum(len(cloud) for cloud in self.moving)
 
     def confidence_range(self) -> tuple[float, float]:
-        """Lowest confidence of a point, and that which 2 % of all points exceed."""
+        """Lowest confidence of all points, and their 98 % quantile."""
         values = np.concatenate([cloud.confidence for cloud in (self.static, *self.moving)])
         if not len(values):
             return 0.0, 0.0
@@ -75,10 +75,11 @@ class Clouds:
 
 
 def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None] = lambda steps: None) -> Clouds:
-    """Point buffers of a scene within the budgets of ``config``; ``advance`` is called after every frame.
+    """Point clouds of a scene, of at most the sizes in ``config``; ``advance`` is called after every frame.
 
-    Shown is what the dataset holds: trusted depths away from depth edges. A scene without depth (geometric route) gives
-    its triangulated points as the static cloud and no moving ones; without either, all clouds are empty.
+    The points are those of the dataset: trusted depths away from depth edges. A scene without depth (geometric
+    pipeline) gives its triangulated points as the static cloud and no moving points; without either, all clouds are
+    empty.
     """
     if not scene.has_depth:
         return Clouds(_sparse_cloud(scene), (_empty(),) * len(scene))
@@ -101,7 +102,7 @@ def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None
 
 
 def thin(cloud: Cloud, max_points: int) -> Cloud:
-    """Average points, colours, confidence and score over cubic voxels just large enough to keep ``max_points``."""
+    """At most ``max_points`` points: averages of positions, colours, confidences and scores over cubic voxels."""
     if len(cloud) <= max_points:
         return cloud
     centred = cloud.points - np.median(cloud.points, axis=0)
@@ -124,7 +125,7 @@ def thin(cloud: Cloud, max_points: int) -> Cloud:
 
 
 def voxel_size(points: np.ndarray, max_points: int) -> float:
-    """Edge of cubic voxels of which (N, 3) points fill at most ``max_points``, and not many fewer where possible."""
+    """Edge length for which (N, 3) points fill at most ``max_points`` cubic voxels, and nearly as many if possible."""
     extent = float(np.ptp(np.quantile(points, [0.01, 0.99], axis=0), axis=0).max())
     extent = max(extent, 1e-6 * float(np.abs(points).max()), 1e-9)
     # Points lie on surfaces, so the number of filled voxels falls with the square of their size.
@@ -141,9 +142,9 @@ def voxel_size(points: np.ndarray, max_points: int) -> float:
 
 
 def voxel_labels(points: np.ndarray, size: float) -> tuple[np.ndarray, int]:
-    """(N,) index of the voxel of each of (N, 3) points, among the filled voxels in their order, and their number.
+    """(N,) index of the voxel that each of (N, 3) points falls into, and the number of filled voxels, which it counts.
 
-    One voxel has its centre at the origin; those further than 2^20 voxels from it are taken for one.
+    One voxel has its centre at the origin. Coordinates beyond 2^20 voxels are clipped.
     """
     cells = np.rint(points / size) + _MAX_CELLS // 2
     i, j, k = np.clip(cells, 0, _MAX_CELLS).astype(np.int64).T
@@ -152,7 +153,7 @@ def voxel_labels(points: np.ndarray, size: float) -> tuple[np.ndarray, int]:
 
 
 def _frame_cloud(scene: Scene, frame: int) -> Callable[[np.ndarray, int], Cloud]:
-    """Gives the cloud of the pixels (H, W) bool that are kept, of which every ``stride``-th was a candidate."""
+    """A function that makes the cloud of the pixels in an (H, W) bool mask, which took every ``stride``-th pixel."""
     depth, tokens = scene.depth[frame], scene.dynamic.score[frame]
     factors = depth.shape[0] / tokens.shape[0], depth.shape[1] / tokens.shape[1]
     score = np.clip(zoom(tokens, factors, order=1, mode="nearest", grid_mode=True), 0, 1)
@@ -194,7 +195,7 @@ def _join(clouds: list[Cloud]) -> Cloud:
 
 
 def _stride(scene: Scene, max_points: int) -> int:
-    """Of the pixels every n-th in x and y is enough to fill the budget."""
+    """Step in x and y between pixels that gives enough candidates for ``max_points`` points."""
     total = int(((scene.depth > 0) & ~scene.dynamic.masks).sum())
     return max(1, round((total / (_CANDIDATES_PER_POINT * max_points)) ** 0.5))
 

@@ -1,4 +1,4 @@
-"""Colours of points and images for every mode of the viewer."""
+"""Colours of points and images in each colour mode of the viewer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .clouds import Cloud
 from .config import ColorMode
 
 MOVING = np.array([255, 45, 45])
-"""What moves, RGB."""
+"""RGB that marks what moves."""
 _TINT = 0.55
 """Share of :data:`MOVING` in a tinted colour."""
 _RAMP = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], dtype=float)
@@ -24,21 +24,21 @@ def ramp(values: np.ndarray, anchors: np.ndarray = _RAMP) -> np.ndarray:
 
 
 def tint(colors: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 -> the same, reddened, as what moves is marked."""
+    """(..., 3) uint8 -> the same, tinted with :data:`MOVING`."""
     return np.rint(colors * (1 - _TINT) + MOVING * _TINT).astype(np.uint8)
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 with the pixels of the (H, W) bool mask reddened."""
+    """(H, W, 3) uint8 with the pixels of the (H, W) bool mask tinted."""
     return np.where(mask[..., None], tint(image), image)
 
 
 def cloud_colors(
     cloud: Cloud, mode: ColorMode, confidence_range: tuple[float, float], time: float | None
 ) -> np.ndarray:
-    """(N, 3) uint8 colours of a cloud; ``time`` is the place of a moving cloud in the clip (0 to 1), None for static.
+    """(N, 3) uint8 colours of a cloud; ``time`` is the frame of a moving cloud as a share of the clip, None for static.
 
-    Confidence runs over ``confidence_range`` on a logarithmic scale: it grows exponentially with certainty.
+    Confidence is coloured over ``confidence_range`` on a logarithmic scale: the network's output is exponential.
     """
     if mode == "score":
         return ramp(cloud.score)

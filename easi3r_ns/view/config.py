@@ -15,20 +15,20 @@ MAX_POINT_SIZE = 8.0
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """What is shown at first; the panel changes it later."""
+    """What the viewer shows when it opens; its panel changes most of it later."""
 
     max_static_points: int = 300_000
-    """Most points of the static scene; it is thinned by voxels."""
+    """Most points of the static scene; more are thinned by averaging over voxels."""
     max_moving_points: int = 10_000
-    """Most moving points of a frame, thinned likewise; fewer where the clip is so long that it would not load fast."""
+    """Most moving points of a frame; long clips get fewer per frame, so that they load fast."""
     trail: int = 0
     """Show the moving points of this many earlier frames too, paler and smaller with their age."""
     trail_step: int = 1
     """Of the earlier frames, show every n-th."""
     point_size: float = 1.4
-    """Size of the points in multiples of their distance to each other."""
+    """Diameter of the points in multiples of their distance to each other."""
     color: ColorMode = "photo"
-    """Colours: of the photos, movers tinted red (mask), dynamic score, confidence, or movers by their time."""
+    """Colours: of the photos, moving points tinted red (mask), dynamic score, confidence, or moving points by time."""
 
     def __post_init__(self) -> None:
         for name, low in (("max_static_points", 1), ("max_moving_points", 1), ("trail", 0), ("trail_step", 1)):

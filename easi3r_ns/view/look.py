@@ -1,4 +1,4 @@
-"""What the viewer shows at a moment: the state of its panel, and what follows from it."""
+"""The display settings of the viewer, and the points, colours and frames that they select."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .colors import cloud_colors
 from .config import ColorMode, ViewConfig
 
 ACCENT = (20, 110, 230)
-"""RGB of the camera of the chosen moment and of the trajectory."""
+"""RGB of the camera of the chosen frame and of the trajectory."""
 PLAIN = (120, 120, 120)
 """RGB of the other cameras."""
 ALIGNED = (240, 140, 20)
 """RGB of cameras that bundle adjustment did not register."""
 TRAIL_LEVELS = 4
-"""Steps in which a trail fades: each is a buffer of its own for the viewer."""
+"""Steps in which a trail fades; for each, the viewer keeps a point cloud of its own."""
 _FADED = 0.75
-"""Share of the white background in the colours at a trail's end."""
+"""Share of white in the colours at the end of a trail."""
 _SHRUNK = 0.5
-"""Size of the points there, as a share."""
+"""Size of the points there, relative to those of the chosen frame."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """State of the panel."""
+    """The display settings at one moment: the state of the viewer's panel."""
 
     frame: int = 0
     trail: int = 0
     """Number of earlier frames whose moving points are shown."""
     trail_step: int = 1
-    """Of these, every n-th."""
+    """Only every n-th of these frames is shown."""
     min_confidence: float = 0.0
     point_size: float = 1.4
     """In multiples of the points' spacing."""
@@ -43,12 +43,12 @@ class Look:
     moving: bool = True
     cameras: Literal["current", "all", "none"] = "current"
     masks: bool = False
-    """Redden what moves in the images on the cameras."""
+    """Whether what moves is tinted red in the images on the cameras."""
     trajectory: bool = True
 
 
 def first_look(clouds: Clouds, config: ViewConfig) -> Look:
-    """The look with which the viewer opens: all points, the first frame in which something moves."""
+    """The settings with which the viewer opens: all points, the first frame in which something moves."""
     moving = [frame for frame, cloud in enumerate(clouds.moving) if len(cloud)]
     latest = min(config.trail, len(clouds.moving) - 1)
     return Look(
@@ -62,7 +62,7 @@ def first_look(clouds: Clouds, config: ViewConfig) -> Look:
 
 
 def frames_shown(look: Look) -> list[int]:
-    """Frames whose moving points are shown, the latest first."""
+    """Frames whose moving points are shown: the chosen one and its trail, latest first."""
     if not look.moving:
         return []
     first = max(0, look.frame - look.trail)
@@ -76,20 +76,20 @@ def trail_level(look: Look, frame: int) -> int:
 
 
 def camera_color(track: CameraTrack, frame: int) -> tuple[int, int, int]:
-    """RGB of a camera that is not that of the chosen moment."""
+    """RGB of a camera that is not that of the chosen frame."""
     return ALIGNED if track.sources[frame] == "aligned" else PLAIN
 
 
 @dataclass(frozen=True)
 class Painter:
-    """Clouds as a look wants them: confident points, in its colours, at its size."""
+    """Applies display settings to the point clouds: filters by confidence, colours the points and gives their size."""
 
     clouds: Clouds
     confidence_range: tuple[float, float]
 
     @staticmethod
     def of(clouds: Clouds) -> Painter:
-        """The painter of a scene."""
+        """The painter of a scene's clouds."""
         return Painter(clouds, clouds.confidence_range())
 
     def static(self, look: Look) -> tuple[Cloud, np.ndarray, float]:
@@ -97,7 +97,7 @@ class Painter:
         return self._paint(self.clouds.static, look, None)
 
     def moving(self, frame: int, look: Look) -> tuple[Cloud, np.ndarray, float]:
-        """The same of the moving points of a frame, faded by its age at the look's moment."""
+        """The same for the moving points of a frame, faded by its age relative to the chosen frame."""
         time = frame / max(len(self.clouds.moving) - 1, 1)
         cloud, colors, size = self._paint(self.clouds.moving[frame], look, time)
         age = trail_level(look, frame) / TRAIL_LEVELS

@@ -1,4 +1,4 @@
-"""The panel of the viewer: what can be changed, as viser's inputs, and the look that they make."""
+"""The panel of the viewer: viser's inputs, and the display settings that they stand for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_FPS = 30.0
 
 
 class Panel:
-    """All inputs; :meth:`look` reads them."""
+    """All inputs of the viewer; :meth:`look` reads the display settings from them."""
 
     def __init__(self, gui: viser.GuiApi, painter: Painter, look: Look, times: np.ndarray, title: str) -> None:
         """``times`` (F,) seconds of the frames; ``title`` is markdown."""
@@ -45,13 +45,15 @@ class Panel:
             self.step_in = gui.add_button("Look through this camera")
             self.home = gui.add_button("Back to the first view")
         with gui.add_folder("Turntable"):
-            self.arc = gui.add_slider("arc", 0, 360, 10, 60, hint="degrees that the camera swings; 360: once around")
+            self.arc = gui.add_slider(
+                "arc", 0, 360, 10, 60, hint="degrees that the camera swings; 360 goes once around"
+            )
             self.seconds = gui.add_slider("seconds", 1, 30, 1, 8)
-            self.record = gui.add_button("Record mp4", hint="from the present view, with the present settings")
+            self.record = gui.add_button("Record mp4", hint="from the present viewpoint, with the present settings")
 
     @property
     def inputs(self) -> tuple[viser.GuiInputHandle, ...]:
-        """Those that decide the look."""
+        """The inputs that are display settings."""
         return (
             self.frame,
             self.trail,
@@ -67,7 +69,7 @@ class Panel:
         )
 
     def look(self) -> Look:
-        """What the inputs say now."""
+        """The present display settings."""
         lowest = self.confidence.value <= self.confidence_floor
         return Look(
             frame=int(self.frame.value) if not self.frame.disabled else 0,
@@ -96,7 +98,7 @@ class Panel:
             step,
             self.confidence_floor,
             disabled=same,
-            hint="points below it are hidden; the same number as --min-confidence of a run",
+            hint="points below this are hidden; same scale as --min-confidence of a run",
         )
 
 
@@ -107,7 +109,7 @@ def panel_title(track: CameraTrack, painter: Painter) -> str:
 
 
 def _rate(times: np.ndarray) -> float:
-    """Frames per second at which the clip was sampled, within what the slider offers; 10 where unknown."""
+    """Frames per second at which the clip was sampled, within the range of the slider; 10 where unknown."""
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 0.0
     return float(np.clip(round(1 / usual), 1, _MAX_FPS)) if usual > 1e-3 else 10.0

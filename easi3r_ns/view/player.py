@@ -1,4 +1,4 @@
-"""The 4D viewer: a viser server on this machine, its panel, playback and recording."""
+"""The 4D viewer in a browser: a viser server with its panel, playback and recording."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .cameras import ASPECT, FOV_DEGREES, Viewpoint, camera_track, thumbnails
 from .clouds import Clouds
 from .config import TurntableConfig, ViewConfig
 from .look import Painter, first_look
+from .nodes import SceneNodes
 from .panel import Panel, panel_title
 from .server import LOOPBACK, PORT, free_port, serve, url_of
-from .stage import Stage
 from .turntable import num_turntable_frames, turntable_frames, write_turntable
 
 if TYPE_CHECKING:
     import viser
 
 _QUIET_SECONDS = 0.25
-"""Hidden nodes are brought up to date once the panel was left alone for so long."""
+"""Time without a change of the panel after which hidden nodes are sent."""
 _PORTION = 8
-"""Nodes a portion, so that the panel stays quick in between."""
+"""Hidden nodes that are sent before the panel is read again, so that it stays responsive."""
 
 
 class Player:
@@ -38,7 +38,7 @@ class Player:
     def __init__(
         self, scene: Scene, clouds: Clouds, config: ViewConfig, *, host: str = LOOPBACK, port: int = PORT
     ) -> None:
-        """Start the server and send the first look; the rest follows in the background.
+        """Start the server and send what is visible at first; the rest follows in the background.
 
         Raises InputError for an impossible ``host`` or ``port``, MissingExtraError when viser does not load.
         """
@@ -50,10 +50,10 @@ class Player:
         look = first_look(clouds, config)
         title = panel_title(self._track, self._painter)
         self._panel = Panel(self._server.gui, self._painter, look, scene.times, title)
-        self._stage = Stage(self._server.scene, self._painter, self._track, self._images)
+        self._nodes = SceneNodes(self._server.scene, self._painter, self._track, self._images)
         self._changed, self._playing, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._recording, self._stepping = threading.Lock(), threading.Lock()
-        self._stage.show(self._panel.look())
+        self._nodes.show(self._panel.look())
         self._connect_inputs()
         for work in (self._refresh, self._play):
             threading.Thread(target=work, daemon=True).start()
@@ -84,12 +84,12 @@ class Player:
         self._server.on_client_connect(lambda client: _look_from(client, self._track.home))
 
     def _set_playing(self, on: bool) -> None:
-        with self._stepping:  # after a pause no step comes any more
+        with self._stepping:  # a step that is under way ends before the pause
             (self._playing.set if on else self._playing.clear)()
         self._panel.play.visible, self._panel.pause.visible = not on, on
 
     def _refresh(self) -> None:
-        """Apply the newest look; what came in between is skipped, so that no slider runs ahead of the picture."""
+        """Show the newest settings; older ones that were not yet sent are skipped, so that a slider causes no queue."""
         behind = True
         while not self._stopped.is_set():
             if self._changed.wait(_QUIET_SECONDS if behind else None):
@@ -97,10 +97,10 @@ class Player:
                 if self._stopped.is_set():
                     return
                 with self._server.atomic():
-                    self._stage.show(self._panel.look())
+                    self._nodes.show(self._panel.look())
                 behind = True
             else:
-                behind = self._stage.catch_up(self._panel.look(), _PORTION)
+                behind = self._nodes.catch_up(self._panel.look(), _PORTION)
 
     def _play(self) -> None:
         while self._playing.wait() and not self._stopped.is_set():
@@ -127,7 +127,7 @@ class Player:
         try:
             content = self._render(client, lambda share: setattr(note, "body", f"rendering ... {share:.0%}"))
             client.send_file_download("turntable.mp4", content)
-            note.title, note.body, note.auto_close = "Turntable", "turntable.mp4 is among your downloads", 5000
+            note.title, note.body, note.auto_close = "Turntable", "turntable.mp4 is in your downloads", 5000
         except Exception:
             note.body = "recording failed: see the terminal"
             raise
@@ -154,7 +154,7 @@ class Player:
 
 
 def _look_from(client: viser.ClientHandle, view: Viewpoint) -> None:
-    """Move a browser's camera; further back where its window is narrower than the picture that ``view`` is made for."""
+    """Move a browser's camera; further back where its window is narrower than :data:`ASPECT`, for which ``view`` is."""
     back = max(1.0, ASPECT / max(float(client.camera.aspect), 0.3))
     with client.atomic():
         client.camera.up_direction = (0.0, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""A viser server that keeps to itself: on a port that is free, without share tunnel, tracker or stray files."""
+"""A viser server on a free port that serves its own pages only: no public tunnel, no tracker, no other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 PORT = 8080
 _PORTS_TRIED = 100
 _BUFFER = 2**32
-"""Bytes that may wait for a browser."""
+"""Bytes that may wait to be sent to a browser."""
 
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.DOTALL)
@@ -50,7 +50,9 @@ def free_port(host: str, first: int) -> int:
                 raise InputError(
                     f"--host {host}: not an address of this machine; 0.0.0.0 serves at all of them"
                 ) from error
-    raise InputError(f"--port {first}: neither it nor those above it are free; give another one")
+    raise InputError(
+        f"--port {first}: neither this port nor the {_PORTS_TRIED - 1} above it are free; give another one"
+    )
 
 
 def url_of(host: str, port: int) -> str:
@@ -62,9 +64,9 @@ def url_of(host: str, port: int) -> str:
 def serve(host: str, port: int) -> viser.ViserServer:
     """Start a viser server that prints nothing.
 
-    viser 0.2.7 serves any file that a path with ``..`` leads to, loads a tracker from the net into its page, has a
-    button that opens a public tunnel, and drops a browser that reads large scenes slowly. Here it serves its own pages
-    only, without the tracker and the button, and waits for the browser.
+    viser 0.2.7 serves any file that a path with ``..`` leads to, loads a tracker from the internet into its page, has a
+    button that opens a public tunnel, and drops the connection of a browser that reads large scenes slowly. This server
+    serves its own pages only, without the tracker and the button, and waits for the browser.
 
     Raises MissingExtraError when viser does not load.
     """
@@ -95,7 +97,7 @@ def serve(host: str, port: int) -> viser.ViserServer:
 
 
 def _never_pause(server: Any) -> None:
-    """Let the connections of a server buffer as much as a scene takes.
+    """Let the connections of a server buffer as many bytes as a scene has.
 
     viser sends to a browser from two tasks. When both wait for a full buffer to drain, websockets (from 13 on, in its
     legacy server) fails an assertion and the connection is lost; a buffer that is never full keeps them from waiting.
@@ -105,24 +107,24 @@ def _never_pause(server: Any) -> None:
 
 
 class SitePages:
-    """Stands in for the folder of viser's pages: gives only files inside it, and its own first page."""
+    """Replaces the path of viser's folder of pages: gives files inside it only, and a changed first page."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         page = (self._root / "index.html").read_text(encoding="utf-8")
         page = _SCRIPT.sub(lambda script: "" if "gtag" in script[0] else script[0], _COMMENT.sub("", page))
         page = re.sub(r"<title>.*?</title>", "<title>easi3r</title>", page).replace("</head>", f"{_STYLE}</head>")
-        self._index = _Page(page.encode())
+        self._index = _PageFile(page.encode())
 
-    def __truediv__(self, name: str) -> Path | _Page:
+    def __truediv__(self, name: str) -> Path | _PageFile:
         if name == "index.html":
             return self._index
         path = (self._root / name).resolve()
-        return path if self._root in path.parents and path.is_file() else _Page(None)
+        return path if self._root in path.parents and path.is_file() else _PageFile(None)
 
 
-class _Page:
-    """What viser's server needs of a path."""
+class _PageFile:
+    """The methods of a path that viser's server calls, for a content in memory; None stands for a missing file."""
 
     def __init__(self, content: bytes | None) -> None:
         self._content = content

@@ -1,4 +1,4 @@
-"""Points to pixels without a GPU or a browser: every point is a disc, the nearest one wins."""
+"""Renders points on the CPU: each is a disc that faces the camera, and the nearest disc is visible."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_RADIUS = 8.0
-"""Pixels; larger discs are cut: points right before the camera would hide everything."""
+"""Pixels; larger discs are drawn with this radius, so that points close to the camera do not hide everything."""
 _NEAR = 1e-3
 """Points nearer than this share of the median distance are not drawn."""
 
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A camera with square pixels and its principal point at the centre; pixel centres at integers."""
+    """A camera with square pixels and the principal point at the image centre; pixel centres are at integers."""
 
     T_world_cam: np.ndarray
     """(4, 4) camera-to-world, OpenCV axes."""
@@ -58,10 +58,11 @@ def _nearest(points: np.ndarray, sizes: np.ndarray, camera: Pinhole) -> np.ndarr
     v = camera.focal * y / z + (camera.height - 1) / 2
     inside = (u > -MAX_RADIUS) & (u < camera.width + MAX_RADIUS) & (v > -MAX_RADIUS) & (v < camera.height + MAX_RADIUS)
     index, u, v, z, radius = (values[inside] for values in (index, u, v, z, radius))
-    # Large discs first, so that every offset concerns the first few of them only.
+    # Large discs first, so that a large offset from the centre concerns the first discs only.
     order = np.argsort(-radius, kind="stable")
     index, u, v, z, radius = (values[order] for values in (index, u, v, z, radius))
-    # Positive floats sort like their bits: depth and index in one integer, so that one minimum settles both.
+    # Positive floats sort like their bits. With depth and index in one integer, one minimum finds the nearest point
+    # and, of equally near ones, the first.
     keys = (z.view(np.uint32).astype(np.uint64) << np.uint64(32)) | index.astype(np.uint64)
     column, row = np.rint(u).astype(np.int64), np.rint(v).astype(np.int64)
     buffer = np.full(camera.height * camera.width, np.iinfo(np.uint64).max, np.uint64)

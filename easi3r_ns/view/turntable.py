@@ -1,4 +1,4 @@
-"""Pictures and videos of a scene without a browser: points, cameras and trajectory splatted from any viewpoint."""
+"""Pictures and videos of a scene without a browser: points, cameras and trajectory from any viewpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .video import write_video
 
 BACKGROUND = (255, 255, 255)
 _OVERSAMPLING = 2
-"""Rendered pixels per pixel of the picture in x and y: smooth edges."""
+"""Rendered pixels per pixel of the picture in x and y, for smooth edges."""
 _LINE_PIXELS = 2.0
 _THIN_LINE_PIXELS = 1.2
 """Width of the lines of the chosen camera and of the others, in pixels of the picture."""
@@ -30,11 +30,11 @@ Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 def picture(
     painter: Painter, track: CameraTrack, images: list[np.ndarray], look: Look, view: Viewpoint, size: tuple[int, int]
 ) -> np.ndarray:
-    """(H, W, 3) uint8 picture of a look from a viewpoint; ``size`` is (W, H) in pixels.
+    """(H, W, 3) uint8 picture of a scene with some display settings from a viewpoint; ``size`` is (W, H) in pixels.
 
     ``images`` are those on the cameras (see :func:`easi3r_ns.view.cameras.thumbnails`).
     """
-    return _shoot([_static(painter, look), *_of_moment(painter, track, images, look, view, size[1])], view, size)
+    return _render([_static(painter, look), *_frame_parts(painter, track, images, look, view, size[1])], view, size)
 
 
 def turntable_frames(
@@ -54,7 +54,7 @@ def turntable_frames(
     static = _static(painter, look)
     for number, view in enumerate(views):
         now = replace(look, frame=number * len(track) // len(views))
-        yield _shoot([static, *_of_moment(painter, track, images, now, view, size[1])], view, size)
+        yield _render([static, *_frame_parts(painter, track, images, now, view, size[1])], view, size)
 
 
 def write_turntable(
@@ -76,10 +76,10 @@ def _static(painter: Painter, look: Look) -> Points:
     return _points(cloud.points, colors, size)
 
 
-def _of_moment(
+def _frame_parts(
     painter: Painter, track: CameraTrack, images: list[np.ndarray], look: Look, view: Viewpoint, height: int
 ) -> list[Points]:
-    """What changes with the frame: movers, cameras, trajectory."""
+    """What depends on the frame or the viewpoint: moving points, cameras, trajectory."""
     parts = []
     for frame in frames_shown(look):
         cloud, colors, size = painter.moving(frame, look)
@@ -93,13 +93,13 @@ def _of_moment(
         plane = track.corners(frame)
         edges = _edges(track.T_world_cam[frame, :3, 3], plane)
         if frame == look.frame:
-            parts += [_lines(edges, ACCENT, view, _LINE_PIXELS * pixel), _poster(images[frame], plane)]
+            parts += [_lines(edges, ACCENT, view, _LINE_PIXELS * pixel), _image_points(images[frame], plane)]
         else:
             parts.append(_lines(edges, camera_color(track, frame), view, _THIN_LINE_PIXELS * pixel))
     return parts
 
 
-def _shoot(parts: list[Points], view: Viewpoint, size: tuple[int, int]) -> np.ndarray:
+def _render(parts: list[Points], view: Viewpoint, size: tuple[int, int]) -> np.ndarray:
     points, colors, sizes = (np.concatenate(columns) for columns in zip(*parts))
     width, height = size
     camera = Pinhole(view.T_world_cam, np.radians(FOV_DEGREES), _OVERSAMPLING * width, _OVERSAMPLING * height)
@@ -111,7 +111,7 @@ def _points(points: np.ndarray, colors: np.ndarray, size: float) -> Points:
 
 
 def _lines(segments: np.ndarray, color: tuple[int, int, int], view: Viewpoint, angle: float) -> Points:
-    """(S, 2, 3) segments as dense rows of points that are seen ``angle`` radians wide from the viewpoint."""
+    """(S, 2, 3) segments as dense rows of points, each ``angle`` radians wide from the viewpoint."""
     rows = []
     for start, end in segments:
         nearest = min(np.linalg.norm(start - view.position), np.linalg.norm(end - view.position))
@@ -123,12 +123,12 @@ def _lines(segments: np.ndarray, color: tuple[int, int, int], view: Viewpoint, a
 
 
 def _edges(centre: np.ndarray, plane: np.ndarray) -> np.ndarray:
-    """(8, 2, 3) edges of the pyramid with its tip at ``centre`` over the (4, 3) corners ``plane``."""
+    """(8, 2, 3) edges of the pyramid with its apex at ``centre`` and its base at the (4, 3) corners ``plane``."""
     sides = np.stack([np.tile(centre, (4, 1)), plane], axis=1)
     return np.concatenate([sides, np.stack([plane, np.roll(plane, -1, axis=0)], axis=1)])
 
 
-def _poster(image: np.ndarray, plane: np.ndarray) -> Points:
+def _image_points(image: np.ndarray, plane: np.ndarray) -> Points:
     """An image as points on the parallelogram whose corners are ``plane``, two points per pixel in x and y."""
     height, width = (2 * side for side in image.shape[:2])
     u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)

@@ -1,4 +1,4 @@
-"""Videos that browsers play, through PyAV."""
+"""Writes videos that browsers play, with PyAV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 ENCODERS = (
-    # x264's look-ahead gives other bytes from one call to the next, even on one thread.
+    # With x264's look-ahead, bytes differ from one call to the next, even on one thread.
     ("libx264", {"crf": "21", "preset": "veryfast", "x264-params": "rc-lookahead=0:sync-lookahead=0:mbtree=0"}),
     ("libopenh264", {}),
     ("h264", {}),
@@ -54,7 +54,7 @@ def write_video(
 
 def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
     if width % 2 or height % 2:
-        raise ValueError(f"frames of {width}x{height}: H.264 with yuv420p wants even sizes")
+        raise ValueError(f"frames of {width}x{height}: H.264 with yuv420p needs even sizes")
     name, options = _encoder()
     stream = container.add_stream(name, rate=rate, options=dict(options))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -1,4 +1,4 @@
-"""Clouds, cameras and meshes in Open3D's own window."""
+"""Point clouds, cameras and meshes of a scene in a window of Open3D."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _LEFT, _RIGHT, _SPACE = 263, 262, 32
 _FPS = 10.0
 _ZOOM = 0.5
 _REST_SECONDS = 0.005
-"""Between two looks at keyboard and mouse."""
+"""Pause between two readings of keyboard and mouse."""
 
 
 def require_display() -> None:
-    """Raises InputError where no window can open."""
+    """Raises InputError where there is no display for a window."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise InputError(
             "--open3d needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: leave --open3d out to look at "
@@ -79,7 +79,7 @@ def open_window(painter: Painter, track: CameraTrack, look: Look, meshes: Sequen
 
 
 def geometries(painter: Painter, track: CameraTrack, look: Look) -> list[open3d.geometry.Geometry]:
-    """What a look shows, as Open3D's point clouds and line sets in the z-up world."""
+    """What is shown with some display settings, as Open3D's point clouds and line sets in the z-up world."""
     o3d = _open3d()
     parts = [painter.static(look)] if look.static else []
     parts += [painter.moving(frame, look) for frame in frames_shown(look)]

@@ -294,7 +294,7 @@ def sigma_of(centre: float, degrees: float, lost: int = 0) -> CameraUncertainty:
         (0.001, 0.1, 0, set()),
         (0.1, 0.1, 0, {"position_sigma"}),
         (0.001, 4.0, 0, {"rotation_sigma"}),
-        (0.001, 0.1, 2, {"unheld"}),
+        (0.001, 0.1, 2, {"unconstrained"}),
     ],
 )
 def test_the_verdict_says_what_is_uncertain(room, centre, degrees, lost, reasons):
@@ -314,5 +314,5 @@ def test_background_without_parallax_is_measured(room):
 
 def test_a_scene_without_estimate_is_not_judged(room):
     m = measure(replace(room, uncertainty=None)).measures
-    assert m.position_sigma is None and m.rotation_sigma is None and m.unheld == 0
+    assert m.position_sigma is None and m.rotation_sigma is None and m.unconstrained == 0
     assert judge(m).level is Level.TRAIN

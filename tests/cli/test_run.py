@@ -139,7 +139,7 @@ def test_summary_says_what_was_used_and_what_came_out(result: SimpleNamespace) -
         "1234 static points",
         "tiny (licence: Apache-2.0)",
         "weights [a] are non-commercial",
-        "verdict   do not train: Only 0 % of the pixels stand still",
+        "verdict   do not train: Only 0 % of the pixels are static",
         f"report    {result.card.report}",
         f"ns-train splatfacto easi3r-data --data {result.transforms_path.parent}",
     ):

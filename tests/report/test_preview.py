@@ -18,7 +18,7 @@ from easi3r_ns.report.pictures import (
     colored,
     depth_picture,
     depth_range,
-    overlay,
+    outlined,
     panel_size,
     photo,
 )
@@ -55,7 +55,7 @@ def test_frame_masks_and_depth_side_by_side(room: Scene, tmp_path: Path) -> None
         panels = np.split(frames[f].astype(int), 3, axis=1)
         original = photo(room, f, (width, height)).astype(int)
         assert np.abs(panels[0] - original).mean() < 6
-        expected = overlay(original.astype(np.uint8), room.dynamic.masks[f]).astype(int)
+        expected = outlined(original.astype(np.uint8), room.dynamic.masks[f]).astype(int)
         assert np.abs(panels[1] - expected).mean() < 6 and np.abs(panels[1] - panels[0]).mean() > 0.5
         assert np.abs(panels[2] - original).mean() > 20
     assert sorted(p.name for p in tmp_path.iterdir()) == ["preview.mp4"]
@@ -101,16 +101,16 @@ def test_photo_is_the_crop_that_the_network_saw(room: Scene) -> None:
     assert np.abs(photo(room, 2, (width, height)).astype(int) - room.images[2]).mean() < 4
 
 
-def test_overlay_tints_what_moves_and_nothing_else() -> None:
+def test_outlined_tints_what_moves_and_nothing_else() -> None:
     grey = np.full((40, 60, 3), 100, np.uint8)
     moving = np.zeros((20, 30), dtype=bool)
     moving[8:14, 10:20] = True
-    tinted = overlay(grey, moving)
+    tinted = outlined(grey, moving)
     assert (tinted[:14] == 100).all() and (tinted[:, :18] == 100).all()
     inside = tinted[22, 30].astype(int)
     assert inside[0] > 150 and inside[1] < 100
     assert np.abs(tinted.astype(int) - MOVING).max(axis=-1).min() < 40 < np.abs(inside - MOVING).max(), "an outline"
-    assert (overlay(grey, np.zeros_like(moving)) == grey).all()
+    assert (outlined(grey, np.zeros_like(moving)) == grey).all()
 
 
 def test_depth_colours(room: Scene) -> None:

@@ -18,10 +18,12 @@ from easi3r_ns.core.scene import CameraUncertainty, Scene, SparsePoints
 from easi3r_ns.core.surface import world_points
 from easi3r_ns.core.types import DynamicMasks, PixelMap
 from easi3r_ns.pipelines.run import RunConfig
-from easi3r_ns.report.figures import Axes, Line, line_chart, ticks
-from easi3r_ns.report.report import write_report
-from easi3r_ns.report.run import command_text
-from easi3r_ns.report.sections import MAP_LABELS, attention_section
+from easi3r_ns.report import page as page_module
+from easi3r_ns.report.figures import Axes, Bar, Line, bar_chart, line_chart, ticks
+from easi3r_ns.report.page import split_options, write_report
+from easi3r_ns.report.rules import RULES
+from easi3r_ns.report.sections.evidence import MAP_LABELS, evidence_section
+from easi3r_ns.report.sections.run import command_text
 from tests.support.dataset_scene import make_scene
 
 SECTIONS = ("verdict", "motion", "path", "depth", "agreement", "lens", "attention", "run")
@@ -127,8 +129,8 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
     assert len(text) < MAX_BYTES
     for words in (
         "my clip.mp4", "Train", "Nothing that can be checked", "Parallax: ",
-        "(fine: at least 3 degrees; below 1 degree: stop)", "All 21 checks", "not measured",
-        "Masked part of the picture", "Flicker", "From above", "Position", "Speed", "Turning", "Parallax",
+        "(fine: at least 3 degrees; below 1 degree: stop)", f"All {len(RULES)} checks", "not measured",
+        "Masked part of the picture", "Flicker", "From above", "Position", "Speed", "Rotation speed", "Parallax",
         "depth", "confidence", "Depth disagreement", "if the camera had stood still", "spread between frames",
         "A: mean, as second", "D: spread, as first", "score", "Score = (1 - A) x B x C x (1 - D)",
         "look & see <here>", "encode <b>", "CC BY-NC-SA 4.0", "non-commercial", "1,234,567",
@@ -141,14 +143,47 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
     assert re.search(r"in all 11\.2 13\.5 3\.00", page.text)
 
 
+def test_text_of_users_stays_text(room: Scene, tmp_path: Path) -> None:
+    """Whatever a clip, a frame, a warning or the weights are called: it is shown, and makes no element."""
+    evil = "<img src=x onerror=alert(1)>\"'&"
+    names = tuple(f"{evil} {k}" for k in range(len(room)))
+    provenance = room.provenance | {
+        "source": evil, "version": evil, "warnings": [evil], "config": {"a": evil},
+        "weights": {"name": evil, "licence": evil}, "stages": [room.provenance["stages"][0] | {"name": evil}],
+    }  # fmt: skip
+    folder = {"times": np.arange(12.0), "indices": np.arange(12), "names": names}
+    text, page = read(replace(room, provenance=provenance, **folder), tmp_path / "report.html")
+    assert "<img src=x" not in text and page.text.count(evil) >= 7
+    assert f"{evil} 11, " in page.text, "the caption of a frame"
+
+
+def test_template_escapes_everything_but_the_drawings() -> None:
+    folder = Path(page_module.__file__).parent
+    templates = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.jinja")}
+    assert set(templates) == {"template.html.jinja", "macros.html.jinja"}
+    everything = "".join(templates.values())
+    assert re.findall(r"\S+ \| safe", everything) == ["chart.drawing | safe"]
+    assert "autoescape" not in re.sub(r"\{#.*?#\}", "", everything, flags=re.DOTALL)
+
+
+def test_options_in_sentences() -> None:
+    pieces = split_options("Lower --min-confidence, or --refine colmap; see --align.smooth-weight.")
+    assert [text for text, is_option in pieces if is_option] == [
+        "--min-confidence", "--refine colmap", "--align.smooth-weight",
+    ]  # fmt: skip
+    assert "".join(text for text, _ in pieces).startswith("Lower --min-confidence, or")
+    assert split_options("plain -- text") == [("plain -- text", False)]
+
+
 def test_flow_in_the_score_has_its_map_and_its_letter(room: Scene) -> None:
     weights = room.provenance["weights"] | {"dynamic_score": dict.fromkeys(MAP_LABELS, 0) | {"std_src": 1}}
     weights["dynamic_score"]["flow_residual"] = 1
     maps = room.dynamic.maps | {"flow_residual": room.dynamic.maps["std_src"]}
     scene = replace(room, dynamic=replace(room.dynamic, maps=maps), provenance={"weights": weights})
-    section = attention_section(scene)
-    assert "Score = B x E, averaged" in section and section.count("E: motion no camera explains") > 0
-    assert "E: how far optical flow" in section and "E: how far" not in attention_section(room)
+    section = evidence_section(scene)
+    assert "Score = B x E, averaged" in section.lead
+    assert all("E: flow residual" in [shown.caption for shown in row] for row in section.rows)
+    assert "E: distance between the optical flow" in section.lead and "E: " not in evidence_section(room).lead
 
 
 def test_drawings_are_well_formed_and_described(report: tuple[str, Page]) -> None:
@@ -207,10 +242,10 @@ def masked_by(scene: Scene, source: str) -> Scene:
             [
                 "training starts from 410 triangulated points",
                 "optical flow",
-                "unexplained motion",
+                "flow residual",
                 "its spread",
                 "Reprojection error",
-                "Points miss by",
+                "per 1000 px of the picture",
             ],
         ),
         (one_frame, ["only 1 frames", "One frame has no path"]),
@@ -220,7 +255,7 @@ def masked_by(scene: Scene, source: str) -> Scene:
         ),
         (lambda s: replace(s, dynamic=replace(s.dynamic, maps=None)), ["kept the score only"]),
         (lambda s: masked_by(s, "user"), ["your masks", "The masks are yours"]),
-        (lambda s: masked_by(s, "none"), ["Nothing was masked", "Motion was not looked for"]),
+        (lambda s: masked_by(s, "none"), ["Nothing was masked", "The run did not look for motion"]),
         (lambda s: replace(s, confidence=np.zeros_like(s.confidence)), ["Do not train", "too little static, trusted"]),
         (lambda s: replace(s, source_paths=(Path("gone.png"),) * 12), ["Train"]),
         (lambda s: replace(s, times=np.tile(np.arange(6) / 10, 2)), ["6 more frames are held out"]),
@@ -231,11 +266,11 @@ def masked_by(scene: Scene, source: str) -> Scene:
         ),
         (
             lambda s: replace(s, uncertainty=CameraUncertainty(*np.append(np.full((4, 11), 0.01), [[np.inf]] * 4, 1))),
-            ["Left out: 1 of 12 cameras, which nothing holds", "fit nothing else: their cameras are interpolated"],
+            ["Left out: 1 of 12 cameras, which no pair of frames constrains", "these cameras are interpolated"],
         ),
         (
             lambda s: replace(s, pose_sources=("colmap",) * 10 + ("aligned",) * 2),
-            ["10 refined by COLMAP, 2 moved along, not confirmed", "could not confirm 17 %"],
+            ["10 refined by COLMAP, 2 not registered by COLMAP and moved", "could not register 17 %"],
         ),
         (
             lambda s: replace(
@@ -315,6 +350,15 @@ def test_chart_of_odd_values(values: list[float]) -> None:
         drawing = line_chart(np.arange(2.0), [Line("", np.array(values))], Axes("s", str, "odd", low=low))
         ElementTree.fromstring(drawing)
         assert "nan" not in drawing.replace("nothing to compare", "")
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    drawing = bar_chart([Bar("with <b>", 5.0), Bar("without", 20.0)], lambda value: f"{value:g} px", "Two bars")
+    root = ElementTree.fromstring(drawing)
+    widths = [float(e.get("width")) for e in root.iter("rect")]
+    assert widths[0] == pytest.approx(widths[1] / 4, abs=0.1) and widths[1] > 250
+    assert [e.text for e in root.iter("text")] == ["with <b>", "5 px", "without", "20 px"]
+    ElementTree.fromstring(bar_chart([Bar("nothing", 0.0)], str, "no bar"))
 
 
 def test_ticks_are_round_and_cover_the_range() -> None:

@@ -12,7 +12,9 @@ import pytest
 from easi3r_ns.core.scene import Scene, SparsePoints
 from easi3r_ns.core.surface import world_points
 from easi3r_ns.report.measures import Measures, measure
-from easi3r_ns.report.verdict import RULES, Level, Rule, Verdict, care_limit, judge, percent
+from easi3r_ns.report.rules import RULES, Level, Rule, care_limit
+from easi3r_ns.report.verdict import Verdict, judge
+from easi3r_ns.report.words import percent
 from tests.support.dataset_scene import make_scene
 
 GOOD = Measures(
@@ -28,7 +30,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 def reasons(verdict: Verdict) -> set[str]:
-    return {check.rule.key for check in verdict.against}
+    return {finding.rule.key for finding in verdict.against}
 
 
 def test_good_measures() -> None:
@@ -39,7 +41,7 @@ def test_good_measures() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
 def test_every_limit_from_both_sides(rule: Rule) -> None:
-    step = -1e-6 if rule.below else 1e-6
+    step = -1e-6 if rule.fine == "at least" else 1e-6
     assert rule.care is not None or rule.stop is not None
     for level, limit in ((Level.CARE, rule.care), (Level.STOP, rule.stop)):
         if limit is None:
@@ -47,23 +49,23 @@ def test_every_limit_from_both_sides(rule: Rule) -> None:
         at, beyond = (judge(replace(GOOD, **{rule.key: limit + offset})) for offset in (0, step))
         assert beyond.level is level and reasons(beyond) == {rule.key}
         assert at.level is (Level.TRAIN if level is Level.CARE or rule.care is None else Level.CARE)
-        (check,) = beyond.against
-        assert "{" not in check.reason and check.rule.remedy.endswith(".")
+        (finding,) = beyond.against
+        assert "{" not in finding.reason and finding.rule.remedy.endswith(".")
     if rule.care is not None and rule.stop is not None:
-        assert (rule.stop < rule.care) == rule.below, "stop lies beyond care"
+        assert (rule.stop < rule.care) == (rule.fine == "at least"), "stop lies beyond care"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)
 def test_the_reason_names_the_value(rule: Rule) -> None:
-    check = next(c for c in judge(replace(GOOD, **{rule.key: 0.4321})).checks if c.rule is rule)
-    assert check.shown in check.reason or rule.key == "preview_weights"
+    finding = next(f for f in judge(replace(GOOD, **{rule.key: 0.4321})).findings if f.rule is rule)
+    assert finding.shown in finding.reason or rule.key == "preview_weights"
 
 
 def test_what_is_not_measured_speaks_neither_for_nor_against() -> None:
     optional = {field.name for field in dataclasses.fields(Measures) if "None" in str(field.type)}
     verdict = judge(replace(GOOD, **dict.fromkeys(optional)))
     assert verdict.level is Level.TRAIN
-    assert {check.shown for check in verdict.checks if check.rule.key in optional} == {"not measured"}
+    assert {finding.shown for finding in verdict.findings if finding.rule.key in optional} == {"not measured"}
 
 
 def test_rules_measure_what_exists() -> None:
@@ -75,7 +77,7 @@ def test_rules_measure_what_exists() -> None:
 def test_the_worst_decides_and_comes_first() -> None:
     verdict = judge(replace(GOOD, flicker=1.0, parallax=0.1))
     assert verdict.level is Level.STOP
-    assert [check.rule.key for check in verdict.against] == ["parallax", "flicker"]
+    assert [finding.rule.key for finding in verdict.against] == ["parallax", "flicker"]
     assert "2 things" in judge(replace(GOOD, flicker=1.0, fov=5.0)).summary
     assert "one thing" in judge(replace(GOOD, flicker=1.0)).summary
 
@@ -131,7 +133,7 @@ def contradicting(scene: Scene) -> Scene:
 
 
 def without_depth(scene: Scene, count: int) -> Scene:
-    """The geometric route: triangulated points instead of depth."""
+    """A scene of the geometric pipeline: triangulated points instead of depth."""
     points = world_points(scene, 0).reshape(-1, 3)[:: len(world_points(scene, 0).reshape(-1, 3)) // count][:count]
     frames = np.tile(np.arange(len(scene)), count)
     index = np.repeat(np.arange(count), len(scene))

@@ -132,10 +132,10 @@ def test_panel_makes_the_look(player, scene):
     panel.frame.value, panel.color.value, panel.masks.value = 3, "time", True
     try:
         assert panel.look() == Look(frame=3, trail=1, min_confidence=3.0, color="time", masks=True)
-        assert wait_for(lambda: "/moving/00003" in player._stage._shown and "/moving/00001" not in player._stage._shown)
+        assert wait_for(lambda: "/moving/00003" in player._nodes._shown and "/moving/00001" not in player._nodes._shown)
     finally:
         panel.frame.value, panel.color.value, panel.masks.value = 1, "photo", False
-    assert wait_for(lambda: "/moving/00001" in player._stage._shown)
+    assert wait_for(lambda: "/moving/00001" in player._nodes._shown)
 
 
 @pytest.mark.parametrize("bounds", [(2.51, 17.3), (1.1, 1.9), (0.0, 400.0), (9.99999, 10.0), (0.0, 0.0)])
@@ -185,7 +185,7 @@ def test_one_frame(scene):
     player = Player(single, build_clouds(single, ViewConfig()), ViewConfig(trail=4), port=0)
     try:
         assert player._panel.frame.disabled and player._panel.look() == Look(min_confidence=3.0)
-        assert player._stage._shown == {"/static", "/moving/00000", "/camera/00000"}
+        assert player._nodes._shown == {"/static", "/moving/00000", "/camera/00000"}
     finally:
         player.stop()
 
@@ -194,7 +194,7 @@ def test_nothing_but_cameras(scene):
     bare = replace(scene, depth=np.zeros_like(scene.depth), confidence=np.zeros_like(scene.confidence))
     player = Player(bare, build_clouds(bare, ViewConfig()), ViewConfig(), port=0)
     try:
-        assert player._stage._shown == {"/camera/00000", "/trajectory"}
+        assert player._nodes._shown == {"/camera/00000", "/trajectory"}
         assert np.isfinite(player._track.home.position).all()
     finally:
         player.stop()

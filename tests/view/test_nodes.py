@@ -11,7 +11,7 @@ from easi3r_ns.view.cameras import camera_track, thumbnails
 from easi3r_ns.view.clouds import build_clouds
 from easi3r_ns.view.config import ViewConfig
 from easi3r_ns.view.look import ALIGNED, Look, Painter
-from easi3r_ns.view.stage import Stage
+from easi3r_ns.view.nodes import SceneNodes
 from tests.support.dataset_scene import make_scene
 
 
@@ -58,60 +58,60 @@ def painter(scene):
 
 
 @pytest.fixture
-def staged(scene, painter):
+def recorded(scene, painter):
     recorder = Recorder()
-    return recorder, Stage(recorder, painter, camera_track(scene), lambda masks: thumbnails(scene, masks))
+    return recorder, SceneNodes(recorder, painter, camera_track(scene), lambda masks: thumbnails(scene, masks))
 
 
 LOOK = Look(frame=2, min_confidence=3.0)
 
 
-def test_a_look_switches_on_what_it_shows(staged):
-    recorder, stage = staged
-    stage.show(LOOK)
+def test_a_look_switches_on_what_it_shows(recorded):
+    recorder, nodes = recorded
+    nodes.show(LOOK)
     assert recorder.visible == {"/static", "/moving/00002", "/camera/00002", "/trajectory"}
-    stage.show(replace(LOOK, frame=4, trail=2))
+    nodes.show(replace(LOOK, frame=4, trail=2))
     trail = {"/trail/00002_4", "/trail/00003_2", "/moving/00004"}
     assert recorder.visible == trail | {"/static", "/camera/00004", "/trajectory"}
-    stage.show(replace(LOOK, cameras="all", trajectory=False, static=False, moving=False))
+    nodes.show(replace(LOOK, cameras="all", trajectory=False, static=False, moving=False))
     assert recorder.visible == {"/camera/00002"} | {f"/cameras/{k:05d}" for k in (0, 1, 3, 4)}
-    stage.show(replace(LOOK, cameras="none", trajectory=False, static=False, moving=False))
+    nodes.show(replace(LOOK, cameras="none", trajectory=False, static=False, moving=False))
     assert recorder.visible == set()
 
 
-def test_scrubbing_sends_nothing_twice(staged):
-    recorder, stage = staged
-    stage.show(LOOK)
-    while stage.catch_up(LOOK, 3):
+def test_scrubbing_sends_nothing_twice(recorded):
+    recorder, nodes = recorded
+    nodes.show(LOOK)
+    while nodes.catch_up(LOOK, 3):
         pass
     assert sorted(recorder.log) == sorted(set(recorder.log))
     assert {f"/moving/{k:05d}" for k in range(5)} | {f"/camera/{k:05d}" for k in range(5)} <= set(recorder.log)
     recorder.log.clear()
     for frame in (3, 4, 0, 1, 2, 4):
-        stage.show(replace(LOOK, frame=frame))
+        nodes.show(replace(LOOK, frame=frame))
         assert f"/moving/{frame:05d}" in recorder.visible and len(recorder.visible) == 4
-    assert recorder.log == [] and not stage.catch_up(LOOK, 3) and recorder.log == []
+    assert recorder.log == [] and not nodes.catch_up(LOOK, 3) and recorder.log == []
 
 
-def test_a_trail_fades_with_age_and_is_sent_once(staged, painter):
-    recorder, stage = staged
+def test_a_trail_fades_with_age_and_is_sent_once(recorded, painter):
+    recorder, nodes = recorded
     for frame in (3, 4, 3, 4):
-        stage.show(replace(LOOK, frame=frame, trail=2))
+        nodes.show(replace(LOOK, frame=frame, trail=2))
     trails = [name for name in recorder.log if name.startswith("/trail")]
     assert sorted(trails) == ["/trail/00001_4", "/trail/00002_2", "/trail/00002_4", "/trail/00003_2"]
     full, half, faint = (recorder.nodes[n].sent for n in ("/moving/00003", "/trail/00003_2", "/trail/00002_4"))
     np.testing.assert_allclose(255.0 - half["colors"], (1 - 0.375) * (255.0 - full["colors"]), atol=0.51)
     assert half["size"] == pytest.approx(0.75 * full["size"])
     assert faint["size"] == pytest.approx(0.5 * LOOK.point_size * painter.clouds.moving[2].spacing)
-    stage.show(replace(LOOK, frame=4, trail=2, point_size=2.0))
+    nodes.show(replace(LOOK, frame=4, trail=2, point_size=2.0))
     assert recorder.nodes["/trail/00003_2"].sent["size"] == pytest.approx(half["size"] / LOOK.point_size * 2.0)
 
 
-def test_catching_up_comes_in_portions_and_stays_hidden(staged):
-    recorder, stage = staged
-    stage.show(LOOK)
+def test_catching_up_comes_in_portions_and_stays_hidden(recorded):
+    recorder, nodes = recorded
+    nodes.show(LOOK)
     before = len(recorder.log)
-    assert stage.catch_up(LOOK, 2)
+    assert nodes.catch_up(LOOK, 2)
     assert len(recorder.log) == before + 2
     assert recorder.log[-2:] == ["/moving/00003", "/moving/00004"]
     assert recorder.visible == {"/static", "/moving/00002", "/camera/00002", "/trajectory"}
@@ -128,26 +128,26 @@ def test_catching_up_comes_in_portions_and_stays_hidden(staged):
         ({"trajectory": False}, set()),
     ],
 )
-def test_a_change_resends_what_is_seen_and_concerned(staged, change, resent):
-    recorder, stage = staged
-    stage.show(LOOK)
-    while stage.catch_up(LOOK, 10):
+def test_a_change_resends_what_is_seen_and_concerned(recorded, change, resent):
+    recorder, nodes = recorded
+    nodes.show(LOOK)
+    while nodes.catch_up(LOOK, 10):
         pass
     recorder.log.clear()
     changed = replace(LOOK, **change)
-    stage.show(changed)
+    nodes.show(changed)
     assert set(recorder.log) == resent and len(recorder.log) == len(resent)
     assert all(recorder.nodes[name].visible for name in resent)
-    while stage.catch_up(changed, 10):
+    while nodes.catch_up(changed, 10):
         pass
     hidden = [name for name in recorder.log if name not in resent]
     assert {name.split("/")[1] for name in hidden} <= {name.split("/")[1] for name in resent}
     assert not any(recorder.nodes[name].visible for name in hidden)
 
 
-def test_what_is_sent(staged, scene, painter):
-    recorder, stage = staged
-    stage.show(replace(LOOK, point_size=2.0, color="mask"))
+def test_what_is_sent(recorded, scene, painter):
+    recorder, nodes = recorded
+    nodes.show(replace(LOOK, point_size=2.0, color="mask"))
     cloud, colors, size = painter.moving(2, replace(LOOK, point_size=2.0, color="mask"))
     sent = recorder.nodes["/moving/00002"].sent
     np.testing.assert_array_equal(sent["points"], cloud.points)
@@ -164,18 +164,18 @@ def test_points_below_the_confidence_are_not_sent(scene):
     confidence = np.where(np.arange(scene.depth.shape[2]) < 64, 2.0, 9.0).astype(np.float32)
     split = replace(scene, confidence=np.broadcast_to(confidence, scene.depth.shape).copy())
     recorder, painter = Recorder(), Painter.of(build_clouds(split, ViewConfig()))
-    stage = Stage(recorder, painter, camera_track(split), lambda masks: thumbnails(split, masks))
-    stage.show(replace(LOOK, min_confidence=2.0))
+    nodes = SceneNodes(recorder, painter, camera_track(split), lambda masks: thumbnails(split, masks))
+    nodes.show(replace(LOOK, min_confidence=2.0))
     everything = len(recorder.nodes["/static"].sent["points"])
-    stage.show(replace(LOOK, min_confidence=5.0))
+    nodes.show(replace(LOOK, min_confidence=5.0))
     assert 0.3 * everything < len(recorder.nodes["/static"].sent["points"]) < 0.7 * everything
 
 
 def test_unregistered_cameras_are_told_apart(scene, painter):
     refined = replace(scene, pose_sources=("colmap", "aligned", "colmap", "colmap", "aligned"))
     recorder = Recorder()
-    stage = Stage(recorder, painter, camera_track(refined), lambda masks: thumbnails(refined, masks))
-    stage.show(replace(LOOK, cameras="all"))
+    nodes = SceneNodes(recorder, painter, camera_track(refined), lambda masks: thumbnails(refined, masks))
+    nodes.show(replace(LOOK, cameras="all"))
     marked = {name for name, node in recorder.nodes.items() if node.sent.get("color") == ALIGNED}
     assert marked == {"/cameras/00001", "/cameras/00004"}
 
@@ -185,9 +185,9 @@ def test_a_frame_without_moving_points_shows_none(scene):
     masks[1] = False
     partly = replace(scene, dynamic=replace(scene.dynamic, masks=masks))
     recorder, painter = Recorder(), Painter.of(build_clouds(partly, ViewConfig()))
-    stage = Stage(recorder, painter, camera_track(partly), lambda _: thumbnails(partly, False))
-    stage.show(replace(LOOK, frame=1))
+    nodes = SceneNodes(recorder, painter, camera_track(partly), lambda _: thumbnails(partly, False))
+    nodes.show(replace(LOOK, frame=1))
     assert recorder.visible == {"/static", "/camera/00001", "/trajectory"}
-    while stage.catch_up(LOOK, 5):
+    while nodes.catch_up(LOOK, 5):
         pass
     assert "/moving/00001" not in recorder.nodes

@@ -1,4 +1,4 @@
-"""Keeps the nodes of a viser scene in step with a look: buffers are sent when they changed, else visibility only."""
+"""The nodes of a viser scene, updated to display settings: data is sent when it changed, else visibility only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LINE_WIDTH = 3.0
 _JPEG_QUALITY = 80
 
 
-class Stage:
-    """The nodes that were sent, and with which settings.
+class SceneNodes:
+    """The nodes that a browser has, and the settings with which each was sent.
 
-    Scrubbing only switches nodes on and off. A slider that changes buffers resends those that are on at once;
-    :meth:`catch_up` brings the hidden ones up to date in small portions.
+    Scrubbing through time only changes which nodes are visible. A setting that changes the data of nodes resends the
+    visible ones at once; :meth:`catch_up` sends the hidden ones in small portions.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Stage:
         track: CameraTrack,
         images: Callable[[bool], list[np.ndarray]],
     ) -> None:
-        """``images(masks)`` gives the F images on the cameras, what moves reddened where ``masks``."""
+        """``images(masks)`` gives the F images on the cameras; with ``masks`` what moves is tinted red."""
         self._scene, self._painter, self._track, self._images = scene, painter, track, images
         self._handles: dict[str, Any] = {}
         self._sent: dict[str, tuple] = {}
         self._shown: set[str] = set()
 
     def show(self, look: Look) -> None:
-        """Make the scene look so: send what is stale among what is to be seen, then switch."""
+        """Make the scene look as the settings say: send the nodes that are missing or stale, then change visibility."""
         wanted = self._wanted(look)
         for name in wanted:
             self._bring_up_to_date(name, look)
@@ -53,7 +53,7 @@ class Stage:
         self._shown = wanted
 
     def catch_up(self, look: Look, max_nodes: int) -> bool:
-        """Send up to ``max_nodes`` hidden nodes that are stale; whether more are left."""
+        """Send up to ``max_nodes`` hidden nodes that are missing or stale; returns whether more are left."""
         stale = [name for name in self._preloaded(look) if self._sent.get(name) != self._settings(name, look)]
         for name in stale[:max_nodes]:
             self._bring_up_to_date(name, look)
@@ -72,7 +72,7 @@ class Stage:
         return {name for name in names if not self._is_empty(name)}
 
     def _preloaded(self, look: Look) -> list[str]:
-        """What scrubbing may show, the frames after the chosen one first: playing goes that way."""
+        """Nodes that scrubbing may show, the frames after the chosen one first: playback needs those next."""
         count = len(self._track)
         order = [(look.frame + step) % count for step in range(count)]
         names = [_moving(frame) for frame in order]
@@ -88,7 +88,7 @@ class Stage:
         return (kind == "static" and not len(clouds.static)) or (kind in _MOVING and not len(clouds.moving[frame]))
 
     def _settings(self, name: str, look: Look) -> tuple:
-        """What decides the buffers of a node."""
+        """The settings that the data of a node depends on."""
         kind = _parse(name)[0]
         if kind == "static" or kind in _MOVING:
             return look.min_confidence, look.point_size, look.color
@@ -103,7 +103,7 @@ class Stage:
         if kind == "static":
             handle = self._send_cloud(name, self._painter.static(look), visible)
         elif kind in _MOVING:
-            # A moment at which the frame has this age.
+            # Settings under which the frame is faded to this level.
             then = replace(look, frame=frame + level, trail=TRAIL_LEVELS)
             handle = self._send_cloud(name, self._painter.moving(frame, then), visible)
         elif kind == "trajectory":
@@ -130,7 +130,7 @@ class Stage:
             name,
             fov=float(self._track.fov_y[frame]),
             aspect=aspect,
-            # viser's scale is the edge of a cube of the same volume.
+            # viser's scale is the edge length of a cube with the volume of the frustum.
             scale=self._track.size * (half**2 * aspect / 3) ** (1 / 3),
             color=ACCENT if chosen else camera_color(self._track, frame),
             image=self._images(look.masks)[frame] if chosen else None,
@@ -142,7 +142,7 @@ class Stage:
 
 
 def _moving(frame: int, level: int = 0) -> str:
-    """Of every frame one node for each level of its fading, made when it is first seen: scrubbing resends none."""
+    """Every frame has a node for each level of fading, sent when it is first visible: scrubbing resends none."""
     return f"/trail/{frame:05d}_{level}" if level else f"/moving/{frame:05d}"
 
 

@@ -1,0 +1,66 @@
+"""What moves: frames of the clip with the masks on them, how much is masked, and how steadily."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...core.scene import Scene
+from ..contents import Chart, Picture
+from ..figures import Axes, Line, line_chart
+from ..measures import MeasuredScene
+from ..pictures import jpeg_uri, outlined, panel_size, photo
+from ..rules import care_limit
+from ..sampling import evenly_spaced
+from ..words import in_percent, percent, when_of, x_label
+
+SHEET_FRAMES = 12
+"""Most frames on the sheet."""
+_SHEET_WIDTH = 400
+"""Pixels."""
+_LEADS = {
+    "none": "Nothing was masked in this run (--no-masks).",
+    "user": "Tinted red: your masks. Training leaves these pixels out.",
+}
+"""By the source of the masks; other masks are estimated."""
+
+
+@dataclass(frozen=True)
+class MotionSection:
+    """Frames with what moves tinted, and charts over time."""
+
+    lead: str
+    frames: tuple[Picture, ...]
+    upright: bool
+    """Whether the pictures are higher than wide."""
+    charts: tuple[Chart, ...]
+
+
+def motion_section(scene: Scene, measured: MeasuredScene) -> MotionSection:
+    """A sheet of frames over the whole clip; charts where something moves."""
+    series, size = measured.series, panel_size(scene, _SHEET_WIDTH)
+    frames = []
+    for f in evenly_spaced(len(series.times), SHEET_FRAMES):
+        shown = outlined(photo(scene, f, size), scene.dynamic.masks[f])
+        caption = f"{when_of(scene, f)}, {percent(series.coverage[f])} masked"
+        frames.append(Picture(jpeg_uri(shown, 76), f"Frame {f + 1} with what moves tinted red", caption))
+    changes = measured.moves and len(series.times) > 1
+    return MotionSection(
+        lead=_LEADS.get(scene.dynamic.source, "Tinted red: what was found to move. Training leaves these pixels out."),
+        frames=tuple(frames),
+        upright=size[1] > size[0],
+        charts=(_coverage_chart(scene, measured), _flicker_chart(scene, measured)) if changes else (),
+    )
+
+
+def _coverage_chart(scene: Scene, measured: MeasuredScene) -> Chart:
+    axes = Axes(x_label(scene), in_percent, "Masked share of each frame", least_high=5.0)
+    lines = [Line("", 100 * measured.series.coverage, filled=True)]
+    return Chart("Masked part of the picture", line_chart(measured.series.times, lines, axes))
+
+
+def _flicker_chart(scene: Scene, measured: MeasuredScene) -> Chart:
+    limit = 100 * (care_limit("flicker") or 0.0)
+    axes = Axes(x_label(scene), in_percent, "Flicker of the masks", limit=limit, least_high=limit)
+    lines = [Line("", 100 * measured.series.flicker, filled=True)]
+    note = "Difference between the masked area of a frame and the mean of its two neighbours."
+    return Chart("Flicker", line_chart(measured.series.times, lines, axes), note)
