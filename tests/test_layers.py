@@ -49,6 +49,7 @@ LIBRARIES = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "cli.doctor", "training", "evaluate", "view"},
     "matplotlib": {"view", "report", "training", "evaluate"},
+    "jinja2": {"report"},
     "tyro": {"plugin.bridge", "cli", "training"},
     "rich": {"cli", "training"},
 }
