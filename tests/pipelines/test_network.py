@@ -1,4 +1,4 @@
-"""The whole road on a rendered clip with known truth: pins every convention from pixels to the written dataset."""
+"""The whole pipeline on a rendered clip with known truth: pins every convention from pixels to the written dataset."""
 
 from __future__ import annotations
 
