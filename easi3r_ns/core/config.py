@@ -150,7 +150,7 @@ class Easi3RConfig:
     min_confidence: float = 1.1
     """Points below this confidence are left out of the point clouds and depth maps."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of everything random. The default gives the masks of the reference implementation for the same features."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -24,7 +24,7 @@ from ..core.score import FLOW_RESIDUAL, ScoreFormula
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan
 from ..frames import enlarged, resize_and_crop
-from ..motion.attention.masks import cluster_for, segment_dynamic, token_masks
+from ..motion.attention.masks import REFERENCE_SEED, cluster_for, segment_dynamic, token_masks
 from ..motion.attention.statistics import SummaryAccumulator, score_of
 from ..motion.flow.dis import DISFlow, FlowProvider
 from ..motion.given import given_masks
@@ -206,7 +206,7 @@ def segment(inputs: StageInputs, shared: Shared, fused: Mapping[str, np.ndarray]
 
 def cluster(inputs: StageInputs, features: torch.Tensor) -> np.ndarray:
     """(N, F, h, w) clusterings of the tokens, as the formula asks for them."""
-    return cluster_for(inputs.formula, features.unflatten(1, inputs.grid), inputs.config.seed, inputs.compute.device)
+    return cluster_for(inputs.formula, features.unflatten(1, inputs.grid), REFERENCE_SEED + inputs.config.seed)
 
 
 def explain_flow(inputs: StageInputs) -> np.ndarray:

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from skimage.filters import threshold_multiotsu
 
 from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.motion.attention import masks as dynamic
 from easi3r_ns.motion.attention.masks import (
+    REFERENCE_SEED,
     clip_threshold,
     cluster_for,
     cluster_means,
@@ -35,6 +37,20 @@ def test_golden_masks(name):
     bin_width = np.ptp(golden["upsampled_map"]) / 256
     assert abs(result.threshold - golden["threshold"]) <= bin_width
     assert iou(result.masks, golden["masks"]) >= 0.99
+
+
+@pytest.mark.parametrize("name", ["pass1", "pass2"])
+def test_the_seed_of_the_reference_gives_its_masks_to_the_pixel(name):
+    golden = load_golden("pipeline", name)
+    score, features = golden["dynamic_map"], golden["features"]
+
+    def masks(seed: int) -> np.ndarray:
+        return segment_dynamic(score, cluster_for(ScoreFormula(), features, seed), patch_size=16).masks
+
+    np.testing.assert_array_equal(masks(REFERENCE_SEED), golden["masks"])
+    np.testing.assert_array_equal(cluster_tokens(features, REFERENCE_SEED), golden["cluster_labels"])
+    for seed in (0, 1, 7, REFERENCE_SEED + 1):
+        assert (masks(seed) != golden["masks"]).mean() > 0.02
 
 
 def test_golden_cluster_means_whatever_the_order_of_labels():
@@ -76,7 +92,58 @@ def test_several_clusterings_depend_less_on_the_seed():
     np.testing.assert_array_equal(labels[0][0], cluster_tokens(features, 0, 20))
     alone = cluster_for(ScoreFormula(num_clusters=20), features, 3)
     np.testing.assert_array_equal(alone, cluster_tokens(features, 3, 20)[None])
-    assert len(cluster_for(ScoreFormula(num_clusters=2, clusterings=2), features, 2**32 - 1)) == 2
+
+
+def test_neighbouring_seeds_share_no_clustering(monkeypatch):
+    used = []
+    monkeypatch.setattr(dynamic, "cluster_tokens", lambda features, seed, k: used.append(seed) or np.zeros((1, 1, 1)))
+    formula = ScoreFormula(clusterings=8)
+    for seed in (*range(40, 60), 2**32 - 1):
+        cluster_for(formula, np.zeros((1, 1, 1, 1)), seed)
+        assert used[-8] == seed
+    assert len(set(used)) == len(used) and 0 <= min(used) and max(used) < 2**32
+
+
+def blobs(num_points: int, num_blobs: int, dim: int, spread: float) -> np.ndarray:
+    """Points around random centres, far from the origin."""
+    rng = np.random.default_rng(0)
+    centres = 30 + rng.normal(size=(num_blobs, dim))
+    return (centres[rng.integers(num_blobs, size=num_points)] + spread * rng.normal(size=(num_points, dim))).astype(
+        np.float32
+    )
+
+
+def test_clear_clusters_are_found():
+    points, rng = blobs(40, 40, 8, 0.0), np.random.default_rng(1)
+    own = np.unique(points, axis=0)
+    whose = rng.integers(len(own), size=(1, 30, 30))
+    features = own[whose] + 0.01 * rng.normal(size=(1, 30, 30, 8)).astype(np.float32)
+    labels = cluster_tokens(features, 0, num_clusters=len(own))
+    assert len(set(zip(labels.ravel().tolist(), whose.ravel().tolist()))) == len(own)
+
+
+def test_the_seed_decides():
+    features = blobs(500, 20, 4, 0.5).reshape(5, 10, 10, 4)
+    np.testing.assert_array_equal(cluster_tokens(features, 3, 8), cluster_tokens(features, 3, 8))
+    assert (cluster_tokens(features, 3, 8) != cluster_tokens(features, 4, 8)).any()
+
+
+@pytest.mark.parametrize("fitted", [500, 32_768])
+def test_features_of_half_precision_are_clustered(monkeypatch, fitted):
+    """As the network leaves them: not contiguous, perhaps a slice of a file, and in parts where they are many."""
+    features = torch.from_numpy(blobs(1200, 30, 8, 0.05).reshape(3, 20, 20, 8)).half()
+    sizes, on_cpu = [], dynamic._on_cpu
+    monkeypatch.setattr(dynamic, "_on_cpu", lambda tokens: sizes.append(len(tokens)) or on_cpu(tokens))
+    monkeypatch.setattr(dynamic, "FITTED_TOKENS", fitted)
+    labels = cluster_tokens(features.transpose(1, 2), 0, num_clusters=30)
+    assert labels.shape == (3, 20, 20) and len(np.unique(labels)) == 30
+    assert max(sizes) <= fitted
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_features_on_a_gpu_give_the_labels_of_the_cpu():
+    features = torch.from_numpy(blobs(2400, 12, 16, 0.02).reshape(6, 20, 20, 16))
+    np.testing.assert_array_equal(cluster_tokens(features.cuda(), 0, 12), cluster_tokens(features, 0, 12))
 
 
 def test_fewer_tokens_than_clusters():

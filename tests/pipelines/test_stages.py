@@ -262,4 +262,4 @@ def test_little_moves_in_a_clip_at_rest(tmp_path):
     at_rest = render_clip(5, 6, 96, 128, frozen=True)
     dynamic = both_passes(with_flow(at_rest, tmp_path / "a", StageCache(None))).dynamic
     stretched = segment_dynamic(dynamic.score, np.arange(dynamic.score.size).reshape(1, *dynamic.score.shape), 8)
-    assert dynamic.coverage.mean() < 0.01 < 0.04 < stretched.coverage.mean()
+    assert dynamic.coverage.mean() < 0.02 < 0.04 < stretched.coverage.mean()

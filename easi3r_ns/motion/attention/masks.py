@@ -19,13 +19,16 @@ from torch.nn.functional import interpolate
 
 from ...core.score import NUM_CLUSTERS, ScoreFormula
 from ...core.types import DynamicMasks
-from .kmeans import fit_centres, nearest
 from .statistics import min_max_per_frame
 
 FITTED_TOKENS = 32_768
 """Tokens on which the clusters are fitted; of longer clips a random part, the rest only joins its nearest cluster."""
+REFERENCE_SEED = 42
+"""Seed of k-means in the reference implementation of Easi3R: the same features give the reference's masks."""
+SEED_STEP = 2**16
+"""Between the seeds of several clusterings of one clip."""
 MOST_SEEDS = 2**32
-"""As many as k-means takes."""
+"""Seeds that k-means takes, from 0 on."""
 OTSU_CLASSES = (2, 3, 4)
 HISTOGRAM_BINS = 256
 """Of the score, in which the thresholds are sought: scikit-image's number."""
@@ -77,59 +80,51 @@ class _EnlargedBlocks:
             yield enlarge(self.score[start : start + frames], self.patch_size)
 
 
-def cluster_for(
-    formula: ScoreFormula, features: np.ndarray | torch.Tensor, seed: int, device: torch.device | None = None
-) -> np.ndarray:
+def cluster_for(formula: ScoreFormula, features: np.ndarray | torch.Tensor, seed: int) -> np.ndarray:
     """The clusterings that a formula asks for: (F, h, w, D) encoder features -> (N, F, h, w) labels.
 
-    See :func:`cluster_tokens`. Neighbouring seeds share no clustering; of a single one the seed is ``seed`` itself.
+    Args:
+        seed: of the first clustering, see :func:`cluster_tokens`; that of clustering k is k * :data:`SEED_STEP` larger.
+            Two seeds have no clustering in common unless they differ by a multiple of that.
     """
-    seeds = [(seed * formula.clusterings + k) % MOST_SEEDS for k in range(formula.clusterings)]
-    return np.stack([cluster_tokens(features, s, formula.num_clusters, device) for s in seeds])
+    seeds = [(seed + k * SEED_STEP) % MOST_SEEDS for k in range(formula.clusterings)]
+    return np.stack([cluster_tokens(features, s, formula.num_clusters) for s in seeds])
 
 
-def cluster_tokens(
-    features: np.ndarray | torch.Tensor,
-    seed: int,
-    num_clusters: int = NUM_CLUSTERS,
-    device: torch.device | None = None,
-) -> np.ndarray:
-    """k-means over all tokens of the clip: (F, h, w, D) encoder features -> (F, h, w) labels.
+def cluster_tokens(features: np.ndarray | torch.Tensor, seed: int, num_clusters: int = NUM_CLUSTERS) -> np.ndarray:
+    """k-means over all tokens of the clip: (F, h, w, D) encoder features -> (F, h, w) int32 labels.
+
+    scikit-learn's, on the CPU wherever the features are, with one k-means++ start drawn with ``seed`` and features as
+    they are (not standardised). With :data:`REFERENCE_SEED` that is the call of the reference implementation, and the
+    labels are the same.
 
     The labels depend on the features only, so both passes share them. Clips with fewer distinct tokens than clusters
     get one cluster per distinct token. The centres are fitted on at most :data:`FITTED_TOKENS` tokens: 500 a cluster
-    place them as well as all do. ``device`` (default: where the features are) is where they are clustered, if it is a
-    CUDA device. Half precision and memory-mapped features are read in parts.
+    place them as well as all do. Features in half precision, memory-mapped or on a GPU are converted in parts of that
+    size.
     """
     tokens = torch.as_tensor(features).flatten(0, 2)
-    device = tokens.device if device is None else device
     distinct = len(torch.unique(tokens, dim=0)) if len(tokens) <= 4 * num_clusters else num_clusters
-    clusters, chosen = min(num_clusters, distinct), tokens
+    fitted = tokens
     if len(tokens) > FITTED_TOKENS:
         rows = np.sort(np.random.default_rng(seed).choice(len(tokens), FITTED_TOKENS, replace=False))
-        chosen = tokens[torch.from_numpy(rows).to(tokens.device)]
-    cluster = _labels_on_gpu if device.type == "cuda" else _labels_on_cpu
-    return cluster(tokens, chosen.float(), clusters, seed, device).reshape(features.shape[:-1])
-
-
-def _labels_on_gpu(
-    tokens: torch.Tensor, chosen: torch.Tensor, clusters: int, seed: int, device: torch.device
-) -> np.ndarray:
-    centres = fit_centres(chosen.to(device), clusters, seed)
-    parts = tokens.split(FITTED_TOKENS)
-    return torch.cat([nearest(part.to(device, torch.float32), centres)[0] for part in parts]).cpu().numpy()
-
-
-def _labels_on_cpu(
-    tokens: torch.Tensor, chosen: torch.Tensor, clusters: int, seed: int, device: torch.device
-) -> np.ndarray:
-    kmeans = KMeans(clusters, n_init=1, random_state=seed)
+        fitted = tokens[torch.from_numpy(rows).to(tokens.device)]
+    kmeans = KMeans(min(num_clusters, distinct), n_init=1, random_state=seed)
     with warnings.catch_warnings():
         # Fewer distinct tokens than clusters (a clip with much plain black): the surplus clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans.fit(chosen.cpu().contiguous().numpy())
-    parts = tokens.tensor_split(-(-len(tokens) // FITTED_TOKENS))
-    return np.concatenate([kmeans.predict(part.float().cpu().contiguous().numpy()) for part in parts])
+        kmeans.fit(_on_cpu(fitted))
+    if fitted is tokens:
+        labels = kmeans.labels_
+    else:
+        parts = tokens.tensor_split(-(-len(tokens) // FITTED_TOKENS))
+        labels = np.concatenate([kmeans.predict(_on_cpu(part)) for part in parts])
+    return labels.reshape(features.shape[:-1])
+
+
+def _on_cpu(tokens: torch.Tensor) -> np.ndarray:
+    """(n, D) float32, contiguous."""
+    return tokens.to("cpu", torch.float32).contiguous().numpy()
 
 
 def cluster_means(score: np.ndarray, labels: np.ndarray) -> np.ndarray:

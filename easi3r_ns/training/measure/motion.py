@@ -21,7 +21,7 @@ from ...core.score import FLOW_RESIDUAL, MAPS, ScoreFormula
 from ...core.types import DynamicMasks, PixelMap
 from ...evaluate.masks import jaccard, pooled
 from ...frames import enlarged, resize_and_crop
-from ...motion.attention.masks import cluster_for, cluster_means, segment_dynamic
+from ...motion.attention.masks import REFERENCE_SEED, cluster_for, cluster_means, segment_dynamic
 from ...motion.attention.statistics import AttentionAccumulator, fused_maps, min_max_per_frame
 from ...motion.flow.dis import DISFlow
 from ...motion.two_view import enlargement, flow_residual
@@ -97,7 +97,7 @@ class Tokens:
         """(N, F, h, w): what :func:`~easi3r_ns.motion.attention.masks.cluster_for` gives."""
         key = formula.num_clusters, formula.clusterings
         if key not in self._known:
-            self._known[key] = cluster_for(formula, self.features, seed=0)
+            self._known[key] = cluster_for(formula, self.features, REFERENCE_SEED)
         return self._known[key]
 
 
