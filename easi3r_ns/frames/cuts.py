@@ -20,9 +20,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from ..core.flow import flow_returns
+from ..core.sampling import sample_bilinear
+
 THUMB_SIDE = 320
 """Longer side of the pictures that :class:`CutFinder` takes, in pixels."""
 _FLOW_SIDE = 128
+"""Longer side of the pictures between which flow is estimated, in pixels."""
+_FLOW_SLACK_PX2 = 1.0
+"""Squared pixels by which flow of any length may miss its start on the way back."""
 _WEAK = 0.2
 """Links below this are suspect: frames of unrelated scenes reach 0.05, neighbours in real clips have 0.23 and more."""
 _STRONG = 0.3
@@ -204,19 +210,10 @@ def _landing(flow: np.ndarray) -> np.ndarray:
     return flow + np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
-def _read(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    at = at.astype(np.float32)
-    return cv2.remap(values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
 def _returns(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """(h, w) bool: the flow stays inside the image and leads there and back again, within a pixel or a tenth."""
-    height, width = forward.shape[:2]
     landing = _landing(forward)
-    back = _read(backward, landing)
-    inside = ((landing >= 0) & (landing <= (width - 1, height - 1))).all(axis=-1)
-    limit = 1.0 + 0.01 * ((forward**2).sum(-1) + (back**2).sum(-1))
-    return inside & (((forward + back) ** 2).sum(-1) < limit)
+    return flow_returns(forward, sample_bilinear(backward, landing), landing, *forward.shape[:2], _FLOW_SLACK_PX2)
 
 
 def local_correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,6 +232,6 @@ def _link(one: np.ndarray, other: np.ndarray) -> float:
     """Share of the textured pixels of a frame that dense flow finds again in the next; 1 where there is no texture."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     forward, backward = dis.calc(one, other, None), dis.calc(other, one, None)
-    alike, textured = local_correlation(one, _read(other, _landing(forward)))
+    alike, textured = local_correlation(one, sample_bilinear(other, _landing(forward)))
     found = _returns(forward, backward) & (alike > 0.7)
     return float(found[textured].mean()) if textured.sum() > 50 else 1.0

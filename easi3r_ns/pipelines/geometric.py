@@ -21,7 +21,7 @@ from ..core.runlog import RunLog
 from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
 from ..frames import ImageGeometry
-from ..motion.flow.raft import choose_flow
+from ..motion.flow.choose import choose_flow
 from ..motion.given import given_masks
 from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import PAIRS

@@ -28,8 +28,9 @@ from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan, cut_windows
 from ..frames import ImageGeometry
-from ..motion.flow.dis import DISFlow, FlowProvider, pair_flow
-from ..motion.flow.raft import choose_flow
+from ..motion.flow.choose import choose_flow
+from ..motion.flow.dis import DISFlow
+from ..motion.flow.provider import FlowProvider, pair_flow
 from ..motion.given import masks_are_given
 from ..network.backbone import Backbone
 from ..network.compute import Compute, choose_compute

@@ -26,7 +26,8 @@ from ..core.windows import WindowPlan
 from ..frames import enlarged, resize_and_crop
 from ..motion.attention.masks import REFERENCE_SEED, cluster_for, segment_dynamic, token_masks
 from ..motion.attention.statistics import SummaryAccumulator, score_of
-from ..motion.flow.dis import DISFlow, FlowProvider
+from ..motion.flow.dis import DISFlow
+from ..motion.flow.provider import FlowProvider
 from ..motion.given import given_masks
 from ..motion.two_view import PAIRS, WORK_SIDE, enlargement, flow_residual
 from ..network.backbone import Backbone, PairDecoder

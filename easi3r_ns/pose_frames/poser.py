@@ -19,7 +19,8 @@ from ..core.runlog import RunLog
 from ..core.scene import INTERPOLATED, PNP, PosedFrames, Scene
 from ..core.types import Frames, SkippedFrames
 from ..frames import resize_and_crop
-from ..motion.flow.dis import DISFlow, FlowProvider
+from ..motion.flow.dis import DISFlow
+from ..motion.flow.provider import FlowProvider
 from ..storage.files import read_png
 from .camera import MIN_MATCHES, Lens, find_camera
 from .views import View, key_view, match, moving_or_unexplained, moving_seen_from

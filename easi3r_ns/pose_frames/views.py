@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from ..core.flow import flow_returns, squared_length
 from ..core.geometry import pixel_grid, source_to_network, transform
+from ..core.sampling import inside_image, sample_bilinear
 from ..core.scene import Scene
 from ..core.surface import grow_mask, solid_pixels, world_points
 from ..frames.cuts import local_correlation
-from ..motion.flow.dis import CONSISTENCY_PX2, CONSISTENCY_RELATIVE, FlowProvider
+from ..motion.flow.provider import FlowProvider
 from .camera import Lens, Matches
 
 _MAX_POINTS = 1500
@@ -95,30 +97,10 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def _read(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """``values`` at (..., 2) pixels, bilinear."""
-    grid = (at[:, None] if at.ndim == 2 else at).astype(np.float32)
-    out = cv2.remap(values, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return out[:, 0] if at.ndim == 2 else out
-
-
 def _returns(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Whether ``there``, the flow at the pixels ``at``, stays inside and ``back`` leads to the start again."""
     landing = at + there
-    returned = _read(back, landing)
-    magnitude = _squared(there) + _squared(returned)
-    close = _squared(there + returned) < CONSISTENCY_RELATIVE * magnitude + CONSISTENCY_PX2
-    return close & _inside(landing, back.shape)
-
-
-def _squared(vectors: np.ndarray) -> np.ndarray:
-    # NumPy reduces a last axis of two slowly.
-    return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
-
-
-def _inside(at: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    x, y = at[..., 0], at[..., 1]
-    return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
+    return flow_returns(there, sample_bilinear(back, landing), landing, *back.shape[:2])
 
 
 def match(view: View, image: np.ndarray, provider: FlowProvider) -> Matches:
@@ -127,20 +109,20 @@ def match(view: View, image: np.ndarray, provider: FlowProvider) -> Matches:
     old, new = _grey(view.image), _grey(image)
     height, width = new.shape
     grid = pixel_grid(height, width).astype(np.float32)
-    alike, _ = local_correlation(old, _read(new, grid + there))
+    alike, _ = local_correlation(old, sample_bilinear(new, grid + there))
     if len(view.pixels):
-        flow = _read(there, view.pixels)
-        good = _returns(view.pixels, flow, back) & (_read(alike, view.pixels) > _MIN_CORRELATION)
+        flow = sample_bilinear(there, view.pixels)
+        good = _returns(view.pixels, flow, back) & (sample_bilinear(alike, view.pixels) > _MIN_CORRELATION)
     else:
         flow, good = np.empty((0, 2)), np.empty(0, dtype=bool)
-    carried = _read(old, grid + back)
+    carried = sample_bilinear(old, grid + back)
     alike, textured = local_correlation(new, carried)
     landing = grid + back
-    inside = _inside(landing, new.shape)
-    same = _alike(image, _read(view.image, landing))
+    inside = inside_image(landing, height, width)
+    same = _alike(image, sample_bilinear(view.image, landing))
     explained = inside & (same | (_returns(grid, back, there) & textured & (alike > _MIN_CORRELATION)))
     # Flow that has lost its way brings moving pixels to places that show something else.
-    moving = explained & (_read(view.moving.astype(np.float32), landing) > 0.25)
+    moving = explained & (sample_bilinear(view.moving.astype(np.float32), landing) > 0.25)
     surface = None
     if view.surface is not None:
         nearest = landing.astype(np.float32)
@@ -174,7 +156,7 @@ def _elsewhere(match: Matches, pose: np.ndarray, lens: Lens, tolerance: float) -
     if match.surface is None:
         return np.zeros((height, width), dtype=bool)
     seen = lens.project(pose, match.surface.reshape(-1, 3).astype(float)).reshape(height, width, 2)
-    return _squared(seen - pixel_grid(height, width)) > (1.5 * tolerance) ** 2
+    return squared_length(seen - pixel_grid(height, width)) > (1.5 * tolerance) ** 2
 
 
 def _rendered(view: View, pose: np.ndarray, lens: Lens) -> np.ndarray:
@@ -189,7 +171,7 @@ def _rendered(view: View, pose: np.ndarray, lens: Lens) -> np.ndarray:
     pixels = lens.project(pose, points) + 1
     depth = transform(np.linalg.inv(pose), points)[:, 2]
     order = np.argsort(-depth)  # what is nearer is written later
-    order = order[_inside(pixels[order], (height + 2, width + 2)) & (depth[order] > 0)]
+    order = order[inside_image(pixels[order], height + 2, width + 2) & (depth[order] > 0)]
     colours = view.image[static][order]
     column, row = np.floor(pixels[order]).astype(int).T
     at = (row * (width + 3) + column)[:, None] + [0, 1, width + 3, width + 4]

@@ -25,7 +25,8 @@ from easi3r_ns.core.config import AlignConfig, Easi3RConfig
 from easi3r_ns.core.errors import AlignmentError
 from easi3r_ns.core.pairs import make_pairs
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.motion.flow.dis import DISFlow, pair_flow
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.flow.provider import pair_flow
 from easi3r_ns.network.backbone import LoadedBackbone
 from easi3r_ns.network.weights import load_backbone
 from easi3r_ns.pipelines.network import Backbone, reconstruct

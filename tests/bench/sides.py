@@ -24,7 +24,8 @@ from easi3r_ns.core.types import Frames, PairGraph, PairPredictions
 from easi3r_ns.frames import ImageGeometry, load_frames
 from easi3r_ns.motion.attention.masks import cluster_tokens, segment_dynamic, static_masks, token_masks
 from easi3r_ns.motion.attention.statistics import AttentionAccumulator, dynamic_score
-from easi3r_ns.motion.flow.dis import DISFlow, pair_flow
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.flow.provider import pair_flow
 from easi3r_ns.network.compute import Compute, normalise
 from easi3r_ns.network.inference import encode_frames
 from easi3r_ns.network.lazy import LazyBackbone

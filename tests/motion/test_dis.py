@@ -9,8 +9,9 @@ import torch
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import PairGraph
-from easi3r_ns.motion.flow import dis as flow
-from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider, forward_backward_consistent, pair_flow
+from easi3r_ns.motion.flow import provider as flow
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.flow.provider import FlowProvider, forward_backward_consistent, pair_flow
 
 GRAPH = PairGraph(np.array([[0, 1], [1, 0], [1, 2], [2, 1]]), 3)
 

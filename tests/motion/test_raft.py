@@ -6,6 +6,7 @@ import os
 import socket
 import urllib.error
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from easi3r_ns.core.config import AlignConfig, Easi3RConfig
 from easi3r_ns.core.errors import CheckpointError, InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.motion.flow import raft as flow_raft
-from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
-from easi3r_ns.motion.flow.raft import RAFTFlow, choose_flow, load_raft, padding, weights_path
+from easi3r_ns.motion.flow.choose import ESTIMATORS, choose_flow
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.flow.provider import FlowProvider
+from easi3r_ns.motion.flow.raft import RAFTFlow, load_raft, padding, weights_path
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.pipelines.network import reconstruct
 from easi3r_ns.storage.cache import StageCache
@@ -251,13 +254,14 @@ def test_names():
     with pytest.raises(InputError, match="auto, dis or raft"):
         choose_flow("sift", CPU, RunLog())
     assert Easi3RConfig().flow == "auto" and AlignConfig().flow_weight is None
+    assert get_args(get_type_hints(Easi3RConfig)["flow"]) == ("auto", *ESTIMATORS)
 
 
 def test_a_run_takes_the_estimator_that_was_asked_for(monkeypatch):
     clip = make_clip(20_003, "held_out", 3)
     torch.manual_seed(0)
     random = RAFTFlow(raft_small(weights=None), CPU)
-    monkeypatch.setattr(flow_raft, "load_raft", lambda compute, log: random)
+    monkeypatch.setitem(ESTIMATORS, "raft", lambda compute, log: random)
 
     def flow_of(name: str, weight: float) -> str | None:
         log, config = Log(), AlignConfig(iterations=2, flow_weight=weight)

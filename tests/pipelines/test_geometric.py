@@ -18,8 +18,9 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scene, sparse_depths
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.motion.attention.masks import static_masks
-from easi3r_ns.motion.flow import raft as flow_raft
-from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
+from easi3r_ns.motion.flow.choose import ESTIMATORS
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.flow.provider import FlowProvider
 from easi3r_ns.motion.two_view import geometric_masks
 from easi3r_ns.pipelines import geometric as pipeline_geometric
 from easi3r_ns.pipelines.geometric import check_geometric, reconstruct_geometric
@@ -218,7 +219,7 @@ def test_the_flow_is_dis_unless_raft_is_asked_for(tmp_path, clip, mapped, monkey
         return quick_masks(images, patch, log, provider=provider)
 
     monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
-    monkeypatch.setattr(flow_raft, "load_raft", lambda compute, log: raft)
+    monkeypatch.setitem(ESTIMATORS, "raft", lambda compute, log: raft)
     run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog(), flow=name)
     assert len(used) == 1 and isinstance(used[0], DISFlow) and (used[0] is raft) == (name == "raft")
 

@@ -18,7 +18,8 @@ from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.core.types import POINTMAP_NAMES, DynamicMasks, PairPredictions
 from easi3r_ns.motion.attention.masks import segment_dynamic
 from easi3r_ns.motion.attention.statistics import score_of
-from easi3r_ns.motion.flow.dis import DISFlow, FlowProvider
+from easi3r_ns.motion.flow.dis import DISFlow
+from easi3r_ns.motion.flow.provider import FlowProvider
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.pipelines import stages
@@ -130,6 +131,19 @@ def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, cl
     none_moves, _, network = run(clip, StageCache(tmp_path / "b"), masks=folder)
     assert not network.silenced, "a plain decode where nothing moves"
     assert torch.equal(none_moves.points_i, plain.points_i)
+
+
+def test_the_default_seed_is_that_of_the_reference(tmp_path, clip, monkeypatch):
+    seeds, cluster = [], stages.cluster_for
+
+    def watched(formula, features, seed):
+        seeds.append(seed)
+        return cluster(formula, features, seed)
+
+    monkeypatch.setattr(stages, "cluster_for", watched)
+    for options in ({}, {"seed": 5}):
+        run(clip, StageCache(tmp_path), **options)
+    assert seeds == [42, 47]
 
 
 def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):

@@ -1,4 +1,4 @@
-"""RAFT (Teed and Deng, ECCV 2020) of torchvision as optical flow for GPUs, and which estimator a run takes."""
+"""RAFT (Teed and Deng, ECCV 2020) of torchvision: optical flow for GPUs, with weights that are downloaded once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...core.errors import CheckpointError, InputError
+from ...core.errors import CheckpointError
 from ...core.runlog import RunLog
 from ...network.compute import Compute, in_batches, normalise
-from .dis import DISFlow, FlowProvider
 
 if TYPE_CHECKING:
     from torchvision.models.optical_flow import Raft_Large_Weights
@@ -46,7 +45,7 @@ class RAFTFlow:
 
     @torch.inference_mode()
     def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """See :class:`~easi3r_ns.motion.flow.dis.FlowProvider`; in batches that fit the device.
+        """See :class:`~easi3r_ns.motion.flow.provider.FlowProvider`; in batches that fit the device.
 
         Raises:
             InputError: a single pair does not fit.
@@ -88,29 +87,6 @@ def padding(height: int, width: int) -> tuple[int, int, int, int]:
     return across // 2, across - across // 2, down // 2, down - down // 2
 
 
-def choose_flow(name: str, compute: Compute, log: RunLog) -> FlowProvider:
-    """The estimator behind ``--flow``, said in the log.
-
-    auto is DIS on a CPU; on a GPU it is RAFT when its weights are on this machine, else DIS. Only ``raft`` downloads.
-
-    Raises:
-        CheckpointError: the weights of RAFT cannot be fetched, or their file is damaged.
-        InputError: ``name`` is none of the three.
-    """
-    if name not in ("auto", "dis", "raft"):
-        raise InputError(f"--flow {name}: give auto, dis or raft")
-    reason = ""
-    if name == "auto":
-        on_gpu = compute.device.type != "cpu"
-        name = "raft" if on_gpu and weights_path().is_file() else "dis"
-        if on_gpu and name == "dis":
-            size = _weights().meta["_file_size"]
-            reason = f" (RAFT would be finer, but its weights are not on this machine: --flow raft fetches {size} MB)"
-    provider = load_raft(compute, log) if name == "raft" else DISFlow()
-    log.info(f"optical flow: {provider.name}{reason}")
-    return provider
-
-
 def load_raft(compute: Compute, log: RunLog) -> RAFTFlow:
     """RAFT (large) with the weights of torchvision, from torch's cache or downloaded into it.
 
@@ -140,6 +116,11 @@ def weights_path() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(_weights().url).path).name
 
 
+def download_megabytes() -> float:
+    """Size of the weights of RAFT in MB."""
+    return _weights().meta["_file_size"]
+
+
 def _weights() -> Raft_Large_Weights:
     from torchvision.models.optical_flow import Raft_Large_Weights
 
@@ -149,7 +130,7 @@ def _weights() -> Raft_Large_Weights:
 def _download(path: Path, log: RunLog) -> None:
     """Fetch the weights as torchvision's own loader does, which would also write to stdout."""
     weights = _weights()
-    url, size = weights.url, weights.meta["_file_size"]
+    url, size = weights.url, download_megabytes()
     if not urllib.request.getproxies() and not _known_host(url):
         raise _not_here(path, "there is no connection to the server of the weights")
     log.info(f"downloading {url} ({size} MB; licence: {LICENCE}); it is kept for later runs")
@@ -175,6 +156,6 @@ def _not_here(path: Path, reason: str) -> CheckpointError:
     weights = _weights()
     return CheckpointError(
         f"--flow raft: its weights are not on this machine and {reason}. Fetch {weights.url} "
-        f"({weights.meta['_file_size']} MB) on a machine with network and put it at {path}; or use --flow dis, which "
+        f"({download_megabytes()} MB) on a machine with network and put it at {path}; or use --flow dis, which "
         "needs no download"
     )

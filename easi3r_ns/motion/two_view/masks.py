@@ -9,7 +9,8 @@ from ...core.pairs import make_pairs
 from ...core.runlog import RunLog
 from ...core.types import DynamicMasks
 from ..attention.masks import OTSU_CLASSES
-from ..flow.dis import DISFlow, FlowProvider
+from ..flow.dis import DISFlow
+from ..flow.provider import FlowProvider
 from .residual import MotionStats, choose_kind, motion_stats
 from .superpixels import Superpixels, make_superpixels, vote
 from .tokens import token_means

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...core.types import PairGraph
-from ..flow.dis import FlowProvider, forward_backward_consistent
+from ..flow.provider import FlowProvider, forward_backward_consistent
 from .background import FEWEST_SAMPLES, Kind, distance, fit, homography_preferred, sample
 
 STATIC_NOISE_PX = 0.3

@@ -10,7 +10,7 @@ from skimage.measure import block_reduce
 from ...core.pairs import make_pairs
 from ...core.runlog import RunLog
 from ...core.types import PairGraph
-from ..flow.dis import FlowProvider
+from ..flow.provider import FlowProvider
 from .residual import choose_kind, motion_stats, unordered
 
 PAIRS = "swin-3-noncyclic"

@@ -1,0 +1,58 @@
+"""Motion masks as named tensors, the form in which finished stages are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..core.types import DynamicMasks
+from ..storage.cache import Tensors
+
+_MAP = "map_"
+"""Begins the names of the maps of the score."""
+
+
+def pack_masks(dynamic: DynamicMasks) -> Tensors:
+    """Everything that :func:`unpack_masks` needs to give equal masks."""
+    return {
+        "masks": torch.from_numpy(dynamic.masks),
+        "score": torch.from_numpy(dynamic.score),
+        "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
+        "source": torch.frombuffer(bytearray(dynamic.source.encode()), dtype=torch.uint8),
+        **{_MAP + name: torch.from_numpy(values) for name, values in (dynamic.maps or {}).items()},
+    }
+
+
+def unpack_masks(tensors: Tensors) -> DynamicMasks:
+    """What :func:`pack_masks` was given; an empty set of maps comes back as None.
+
+    Raises:
+        KeyError: the tensors are not those of :func:`pack_masks`.
+    """
+    maps = {name.removeprefix(_MAP): values.numpy() for name, values in tensors.items() if name.startswith(_MAP)}
+    return DynamicMasks(
+        masks=tensors["masks"].numpy(),
+        score=tensors["score"].numpy(),
+        threshold=float(tensors["threshold"]),
+        source=bytes(tensors["source"].numpy()).decode(),
+        maps=maps or None,
+    )
+
+
+def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
+    """The masks of several clips, found one by one, as those of all their frames in a row.
+
+    Each clip's score was cut at its own threshold. That of a single clip stays, several have none in common: NaN. The
+    clips have the same source and maps.
+    """
+    first = clips[0]
+    if len(clips) == 1:
+        return first
+    maps = first.maps and {name: np.concatenate([(clip.maps or {})[name] for clip in clips]) for name in first.maps}
+    return DynamicMasks(
+        masks=np.concatenate([clip.masks for clip in clips]),
+        score=np.concatenate([clip.score for clip in clips]),
+        threshold=float("nan"),
+        source=first.source,
+        maps=maps,
+    )
