@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from easi3r_ns.training.scenes import Clip, ClipOptions, Motion, Scene, film, handheld_path
+from easi3r_ns.training.scenes import Clip, ClipOptions, Motion, SyntheticScene, film, handheld_path
 from easi3r_ns.training.scenes.scene import BOX, CYLINDER, SPHERE
 
 WIDTH, HEIGHT, FOCAL = 640, 480, 560.0
@@ -69,7 +69,7 @@ STATICS = [
 ]
 
 
-def living_room(duration: float) -> Scene:
+def living_room(duration: float) -> SyntheticScene:
     """The scene; movers pass their listed positions in the middle of the clip."""
     things = MOVERS + STATICS
     count = len(things)
@@ -85,7 +85,7 @@ def living_room(duration: float) -> Scene:
         rest_time=duration / 2,
     )
     walls = [44, 44, 62, 62, 30, 52]
-    return Scene(
+    return SyntheticScene(
         seed=0,
         family=FAMILY,
         room_half=np.array([3.0, 2.6, 1.35]),

@@ -101,13 +101,13 @@ def find_captures(roots: Sequence[Path], names: Iterable[str] = (), fixed: Itera
 
 def read_mask(path: Path) -> np.ndarray:
     """(h, w) bool, True where the file is above 0 (any object of a palette mask). Raises InputError."""
-    pixels = _read(path)
+    pixels = _read_pixels(path)
     return (pixels > 0) if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=-1)
 
 
 def read_depth(path: Path) -> np.ndarray:
     """(h, w) float32 metres, 0 where unknown, of a one-channel image in millimetres. Raises InputError."""
-    values = _read(path)
+    values = _read_pixels(path)
     if values.ndim != 2 or values.dtype.kind not in "iu" or values.min() < 0:
         raise InputError(f"{path}: a depth map is a one-channel 16-bit image, not {values.dtype} {values.shape}")
     return values.astype(np.float32) * DEPTH_UNIT
@@ -221,7 +221,7 @@ def _files(folder: Path, suffixes: set[str]) -> list[Path]:
     return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
 
 
-def _read(path: Path) -> np.ndarray:
+def _read_pixels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image)

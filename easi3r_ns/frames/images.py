@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..storage.files import natural_key
+from ..storage.files import decode_image, natural_key
 from .cuts import Watch, thumbnail
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -147,8 +147,8 @@ def _read_sixteen_bit_colour(path: Path) -> np.ndarray:
     # Pillow keeps only the high byte of 16-bit colour, OpenCV reads all of it.
     import cv2
 
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if values is None or values.ndim != 3:
+    values = decode_image(path, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if values.ndim != 3:
         raise InputError(f"{path} cannot be read as a 16-bit image: convert it to 8 bits")
     return values[..., 2::-1]
 

@@ -31,7 +31,7 @@ def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMas
             f"--masks {folder}: {len(paths)} images for {len(frames)} used frames of {frames.num_source_frames}; give "
             "one per used frame or one per frame of the source"
         )
-    masks = np.stack([_to_network(_read(path, frames.pixel_map), frames.pixel_map) for path in paths])
+    masks = np.stack([_to_network(_read_mask(path, frames.pixel_map), frames.pixel_map) for path in paths])
     score = np.zeros((len(frames), masks.shape[1] // patch_size, masks.shape[2] // patch_size), dtype=np.float32)
     return DynamicMasks(masks, score, float("nan"), source="user")
 
@@ -44,7 +44,7 @@ def user_masks_between(folder: Path, frames: Frames, skipped: SkippedFrames) -> 
     paths = _mask_paths(folder)
     if len(paths) != frames.num_source_frames:
         return None
-    return lambda row: _to_network(_read(paths[skipped.indices[row]], frames.pixel_map), frames.pixel_map)
+    return lambda row: _to_network(_read_mask(paths[skipped.indices[row]], frames.pixel_map), frames.pixel_map)
 
 
 def _mask_paths(folder: Path) -> list[Path]:
@@ -53,7 +53,7 @@ def _mask_paths(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: natural_key(p.name))
 
 
-def _read(path: Path, pixel_map: PixelMap) -> np.ndarray:
+def _read_mask(path: Path, pixel_map: PixelMap) -> np.ndarray:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)

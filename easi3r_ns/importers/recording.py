@@ -18,7 +18,7 @@ from ..core.errors import InputError
 from ..core.geometry import is_rigid
 from ..core.scene import Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, PixelMap
-from ..storage.files import read_png
+from ..storage.files import decode_image, read_png
 
 _MAX_ASPECT = 0.02
 """Relative difference of the two focal lengths up to which pixels count as square."""
@@ -150,9 +150,10 @@ def read_map(path: Path) -> np.ndarray:
 
 def read_mask(path: Path) -> np.ndarray:
     """(H, W) bool of an image, True where it is bright. Raises ValueError when it is none."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError("not an image")
+    try:
+        image = decode_image(path, cv2.IMREAD_GRAYSCALE)
+    except OSError as error:
+        raise ValueError("not an image") from error
     # Masks of 0 and 1 look black and mean the same.
     return image > (0 if image.max() <= 1 else 127)
 

@@ -18,22 +18,22 @@ _MIN_SHARE_ALONE = 0.6
 
 @dataclass(frozen=True)
 class Matches:
-    """What a view tells about another frame."""
+    """What a neighbour tells about another frame."""
 
     points: np.ndarray
-    """(M, 3) points of the view that the frame sees too."""
+    """(M, 3) points of the neighbour that the frame sees too."""
     pixels: np.ndarray
     """(M, 2) where it sees them."""
     moving: np.ndarray
-    """(H, W) bool on the frame's grid: the view's moving pixels."""
+    """(H, W) bool on the frame's grid: the neighbour's moving pixels."""
     explained: np.ndarray
-    """(H, W) bool on the frame's grid: the view shows the same thing."""
+    """(H, W) bool on the frame's grid: the neighbour shows the same thing."""
     surface: np.ndarray | None = None
-    """(H, W, 3) world points that the view shows there, NaN where they are unknown."""
+    """(H, W, 3) world points that the neighbour shows there, NaN where they are unknown."""
 
 
 @dataclass(frozen=True)
-class Lens:
+class Intrinsics:
     """Intrinsics of one frame on the network grid."""
 
     K: np.ndarray
@@ -48,7 +48,7 @@ class Lens:
 
 
 def find_camera(
-    matches: Sequence[Matches], lens: Lens, expected: np.ndarray, tolerance: float, reach: float
+    matches: Sequence[Matches], intrinsics: Intrinsics, expected: np.ndarray, tolerance: float, reach: float
 ) -> np.ndarray | None:
     """(4, 4) camera-to-world on which the matches of every neighbour agree, or None."""
     enough = [m for m in matches if len(m.points) >= MIN_MATCHES]
@@ -56,24 +56,24 @@ def find_camera(
         return None
     points = np.concatenate([m.points for m in enough])
     pixels = np.concatenate([m.pixels for m in enough])
-    pose = _pnp(points, pixels, lens, tolerance)
+    pose = _pnp(points, pixels, intrinsics, tolerance)
     if pose is None or np.linalg.norm(pose[:3, 3] - expected[:3, 3]) > reach:
         return None
     needed = _MIN_SHARE if len(enough) > 1 else _MIN_SHARE_ALONE
     for m in enough:
-        error = np.linalg.norm(lens.project(pose, m.points) - m.pixels, axis=1)
+        error = np.linalg.norm(intrinsics.project(pose, m.points) - m.pixels, axis=1)
         if (error < tolerance).mean() < needed:
             return None
     return pose
 
 
-def _pnp(points: np.ndarray, pixels: np.ndarray, lens: Lens, tolerance: float) -> np.ndarray | None:
+def _pnp(points: np.ndarray, pixels: np.ndarray, intrinsics: Intrinsics, tolerance: float) -> np.ndarray | None:
     """RANSAC over minimal samples, then Levenberg-Marquardt on what agrees, twice."""
-    lens_model = np.array(lens.distortion)
+    lens_model = np.array(intrinsics.distortion)
     ok, turn, shift, inliers = cv2.solvePnPRansac(
         points,
         pixels,
-        lens.K,
+        intrinsics.K,
         lens_model,
         iterationsCount=500,
         reprojectionError=tolerance,
@@ -86,9 +86,9 @@ def _pnp(points: np.ndarray, pixels: np.ndarray, lens: Lens, tolerance: float) -
     for _ in range(2):
         if len(chosen) < MIN_MATCHES // 2:
             return None
-        turn, shift = cv2.solvePnPRefineLM(points[chosen], pixels[chosen], lens.K, lens_model, turn, shift)
+        turn, shift = cv2.solvePnPRefineLM(points[chosen], pixels[chosen], intrinsics.K, lens_model, turn, shift)
         pose = _pose(turn, shift)
-        error = np.linalg.norm(lens.project(pose, points) - pixels, axis=1)
+        error = np.linalg.norm(intrinsics.project(pose, points) - pixels, axis=1)
         chosen = np.flatnonzero(error < tolerance)
     return pose if np.isfinite(pose).all() else None
 

@@ -22,8 +22,8 @@ from ..frames import resize_and_crop
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider
 from ..storage.files import read_png
-from .camera import MIN_MATCHES, Lens, find_camera
-from .views import View, key_view, match, moving_or_unexplained, moving_seen_from
+from .camera import MIN_MATCHES, Intrinsics, find_camera
+from .neighbours import Neighbour, match, moving_or_unexplained, moving_seen_from, neighbour_in_scene
 
 _TOLERANCE = (0.004, 0.016)
 _TOLERANCE_PX = (1.0, 4.0)
@@ -156,16 +156,18 @@ def _posed(found: list[_Found], packed: list[np.ndarray], skipped: SkippedFrames
 
 
 class _Poser:
-    """Poses the frames of one gap after the other; keeps the views at the ends of the last one."""
+    """Poses the frames of one gap after the other; keeps the neighbours at the ends of the last one."""
 
     def __init__(self, scene: Scene, skipped: SkippedFrames, provider: FlowProvider) -> None:
         self.scene, self.skipped, self.provider = scene, skipped, provider
-        self._keys: dict[int, View] = {}
+        self._keys: dict[int, Neighbour] = {}
 
     def gap(self, left: int | None, right: int | None, rows: list[int]) -> list[_Found]:
         """What could be found out about the frames ``rows``, in order."""
         ends = [position for position in (left, right) if position is not None]
-        self._keys = {position: self._keys.get(position) or key_view(self.scene, position) for position in ends}
+        self._keys = {
+            position: self._keys.get(position) or neighbour_in_scene(self.scene, position) for position in ends
+        }
         keys = [self._keys[position] for position in ends]
         before = -1 if left is None else left
         tolerance = self._tolerance(ends)
@@ -174,13 +176,15 @@ class _Poser:
         waiting = []
         for row, side in _from_both_ends(rows, left is not None, right is not None):
             image = resize_and_crop(read_png(self.skipped.source_paths[row]), self.scene.pixel_map)
-            lens, focal = self._lens(ends, row)
-            solved, view, moving = self._solve(row, image, lens, (keys, [v for v in near.values() if v]), tolerance)
-            if solved is None or view is None:
+            intrinsics, focal = self._lens(ends, row)
+            solved, neighbour, moving = self._solve(
+                row, image, intrinsics, (keys, [v for v in near.values() if v]), tolerance
+            )
+            if solved is None or neighbour is None:
                 waiting.append((row, focal, np.packbits(moving, axis=-1)))
                 continue
             found[row] = _Found(row, solved, focal, before, moving, PNP)
-            near[side] = view
+            near[side] = neighbour
         if len(keys) == 2:
             known = [(v.time, v.T_world_cam) for v in keys]
             known += [(float(self.skipped.times[row]), result.T_world_cam) for row, result in found.items()]
@@ -192,36 +196,41 @@ class _Poser:
         return [found[row] for row in sorted(found)]
 
     def _solve(
-        self, row: int, image: np.ndarray, lens: Lens, neighbours: tuple[list[View], list[View]], tolerance: float
-    ) -> tuple[np.ndarray | None, View | None, np.ndarray]:
-        """Camera (or None), the frame as a view, and what moves in it; the Scene's frames are asked first."""
+        self,
+        row: int,
+        image: np.ndarray,
+        intrinsics: Intrinsics,
+        candidates: tuple[list[Neighbour], list[Neighbour]],
+        tolerance: float,
+    ) -> tuple[np.ndarray | None, Neighbour | None, np.ndarray]:
+        """Camera (or None), the frame as a neighbour, and what moves in it; the Scene's frames are asked first."""
         time = float(self.skipped.times[row])
         moving = np.ones(image.shape[:2], dtype=bool)
-        asked: list[View] = []
-        for views in neighbours:
-            if views == asked:
+        asked: list[Neighbour] = []
+        for neighbours in candidates:
+            if neighbours == asked:
                 break
-            asked = views
-            matches = [match(view, image, self.provider) for view in views]
+            asked = neighbours
+            matches = [match(neighbour, image, self.provider) for neighbour in neighbours]
             moving = moving_or_unexplained(matches)
-            expected = _between([(view.time, view.T_world_cam) for view in views], time)
-            pose = find_camera(matches, lens, expected, tolerance, _reach(views))
+            expected = _between([(neighbour.time, neighbour.T_world_cam) for neighbour in neighbours], time)
+            pose = find_camera(matches, intrinsics, expected, tolerance, _reach(neighbours))
             if pose is not None:
                 points = np.concatenate([m.points for m in matches])
                 pixels = np.concatenate([m.pixels for m in matches])
-                seen = lens.project(pose, points)
+                seen = intrinsics.project(pose, points)
                 agree = np.linalg.norm(seen - pixels, axis=1) < tolerance
                 # Where the points must be, not where the flow took them: nothing adds up along a chain of frames.
-                moving = moving_seen_from(pose, image, views, matches, lens, tolerance)
-                return pose, View(image, time, pose, points[agree], seen[agree], moving), moving
+                moving = moving_seen_from(pose, image, neighbours, matches, intrinsics, tolerance)
+                return pose, Neighbour(image, time, pose, points[agree], seen[agree], moving), moving
         return None, None, moving
 
-    def _lens(self, ends: list[int], row: int) -> tuple[Lens, float]:
+    def _lens(self, ends: list[int], row: int) -> tuple[Intrinsics, float]:
         scene = self.scene
         focal = float(np.interp(self.skipped.times[row], scene.times[ends], scene.focals[ends]))
         K = np.diag([focal, focal * scene.pixel_map.pixel_aspect, 1.0])
         K[:2, 2] = scene.principal_point
-        return Lens(K, scene.distortion), focal
+        return Intrinsics(K, scene.distortion), focal
 
     def _tolerance(self, ends: list[int]) -> float:
         """Pixels: how well the neighbours' points fit each other, within limits."""
@@ -235,7 +244,7 @@ class _Poser:
             return float(np.sqrt(low * high))  # too far apart to tell
         K = np.diag([*self.scene.focals_xy[ends[1]], 1.0])
         K[:2, 2] = self.scene.principal_point
-        seen = Lens(K, self.scene.distortion).project(right.T_world_cam, matches.points)
+        seen = Intrinsics(K, self.scene.distortion).project(right.T_world_cam, matches.points)
         errors = np.linalg.norm(seen - matches.pixels, axis=1)
         return float(np.clip(_SPREAD * np.nanmedian(errors), low, high))
 
@@ -260,9 +269,13 @@ def _between(known: Iterable[tuple[float, np.ndarray]], time: float) -> np.ndarr
     return interpolate_pose(first, second, (time - start) / (end - start))
 
 
-def _reach(views: Sequence[View]) -> float:
+def _reach(neighbours: Sequence[Neighbour]) -> float:
     """How far from the way between its neighbours a camera may be, in scene units."""
-    centres = np.stack([view.T_world_cam[:3, 3] for view in views])
-    depths = [transform(np.linalg.inv(view.T_world_cam), view.points)[:, 2] for view in views if len(view.points)]
+    centres = np.stack([neighbour.T_world_cam[:3, 3] for neighbour in neighbours])
+    depths = [
+        transform(np.linalg.inv(neighbour.T_world_cam), neighbour.points)[:, 2]
+        for neighbour in neighbours
+        if len(neighbour.points)
+    ]
     depth = float(np.median(np.concatenate(depths))) if depths else 0.0
     return _MAX_DETOUR * float(np.linalg.norm(centres[0] - centres[-1])) + _MAX_DETOUR_DEPTH * depth

@@ -90,10 +90,24 @@ def read_png(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an 8-bit colour PNG. Raises OSError when it cannot be read."""
     import cv2
 
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(decode_image(path, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def decode_image(path: Path, flags: int) -> np.ndarray:
+    """The pixels of an image file as OpenCV decodes them with its ``IMREAD_*`` flags: (H, W) or (H, W, C), BGR.
+
+    ``cv2.imread`` itself takes no names with letters outside the code page on Windows, so Python reads the file.
+
+    Raises:
+        OSError: there is no such file, or it is not an image that OpenCV knows.
+    """
+    import cv2
+
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    image = cv2.imdecode(content, flags) if len(content) else None
     if image is None:
         raise OSError(errno.EIO, "not a readable image", str(path))
-    return np.ascontiguousarray(image[..., ::-1])
+    return image
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -37,25 +37,6 @@ def confidence_loss(errors: tuple[Tensor, Tensor], confidence: tuple[Tensor, Ten
     return sum((c * e - alpha * c.log()).mean() for e, c in zip(errors, confidence, strict=True))
 
 
-def confidence_loss_naive(predicted, confidence, truth, alpha: float) -> float:
-    """The same from the definition, one pair and one pixel at a time (slow; for tests)."""
-    total = 0.0
-    for b in range(len(predicted[0])):
-        norms = []
-        for views in (predicted, truth):
-            distances = [float(p.norm()) for view in views for p in view[b].reshape(-1, 3)]
-            norms.append(sum(distances) / len(distances))
-        for v in range(2):
-            points = predicted[v][b].reshape(-1, 3), truth[v][b].reshape(-1, 3)
-            pixels = zip(*points, confidence[v][b].flatten(), strict=True)
-            terms = [
-                float(c) * float((p / norms[0] - t / norms[1]).norm()) - alpha * float(torch.log(c))
-                for p, t, c in pixels
-            ]
-            total += sum(terms) / len(terms) / len(predicted[0])
-    return total
-
-
 @dataclass(frozen=True)
 class Matches:
     """Where view j shows the centres of view i's N tokens."""

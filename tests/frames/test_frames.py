@@ -20,7 +20,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import ImageGeometry, enlarged, load_frames, plan_preprocessing, resize_and_crop
 from easi3r_ns.frames.select import choose_frames
 from easi3r_ns.frames.video import Video
-from easi3r_ns.storage.files import natural_key
+from easi3r_ns.storage.files import natural_key, read_png, write_png
 from tests.support.helpers import GOLDEN, shared_data
 
 TINY = ImageGeometry(size=64, patch=8)
@@ -413,6 +413,20 @@ def test_exif_orientation(tmp_path, orientation):
         stored.save(folder / name, exif=exif, quality=95)
     image = cv2.imread(str(_load(folder, tmp_path).source_paths[0]))[..., ::-1].astype(int)
     assert image.shape == (64, 96, 3) and np.abs(image - np.asarray(upright)).mean() < 4
+
+
+def test_names_outside_the_code_page(tmp_path, monkeypatch):
+    """On Windows OpenCV's own functions fail on such names; 16-bit colour is what OpenCV decodes."""
+    folder = tmp_path / "Fotos_写真"
+    folder.mkdir()
+    colour16 = _code(5).astype(np.uint16) * 257
+    for name in ("Füße_映像.png", "Füße_映像_2.png"):
+        write_png(folder / name, colour16)
+    monkeypatch.setattr(cv2, "imread", None)
+    frames = _load(folder, tmp_path)
+    assert frames.names == ("Füße_映像.png", "Füße_映像_2.png")
+    np.testing.assert_array_equal(frames.images, np.stack([resize_and_crop(_code(5), frames.pixel_map)] * 2))
+    np.testing.assert_array_equal(read_png(frames.source_paths[0]), _code(5))
 
 
 def test_bit_depths_channels_and_alpha(tmp_path):

@@ -30,6 +30,37 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
+FOREIGN_NAME = "Füße_映像.png"
+
+
+def test_names_outside_the_code_page_are_read_and_written(tmp_path, monkeypatch):
+    """On Windows OpenCV's own functions fail on such names: they may not be called."""
+    import cv2
+
+    monkeypatch.setattr(cv2, "imread", None)
+    monkeypatch.setattr(cv2, "imwrite", None)
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    files.write_png(tmp_path / FOREIGN_NAME, image)
+    np.testing.assert_array_equal(files.read_png(tmp_path / FOREIGN_NAME), image)
+    deep = image[..., 0].astype(np.uint16) * 257
+    files.write_png(tmp_path / FOREIGN_NAME, deep)
+    np.testing.assert_array_equal(files.decode_image(tmp_path / FOREIGN_NAME, cv2.IMREAD_UNCHANGED), deep)
+
+
+def test_no_module_calls_what_fails_on_such_names():
+    package = Path(files.__file__).parent.parent
+    texts = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert texts and not [name for name, text in texts.items() if "cv2.imread(" in text or "cv2.imwrite(" in text]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_what_is_no_image_is_an_error(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(OSError):
+        files.read_png(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("shape, dtype", [((5, 7), np.uint8), ((5, 7), np.uint16), ((5, 7, 3), np.uint8)])
 def test_png_is_lossless_and_rgb(tmp_path, shape, dtype):
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from easi3r_ns.storage.files import write_png
-from easi3r_ns.training.scenes import Clip, ClipOptions, Motion, Scene, film, look_at
+from easi3r_ns.training.scenes import Clip, ClipOptions, Motion, SyntheticScene, film, look_at
 from easi3r_ns.training.scenes.scene import BOX, CYLINDER, SPHERE
 
 SIZE = (240, 320)
@@ -32,7 +32,7 @@ STATICS = [
 ]
 
 
-def studio(duration: float) -> Scene:
+def studio(duration: float) -> SyntheticScene:
     """The room; the crate is at its listed place in the middle of the clip."""
     things = [CRATE, *STATICS]
     count = len(things)
@@ -46,7 +46,7 @@ def studio(duration: float) -> Scene:
         spin=np.where(moves, np.radians(70) / duration, 0.0),
         rest_time=duration / 2,
     )
-    return Scene(
+    return SyntheticScene(
         seed=7,
         family="held_out",
         room_half=np.array([3.2, 3.0, 1.5]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,3 +70,24 @@ def attention_stats_naive(edges: np.ndarray, on_j: np.ndarray, on_i: np.ndarray,
         np.stack([g.mean(axis=0) for g in groups_ref]),
         np.stack([deviation(g) for g in groups_ref]),
     )
+
+
+def confidence_loss_naive(
+    predicted: Sequence[Tensor], confidence: Sequence[Tensor], truth: Sequence[Tensor], alpha: float
+) -> float:
+    """DUSt3R's loss from its definition, one pair and one pixel at a time; both views of points and confidence."""
+    total = 0.0
+    for b in range(len(predicted[0])):
+        norms = []
+        for views in (predicted, truth):
+            distances = [float(p.norm()) for view in views for p in view[b].reshape(-1, 3)]
+            norms.append(sum(distances) / len(distances))
+        for v in range(2):
+            points = predicted[v][b].reshape(-1, 3), truth[v][b].reshape(-1, 3)
+            pixels = zip(*points, confidence[v][b].flatten(), strict=True)
+            terms = [
+                float(c) * float((p / norms[0] - t / norms[1]).norm()) - alpha * float(torch.log(c))
+                for p, t, c in pixels
+            ]
+            total += sum(terms) / len(terms) / len(predicted[0])
+    return total

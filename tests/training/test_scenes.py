@@ -14,8 +14,8 @@ from easi3r_ns.training.scenes import (
     Cameras,
     ClipOptions,
     Motion,
-    Scene,
     SceneOptions,
+    SyntheticScene,
     correspondences,
     film,
     flow,
@@ -34,10 +34,10 @@ from easi3r_ns.training.scenes.textures import texture, texture_pyramid
 EXACT = ClipOptions(noise=0.0, blur=0.0)
 
 
-def small_scene(kinds=(), half_size=(), poses=()) -> Scene:
+def small_scene(kinds=(), half_size=(), poses=()) -> SyntheticScene:
     """Solids of one's choice in a room of 6 x 6 x 3 metres."""
     count = len(kinds)
-    return Scene(
+    return SyntheticScene(
         seed=0,
         family="train",
         room_half=np.array([3.0, 3.0, 1.5]),
@@ -61,7 +61,7 @@ def pose(R=((1, 0, 0), (0, 1, 0), (0, 0, 1)), t=(0.0, 0.0, 0.0)) -> np.ndarray:
     return T
 
 
-def shoot(scenes: list[Scene], T_world_cam: np.ndarray, focal: float, size: tuple[int, int], **options):
+def shoot(scenes: list[SyntheticScene], T_world_cam: np.ndarray, focal: float, size: tuple[int, int], **options):
     count = len(scenes)
     cameras = Cameras(
         np.array(T_world_cam).reshape(count, -1, 4, 4),

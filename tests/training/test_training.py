@@ -34,13 +34,13 @@ from easi3r_ns.training.losses import (
     MatchHead,
     attention_loss,
     confidence_loss,
-    confidence_loss_naive,
     guided_head,
     regression,
     true_matches,
 )
 from easi3r_ns.training.precision import explicit_attention, mixed_precision
 from easi3r_ns.training.trainer import CHECKPOINT, METRICS, Trainer, initialise, learning_rate
+from tests.support.twins import confidence_loss_naive
 
 SHAPE = (48, 64)
 

@@ -6,7 +6,7 @@
 from .cameras import focal_from_fov, handheld_path, look_at, training_views
 from .clips import Clip, ClipOptions, correspondences, film, flow, render_clip
 from .raycast import Cameras, Rendering, render
-from .scene import Motion, Scene, SceneOptions, make_scene, object_poses
+from .scene import Motion, SceneOptions, SyntheticScene, make_scene, object_poses
 from .showing import Showing, showing_seeds, shows_motion
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "ClipOptions",
     "Motion",
     "Rendering",
-    "Scene",
+    "SyntheticScene",
     "SceneOptions",
     "Showing",
     "correspondences",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import Scene, object_poses
+from .scene import SyntheticScene, object_poses
 
 HFOV_DEGREES = (40.0, 75.0)
 """Range of the field of view across the LONG side of an image."""
@@ -32,7 +32,7 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.n
     return T
 
 
-def is_clear(scene: Scene, position: np.ndarray, times: np.ndarray, margin: float = 0.3) -> bool:
+def is_clear(scene: SyntheticScene, position: np.ndarray, times: np.ndarray, margin: float = 0.3) -> bool:
     """Whether a camera at (3,) stays inside the room and outside the bounding balls of all solids at (V,) times."""
     low, high = -scene.room_half + margin, scene.room_half - margin
     low, high = np.array([*low[:2], 0.35]), np.array([*high[:2], 2 * scene.room_half[2] - margin])
@@ -48,7 +48,7 @@ def _around(target: np.ndarray, azimuth: float, distance: float, height: float) 
 
 
 def training_views(
-    scene: Scene, num_views: int, rs: np.random.RandomState, spread_range: tuple[float, float] = SPREADS
+    scene: SyntheticScene, num_views: int, rs: np.random.RandomState, spread_range: tuple[float, float] = SPREADS
 ) -> np.ndarray:
     """(V, 4, 4) cameras around a common target.
 
@@ -95,7 +95,7 @@ def _wander(rs: np.random.RandomState, phase: np.ndarray, amplitude: float, cycl
     return amplitude * waves.sum(-1) / np.sqrt(3)
 
 
-def _centre_of_action(scene: Scene) -> np.ndarray:
+def _centre_of_action(scene: SyntheticScene) -> np.ndarray:
     """(3,) where a person would point the camera: at what moves, else at the middle of the floor."""
     if not scene.motion.moves.any():
         return np.array([0.0, 0.0, 0.5])
@@ -103,7 +103,7 @@ def _centre_of_action(scene: Scene) -> np.ndarray:
     return np.array([*0.8 * middle[:2], min(middle[2], 0.9)])
 
 
-def handheld_path(scene: Scene, times: np.ndarray, rs: np.random.RandomState) -> np.ndarray:
+def handheld_path(scene: SyntheticScene, times: np.ndarray, rs: np.random.RandomState) -> np.ndarray:
     """(F, 4, 4) a person walks a short arc and looks at the middle of the scene, with the shake of a hand."""
     times = np.asarray(times, dtype=float)
     phase = (times - times[0]) / max(times[-1] - times[0], 1e-9)

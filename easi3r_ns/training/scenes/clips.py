@@ -10,7 +10,7 @@ import torch
 from ...core.geometry import pixel_grid, project, transform, unproject
 from .cameras import HFOV_DEGREES, focal_from_fov, handheld_path
 from .raycast import Cameras, render
-from .scene import Scene, SceneOptions, make_scene, object_poses
+from .scene import SceneOptions, SyntheticScene, make_scene, object_poses
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def render_clip(
 
 
 def film(
-    scene: Scene,
+    scene: SyntheticScene,
     mover_ids: tuple[int, ...],
     T_world_cam: np.ndarray,
     focal: float,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .scene import BOX, CYLINDER, SPHERE, Scene, object_poses
+from .scene import BOX, CYLINDER, SPHERE, SyntheticScene, object_poses
 from .textures import PYRAMID_LEVELS, TEXTURE_SIZE, texture_pyramid
 
 _NEAR = 1e-3
@@ -74,7 +74,7 @@ class _Packed:
     """(T, texels of all levels, 3) uint8."""
 
 
-def render(scenes: list[Scene], cameras: Cameras, supersample: int = 1, device: str = "cpu") -> Rendering:
+def render(scenes: list[SyntheticScene], cameras: Cameras, supersample: int = 1, device: str = "cpu") -> Rendering:
     """Cast one ray through every pixel centre; colours average ``supersample``^2 rays per pixel."""
     packed = _pack(scenes, cameras, torch.device(device))
     steps = (np.arange(supersample) + 0.5) / supersample - 0.5
@@ -97,7 +97,7 @@ def render(scenes: list[Scene], cameras: Cameras, supersample: int = 1, device: 
     )
 
 
-def _pack(scenes: list[Scene], cameras: Cameras, device: torch.device) -> _Packed:
+def _pack(scenes: list[SyntheticScene], cameras: Cameras, device: torch.device) -> _Packed:
     poses = [object_poses(scene, times) for scene, times in zip(scenes, cameras.times, strict=True)]
     slots = 1 + max(scene.num_solids for scene in scenes)
     num_views = cameras.focal.shape[1]
@@ -231,7 +231,7 @@ def _gather(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.flatten(0, 2)[(base + index).flatten()].reshape(S, V, N, *values.shape[3:])
 
 
-def _shade(packed: _Packed, scenes: list[Scene], rays: torch.Tensor, hit, cameras: Cameras) -> torch.Tensor:
+def _shade(packed: _Packed, scenes: list[SyntheticScene], rays: torch.Tensor, hit, cameras: Cameras) -> torch.Tensor:
     """(S, V, N, 3) colours."""
     t, winner = hit
     views = rays.shape[1]
@@ -307,7 +307,7 @@ def _bilinear(flat: torch.Tensor, base: torch.Tensor, uv: torch.Tensor, level: t
     return torch.lerp(top, torch.lerp(fetch(x0, y1), fetch(x1, y1), fx[..., None]), fy[..., None])
 
 
-def _light(packed: _Packed, scenes: list[Scene], world: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+def _light(packed: _Packed, scenes: list[SyntheticScene], world: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
     """(S, V, N) brightness: ambient plus Lambert from the point light, with shadows of static solids."""
     to_light = packed.light[:, None, None] - world
     distance = to_light.norm(dim=-1)

@@ -43,7 +43,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SyntheticScene:
     """One scene with K solids inside a box-shaped room."""
 
     seed: int
@@ -83,12 +83,12 @@ class Scene:
         """Object ids (1 + index of the solid; 0 is the room) of the solids that move."""
         return tuple(int(k) + 1 for k in np.flatnonzero(self.motion.moves))
 
-    def at_rest(self) -> Scene:
+    def at_rest(self) -> SyntheticScene:
         """The same scene with every solid at its rest pose for all times."""
         return replace(self, motion=Motion.none(self.num_solids))
 
 
-def object_poses(scene: Scene, times: np.ndarray) -> np.ndarray:
+def object_poses(scene: SyntheticScene, times: np.ndarray) -> np.ndarray:
     """(V,) seconds -> (V, K + 1, 4, 4) object-to-world; entry 0 is the room (identity)."""
     dt = np.asarray(times, dtype=float)[:, None] - scene.motion.rest_time
     poses = np.tile(np.eye(4), (len(dt), scene.num_solids + 1, 1, 1))
@@ -120,7 +120,7 @@ class SceneOptions:
             raise ValueError(f"texture family {self.family!r}: one of {', '.join(FAMILIES)}")
 
 
-def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
+def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> SyntheticScene:
     """Draw the scene that ``seed`` names."""
     rs = np.random.RandomState([FAMILIES[options.family], seed % 2**32, options.num_movers])
     open_ground = rs.uniform() < 0.25 if options.open_ground is None else options.open_ground
@@ -138,7 +138,7 @@ def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
     )
     textures, tile, offset, gain = _draw_surfaces(rs, seed, solids, open_ground)
     light = rs.uniform([-1.0, -1.0, 1.5], [1.0, 1.0, 1.9]) * [room[0] * 0.7, room[1] * 0.7, room[2]]
-    return Scene(
+    return SyntheticScene(
         seed=seed,
         family=options.family,
         room_half=room,

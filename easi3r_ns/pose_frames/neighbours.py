@@ -15,7 +15,7 @@ from ..core.scene import Scene
 from ..core.surface import grow_mask, solid_pixels, world_points
 from ..frames.cuts import local_correlation
 from ..motion.flow.provider import FlowProvider
-from .camera import Lens, Matches
+from .camera import Intrinsics, Matches
 
 _MAX_POINTS = 1500
 """Points per neighbour."""
@@ -28,7 +28,7 @@ _SAME_COLOUR = 15.0
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class Neighbour:
     """A frame with a camera: what others can learn from it."""
 
     image: np.ndarray
@@ -45,7 +45,7 @@ class View:
     """(H, W, 3) world points of its pixels, NaN where they are unknown; None for a frame without depth."""
 
 
-def key_view(scene: Scene, position: int) -> View:
+def neighbour_in_scene(scene: Scene, position: int) -> Neighbour:
     """A frame of the Scene, with static points of its depth map and of its tracks."""
     moving = scene.dynamic.masks[position]
     static = ~grow_mask(moving, _MASK_GROWTH)
@@ -61,7 +61,7 @@ def key_view(scene: Scene, position: int) -> View:
         inside[inside] = static[nearest[inside, 1], nearest[inside, 0]]
         points.append(scene.sparse.points[scene.sparse.point_index[seen]][inside])
         pixels.append(at[inside])
-    return View(
+    return Neighbour(
         scene.images[position],
         float(scene.times[position]),
         scene.T_world_cam[position],
@@ -103,39 +103,39 @@ def _returns(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
     return flow_returns(there, sample_bilinear(back, landing), landing, *back.shape[:2])
 
 
-def match(view: View, image: np.ndarray, provider: FlowProvider) -> Matches:
-    """Follow the view's points into ``image``, and bring its mask there."""
-    there, back = provider.flow(np.stack([view.image, image]), np.stack([image, view.image]))
-    old, new = _grey(view.image), _grey(image)
+def match(neighbour: Neighbour, image: np.ndarray, provider: FlowProvider) -> Matches:
+    """Follow the neighbour's points into ``image``, and bring its mask there."""
+    there, back = provider.flow(np.stack([neighbour.image, image]), np.stack([image, neighbour.image]))
+    old, new = _grey(neighbour.image), _grey(image)
     height, width = new.shape
     grid = pixel_grid(height, width).astype(np.float32)
     alike, _ = local_correlation(old, sample_bilinear(new, grid + there))
-    if len(view.pixels):
-        flow = sample_bilinear(there, view.pixels)
-        good = _returns(view.pixels, flow, back) & (sample_bilinear(alike, view.pixels) > _MIN_CORRELATION)
+    if len(neighbour.pixels):
+        flow = sample_bilinear(there, neighbour.pixels)
+        good = _returns(neighbour.pixels, flow, back) & (sample_bilinear(alike, neighbour.pixels) > _MIN_CORRELATION)
     else:
         flow, good = np.empty((0, 2)), np.empty(0, dtype=bool)
     carried = sample_bilinear(old, grid + back)
     alike, textured = local_correlation(new, carried)
     landing = grid + back
     inside = inside_image(landing, height, width)
-    same = _alike(image, sample_bilinear(view.image, landing))
+    same = _alike(image, sample_bilinear(neighbour.image, landing))
     explained = inside & (same | (_returns(grid, back, there) & textured & (alike > _MIN_CORRELATION)))
     # Flow that has lost its way brings moving pixels to places that show something else.
-    moving = explained & (sample_bilinear(view.moving.astype(np.float32), landing) > 0.25)
+    moving = explained & (sample_bilinear(neighbour.moving.astype(np.float32), landing) > 0.25)
     surface = None
-    if view.surface is not None:
+    if neighbour.surface is not None:
         nearest = landing.astype(np.float32)
-        surface = cv2.remap(view.surface, nearest[..., 0], nearest[..., 1], cv2.INTER_NEAREST)
-    return Matches(view.points[good], (view.pixels + flow)[good], moving, explained, surface)
+        surface = cv2.remap(neighbour.surface, nearest[..., 0], nearest[..., 1], cv2.INTER_NEAREST)
+    return Matches(neighbour.points[good], (neighbour.pixels + flow)[good], moving, explained, surface)
 
 
 def moving_seen_from(
     pose: np.ndarray,
     image: np.ndarray,
-    views: Sequence[View],
+    neighbours: Sequence[Neighbour],
     matches: Sequence[Matches],
-    lens: Lens,
+    intrinsics: Intrinsics,
     tolerance: float,
 ) -> np.ndarray:
     """:func:`moving_or_unexplained` for a frame whose camera is known: stricter, and fairer to what has no texture.
@@ -143,36 +143,36 @@ def moving_seen_from(
     A neighbour explains only what it shows where the camera must see it, and the neighbours' static surfaces explain
     what looks like them from there.
     """
-    held = [replace(m, explained=m.explained & ~_elsewhere(m, pose, lens, tolerance)) for m in matches]
-    for view in views:
-        alike = _alike(image, _rendered(view, pose, lens))
+    held = [replace(m, explained=m.explained & ~_elsewhere(m, pose, intrinsics, tolerance)) for m in matches]
+    for neighbour in neighbours:
+        alike = _alike(image, _rendered(neighbour, pose, intrinsics))
         held.append(replace(held[0], moving=np.zeros_like(alike), explained=alike))
     return moving_or_unexplained(held)
 
 
-def _elsewhere(match: Matches, pose: np.ndarray, lens: Lens, tolerance: float) -> np.ndarray:
-    """(H, W) bool: the view shows a surface here that the camera must see somewhere else."""
+def _elsewhere(match: Matches, pose: np.ndarray, intrinsics: Intrinsics, tolerance: float) -> np.ndarray:
+    """(H, W) bool: the neighbour shows a surface here that the camera must see somewhere else."""
     height, width = match.explained.shape
     if match.surface is None:
         return np.zeros((height, width), dtype=bool)
-    seen = lens.project(pose, match.surface.reshape(-1, 3).astype(float)).reshape(height, width, 2)
+    seen = intrinsics.project(pose, match.surface.reshape(-1, 3).astype(float)).reshape(height, width, 2)
     return squared_length(seen - pixel_grid(height, width)) > (1.5 * tolerance) ** 2
 
 
-def _rendered(view: View, pose: np.ndarray, lens: Lens) -> np.ndarray:
-    """(H, W, 3) colours of the view's static surfaces as another camera sees them, NaN where it sees none."""
-    height, width = view.moving.shape
+def _rendered(neighbour: Neighbour, pose: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """(H, W, 3) colours of the neighbour's static surfaces as another camera sees them, NaN where it sees none."""
+    height, width = neighbour.moving.shape
     out = np.full(((height + 3) * (width + 3), 3), np.nan, dtype=np.float32)
-    if view.surface is None:
+    if neighbour.surface is None:
         return np.full((height, width, 3), np.nan, dtype=np.float32)
-    static = ~view.moving & np.isfinite(view.surface[..., 2])
-    points = view.surface[static].astype(float)
+    static = ~neighbour.moving & np.isfinite(neighbour.surface[..., 2])
+    points = neighbour.surface[static].astype(float)
     # One pixel more on the left and above, two on the right and below, take what falls beside the image.
-    pixels = lens.project(pose, points) + 1
+    pixels = intrinsics.project(pose, points) + 1
     depth = transform(np.linalg.inv(pose), points)[:, 2]
     order = np.argsort(-depth)  # what is nearer is written later
     order = order[inside_image(pixels[order], height + 2, width + 2) & (depth[order] > 0)]
-    colours = view.image[static][order]
+    colours = neighbour.image[static][order]
     column, row = np.floor(pixels[order]).astype(int).T
     at = (row * (width + 3) + column)[:, None] + [0, 1, width + 3, width + 4]
     out[at.ravel()] = np.repeat(colours, 4, axis=0)
