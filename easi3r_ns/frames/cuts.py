@@ -1,14 +1,15 @@
 """Cuts in a clip: places where the picture goes on in another scene.
 
-A cut is where the frames before and after it share no scene. Three tests, each of which can only acquit:
+A cut is where the frames before and after it share no scene. A place must meet three conditions to be one:
 
-* neighbouring frames are linked by dense flow that leads there and back and lands on the same texture;
-* a weak link between strongly linked neighbours is suspect (many in a row are a fast pan or a shaken camera);
-* a suspect is a cut when no frame shortly before it shares local features with one shortly after it (a flash, a hand
-  before the lens or a jump in one scene does).
+* The link between two neighbouring frames is weak. The link is the share of pixels whose dense optical flow leads
+  there and back and lands on the same texture.
+* The links around it are strong. Many weak links in a row are a fast pan or a shaken camera.
+* No frame shortly before it shares local features with a frame shortly after it. After a flash, a hand before the lens
+  or a jump within one scene, some do.
 
-Frames that show nothing take no part, so that a fade through black is a break between the frames around the black. A
-dissolve, in which both scenes are seen at once for a while, breaks no link and is not found.
+Frames without contrast are left out, so that a fade through black is a cut between the frames around the black. A
+dissolve, in which both scenes are visible for a while, weakens no link and is not found.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ _FLOW_SIDE = 128
 _FLOW_SLACK_PX2 = 1.0
 """Squared pixels by which flow of any length may miss its start on the way back."""
 _WEAK = 0.2
-"""Links below this are suspect: frames of unrelated scenes reach 0.05, neighbours in real clips have 0.23 and more."""
+"""Links below this are weak: frames of unrelated scenes reach 0.05, neighbours in real clips have 0.23 and more."""
 _STRONG = 0.3
-"""Median link on both sides of a suspect: where all links are weak, a weak one says nothing."""
+"""Least median of the links on both sides of a suspect, which is a weak link that may be a cut."""
 _MAX_WEAK_RUN = 2
-"""A cut breaks one link, or two where a conversion of the frame rate has blended the frames around it."""
+"""Weak links in a row that a cut makes: one, or two where a conversion of the frame rate has blended frames."""
 _AROUND = (2, 4, 7)
 """Frames before and after a suspect, counted from it, that are searched for a common scene."""
 _MIN_INLIERS = 16
 """Feature matches on one epipolar geometry that show a common scene; unrelated pictures reach 11."""
 _MIN_FEATURES = 40
-"""Pictures with fewer features are no witnesses."""
+"""Frames with fewer features are not compared."""
 _MIN_SPREAD = 0.06
-"""The middle four fifths of them, in x and in y, must cover this share of the picture: a logo covers less."""
+"""Share of the picture that the matches must cover, less the outer tenths in x and in y: a logo covers less."""
 _UNMOVED = 1.0
-"""Pixels. What stays where it is shows a common scene when it is spread over the picture (a camera at rest); else it
-may be a logo, and only the rest counts."""
+"""Pixels up to which a match counts as at rest. Matches at rest show a common scene when they are spread over the
+picture (the camera does not move); otherwise they may be a logo, and only the other matches count."""
 _BLANK = 4.0
-"""Deviation in grey levels below which a frame shows nothing."""
+"""Standard deviation in grey levels below which a frame has no contrast."""
 
 Watch = Callable[[int, np.ndarray], None]
 """Gets the index of a frame and its (h, w) uint8 grey thumbnail."""
@@ -55,7 +56,7 @@ Watch = Callable[[int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class Cut:
-    """The picture changes for good between two frames; what lies between them belongs to neither side."""
+    """Two frames between which another scene begins; frames between them (of a fade) belong to neither scene."""
 
     before: int
     """Last frame of the old scene."""
@@ -134,14 +135,14 @@ class CutFinder:
     def _bridged(self, first: int, last: int) -> bool:
         offset = len(self._frames) - len(self._recent)
         known = range(offset, len(self._frames))
-        # Not the frames next to the suspect where there are others: a blend of both scenes would speak for either.
+        # Frames next to the suspect may be a blend of both scenes: they are compared only where there are no others.
         steps = [step for step in _AROUND if first - step in known] or [1]
         before = [self._recent[first - step - offset] for step in steps]
         steps = [step for step in _AROUND if last - 1 + step in known] or [1]
         after = [self._recent[last - 1 + step - offset] for step in steps]
         before, after = ([f for f in side if len(f.described()[0]) >= _MIN_FEATURES] for side in (before, after))
         if not (before and after):
-            return True  # nothing to tell scenes apart by
+            return True  # too few features to tell scenes apart
         return any(same_scene(a.described(), b.described(), a.thumb.shape) for a in before for b in after)
 
 
@@ -211,13 +212,17 @@ def _landing(flow: np.ndarray) -> np.ndarray:
 
 
 def _returns(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """(h, w) bool: the flow stays inside the image and leads there and back again, within a pixel or a tenth."""
+    """(h, w) bool: the flow stays inside the image and leads back to its start within a pixel, or a tenth of it."""
     landing = _landing(forward)
     return flow_returns(forward, sample_bilinear(backward, landing), landing, *forward.shape[:2], _FLOW_SLACK_PX2)
 
 
 def local_correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(h, w) correlation of the 9 x 9 surroundings, blind to brightness and contrast; (h, w) bool: there is texture."""
+    """How alike two (h, w) grey images are around each pixel.
+
+    Returns (h, w) float32 correlation of the 9 x 9 pixels around it, independent of brightness and contrast, and (h, w)
+    bool: the first image has texture there.
+    """
     a, b = one.astype(np.float32), other.astype(np.float32)
 
     def mean(x: np.ndarray) -> np.ndarray:
@@ -229,7 +234,7 @@ def local_correlation(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _link(one: np.ndarray, other: np.ndarray) -> float:
-    """Share of the textured pixels of a frame that dense flow finds again in the next; 1 where there is no texture."""
+    """Share of the textured pixels of a frame that dense flow finds in the next one; 1 where there is no texture."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     forward, backward = dis.calc(one, other, None), dis.calc(other, one, None)
     alike, textured = local_correlation(one, sample_bilinear(other, _landing(forward)))

@@ -26,7 +26,7 @@ class ImageFolder:
     unit = "images"
     """Unit of the time stamps: a folder has no clock, so image k is at k."""
     shows_all = False
-    """An image that is not asked for is not read."""
+    """Whether reading decodes frames that were not asked for: images of a folder are read one by one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class ImageFolder:
         return np.arange(len(self.files), dtype=float)
 
     def recount(self, log: RunLog) -> np.ndarray:
-        """Never needed: an image that cannot be read is an error, not a gap."""
+        """Raises InputError: unlike a damaged frame of a video, an image that cannot be read is not skipped."""
         raise InputError(f"{self.folder}: an image disappeared while it was read; run again")
 
     def name(self, index: int) -> str:

@@ -1,4 +1,4 @@
-"""The entrance: from what the user gave to the frames that the network sees."""
+"""Input of a run: a video file or a folder of images -> the frames that the network sees."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .video import Video
 
 _WRITERS = 2
 _DARK = 10
-"""Brightest value (of 255) of a clip that counts as black."""
+"""A clip without a brighter value (of 255) counts as black."""
 _STILL = 3
-"""Largest difference (of 255) between frames that counts as none: a lossy codec never repeats a frame exactly."""
+"""Frames that differ by no more than this (of 255) count as equal: a lossy codec never repeats a frame exactly."""
 
 
 class Source(Protocol):
-    """What a video and a folder of images have in common."""
+    """What a video and a folder of images have in common; see :class:`.video.Video` for the methods."""
 
     unit: str
     shows_all: bool
@@ -185,7 +185,7 @@ def _write_frames(
     log: RunLog,
     finder: CutFinder | None = None,
 ) -> dict[int, str]:
-    """Index -> file of every frame that could be read; PNG compression runs beside decoding, a few frames deep."""
+    """Index -> file of every frame that could be read. Threads compress the PNG files while decoding goes on."""
     written: dict[int, str] = {}
     pending: list[Future[None]] = []
     network.images.clear()
@@ -206,7 +206,7 @@ def _write_frames(
 
 
 def _watch(finder: CutFinder, indices: np.ndarray) -> Watch:
-    """Shows the finder the frames from the first to the last of ``indices``."""
+    """A callback that hands the finder the frames from the first to the last of ``indices``."""
 
     def watch(index: int, thumb: np.ndarray) -> None:
         if indices[0] <= index <= indices[-1]:
@@ -216,7 +216,10 @@ def _watch(finder: CutFinder, indices: np.ndarray) -> Watch:
 
 
 def _cuts(source: Source, finder: CutFinder, inside: np.ndarray, log: RunLog) -> tuple[Cut, ...]:
-    """The cuts; where images of a folder were left out and their neighbours have little in common, these are read."""
+    """The cuts of the clip.
+
+    Where images of a folder were left out and the images around them have little in common, they are read as well.
+    """
     gaps = [gap for gap in finder.weak if gap[1] - gap[0] > 1]
     if not source.shows_all and gaps:
         closer = CutFinder()

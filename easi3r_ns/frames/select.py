@@ -62,7 +62,7 @@ def _nearest(stamps: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _separate(indices: np.ndarray, count: int) -> np.ndarray:
-    """Make non-decreasing indices below ``count`` strictly increasing, moving each as little as a sweep can."""
+    """Make non-decreasing indices below ``count`` strictly increasing by small moves."""
     steps = np.arange(len(indices))
     indices = np.maximum.accumulate(indices - steps) + steps
     ceiling = count - len(indices) + steps

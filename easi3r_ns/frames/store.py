@@ -23,7 +23,7 @@ class StoredFrame:
     time: float
     name: str
     used: bool
-    """False: sampled away, to be posed afterwards."""
+    """False: not selected; its camera is estimated after the reconstruction (``--pose-all-frames``)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StoredClip:
     frames: tuple[StoredFrame, ...]
     num_source_frames: int
     warnings: tuple[str, ...]
-    """Said when the frames were extracted, and again when they are reused."""
+    """Logged when the frames were extracted, and again when they are reused."""
 
 
 def frame_file(position: int) -> str:

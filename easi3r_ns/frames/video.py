@@ -28,8 +28,8 @@ class Timeline:
     """The frames of a video in presentation order."""
 
     pts: tuple[int, ...] | None
-    """Unique time stamps in stream units; None when those of the container do not name frames, so that they must be
-    counted."""
+    """Unique time stamps in stream units. None when the time stamps of the container do not identify frames; frames are
+    then identified by their order."""
     times: np.ndarray
     """(n,) float64 seconds from the first frame."""
 
@@ -39,7 +39,7 @@ class Video:
 
     unit = "s"
     shows_all = True
-    """Reading passes every frame on the way to the last."""
+    """Whether reading decodes frames that were not asked for: a video is decoded from its start to the last one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,7 +76,7 @@ class Video:
         return timeline.times
 
     def recount(self, log: RunLog) -> np.ndarray:
-        """(n,) seconds of the frames that really decode; for a video whose packets promise more."""
+        """(n,) seconds of the frames that can be decoded; for a damaged video, which has fewer of them than packets."""
         with _opened(self.path) as stream:
             stamps = [frame.pts for frame in _decode(stream)]
             timeline = _timeline(stamps, stream)
@@ -97,8 +97,8 @@ class Video:
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the frames ``indices``, in presentation order, from one sequential pass.
 
-        Frames that do not decode are left out. ``watch`` sees every frame up to the last of ``indices``, for it has to
-        be decoded anyway. Raises InputError when the size changes within the video.
+        Frames that do not decode are left out. ``watch`` is called with every frame up to the last of ``indices``: all
+        of them are decoded anyway. Raises InputError when the size changes within the video.
         """
         assert self._timeline is not None
         pts = self._timeline.pts
@@ -154,7 +154,9 @@ def _opened(path: Path) -> Iterator[av.VideoStream]:
 
 
 def _demux(stream: av.VideoStream) -> tuple[list[int | None], int, bool]:
-    """Time stamps of all packets that become frames, in file order; how many an edit list trims; False: broke off."""
+    """Time stamps of all packets that become frames, in file order; the number of packets that an edit list trims; and
+    whether the file could be read to its end.
+    """
     import av
 
     stamps: list[int | None] = []
@@ -193,7 +195,7 @@ def _timeline(stamps: list[int | None], stream: av.VideoStream) -> Timeline:
         rate = float(stream.average_rate or stream.guessed_rate or 30)
         return Timeline(None, np.arange(len(stamps)) / rate)
     times = np.array([float((stamp - known[0]) * stream.time_base) for stamp in known])
-    # AVI knows the order of packets only: with B-frames, the stamps that FFmpeg makes up belong to other frames.
+    # AVI stores the order of packets only. With B-frames, the time stamps that FFmpeg guesses belong to other frames.
     guessed = stream.container.format.name == "avi" and stream.codec_context.has_b_frames
     return Timeline(None if guessed else tuple(known), times)
 

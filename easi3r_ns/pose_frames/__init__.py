@@ -1,4 +1,4 @@
-"""Cameras and masks for the frames that were sampled away (``--pose-all-frames``)."""
+"""Cameras and masks for the frames that were not selected for the reconstruction (``--pose-all-frames``)."""
 
 from .poser import interpolate_pose, pose_between, without_camera
 

@@ -1,4 +1,4 @@
-"""The camera of one frame from points whose place in the world is known."""
+"""The camera of one frame from points whose place in the world is known (PnP)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ class Matches:
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Intrinsics of one frame on the network grid."""
+    """Intrinsics of one frame in network pixels (pixel centres at integers)."""
 
     K: np.ndarray
+    """(3, 3)."""
     distortion: tuple[float, float, float, float]
+    """(k1, k2, p1, p2) of OpenCV."""
 
     def project(self, T_world_cam: np.ndarray, points: np.ndarray) -> np.ndarray:
         """(N, 3) world -> (N, 2) distorted network pixels; NaN behind the camera."""
@@ -50,7 +52,13 @@ class Intrinsics:
 def find_camera(
     matches: Sequence[Matches], intrinsics: Intrinsics, expected: np.ndarray, tolerance: float, reach: float
 ) -> np.ndarray | None:
-    """(4, 4) camera-to-world on which the matches of every neighbour agree, or None."""
+    """(4, 4) camera-to-world on which the matches of every neighbour agree, or None.
+
+    Args:
+        expected: (4, 4) interpolated camera-to-world.
+        tolerance: pixels of reprojection error up to which a point agrees.
+        reach: most distance from the expected camera, in scene units.
+    """
     enough = [m for m in matches if len(m.points) >= MIN_MATCHES]
     if not enough:
         return None
@@ -68,7 +76,7 @@ def find_camera(
 
 
 def _pnp(points: np.ndarray, pixels: np.ndarray, intrinsics: Intrinsics, tolerance: float) -> np.ndarray | None:
-    """RANSAC over minimal samples, then Levenberg-Marquardt on what agrees, twice."""
+    """RANSAC over minimal samples, then Levenberg-Marquardt on the inliers, twice."""
     lens_model = np.array(intrinsics.distortion)
     ok, turn, shift, inliers = cv2.solvePnPRansac(
         points,

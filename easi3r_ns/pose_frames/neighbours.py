@@ -1,4 +1,4 @@
-"""What a frame with a camera tells about another one: where its points are, what moves, what it explains."""
+"""What a frame with a known camera tells about another frame: where its points are seen, and what moves there."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..motion.flow.provider import FlowProvider
 from .camera import Intrinsics, Matches
 
 _MAX_POINTS = 1500
-"""Points per neighbour."""
+"""Approximate number of points per neighbour."""
 _MASK_GROWTH = 3
 """Pixels around what moves that give no point."""
 _MIN_CORRELATION = 0.7
-"""Of the surroundings of a point in both frames."""
+"""Least correlation of the pixels around a point in both frames."""
 _SAME_COLOUR = 15.0
 """Levels (of 255), in any channel, by which a pixel may differ from its neighbour's and still be explained by it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """A frame with a camera: what others can learn from it."""
+    """A frame whose camera is known, from which the camera and the mask of another frame are found."""
 
     image: np.ndarray
     """(H, W, 3) uint8 at network size."""
@@ -73,7 +73,7 @@ def neighbour_in_scene(scene: Scene, position: int) -> Neighbour:
 
 
 def _well_textured(image: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the best corner in every cell of a grid, for flow is blind where nothing is to be seen."""
+    """Rows and columns of the best corner in every cell of a grid: flow needs texture."""
     score = np.where(allowed, cv2.cornerMinEigenVal(_grey(image).astype(np.uint8), 5), 0)
     height, width = allowed.shape
     cell = max(2, int(np.sqrt(height * width / _MAX_POINTS)))
@@ -104,7 +104,7 @@ def _returns(at: np.ndarray, there: np.ndarray, back: np.ndarray) -> np.ndarray:
 
 
 def match(neighbour: Neighbour, image: np.ndarray, provider: FlowProvider) -> Matches:
-    """Follow the neighbour's points into ``image``, and bring its mask there."""
+    """Follow the neighbour's points into ``image`` by optical flow, and warp its mask there."""
     there, back = provider.flow(np.stack([neighbour.image, image]), np.stack([image, neighbour.image]))
     old, new = _grey(neighbour.image), _grey(image)
     height, width = new.shape
@@ -121,7 +121,7 @@ def match(neighbour: Neighbour, image: np.ndarray, provider: FlowProvider) -> Ma
     inside = inside_image(landing, height, width)
     same = _alike(image, sample_bilinear(neighbour.image, landing))
     explained = inside & (same | (_returns(grid, back, there) & textured & (alike > _MIN_CORRELATION)))
-    # Flow that has lost its way brings moving pixels to places that show something else.
+    # Wrong flow takes moving pixels to places that show something else: only explained pixels count.
     moving = explained & (sample_bilinear(neighbour.moving.astype(np.float32), landing) > 0.25)
     surface = None
     if neighbour.surface is not None:
@@ -138,10 +138,11 @@ def moving_seen_from(
     intrinsics: Intrinsics,
     tolerance: float,
 ) -> np.ndarray:
-    """:func:`moving_or_unexplained` for a frame whose camera is known: stricter, and fairer to what has no texture.
+    """:func:`moving_or_unexplained` for a frame whose camera is known.
 
-    A neighbour explains only what it shows where the camera must see it, and the neighbours' static surfaces explain
-    what looks like them from there.
+    The known camera excludes some explanations: a neighbour explains a pixel only where the camera projects its surface
+    there. And it adds others, for pixels without texture: those that look like the neighbours' static surfaces rendered
+    from that camera.
     """
     held = [replace(m, explained=m.explained & ~_elsewhere(m, pose, intrinsics, tolerance)) for m in matches]
     for neighbour in neighbours:
@@ -151,7 +152,7 @@ def moving_seen_from(
 
 
 def _elsewhere(match: Matches, pose: np.ndarray, intrinsics: Intrinsics, tolerance: float) -> np.ndarray:
-    """(H, W) bool: the neighbour shows a surface here that the camera must see somewhere else."""
+    """(H, W) bool: the neighbour shows a surface here that projects to another pixel of the camera."""
     height, width = match.explained.shape
     if match.surface is None:
         return np.zeros((height, width), dtype=bool)

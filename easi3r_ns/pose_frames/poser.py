@@ -1,10 +1,11 @@
-"""Cameras for the frames that were sampled away (``--pose-all-frames``).
+"""Cameras for the frames that were not selected for the reconstruction (``--pose-all-frames``).
 
-Each such frame lies between two frames of the Scene. Dense optical flow leads from static, trusted pixels of these
-neighbours, whose place in the world their depth gives, to where the frame sees them: its camera follows from 2D-3D
-correspondences. It counts when the points of BOTH neighbours agree on it; else the frames nearer by that have a camera
-already are asked; else the camera is interpolated, and marked as such. What moves is carried over from the neighbours'
-masks, and what neither of them explains counts as moving. Frames are read one at a time.
+Each such frame lies between two frames of the Scene, its neighbours. Static, trusted pixels of the neighbours have a
+known place in the world, and dense optical flow tells where the frame sees them: these 2D-3D correspondences give its
+camera (PnP). The camera is accepted when the points of both neighbours agree on it. Otherwise the same is tried with
+the nearest frames whose camera has been found already, and then the camera is interpolated and marked as such. The
+masks of the neighbours are warped into the frame; what none of them explains counts as moving. Frames are read one at a
+time.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from .neighbours import Neighbour, match, moving_or_unexplained, moving_seen_fro
 
 _TOLERANCE = (0.004, 0.016)
 _TOLERANCE_PX = (1.0, 4.0)
-"""Least and most reprojection error of a point that agrees, in image widths (2 and 8 pixels of 512), and never below
-so many pixels, for flow has its own error. In between, the error with which the neighbours themselves see each other's
-points decides."""
+"""Lower and upper limit of the reprojection error up to which a point agrees with a camera: shares of the image width
+(2 and 8 pixels of 512), but at least so many pixels, because flow has an error of its own."""
 _SPREAD = 2.5
-"""How many times the neighbours' median error that is."""
+"""Between these limits, the tolerance is this many medians of the error with which the neighbours see each other's
+points."""
 _MAX_DETOUR = 1.0
-"""How far a camera may be from the straight way between its neighbours, in lengths of that way."""
 _MAX_DETOUR_DEPTH = 0.1
-"""Beside that, in median depths of its points."""
+"""A camera may be this far from where interpolation puts it: a multiple of the distance between its neighbours, plus a
+share of the median depth of their points."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ class _Found:
     """The result for one frame."""
 
     row: int
+    """Of the skipped frames."""
     T_world_cam: np.ndarray
     focal: float
     after: int
+    """Position in the Scene of the frame before it; -1: none."""
     moving: np.ndarray
+    """(H, W) bool."""
     source: str
+    """:data:`~easi3r_ns.core.scene.PNP` or :data:`~easi3r_ns.core.scene.INTERPOLATED`."""
 
 
 def pose_between(
@@ -63,9 +68,9 @@ def pose_between(
 
     ``clip`` names the positions of the clip's frames in the scene (evaluation views have no frames in between). Frames
     before the first and after the last of them have one neighbour; where that is not enough, they are left out with a
-    warning. How many frames came from where stands in the provenance as ``between``. In a scene without motion masks
-    (``--no-masks``) nothing moves in between either. ``masks`` gives the (H, W) bool mask of a row of ``skipped`` where
-    the user knows it.
+    warning. The provenance gets the number of frames by the source of their camera as ``between``. In a scene without
+    motion masks (``--no-masks``) nothing moves in between either. ``masks`` gives the (H, W) bool mask of a row of
+    ``skipped`` where the user knows it.
 
     Raises OSError when a skipped image cannot be read.
     """
@@ -156,14 +161,14 @@ def _posed(found: list[_Found], packed: list[np.ndarray], skipped: SkippedFrames
 
 
 class _Poser:
-    """Poses the frames of one gap after the other; keeps the neighbours at the ends of the last one."""
+    """Finds the cameras gap by gap; keeps the neighbours of the last gap, as the next gap shares one of them."""
 
     def __init__(self, scene: Scene, skipped: SkippedFrames, provider: FlowProvider) -> None:
         self.scene, self.skipped, self.provider = scene, skipped, provider
         self._keys: dict[int, Neighbour] = {}
 
     def gap(self, left: int | None, right: int | None, rows: list[int]) -> list[_Found]:
-        """What could be found out about the frames ``rows``, in order."""
+        """Results for the frames ``rows`` between two frames of the Scene (None: there is no such frame), in order."""
         ends = [position for position in (left, right) if position is not None]
         self._keys = {
             position: self._keys.get(position) or neighbour_in_scene(self.scene, position) for position in ends
@@ -176,7 +181,7 @@ class _Poser:
         waiting = []
         for row, side in _from_both_ends(rows, left is not None, right is not None):
             image = resize_and_crop(read_png(self.skipped.source_paths[row]), self.scene.pixel_map)
-            intrinsics, focal = self._lens(ends, row)
+            intrinsics, focal = self._intrinsics(ends, row)
             solved, neighbour, moving = self._solve(
                 row, image, intrinsics, (keys, [v for v in near.values() if v]), tolerance
             )
@@ -203,7 +208,10 @@ class _Poser:
         candidates: tuple[list[Neighbour], list[Neighbour]],
         tolerance: float,
     ) -> tuple[np.ndarray | None, Neighbour | None, np.ndarray]:
-        """Camera (or None), the frame as a neighbour, and what moves in it; the Scene's frames are asked first."""
+        """The camera, the frame as a neighbour of others (both None where no camera is found), and its moving pixels.
+
+        ``candidates``: the frames of the Scene, which are tried first, and the nearest frames with a camera.
+        """
         time = float(self.skipped.times[row])
         moving = np.ones(image.shape[:2], dtype=bool)
         asked: list[Neighbour] = []
@@ -220,12 +228,12 @@ class _Poser:
                 pixels = np.concatenate([m.pixels for m in matches])
                 seen = intrinsics.project(pose, points)
                 agree = np.linalg.norm(seen - pixels, axis=1) < tolerance
-                # Where the points must be, not where the flow took them: nothing adds up along a chain of frames.
+                # Pixels by projection, not by flow: so errors do not accumulate along a chain of frames.
                 moving = moving_seen_from(pose, image, neighbours, matches, intrinsics, tolerance)
                 return pose, Neighbour(image, time, pose, points[agree], seen[agree], moving), moving
         return None, None, moving
 
-    def _lens(self, ends: list[int], row: int) -> tuple[Intrinsics, float]:
+    def _intrinsics(self, ends: list[int], row: int) -> tuple[Intrinsics, float]:
         scene = self.scene
         focal = float(np.interp(self.skipped.times[row], scene.times[ends], scene.focals[ends]))
         K = np.diag([focal, focal * scene.pixel_map.pixel_aspect, 1.0])
@@ -233,7 +241,7 @@ class _Poser:
         return Intrinsics(K, scene.distortion), focal
 
     def _tolerance(self, ends: list[int]) -> float:
-        """Pixels: how well the neighbours' points fit each other, within limits."""
+        """Pixels of reprojection error up to which a point agrees with a camera in this gap."""
         width = self.scene.images.shape[2]
         low, high = (max(share * width, least) for share, least in zip(_TOLERANCE, _TOLERANCE_PX))
         if len(ends) < 2:
@@ -250,7 +258,7 @@ class _Poser:
 
 
 def _from_both_ends(rows: list[int], left: bool, right: bool) -> Iterator[tuple[int, str]]:
-    """The rows from the outside in, each with the side from which it is reached."""
+    """The rows from both ends to the middle, each with the end from which it is reached."""
     rows = list(rows)
     while rows:
         if left:
@@ -270,7 +278,7 @@ def _between(known: Iterable[tuple[float, np.ndarray]], time: float) -> np.ndarr
 
 
 def _reach(neighbours: Sequence[Neighbour]) -> float:
-    """How far from the way between its neighbours a camera may be, in scene units."""
+    """How far a camera may be from where interpolation puts it, in scene units."""
     centres = np.stack([neighbour.T_world_cam[:3, 3] for neighbour in neighbours])
     depths = [
         transform(np.linalg.inv(neighbour.T_world_cam), neighbour.points)[:, 2]

@@ -15,17 +15,17 @@ from .model import Correspondences, Lens, SparseModel
 
 ADJUST_MODELS = {"pinhole": "SIMPLE_PINHOLE", "radial": "RADIAL", "opencv": "OPENCV"}
 MAPPING_MODEL = "SIMPLE_RADIAL"
-"""While cameras are still far off, one parameter of distortion is all that they can hold."""
+"""Lens model during mapping: cameras that are still far off do not determine a second distortion parameter."""
 MAX_ERROR = 4.0
 """Reprojection error in source pixels above which an observation is left out (COLMAP's default)."""
 MIN_ANGLE = 1.5
 """Degrees of parallax below which a point is left out (COLMAP's default)."""
 MIN_POINTS = 50
-"""A model with fewer points is no reconstruction."""
+"""Models with fewer points are rejected."""
 MIN_OBSERVATIONS = 15
 """Points that a frame must see to count as registered."""
 FOCAL_RANGE = (0.3, 5.0)
-"""Focal lengths over the longer side of the image that a lens has; others are an adjustment that ran away."""
+"""Plausible focal lengths in longer sides of the image; beyond them the adjustment has diverged."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ _ROUGH, _EXACT = Effort(25, 1e-5), Effort(100, 1e-9)
 
 @dataclass(frozen=True)
 class _Round:
-    """One pass of triangulation and adjustment, in which cameras of a network are brought to their tracks."""
+    """One of several rounds of triangulation and adjustment, which fit the cameras of a network to the tracks."""
 
     max_error: float
     """Reprojection error in source pixels."""
     focal: bool
     distortion: bool
-    """Whether they are adjusted. Cameras that are still far off would bend the lens to their needs: a focal length can
-    run away to an affine camera and not come back."""
+    """Whether focal length and distortion are adjusted. While cameras are far off, the lens would absorb their errors:
+    a focal length can diverge to an affine camera."""
 
 
 _ROUNDS = (
@@ -70,7 +70,7 @@ def bundle_from(
 
     Returns:
         The adjusted model, its world where bundle adjustment left it; a frame is registered when it sees at least
-        :data:`MIN_OBSERVATIONS` points. None when the given cameras hold too few points.
+        :data:`MIN_OBSERVATIONS` points. None when too few points follow from the given cameras.
     """
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:

@@ -22,8 +22,8 @@ from .model import Correspondences, Lens, SparseModel
 from .score import agreement
 
 LITTLE_PARALLAX = 0.5
-"""Degrees of parallax that make a point where COLMAP's 1.5 lose frames: a hand that follows something turns the camera
-more than it moves it, and half a degree still is several pixels."""
+"""Least degrees of parallax of a point, where COLMAP's 1.5 leave frames without a camera. A camera that follows
+something by hand turns more than it moves, and half a degree is still several pixels."""
 MIN_AGREEMENT = 0.5
 """Share of a frame's matches that its camera must explain where it was registered on little parallax."""
 MEDIAN_DEPTH = 4.0

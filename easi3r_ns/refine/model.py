@@ -12,7 +12,7 @@ from ..core.scene import SparsePoints
 
 @dataclass(frozen=True)
 class Correspondences:
-    """Points that were found again in other frames: F frames, P pairs of them."""
+    """Keypoints of F frames, and the matches between them in P pairs of frames."""
 
     keypoints: tuple[np.ndarray, ...]
     """F arrays (K_f, 2) float64, SOURCE pixels (first pixel centre at 0.5), all on what stands still."""

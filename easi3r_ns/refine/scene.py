@@ -19,8 +19,9 @@ from .model import Correspondences, Lens, SparseModel
 from .score import HELD_OUT, Score, hold_out, score_cameras, without_keypoints
 
 OURS = "network"
+"""Name of the candidate with the cameras that the scene has already."""
 MIN_HELD_OUT = 30
-"""Held-out matches below which no candidate can be told from another."""
+"""Held-out matches below which candidates cannot be compared."""
 MIN_REGISTERED = 0.5
 """Share of the frames that a candidate must place itself."""
 
@@ -41,7 +42,7 @@ class Candidate:
     lens: Lens
     registered: np.ndarray
     scales: np.ndarray
-    """(F,) what takes the scene's depths to these cameras where no point says it better."""
+    """(F,) factors from the scene's depths to the scale of these cameras, for frames with too few points to fit one."""
     model: SparseModel | None
 
 
@@ -52,9 +53,9 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     incremental mapping from scratch (bundle adjustment can end in a bent path with small epipolar errors, so the two
     always compete); where neither places every frame, mapping without masks is tried too, for masks may be wrong.
     Cameras are kept by their cost on STATIC tracks that were held out of all candidates
-    (:class:`~easi3r_ns.refine.score.Score`), so nothing is won by following what moves. Frames that COLMAP cannot place
-    keep their camera, carried into its world (``pose_sources`` says 'aligned'). The scores stand in
-    ``provenance["refine"]``.
+    (:class:`~easi3r_ns.refine.score.Score`), so that cameras which follow a moving object score badly. Frames that
+    COLMAP cannot place keep their camera, transformed into its world (``pose_sources`` says 'aligned'). The scores
+    stand in ``provenance["refine"]``.
 
     Args:
         fixed_focal: the focal length is known and stays.
@@ -143,7 +144,7 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
     if "aligned" in sources:
         log.warn(
             f"COLMAP could not place {sources.count('aligned')} of {len(scene)} frames: they keep the network's "
-            "cameras, carried along by their neighbours (pose_source in transforms.json)"
+            "cameras, moved along with their neighbours (pose_source in transforms.json)"
         )
     return replace(
         scene,

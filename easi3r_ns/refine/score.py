@@ -35,7 +35,7 @@ class Score:
 
     @property
     def cost(self) -> float:
-        """What candidates are ranked by, small is good: few frames or broken tracks cannot buy a small error."""
+        """Criterion for candidates, smaller is better: the error, larger where frames are missing or tracks short."""
         return self.epipolar_px / max(self.registered * self.track_length, 1e-9)
 
     def __str__(self) -> str:
@@ -61,7 +61,8 @@ def track_labels(found: Correspondences) -> tuple[np.ndarray, np.ndarray]:
 def hold_out(found: Correspondences, share: float, seed: int) -> tuple[Correspondences, Correspondences]:
     """Split the matches into (seen, held out) by whole tracks, so that no keypoint is on both sides.
 
-    Tracks that visit a frame twice hold a wrong match, and may have swallowed many others: they are never held out.
+    Tracks with two keypoints in one frame contain a wrong match, which may have joined many tracks: they are never held
+    out.
     """
     labels, offsets = track_labels(found)
     frame = np.repeat(np.arange(found.num_frames), np.diff(offsets))
@@ -120,7 +121,7 @@ def agreement(
 ) -> np.ndarray:
     """(F,) share of a frame's matches with other registered frames that lie near their epipolar lines; 0 without any.
 
-    Bundle adjustment sees only the matches whose rays meet at an angle; a camera that is right explains the others too.
+    Bundle adjustment sees only the matches whose rays meet at an angle; a correct camera explains the others too.
 
     Args:
         registered: (F,) bool, frames that have a camera.

@@ -11,6 +11,6 @@ third set, and write both into its card::
 
     python -m easi3r_ns.training.measure runs/tiny/export --update-card
 
-The scenes are static: what shows motion later must not have been taught motion. On a shared machine set
-``OMP_WAIT_POLICY=PASSIVE``: spinning threads cost more than they give.
+The scenes are static: the network is never trained to detect motion. On a machine that others use too, set
+``OMP_WAIT_POLICY=PASSIVE``, so that waiting threads sleep.
 """

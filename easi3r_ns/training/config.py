@@ -62,7 +62,7 @@ class TrainConfig:
     batch_scale: int = 1
     """Multiplies the pairs per step and process (8 at low, 4 at final resolution); give 16 or more on a GPU."""
     pool_scenes: int = 768
-    """Scenes kept at hand; the oldest makes room for the newest."""
+    """Scenes kept in memory; a new one replaces the oldest."""
     first_scenes: int = 64
     """Scenes rendered before the first step of a resolution."""
     fresh_scenes: int = 1
@@ -70,7 +70,7 @@ class TrainConfig:
     views: int = 6
     """Views per scene."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon orthogonalises the steps of the blocks' matrices (all else is AdamW's in both cases)."""
+    """Optimizer of the blocks' matrices: muon orthogonalises their steps. All else is trained by AdamW."""
     learning_rate: float = 1e-3
     """Peak step size."""
     warmup_steps: int = 300
@@ -85,7 +85,8 @@ class TrainConfig:
     match_weight: float = 0.2
     """Weight of the auxiliary correspondence loss on encoder tokens."""
     attention_weight: float = 0.2
-    """Weight of the auxiliary loss that lets one head per decoder layer look where the other view shows the same."""
+    """Weight of the auxiliary loss that trains one head per decoder layer to attend to the token of the other view that
+    shows the same."""
     checkpoint_minutes: float = 4.0
     """Minutes between checkpoints."""
     bf16: bool = False

@@ -1,6 +1,7 @@
-"""Training losses: DUSt3R's confidence-weighted regression, and two auxiliary ones that know what matches.
+"""Training losses: DUSt3R's confidence-weighted regression, and two auxiliary losses on true correspondences.
 
-Contrastive matching of encoder tokens (as in MASt3R), and cross-attention heads that look at the matching token.
+These are contrastive matching of encoder tokens (as in MASt3R), and attention of one cross-attention head per layer to
+the matching token.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..network.blocks import CrossAttention
 from ..network.model import DUSt3R, Grid
 from .data import PairBatch, look_up, move
 
-Looks = list[tuple[Tensor, Tensor]]
+QueriesKeys = list[tuple[Tensor, Tensor]]
 """Queries and keys, (B, N, d) each, of the guided head: decoder 1 and decoder 2 in turn, layer by layer."""
 
 
@@ -77,9 +78,9 @@ def true_matches(batch: PairBatch, patch: int) -> Matches:
 
 
 @contextlib.contextmanager
-def guided_head(model: DUSt3R) -> Iterator[Looks]:
-    """Collect what head 0 of each cross-attention asks and offers while the model decodes; the last layer is free."""
-    looks: Looks = []
+def guided_head(model: DUSt3R) -> Iterator[QueriesKeys]:
+    """Collect queries and keys of head 0 of every cross-attention while the model decodes, but for the last layer."""
+    looks: QueriesKeys = []
 
     def listen(attention: CrossAttention) -> None:
         original = attention.queries_keys
@@ -101,11 +102,11 @@ def guided_head(model: DUSt3R) -> Iterator[Looks]:
             del attention.queries_keys
 
 
-def attention_loss(looks: Looks, target: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def attention_loss(looks: QueriesKeys, target: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the guided heads' attention against the weights of :class:`Matches` of a batch in both orders.
 
-    Returns the loss and the share of the seen tokens whose strongest look is at the true token. Tokens without a match
-    are not told where to look.
+    Returns the loss and the share of the seen tokens whose largest attention weight is on the true token. Tokens
+    without a match are left out.
     """
     if not looks:
         return target.new_zeros(()), target.new_zeros(())

@@ -19,7 +19,7 @@ def run(config: TrainConfig) -> None:
         _train(config)
         return
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_train_together, (config, Path(folder) / "meet"), config.processes)
+        multiprocessing.spawn(_train_together, (config, Path(folder) / "rendezvous"), config.processes)
 
 
 def _train(config: TrainConfig) -> None:
@@ -28,8 +28,8 @@ def _train(config: TrainConfig) -> None:
     Trainer(config).run()
 
 
-def _train_together(rank: int, config: TrainConfig, meeting_point: Path) -> None:
-    distributed.init_process_group("gloo", init_method=meeting_point.as_uri(), rank=rank, world_size=config.processes)
+def _train_together(rank: int, config: TrainConfig, rendezvous: Path) -> None:
+    distributed.init_process_group("gloo", init_method=rendezvous.as_uri(), rank=rank, world_size=config.processes)
     try:
         _train(config)
     finally:

@@ -85,7 +85,7 @@ def new_state(config: TrainConfig) -> TrainState:
 
 
 def make_optimizers(config: TrainConfig, model: DUSt3R, match: nn.Module) -> Optimizers:
-    """AdamW, without decay on biases, norms and scalars; with ``--optimizer muon`` the blocks' matrices are Muon's."""
+    """AdamW, without decay on biases, norms and scalars; with ``--optimizer muon``, Muon for the blocks' matrices."""
     parameters = [*model.parameters(), *match.parameters()]
     blocks = [p for name, p in model.named_parameters() if "_blocks" in name and p.ndim == 2]
     matrices = blocks if config.optimizer == "muon" else []
@@ -141,7 +141,7 @@ class Team:
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
     def agree(self, seconds: float) -> float:
-        """The first process's value: the clocks that end the run and set the step size must be one."""
+        """The first process's value for all: one clock ends the run and sets the step size."""
         if self.size == 1:
             return seconds
         value = torch.tensor(seconds, dtype=torch.float64)
@@ -190,10 +190,10 @@ class Trainer:
         return self.state
 
     def step(self) -> dict[str, float]:
-        """One optimiser step on freshly mixed pairs."""
+        """One optimiser step on newly sampled pairs."""
         state, config = self.state, self.config
         shapes = [shape for shape, weight in self.stage.shapes for _ in range(weight)]
-        # One shape for all processes, which wait for each other.
+        # One shape for all processes: they wait for each other.
         pick = np.random.RandomState([config.seed, state.step]).randint(len(shapes))
         pool = self.pools[_key(shapes[pick])]
         before = pool.count
@@ -253,7 +253,7 @@ class Trainer:
             torch._foreach_lerp_(averaged, list(self.state.model.state_dict().values()), 1 - decay)
 
     def _to_final_stage(self) -> None:
-        """Twice the tokens per side: RoPE steps of half the length leave the geometry of the attention as it was."""
+        """Twice the tokens per side: RoPE steps of half the length keep the positions that attention sees."""
         self.save()
         state = self.state
         model = DUSt3R(self.config.network(final=True)).to(self.config.device)
@@ -279,7 +279,7 @@ class Trainer:
             self.pools[key].restore(self.state.pool_counts.get(key, 0))
 
     def save(self) -> None:
-        """Write the checkpoint atomically; the first process speaks for all."""
+        """Write the checkpoint atomically; only the first process does."""
         if self.team.rank:
             return
         state = self.state
@@ -322,7 +322,7 @@ class Trainer:
         logger.info("resumed at step %d", state.step)
 
     def _begin_with(self, folder: Path) -> None:
-        """Averaged weights of another run, whose pairs, scenes and log go on."""
+        """Start from the averaged weights of another run, and continue its counters and log."""
         payload = read_checkpoint(folder)
         state = self.state
         try:

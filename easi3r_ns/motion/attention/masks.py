@@ -31,12 +31,13 @@ MOST_SEEDS = 2**32
 """Seeds that k-means takes, from 0 on."""
 OTSU_CLASSES = (2, 3, 4)
 HISTOGRAM_BINS = 256
-"""Of the score, in which the thresholds are sought: scikit-image's number."""
+"""Bins of the histogram in which thresholds are sought: scikit-image's default."""
 LEAST_RESIDUAL = 0.25
-"""Of optical flow, in the units of :func:`~easi3r_ns.motion.two_view.flow_residual`: in rendered clips in which nothing
-moves, about one token in twenty reaches it, and hardly a cluster."""
+"""Nothing moves where the mean flow residual of a cluster, in the units of
+:func:`~easi3r_ns.motion.two_view.flow_residual`, is smaller. In rendered static clips about one token in twenty reaches
+it, but hardly any cluster."""
 ENLARGED_PIXELS = 2**22
-"""Pixels of the enlarged score, about, that are in memory at once."""
+"""Approximate number of pixels of the enlarged score that are in memory at once."""
 
 
 def segment_dynamic(
@@ -153,7 +154,7 @@ def enlarge(score: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def clip_threshold(score: np.ndarray) -> float:
-    """One threshold for the clip: multi-Otsu with 2, 3 and 4 classes; the best separated wins, and its last cut counts.
+    """One threshold for the clip: multi-Otsu with 2, 3 and 4 classes; of the best separated, the highest threshold.
 
     The separation is var(class means) / sqrt(classes). A score with less than two values has nothing to separate:
     infinity, so that nothing moves.

@@ -18,7 +18,7 @@ from ...core.types import AttentionStats, PairGraph
 
 EPS = 1e-6
 MOST_NEW_SLOTS = 16
-"""Frames by which the statistics grow at a time."""
+"""Most frames for which memory is added at a time."""
 
 
 class AttentionAccumulator:
@@ -73,8 +73,8 @@ class MapSummary:
 class SummaryAccumulator:
     """The statistics of a clip, of which only what the score needs is kept: memory grows neither with E nor with F * C.
 
-    A frame's moments are summed up as soon as its last pair has come, so that in a graph of near frames, taken in
-    order, only a few frames are open at a time.
+    A frame's moments are reduced to their summary as soon as its last pair has come, so that in a graph of near frames,
+    taken in order, only the moments of a few frames are held at a time.
     """
 
     def __init__(self, graph: PairGraph, formula: ScoreFormula) -> None:
@@ -168,7 +168,7 @@ class Merged(NamedTuple):
     """Moments of some frames with a batch taken in (K frames, M numbers in a map)."""
 
     slots: dict[int, int]
-    """Place of each frame."""
+    """Row of each frame in the running moments."""
     counts: dict[int, int]
     mean: Tensor
     """(K, M)."""
@@ -177,8 +177,8 @@ class Merged(NamedTuple):
 
 
 class RunningMoments:
-    """Mean and sum of squared deviations per frame, batch by batch (Chan, Golub, LeVeque 1979), on the device of what
-    comes in; the frames of a batch may repeat.
+    """Mean and sum of squared deviations per frame, batch by batch (Chan, Golub, LeVeque 1979), on the device of the
+    values; a frame may occur several times in a batch.
     """
 
     def __init__(self) -> None:
@@ -259,8 +259,8 @@ def prepare_maps(maps: Tensor, centred: bool) -> Tensor:
 
 
 def without_sink(maps: Tensor) -> Tensor:
-    """(B, h, w, C): the top-left token gathers attention whatever it shows; it becomes the mean of its right and lower
-    neighbours.
+    """(B, h, w, C): the top-left token attracts attention whatever it shows (an attention sink); its value is
+    replaced by the mean of its right and lower neighbours.
     """
     height, width = maps.shape[1:3]
     neighbours = [maps[:, 0, 1]] if width > 1 else []

@@ -58,9 +58,9 @@ def pair_flow(
     rows = _both_rows(graph)
     shape = (len(graph), *images.shape[1:3])
     num_bytes = math.prod(shape) * (2 * dtype.itemsize + 1)
-    room = folder if num_bytes > SPILL_BYTES else None
-    flow = empty_tensor((shape[0], 2, *shape[1:]), dtype, room)
-    consistent = empty_tensor(shape, torch.bool, room)
+    spill_to = folder if num_bytes > SPILL_BYTES else None
+    flow = empty_tensor((shape[0], 2, *shape[1:]), dtype, spill_to)
+    consistent = empty_tensor(shape, torch.bool, spill_to)
     with log.stage("optical flow", total=len(graph)) as advance:
         for start in range(0, len(rows), PAIRS_AT_ONCE):
             block = rows[start : start + PAIRS_AT_ONCE]

@@ -19,7 +19,7 @@ SAMPLE_STEP = 8
 BORDER = 0.2
 """Share of the width and height, on each side, that counts as the border of the picture."""
 FEWEST_SAMPLES = 20
-"""A pair with fewer consistent vectors tells nothing."""
+"""Pairs with fewer consistent vectors are not used."""
 NOISE_PX = 0.4
 NOISE_PER_FLOW = 0.03
 """Deviation of the flow of a static surface from the model, for the choice between models: at least NOISE_PX, and
@@ -65,8 +65,8 @@ def sample(flow: np.ndarray, consistent: np.ndarray) -> Samples:
 def fit(kind: Kind, samples: Samples) -> np.ndarray | None:
     """(3, 3) model of the background's motion by MAGSAC (Barath et al., CVPR 2020), or None where there is none.
 
-    Of the fits to all vectors and to those at the border, the one that explains more of the border: a mover may fill
-    the middle, and a border may be all sky.
+    Of the fits to all vectors and to those at the border, the one that explains more of the border. Something that
+    moves may fill the middle, and a border may be sky only, so neither fit alone is safe.
     """
     candidates = [_magsac(kind, samples.start, samples.end)]
     if samples.border.sum() >= FEWEST_SAMPLES:
@@ -107,8 +107,8 @@ def noise(samples: Samples) -> float:
 def gric(kind: Kind, error: np.ndarray, deviation: float) -> float:
     """Geometric robust information criterion (Torr, 1998) per vector: smaller is the better model.
 
-    ``error`` in pixels, ``deviation`` its scale. A homography binds two of the four coordinates of a vector, a
-    fundamental matrix only one, which costs it ln 4 a vector.
+    ``error`` in pixels, ``deviation`` its scale. A homography fixes two of the four coordinates of a vector, a
+    fundamental matrix one: for that it pays ln 4 more per vector.
     """
     dimension, parameters = {"homography": (2, 8), "fundamental": (3, 7)}[kind]
     misfit = np.minimum((error / deviation) ** 2, 2 * (4 - dimension)).sum()

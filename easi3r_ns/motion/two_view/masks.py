@@ -1,4 +1,4 @@
-"""Frames -> DynamicMasks from optical flow and epipolar geometry: the classical form of what the attention shows."""
+"""Frames -> DynamicMasks from optical flow and epipolar geometry, without a network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .tokens import token_means
 PAIRS = "logwin-3-noncyclic"
 """Every frame with those 1, 2 and 4 frames before and after it."""
 DEVIATION_WEIGHT = 0.5
-"""How much a residual that changes from pair to pair is doubted."""
+"""Deviations over the pairs that are subtracted from the mean residual: one that varies is less certain."""
 LEAST_SCORE = 0.15
 """No pixel below this score moves, whatever the histogram says: it is what flow does on static surfaces. In the units
 of :class:`~easi3r_ns.motion.two_view.residual.MotionStats`: two thirds of a deviation of the flow of
 static surfaces, after the vote."""
 HISTOGRAM_STEP = 4
-"""Every so many pixels in x and y count for the threshold."""
+"""Only every fourth pixel in x and in y enters the histogram for the threshold."""
 _FEW_PAIRS = 0.5
 
 
@@ -67,8 +67,9 @@ def geometric_masks(
 def choose_threshold(score: np.ndarray) -> float:
     """One threshold for a clip's score (F, H, W): of the cuts of multi-Otsu with 2, 3 and 4 classes, the clearest.
 
-    What moves is often a small share of the clip, and a histogram alone then splits the background; where things are
-    counts too. Cuts below LEAST_SCORE are no candidates; when none is left, LEAST_SCORE itself.
+    What moves is often a small share of the clip, and a histogram alone then splits the background. So the contours in
+    the image decide between the cuts, see :func:`contour_contrast`. Cuts below LEAST_SCORE are no candidates; when none
+    is left, LEAST_SCORE itself.
     """
     counted = score[:, ::HISTOGRAM_STEP, ::HISTOGRAM_STEP]
     values = min(len(np.unique(counted)), max(OTSU_CLASSES))

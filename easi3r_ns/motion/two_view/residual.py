@@ -25,8 +25,9 @@ MOST_DEVIATIONS = 30.0
 INCONSISTENT_WEIGHT = 0.1
 """Weight of a pixel whose forward and backward flow disagree: little, but it decides where no pair agrees."""
 FOLLOWED = 0.3
-"""Share of consistent pixels from which on the flow of a pair is taken to follow the picture at all."""
+"""Share of consistent pixels from which on the flow of a pair is used at all."""
 VOTING_PAIRS = 12
+"""Approximate number of pairs that decide between homography and fundamental matrix."""
 
 Load = Callable[[Sequence[int]], np.ndarray]
 """Numbers of n frames -> their images (n, H, W, 3) uint8 RGB."""
@@ -36,7 +37,7 @@ Links = Callable[[int, int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class MotionStats:
-    """Mean and deviation, over the pairs of a frame, of the residual in [0, 1]; the classical AttentionStats."""
+    """Mean and deviation, over the pairs of a frame, of the residual in [0, 1]."""
 
     mean: np.ndarray
     """(F, H, W) float32."""
@@ -45,7 +46,7 @@ class MotionStats:
     trust: np.ndarray
     """(F, H, W) float32 in [0, 1]: share of the frame's pairs whose flow is consistent here."""
     pairs_used: int
-    """Unordered pairs whose flow followed the picture."""
+    """Unordered pairs whose flow was used."""
 
 
 def motion_stats(
@@ -89,9 +90,9 @@ def unordered(graph: PairGraph) -> list[tuple[int, int]]:
 def choose_kind(load: Load, graph: PairGraph, provider: FlowProvider) -> Kind:
     """Homography or fundamental matrix: GRIC over pairs with the longest gap that flow can follow.
 
-    A turning camera, or a flat background, leaves the picture to a homography. A fundamental matrix would then explain
-    movers as parallax. Parallax shows best over long gaps, so short ones do not vote. One kind for the whole clip: the
-    residuals of both are not comparable.
+    A homography describes the background of a turning camera, and a flat background. A fundamental matrix would then
+    explain moving objects as parallax. Parallax is largest over long gaps, so that only the longest gap that flow can
+    follow decides. One kind holds for the whole clip: the residuals of both are not comparable.
     """
     pairs = unordered(graph)
     for gap in sorted({j - i for i, j in pairs}, reverse=True):
@@ -133,7 +134,7 @@ def _residual(kind: Kind, flow: np.ndarray, consistent: np.ndarray, texture: np.
 
 
 def _texture_noise(image: np.ndarray) -> np.ndarray:
-    """(H, W) pixels of deviation that optical flow has because there is little texture to hold on to."""
+    """(H, W) pixels of deviation that optical flow has because there is little texture."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
     across, down = (cv2.Sobel(grey, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
     products = (across * across, across * down, down * down)

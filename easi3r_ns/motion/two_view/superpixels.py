@@ -1,4 +1,4 @@
-"""Superpixels of a clip, who resembles whom, and a vote among the similar.
+"""Superpixels of a clip, and a vote of each superpixel with those that look alike.
 
 After "Video segmentation by non-local consensus voting" (Faktor and Irani, BMVC 2014): a region's motion is uncertain,
 but the same surface is seen in many frames. N superpixels over the whole clip.
@@ -22,9 +22,9 @@ PLACE_SCALE = 0.08
 """Differences that weigh the same: Lab mean, Lab deviation, mean gradient (all in 8-bit units), and position (share of
 the longer side)."""
 NEIGHBOUR_SHARE = 0.8
-"""Weight of the neighbours' opinion against a superpixel's own motion."""
+"""Weight of the neighbours' mean score against a superpixel's own score."""
 FLOW_LINK = 1.0
-"""Weight of where a superpixel flows to, against a neighbour that looks exactly the same."""
+"""Weight of the superpixel that one flows to; a neighbour that looks exactly the same has weight 1."""
 ROUNDS = 10
 
 
@@ -75,11 +75,11 @@ def make_superpixels(images: np.ndarray) -> Superpixels:
 
 
 def vote(superpixels: Superpixels, own: np.ndarray, trust: np.ndarray, links: np.ndarray) -> np.ndarray:
-    """(N,) what each region and those like it say together.
+    """(N,) score of each region, averaged with the regions that look alike and those that it flows to.
 
     Args:
         own: (N,) each region's own score.
-        trust: (N,) in [0, 1]: how much that is worth; a region without trust takes the neighbours' word.
+        trust: (N,) in [0, 1]: weight of each region's own score; with 0 it takes the mean of its neighbours.
         links: (N, L) region that each flows to in other frames, -1 for none.
     """
     count = min(NEIGHBOURS + 1, len(superpixels))

@@ -14,13 +14,13 @@ from ..flow.provider import FlowProvider
 from .residual import choose_kind, motion_stats, unordered
 
 PAIRS = "swin-3-noncyclic"
-"""Every frame with the three before and after it: over longer gaps flow is lost, most of all in small images."""
+"""Every frame with the three before and after it: over longer gaps flow fails, above all in small images."""
 WORK_SIDE = 384
 """Pixels of the longer side, about, of the images in which flow is estimated."""
 BLOCK = 16
 """Frames whose images and residuals are in memory at once, beside the few around them."""
 BLOCK_BYTES = 50
-"""Per pixel of these images, of all that is in memory for them."""
+"""Bytes in memory per pixel of these images, residuals included."""
 REACH = 3
 """Frames on either side of a block that :data:`PAIRS` joins to it."""
 _MUCH_LOST = 0.5
@@ -37,7 +37,7 @@ def flow_residual(
     """How much the flow of every token breaks the camera's motion: mean over near pairs, and over the token's pixels.
 
     Where nothing moves it is the noise of the flow, not 0. What moves along its epipolar lines is not seen. Frames that
-    flow cannot follow tell nothing: 1 everywhere, so that other maps decide.
+    flow cannot follow are 1 everywhere, so that the other maps decide.
 
     Args:
         image: number of a frame -> (H, W, 3) uint8 RGB; about :data:`WORK_SIDE` pixels is where it was tried. Frames

@@ -25,10 +25,11 @@ few; and the poorer its pointmaps, the more the cameras gain from flow."""
 CLUSTERS = (8, 16, 32, 64)
 """The paper's number last: of a few thousand tokens it leaves small clusters, whose means are uncertain."""
 FIRST_CLUSTERS = 32
-"""With which the product is chosen, before the number of clusters is."""
+"""Number of clusters with which the product of maps is chosen; the number is chosen after it."""
 CLUSTERINGS = 8
 LEAST_GAP = 0.2
-"""Between the AUC of a formula and that of the frozen twins: what has less shows objects, not motion."""
+"""Least difference between the AUC of a formula on clips and on their frozen twins: with less, a score shows objects,
+not motion."""
 SHORTLIST = 10
 """Formulas with the highest AUC whose masks are compared."""
 TOLERANCE = 0.02
@@ -47,7 +48,7 @@ class Choice:
 
     @property
     def gap(self) -> float:
-        """What of the AUC is motion; a twin BELOW chance adds nothing: still objects score low."""
+        """The part of the AUC that is motion. An AUC of the twin below chance counts as chance."""
         return self.auc - max(0.5, self.auc_twin)
 
 

@@ -79,13 +79,13 @@ Variant = tuple[bool, int, bool]
 
 
 def variant_of(formula: ScoreFormula) -> Variant:
-    """What of a formula decides its maps; the rest is which of them it takes, and clusters."""
+    """The part of a formula that decides how its maps are made; the rest chooses among them and the clusters."""
     return formula.centred, formula.first_channel, formula.log_std
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is known of a clip's tokens whatever the pairs; clusterings are computed once."""
+    """What is known of a clip's tokens independently of the pairs; clusterings are computed once."""
 
     features: np.ndarray
     """(F, h, w, D) of the encoder."""
@@ -128,7 +128,7 @@ class Observation:
 def watch(
     model: DUSt3R, clip: Clip, graphs: Sequence[str], device: str = "cpu", residual: bool = False
 ) -> tuple[PairMaps, Tokens]:
-    """The pairs of all ``graphs`` through the network: maps per pair, and the tokens."""
+    """Run the network on the pairs of all ``graphs``: maps per pair, and what is known of the tokens."""
     grid = model.token_grid(*clip.images.shape[1:3])
     features = encode_frames(model, clip.images, Compute(torch.device(device)), lambda n: None)
     pairs = {(i, j) for graph in graphs for i, j in make_pairs(graph, len(clip)).edges.tolist() if i < j}
@@ -232,7 +232,9 @@ class Candidate:
 
 
 def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
-    """The formula and its rivals: trivial answers, single maps with each sign, residuals of geometry, the paper.
+    """The formula and what it is compared with.
+
+    These are trivial answers, single maps with each sign, residuals of geometry, and the formula of the paper.
 
     All have the clusters of the formula, but for the paper, which has its own.
     """

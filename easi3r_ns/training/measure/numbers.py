@@ -1,4 +1,4 @@
-"""Figures with their uncertainty: medians and means with bootstrap intervals over scenes, areas under curves."""
+"""Statistics with their uncertainty: medians and means with bootstrap intervals over scenes, areas under curves."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def estimate(
 ) -> Estimate:
     """A statistic over all values, with an interval that resamples the GROUPS (scenes), not the values.
 
-    Values of one scene hang together: resampling them one by one would promise more than the sample knows. NaN values
-    are left out. The draws are seeded: the same sample gives the same interval.
+    Values of one scene are correlated: resampling them one by one would make the interval too small. NaN values are
+    left out. The draws are seeded: the same sample gives the same interval.
     """
     groups = [np.asarray(g, dtype=float)[np.isfinite(g)] for g in groups]
     groups = [g for g in groups if len(g)]

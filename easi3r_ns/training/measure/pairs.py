@@ -46,7 +46,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class PairRow:
-    """Errors of one pair, each beside what is had without looking at the images."""
+    """Errors of one pair, each beside the error of a trivial answer, which does not use the images."""
 
     scene: int
     baseline: float
@@ -56,17 +56,17 @@ class PairRow:
     rotation_pnp: float
     """Degrees; mean of PnP in both orders, see :func:`pose_by_pnp`."""
     rotation_trivial: float
-    """Of answering: no rotation."""
+    """Error of the answer that nothing rotates."""
     translation: float
     """Degrees between the directions of travel, from the registration."""
     translation_pnp: float
     points_1: float
     """Mean distance of view 1's points from the truth / mean distance of the scene, after one median scale."""
     points_1_trivial: float
-    """Of the mean pointmap of the training scenes."""
+    """Error of the mean pointmap of the training scenes."""
     points_2: float
     points_2_trivial: float
-    """Of the mean pointmap, seen from the first camera."""
+    """Error of the mean pointmap, seen from the first camera."""
     depth: float
     """AbsRel of view 1."""
     depth_trivial: float
@@ -75,7 +75,7 @@ class PairRow:
     focal_both: float
     """From the first view's points in both orders: both cameras have the same lens."""
     focal_trivial: float
-    """Of the middle of the training lenses."""
+    """Error of the middle of the training focal lengths."""
 
 
 ROWS = (
@@ -90,7 +90,7 @@ ROWS = (
     ("focal", "focal length, relative", "middle of the training lenses"),
     ("focal_both", "... mean of both orders", "middle of the training lenses"),
 )
-"""Name, label and trivial rival of every line of the table."""
+"""Name, label and trivial answer of every line of the table."""
 
 
 @torch.inference_mode()
@@ -173,7 +173,7 @@ def _clip_views(seed: int, device: str) -> tuple[Views, list[list[int]]]:
 
 
 def mean_map(device: str, scenes: int = MEAN_MAP_SCENES) -> Tensor:
-    """(H, W, 3) mean pointmap of training scenes in units of their mean distance: the best guess with closed eyes."""
+    """(H, W, 3) mean pointmap of training scenes in units of their mean distance: the best guess without the images."""
     views = [render_views([seed], SHAPE, 2, "train", device) for seed in range(scenes)]
     points = torch.cat([camera_points(v.depth, v.focal).flatten(0, 1) for v in views])
     return (points / points.norm(dim=-1).mean((1, 2))[:, None, None, None]).mean(0)
@@ -216,8 +216,8 @@ def pose_by_pnp(out: PairOutput) -> Tensor:
     """(4, 4) camera j to camera i of one pair in both orders, translation without length.
 
     DUSt3R's relative pose (section 3.3): PnP of view j's pixels with their points in the frame of view i, under the
-    focal length of the pointmaps; here the mean over both orders. Where PnP finds no camera, none is better than
-    standing still.
+    focal length of the pointmaps; here the mean over both orders. Where PnP finds no camera in either order, the
+    identity.
     """
     height, width = out.points_i.shape[1:3]
     y, x = np.mgrid[:height, :width]

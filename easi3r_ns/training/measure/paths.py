@@ -133,7 +133,7 @@ def still_camera(clip: Clip) -> dict[str, float]:
 
 
 def try_run(backbone: LoadedBackbone, clip: Clip, variant: str, device: str, graph: str = "auto") -> PathRow | None:
-    """:func:`run`; None where the clip cannot be aligned (counted in the table, never dropped in silence)."""
+    """:func:`run`; None where the clip cannot be aligned (the table counts such clips)."""
     try:
         return run(backbone, clip, variant, device, graph)
     except AlignmentError:

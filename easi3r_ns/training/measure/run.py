@@ -43,7 +43,7 @@ class MeasureConfig:
     """What to measure: wide and clip (static pairs), choose (formula and graph of the card), score (what moves), paths
     (clips from end to end), figure."""
     quick: bool = False
-    """A few scenes of each, to see that everything runs; the figures mean nothing."""
+    """A few scenes of each, to see that everything runs; the numbers mean nothing."""
     pairs: int = 1000
     """Static pairs in each of the two sets."""
     clips: int = 24
@@ -87,7 +87,7 @@ class MeasureConfig:
 
 
 class Measurement:
-    """One run over the parts; ``backbone`` carries the formula and the graph that hold at the moment."""
+    """One run over the parts; ``backbone`` carries the current formula and graph."""
 
     def __init__(self, config: MeasureConfig, progress: Progress) -> None:
         self.config, self.sizes, self.progress = config, config.sizes, progress
@@ -98,12 +98,12 @@ class Measurement:
 
     @property
     def formula(self) -> ScoreFormula:
-        """The formula that holds."""
+        """The current formula."""
         return self.backbone.info.score
 
     @property
     def graph(self) -> str:
-        """The graph that holds."""
+        """The current graph."""
         return str(self.backbone.info.graph)
 
     @property
@@ -131,7 +131,7 @@ class Measurement:
         return summarise_pairs(rows, kind)
 
     def choose(self) -> dict[str, Any]:
-        """Formula and graph; from here on they hold."""
+        """Choose formula and graph; the later parts use them."""
         count = self.sizes["selection_clips"]
         lengths = (self.sizes["frames"], self.sizes["frames"], self.sizes["long_frames"])
         groups = self._observe("selection", count, choose.GRAPHS, "selection clips", lengths=lengths)

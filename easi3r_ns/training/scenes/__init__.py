@@ -1,6 +1,6 @@
 """Rendered scenes with exact geometry: static ones to train on, moving ones to test and to show with.
 
-``render_clip`` is the usual entry; ``make_scene`` and ``render`` give every freedom.
+``render_clip`` is the usual entry point; ``make_scene`` and ``render`` give full control.
 """
 
 from .cameras import focal_from_fov, handheld_path, look_at, training_views

@@ -79,7 +79,7 @@ def training_views(
                 break
         else:
             position = _around(target, azimuth, distance, height)
-        # Hands turn a camera faster than feet carry it: the aim falls with the root of the spread.
+        # A hand-held camera turns faster than it moves: the aim varies with the root of the spread.
         turn = 0.225 * np.sqrt(spread) * rs.uniform(0.2, 1.0)
         aim = target + distance * (common + turn * rs.uniform(-1, 1, 3))
         views.append(look_at(position, aim, 0.12 * np.sqrt(spread) * rs.uniform(-1, 1)))
@@ -125,7 +125,7 @@ def handheld_path(scene: SyntheticScene, times: np.ndarray, rs: np.random.Random
             )
             + sway
         )
-        # A tight room may leave no path that keeps its distance: ask for less with every failure.
+        # A small room may leave no path at this distance from everything: it shrinks with every attempt.
         margin = 0.35 * (1 - attempt / 60)
         if all(is_clear(scene, p, times, margin) for p in positions):
             break

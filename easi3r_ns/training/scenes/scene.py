@@ -1,7 +1,8 @@
 """What a synthetic scene is: a textured room (or open ground under a sky box) with boxes, ellipsoids and cylinders.
 
 World frame: z up, floor at z = 0, metres. Every solid is the image of a unit solid (box, sphere, cylinder along z)
-under ``T_world_obj @ diag(half_size)``. A seed names a scene forever: all draws come from ``numpy.random.RandomState``.
+under ``T_world_obj @ diag(half_size)``. A seed always gives the same scene: all draws come from
+``numpy.random.RandomState``.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class SyntheticScene:
     ambient: float
     """Share of the light that comes from everywhere."""
     casts_shadow: np.ndarray
-    """(K,) bool. Movers never do: what is static looks the same with and without motion."""
+    """(K,) bool. Solids that move never do, so that what is static looks the same with and without motion."""
 
     @property
     def num_solids(self) -> int:
@@ -109,7 +110,7 @@ class SceneOptions:
     family: str = "train"
     num_movers: int = 0
     duration: float = 2.0
-    """Seconds over which movers shall travel a noticeable way."""
+    """Seconds in which the solids that move travel 0.5 to 1.4 metres."""
     shadows: bool | None = None
     """Static solids throw shadows; None: in half of the scenes."""
     open_ground: bool | None = None
@@ -167,7 +168,7 @@ class _Solid:
     spin: float = 0.0
     camouflaged: bool = False
     fixed: bool = False
-    """Hangs on a wall: never thrown out for a collision."""
+    """A panel on a wall, which is kept when it touches another solid."""
 
     @property
     def radius(self) -> float:

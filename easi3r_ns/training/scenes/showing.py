@@ -1,6 +1,6 @@
 """Which seeds give clips that show their motion: some scenes hide their movers behind furniture or the picture's edge.
 
-A seed keeps its meaning whatever is asked here: scenes are passed over, never changed.
+Seeds are skipped, scenes never changed: the same seed always gives the same scene.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Showing:
     share_of_each: float = 0.005
     """Share of a frame that every single mover covers in at least half of the frames."""
     most: float = 0.4
-    """Largest share of the whole clip that the movers cover: the rest must be world enough to find the cameras."""
+    """Largest share of the whole clip that the movers cover: the rest must suffice to find the cameras."""
 
 
 def shows_motion(clip: Clip, rule: Showing = Showing()) -> bool:

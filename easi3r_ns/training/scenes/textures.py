@@ -1,4 +1,4 @@
-"""Procedural textures: a family and an index name one periodic picture forever."""
+"""Procedural textures: a family and an index always give the same periodic picture."""
 
 from __future__ import annotations
 
