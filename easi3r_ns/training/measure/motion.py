@@ -151,7 +151,7 @@ def watch(
 
 
 def _flow(clip: Clip, patch: int) -> np.ndarray:
-    """(F, h, w): the map that a run on the clip's own images would compute (``pipelines.network_stage``)."""
+    """(F, h, w): the map that a run on the clip's own images would compute (``pipelines.stages``)."""
     height, width = clip.images.shape[1:3]
     times = enlargement(height, width)
     larger = enlarged(PixelMap((width, height), (width, height), (0, 0, width, height)), times)
