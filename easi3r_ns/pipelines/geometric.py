@@ -23,6 +23,7 @@ from ..core.types import DynamicMasks, Frames
 from ..frames import ImageGeometry
 from ..motion.flow.choose import choose_flow
 from ..motion.given import given_masks
+from ..motion.packing import join_masks, pack_masks, unpack_masks
 from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import PAIRS
 from ..network.compute import choose_compute
@@ -140,11 +141,15 @@ def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog,
     def compute() -> Tensors:
         clips = [images for images in (frames.images[:cut], frames.images[cut:]) if len(images)]
         provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
-        return _pack([geometric_masks(images, GEOMETRY.patch, log, provider=provider) for images in clips])
+        return pack_masks(
+            join_masks([geometric_masks(images, GEOMETRY.patch, log, provider=provider) for images in clips])
+        )
 
     # The thresholds of these masks were set with DIS: another estimator only where it is asked for.
     flow = "dis" if config.flow == "auto" else config.flow
-    return _unpack(cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, flow, __version__), compute))
+    return unpack_masks(
+        cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, flow, __version__), compute)
+    )
 
 
 def _cameras(
@@ -206,24 +211,6 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
         pose_sources=("colmap",) * len(kept),
         provenance={"version": __version__, "weights": {"name": NAME}, "seed": config.seed},
     )
-
-
-def _pack(clips: list[DynamicMasks]) -> Tensors:
-    """Several clips' masks as one; each was cut at its own threshold, so the score has none in common."""
-    maps = {f"maps.{name}": np.concatenate([clip.maps[name] for clip in clips]) for name in clips[0].maps or {}}
-    threshold = clips[0].threshold if len(clips) == 1 else float("nan")
-    tensors = {name: torch.from_numpy(values) for name, values in maps.items()}
-    return tensors | {
-        "masks": torch.from_numpy(np.concatenate([clip.masks for clip in clips])),
-        "score": torch.from_numpy(np.concatenate([clip.score for clip in clips])),
-        "threshold": torch.tensor(threshold, dtype=torch.float64),
-    }
-
-
-def _unpack(tensors: Tensors) -> DynamicMasks:
-    maps = {name.removeprefix("maps."): t.numpy() for name, t in tensors.items() if name.startswith("maps.")}
-    threshold = float(tensors["threshold"])
-    return DynamicMasks(tensors["masks"].numpy(), tensors["score"].numpy(), threshold, "geometry", maps or None)
 
 
 def _pack_model(model: SparseModel) -> Tensors:

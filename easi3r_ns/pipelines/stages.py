@@ -29,6 +29,7 @@ from ..motion.attention.statistics import SummaryAccumulator, score_of
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider
 from ..motion.given import given_masks
+from ..motion.packing import pack_masks, unpack_masks
 from ..motion.two_view import PAIRS, WORK_SIDE, enlargement, flow_residual
 from ..network.backbone import Backbone, PairDecoder
 from ..network.compute import Compute
@@ -39,8 +40,6 @@ from ..storage.rows import MemoryRows, RowStore
 
 FAR_IN_TIME = 0.2
 """Share of the clip that lies between two frames that may close a loop, at least."""
-_MAP = "map_"
-"""Begins the names of the maps of the score among a kept stage's tensors."""
 T = TypeVar("T")
 
 
@@ -165,9 +164,9 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
         return given
 
     def compute() -> Tensors:
-        return _pack(segment(inputs, shared, attend(inputs, shared), "pass 1: motion"))
+        return pack_masks(segment(inputs, shared, attend(inputs, shared), "pass 1: motion"))
 
-    return _unpack(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute))
+    return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute))
 
 
 def encode(inputs: StageInputs) -> torch.Tensor:
@@ -246,10 +245,10 @@ def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> 
     if kept is None or maps is None:
         sink = None if final else SummaryAccumulator(inputs.graph, inputs.formula)
         maps = _decode_pairs(inputs, _decoder(inputs, shared), tokens, sink, key)
-        kept = {} if sink is None else _pack(segment(inputs, shared, _fused(sink), "pass 2: motion"))
+        kept = {} if sink is None else pack_masks(segment(inputs, shared, _fused(sink), "pass 2: motion"))
         if kept:
             inputs.cache.put("pass2", key, kept)
-    return Decoded(PairPredictions(inputs.graph, **maps), final or _unpack(kept), tokens, key)
+    return Decoded(PairPredictions(inputs.graph, **maps), final or unpack_masks(kept), tokens, key)
 
 
 def _decode_pairs(
@@ -305,19 +304,3 @@ def _decoder(inputs: StageInputs, shared: Shared) -> PairDecoder:
 
 def _fused(sink: SummaryAccumulator) -> dict[str, np.ndarray]:
     return {name: summary.fused() for name, summary in sink.finish().items()}
-
-
-def _pack(dynamic: DynamicMasks) -> Tensors:
-    return {
-        "masks": torch.from_numpy(dynamic.masks),
-        "score": torch.from_numpy(dynamic.score),
-        "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
-        **{_MAP + name: torch.from_numpy(values) for name, values in (dynamic.maps or {}).items()},
-    }
-
-
-def _unpack(tensors: Tensors) -> DynamicMasks:
-    maps = {name[len(_MAP) :]: values.numpy() for name, values in tensors.items() if name.startswith(_MAP)}
-    return DynamicMasks(
-        tensors["masks"].numpy(), tensors["score"].numpy(), float(tensors["threshold"]), maps=maps or None
-    )

@@ -16,7 +16,7 @@ from easi3r_ns.core.pairs import make_pairs
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.core.types import POINTMAP_NAMES, DynamicMasks, PairPredictions
-from easi3r_ns.motion.attention.masks import segment_dynamic
+from easi3r_ns.motion.attention.masks import REFERENCE_SEED, segment_dynamic
 from easi3r_ns.motion.attention.statistics import score_of
 from easi3r_ns.motion.flow.dis import DISFlow
 from easi3r_ns.motion.flow.provider import FlowProvider
@@ -274,6 +274,7 @@ def test_at_full_size_the_images_are_those_of_the_network(tmp_path, clip, monkey
 
 def test_little_moves_in_a_clip_at_rest(tmp_path):
     at_rest = render_clip(5, 6, 96, 128, frozen=True)
-    dynamic = both_passes(with_flow(at_rest, tmp_path / "a", StageCache(None))).dynamic
+    config = {"seed": 2**32 - REFERENCE_SEED}  # the clusterings of seed 0, for which the bound was set
+    dynamic = both_passes(with_flow(at_rest, tmp_path / "a", StageCache(None), **config)).dynamic
     stretched = segment_dynamic(dynamic.score, np.arange(dynamic.score.size).reshape(1, *dynamic.score.shape), 8)
-    assert dynamic.coverage.mean() < 0.02 < 0.04 < stretched.coverage.mean()
+    assert dynamic.coverage.mean() < 0.01 < 0.04 < stretched.coverage.mean()
