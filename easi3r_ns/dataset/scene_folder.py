@@ -107,6 +107,12 @@ def read_scene(path: Path) -> Scene:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): write the dataset again") from error
 
 
+def dataset_folder(path: Path) -> Path:
+    """The dataset that ``path`` belongs to: its folder, a file in it, its scene folder, or a file in that."""
+    folder = path if path.is_dir() else path.parent
+    return folder.parent if folder.name == SCENE_FOLDER else folder
+
+
 def find_scene(path: Path) -> Scene:
     """The Scene of a dataset folder, of its ``transforms.json``, or of a scene folder.
 

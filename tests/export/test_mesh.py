@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from easi3r_ns.core.config import EXPORT_FORMATS, DatasetConfig, ExportConfig, MeshConfig
+from easi3r_ns.core.config import DatasetConfig, ExportConfig, MeshConfig
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, distort, pixel_grid, transform, undistort
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.nerfstudio import write_dataset
+from easi3r_ns.export import EXPORT_FORMATS
 from easi3r_ns.export.cloud import estimate_normals, facing
-from easi3r_ns.export.formats import MESH_FILES, export_scene
+from easi3r_ns.export.formats import export_scene
 from easi3r_ns.export.gltf import srgb_to_linear
-from easi3r_ns.export.mesh import dynamic_mesh, poisson, simplified, static_mesh, without_specks
-from easi3r_ns.export.meshfile import write_mesh
-from easi3r_ns.export.triangles import Mesh, canonical, vertex_normals
-from easi3r_ns.export.tsdf import Resolution, choose_resolution, disagreement, fuse, static_depths
+from easi3r_ns.export.mesh.dynamic import dynamic_mesh
+from easi3r_ns.export.mesh.files import write_mesh
+from easi3r_ns.export.mesh.static import MESH_FILES, poisson, simplified, static_mesh, without_specks
+from easi3r_ns.export.mesh.triangles import Mesh, canonical, vertex_normals
+from easi3r_ns.export.mesh.tsdf import Resolution, choose_resolution, disagreement, fuse, static_depths
 from tests.support.clip_scene import TrueSurface, perfect_scene, sharp_clip
 
 open3d = pytest.importorskip("open3d")
