@@ -16,7 +16,7 @@ from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import CameraUncertainty, PosedFrames, Scene, SparsePoints
 from easi3r_ns.dataset.nerfstudio import write_dataset
-from easi3r_ns.dataset.scene_folder import ARRAYS, SCENE_JSON, find_scene, read_scene, write_scene
+from easi3r_ns.dataset.scene_folder import ARRAYS, SCENE_JSON, dataset_folder, find_scene, read_scene, write_scene
 from tests.support.dataset_scene import make_scene
 
 
@@ -145,6 +145,14 @@ def test_a_dataset_holds_its_scene_and_can_be_moved(tmp_path):
         assert differing(scene, replace(found, source_paths=scene.source_paths, provenance=scene.provenance)) == []
     assert all(path.is_file() for path in found.source_paths)
     assert {"version", "warnings", "stages"} <= found.provenance.keys()
+
+
+@pytest.mark.parametrize("part", ["", "transforms.json", "scene", "scene/scene.json", "images", "gone.json"])
+def test_every_part_knows_its_dataset(tmp_path, part):
+    (tmp_path / "scene").mkdir(), (tmp_path / "images").mkdir()
+    (tmp_path / "scene" / SCENE_JSON).touch(), (tmp_path / "transforms.json").touch()
+    expected = tmp_path / "images" if part == "images" else tmp_path
+    assert dataset_folder(tmp_path / part) == expected
 
 
 def test_overwriting_a_dataset_replaces_its_scene_and_nothing_else(tmp_path):
