@@ -31,3 +31,12 @@ def test_points_that_coincide_end_the_search():
     points, asked = np.full((100, 3), 7.0), []
     size, found = fit_voxels(points, 50, lambda s: asked.append(s) or filled(points, s), len)
     assert len(found) == 1 and size > 0 and len(asked) < 20
+
+
+def test_a_number_that_jumps_past_the_budget_ends_within_it():
+    """Clusters fall apart all at once: no size gives nine tenths of the budget."""
+    points = np.zeros((9, 3))
+    points[0] = 1
+    for edge in np.linspace(0.3, 0.9, 13):
+        size, found = fit_voxels(points, 50, lambda s: 100 if s < edge else 1, lambda found: found)
+        assert found == 1 and size >= edge

@@ -250,6 +250,17 @@ def test_a_dark_mesh_keeps_its_colour(tmp_path):
         assert read.has_vertex_colors() and not np.asarray(read.vertex_colors).any()
 
 
+def test_vertices_at_one_place_stay_apart(tmp_path):
+    """With their own colours, as they are at a seam."""
+    corner = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]] * 2, dtype=np.float32)
+    colors = np.arange(18, dtype=np.uint8).reshape(6, 3)
+    seam = Mesh(corner, np.array([[0, 1, 2], [3, 5, 4]], np.int32), colors, np.tile(np.float32([0, 0, 1]), (6, 1)))
+    for suffix in (".ply", ".obj"):
+        read = open3d.io.read_triangle_mesh(str(write_mesh(seam, tmp_path / f"mesh{suffix}")))
+        found = corners(np.rint(np.asarray(read.vertex_colors) * 255), read.triangles)
+        np.testing.assert_array_equal(found, corners(colors, seam.triangles))
+
+
 def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, mesh, monkeypatch):
     path = write_mesh(mesh, tmp_path / "mesh.ply")
     before = path.read_bytes()
