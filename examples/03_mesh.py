@@ -15,8 +15,8 @@ import tyro
 from easi3r_ns.core.config import MeshConfig
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
 from easi3r_ns.dataset.scene_folder import find_scene
-from easi3r_ns.export.mesh import static_mesh
-from easi3r_ns.export.meshfile import write_mesh
+from easi3r_ns.export.mesh.files import write_mesh
+from easi3r_ns.export.mesh.static import static_mesh
 
 
 def main(

@@ -41,7 +41,8 @@ SCENE_ONLY = ("dataset", "export", "importers", "view", "report")
 LIBRARIES = {
     "nerfstudio": {"plugin", "dataset.loadback"},
     "pytorch_msssim": {"plugin"},
-    "open3d": {"plugin.dataparser", "cli.doctor", "dataset.pointcloud", "export", "view"},
+    "open3d": {"plugin.dataparser", "cli.doctor", "core.optional", "view"},
+    "trimesh": {"export.mesh.files"},
     "viser": {"view"},
     "rerun": {"export.rerun_file"},
     "pycolmap": {"refine"},
@@ -121,7 +122,7 @@ def test_every_module_lies_in_a_folder_with_a_rank() -> None:
         ("frames/loader.py", "from ..network.compute import Compute"),
         ("align/terms.py", "from ..plan import plan"),
         ("dataset/nerfstudio.py", "from ..network import weights"),
-        ("dataset/nerfstudio.py", "from ..export.mesh import static_mesh"),
+        ("dataset/nerfstudio.py", "from ..export.mesh.static import static_mesh"),
         ("export/colmap.py", "from ..align.state import State"),
         ("export/colmap.py", "def f():\n    import easi3r_ns.pipelines.run"),
         ("pipelines/network.py", "import open3d as o3d"),
@@ -156,15 +157,16 @@ def loaded_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in result.stdout.splitlines()[-1].split()}
 
 
-HEAVY = {"torch", "nerfstudio", "open3d", "viser", "pycolmap", "cv2", "sklearn", "skimage"}
+HEAVY = {"numpy", "torch", "nerfstudio", "open3d", "trimesh", "viser", "pycolmap", "cv2", "sklearn", "skimage"}
 
 
 def test_import_is_light() -> None:
-    assert not loaded_by("import easi3r_ns") & (HEAVY | {"numpy", "tyro", "rich"})
+    assert not loaded_by("import easi3r_ns") & (HEAVY | {"tyro", "rich"})
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["view", "--help"], ["weights", "--help"], ["--version"]]
+    "arguments",
+    [*([command, "--help"] for command in ("run", "view", "export", "import", "weights")), ["--help"], ["--version"]],
 )
 def test_help_is_light(arguments: list[str]) -> None:
     code = f"""

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, Optional
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from ..core.config import EXPORT_FORMATS, ExportConfig, MeshConfig
+from ..core.config import ExportConfig, MeshConfig
 from ..core.errors import InputError
+from ..export import EXPORT_FORMATS, EXPORTERS
 from .options import OutputFolder
 
 DEFAULT_FOLDER = "export"
 
+_FORMATS_HELP = f"Any of {', '.join(EXPORT_FORMATS)}, with spaces or commas between; or all. " + " ".join(
+    f"{entry.name}: {entry.summary}." for entry in EXPORTERS
+)
+
 
 @dataclass(frozen=True)
 class Export:
-    """Write a scene for other programs: meshes, clouds, COLMAP, TUM, glTF, Rerun; all in the world of transforms.json.
-
-    mesh: the static background as mesh.ply, .obj and .glb. dynamic-mesh: what moves, a mesh per frame. cloud: static
-    points with normals, and the moving points of each frame. colmap: images, masks and sparse model (gsplat and INRIA
-    read it). tum: the camera path as text. glb: surface, cameras and path in one file. rerun: a recording (needs the
-    extra `rerun`).
-    """
+    """Write a scene for other programs: meshes, clouds, cameras; all in the world of transforms.json."""
 
     path: tyro.conf.Positional[Path]
     """The --output-dir of a run, its transforms.json, or a scene folder."""
-    format: tuple[str, ...] = ("mesh", "cloud", "glb")
-    """Any of mesh, dynamic-mesh, cloud, colmap, tum, glb, rerun, with spaces or commas between; or all."""
+    format: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS_HELP)] = ("mesh", "cloud", "glb")
     output_dir: Optional[OutputFolder] = None
     """Folder for the files; default: the folder `export` in the dataset."""
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[ExportConfig]] = field(default_factory=ExportConfig)
@@ -45,15 +43,13 @@ class Export:
             InputError: no scene at ``path``, an unknown format, or one that needs what the scene does not have.
             OutputError: files are in the way, or the disk refuses.
         """
-        from ..dataset.scene_folder import SCENE_FOLDER, find_scene
+        from ..dataset.scene_folder import dataset_folder, find_scene
         from ..export.formats import export_scene
         from .display import RichRunLog
 
         formats = chosen(self.format)
         scene = find_scene(self.path)
-        folder = self.path if self.path.is_dir() else self.path.parent
-        dataset = folder.parent if folder.name == SCENE_FOLDER else folder
-        output_dir = self.output_dir or dataset / DEFAULT_FOLDER
+        output_dir = self.output_dir or dataset_folder(self.path) / DEFAULT_FOLDER
         done = export_scene(
             scene, output_dir, formats, self.config, RichRunLog(), mesh=self.mesh, overwrite=self.overwrite
         )

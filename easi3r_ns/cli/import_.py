@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from ..core.config import DatasetConfig
+from ..importers import IMPORTERS
 from .options import OutputFolder
+
+_PATH_HELP = f"The output folder of a demo of {', or of '.join(entry.summary for entry in IMPORTERS)}."
 
 
 @dataclass(frozen=True)
 class Import:
-    """Turn a folder that the demo of Easi3R, MonST3R, VGGT4D or CUT3R wrote into a dataset.
+    """Turn a folder that another method's demo wrote into a dataset.
 
     It then goes through the same export, view and training as our own results. Nothing is computed anew: cameras,
     depth, confidence and masks are those of the folder.
     """
 
-    path: tyro.conf.Positional[Path]
-    """The demo's output folder (with pred_traj.txt, or with camera/, depth/ and color/)."""
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help=_PATH_HELP)]
     output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
     fps: float = 24.0
@@ -41,7 +44,7 @@ class Import:
             OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
         """
         from ..dataset.nerfstudio import check_loads, refuse_taken, write_dataset
-        from ..importers import ImportOptions, import_folder
+        from ..importers.folder import ImportOptions, import_folder
         from .display import RichRunLog
 
         log = RichRunLog()

@@ -24,14 +24,12 @@ class Report:
             InputError: there is no scene at ``path``.
             OutputError: files of these names are not ours, or the disk refuses.
         """
-        from ..dataset.scene_folder import SCENE_FOLDER, find_scene
+        from ..dataset.scene_folder import dataset_folder, find_scene
         from ..report.card import write_report_card
         from .display import RichRunLog
 
         scene = find_scene(self.path)
-        folder = self.path if self.path.is_dir() else self.path.parent
-        dataset = folder.parent if folder.name == SCENE_FOLDER else folder
-        card = write_report_card(scene, dataset, RichRunLog())
+        card = write_report_card(scene, dataset_folder(self.path), RichRunLog())
         console = Console(highlight=False)
         if card.verdict is not None:
             console.print(f"[bold]{card.verdict.level.words}[/]  {escape(card.verdict.summary)}", soft_wrap=True)

@@ -114,10 +114,9 @@ class View:
 
 def exported_meshes(path: Path) -> list[Path]:
     """The meshes of the dataset that ``path`` (a folder of it, or a file in one) belongs to, the best first."""
-    from ..dataset.scene_folder import SCENE_FOLDER
+    from ..dataset.scene_folder import dataset_folder
 
-    folder = path if path.is_dir() else path.parent
-    dataset = folder.parent if folder.name == SCENE_FOLDER else folder
+    dataset = dataset_folder(path)
     return [dataset / name for name in MESHES if (dataset / name).is_file()]
 
 

@@ -231,9 +231,6 @@ class MeshConfig:
         _check("--mesh.min-views", self.min_views, 0)
 
 
-EXPORT_FORMATS = ("mesh", "dynamic-mesh", "cloud", "colmap", "tum", "glb", "rerun")
-
-
 @dataclass(frozen=True)
 class ExportConfig:
     """What `easi3r export` writes."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import MissingExtraError
+from ..core.optional import load_open3d
 from ..core.scene import Scene
 from ..core.surface import grow_mask, solid_pixels, world_points
+from ..core.voxels import fit_voxels
 from ..storage.files import write_bytes
 
 _SPARSE_SHARE = 0.5
@@ -59,30 +60,11 @@ def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.nd
     """Average (N, 3) points and (N, 3) uint8 colours over cubic voxels so that at most ``max_points`` are left."""
     if len(points) <= max_points:
         return points.astype(np.float32), colors
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise MissingExtraError(
-            f"open3d does not load ({error}): on Debian or Ubuntu, apt-get install libusb-1.0-0 libgl1 libgomp1; the "
-            "same command then goes on where it stopped"
-        ) from error
-
+    open3d = load_open3d()
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
     cloud.colors = open3d.utility.Vector3dVector(colors / 255.0)
-    # Points lie on surfaces, so their number falls with the square of the voxel: a few corrections are enough.
-    extent = float(np.ptp(np.quantile(points, [0.01, 0.99], axis=0), axis=0).max())
-    size = max(extent, 1e-6) / max_points**0.5
-    kept, lower = cloud.voxel_down_sample(size), 0.9 * max_points
-    for _ in range(12):
-        if lower <= len(kept.points) <= max_points:
-            break
-        if len(kept.points) < lower and size < 1e-9 * max(extent, 1e-6):
-            break
-        size *= float(np.clip((len(kept.points) / (0.97 * max_points)) ** 0.5, 0.25, 4.0))
-        kept = cloud.voxel_down_sample(size)
-    while len(kept.points) > max_points:
-        size *= 1.1
-        kept = cloud.voxel_down_sample(size)
+    # Open3D groups the points, not numpy: the order of the points in a dataset is the one that it gives.
+    _, kept = fit_voxels(points, max_points, cloud.voxel_down_sample, lambda found: len(found.points))
     return np.asarray(kept.points, dtype=np.float32), np.rint(np.asarray(kept.colors) * 255).astype(np.uint8)
 
 
@@ -91,22 +73,18 @@ def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray 
 
     Raises OutputError.
     """
-    header, vertices = ply_vertices(xyz, rgb, normals)
-    header = ["ply", "format binary_little_endian 1.0", *header, "end_header\n"]
-    write_bytes(path, "\n".join(header).encode() + vertices)
-    return path
-
-
-def ply_vertices(xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None) -> tuple[list[str], bytes]:
-    """The header lines and the content of a binary PLY's vertices."""
+    # No library does it without loss: trimesh writes no normals of a cloud; Open3D reports success on a full disk and
+    # refuses a cloud without points.
     columns = {"xyz": ("<f4", xyz), **({} if normals is None else {"normal": ("<f4", normals)}), "rgb": ("u1", rgb)}
-    data = np.empty(len(xyz), dtype=[(name, kind, 3) for name, (kind, _) in columns.items()])
+    vertices = np.empty(len(xyz), dtype=[(name, kind, 3) for name, (kind, _) in columns.items()])
     for name, (_, values) in columns.items():
-        data[name] = values
+        vertices[name] = values
     floats = ["x", "y", "z"] if normals is None else ["x", "y", "z", "nx", "ny", "nz"]
-    properties = [f"property float {name}" for name in floats]
-    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
-    return [f"element vertex {len(xyz)}", *properties], data.tobytes()
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
+    header += [f"property float {name}" for name in floats]
+    header += [*(f"property uchar {channel}" for channel in ("red", "green", "blue")), "end_header\n"]
+    write_bytes(path, "\n".join(header).encode() + vertices.tobytes())
+    return path
 
 
 def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,10 @@
 """A :class:`~easi3r_ns.core.scene.Scene` as a folder, without loss: what the exporters, the viewer and the report read.
 
-Version 1 of the format is two files:
+Version 2 of the format is two files, which JSON and numpy read::
+
+    meta = json.load(open("scene/scene.json"))
+    arrays = numpy.load("scene/arrays.npz")
+    depth, moving = arrays["depth"], arrays["dynamic.masks"]  # (F, H, W) float32 and bool
 
 ``scene.json``
     ``format`` ("easi3r-scene"), ``version``, ``arrays`` (name of the other file), ``pixel_map`` (``source_wh``,
@@ -9,15 +13,12 @@ Version 1 of the format is two files:
     ``between`` (null, or ``names``, ``source_paths`` and ``pose_sources`` of the frames in between) and ``provenance``.
     Written last, so that a folder with it is complete.
 ``arrays.npz``
-    The fields of the Scene by their names; those of the motion masks begin with ``dynamic.``, those of its attention
-    maps with ``dynamic.maps.``, those of the triangulated points with ``sparse.``, those of the uncertainty with
-    ``uncertainty.``, those of the frames in between with ``between.``. Three codings, told by the ending of the name,
-    make the file smaller:
-
-    * ``.bits``: ``np.packbits`` along the last axis (undo with ``np.unpackbits(bits, axis=-1, count=W)``);
-    * ``.diff``: (F, H, W, 3) uint8, differences modulo 256 along W (undo with a ``cumsum`` along W in uint8);
-    * ``.planes``: (F, 4, H, W) uint8 of (F, H, W) float32. The bits of a float, read as a little-endian uint32, are
-      replaced by their difference modulo 2^32 to the left neighbour; plane k holds byte k (0 the lowest).
+    The arrays of the Scene under the names of its fields, with their shapes and types: ``images``, ``T_world_cam``,
+    ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
+    ``contradicted``. Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``), with
+    ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
+    ``between.`` (frames in between) where the Scene has these. Of frames in between, ``between.mask_bits`` holds eight
+    pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
 Cameras are camera-to-world with OpenCV axes in the scene's own world (that of the first camera, y down), not in the
 z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPENCV_WORLD` leads from one to the other.
@@ -42,14 +43,14 @@ from ..core.types import DynamicMasks, PixelMap
 from ..storage.files import make_folder, write_json, write_npz, writing
 
 FORMAT = "easi3r-scene"
-VERSION = 1
+VERSION = 2
 SCENE_FOLDER = "scene"
 """Its name inside a dataset."""
 SCENE_JSON = "scene.json"
 ARRAYS = "arrays.npz"
 SCENE_FILES = (SCENE_JSON, ARRAYS)
 
-_PLAIN = ("T_world_cam", "focals", "principal_point", "times", "indices")
+_ARRAYS = ("images", "T_world_cam", "focals", "principal_point", "depth", "confidence", "times", "indices")
 _BETWEEN = ("T_world_cam", "focals", "after", "mask_bits", "times", "indices")
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error)
 """What the readers of JSON and npz, and the checks of the Scene, raise for a file that is not what it should be."""
@@ -98,15 +99,18 @@ def read_scene(path: Path) -> Scene:
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise InputError(f"{file} is not a scene of easi3r: its format is not {FORMAT!r}")
     if meta.get("version") != VERSION:
-        raise InputError(
-            f"{file} has version {meta.get('version')!r} of the format, this easi3r-ns reads {VERSION}: use the "
-            "easi3r-ns that wrote it, or write the dataset again"
-        )
+        raise InputError(f"{file} {_other_version(meta)}")
     try:
         with np.load(path / str(meta["arrays"]), allow_pickle=False) as archive:
             return _scene(meta, archive, path)
     except _DAMAGED as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): write the dataset again") from error
+
+
+def dataset_folder(path: Path) -> Path:
+    """The dataset that ``path`` belongs to: its folder, a file in it, its scene folder, or a file in that."""
+    folder = path if path.is_dir() else path.parent
+    return folder.parent if folder.name == SCENE_FOLDER else folder
 
 
 def find_scene(path: Path) -> Scene:
@@ -126,16 +130,23 @@ def find_scene(path: Path) -> Scene:
     )
 
 
+def _other_version(meta: dict[str, Any]) -> str:
+    version, provenance = meta.get("version"), meta.get("provenance")
+    writer = provenance.get("version") if isinstance(provenance, dict) else None
+    own = f"the easi3r-ns that wrote it{f' ({writer})' if writer else ''}"
+    if isinstance(version, int) and version < VERSION:
+        remedy = f"run easi3r run (or easi3r import) again with --overwrite, or use {own}"
+    else:
+        remedy = f"use {own}, or a newer one"
+    return f"has version {version!r} of the format, this easi3r-ns reads {VERSION}: {remedy}"
+
+
 def _arrays(scene: Scene) -> dict[str, np.ndarray]:
-    arrays = {name: np.asarray(getattr(scene, name)) for name in _PLAIN}
-    arrays["images.diff"] = np.diff(scene.images, axis=2, prepend=np.uint8(0))
-    for name in ("depth", "confidence"):
-        arrays[f"{name}.planes"] = _to_planes(getattr(scene, name))
+    arrays = {name: np.asarray(getattr(scene, name)) for name in _ARRAYS}
     if scene.contradicted is not None:
-        arrays["contradicted.bits"] = np.packbits(scene.contradicted, axis=-1)
+        arrays["contradicted"] = scene.contradicted
     dynamic = scene.dynamic
-    arrays["dynamic.masks.bits"] = np.packbits(dynamic.masks, axis=-1)
-    arrays["dynamic.score"] = dynamic.score
+    arrays |= {"dynamic.masks": dynamic.masks, "dynamic.score": dynamic.score}
     arrays["dynamic.threshold"] = np.float64(dynamic.threshold)
     arrays |= {f"dynamic.maps.{name}": values for name, values in (dynamic.maps or {}).items()}
     if scene.sparse is not None:
@@ -166,8 +177,6 @@ def _between(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Pat
 
 def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> Scene:
     sizes = {name: tuple(int(value) for value in values) for name, values in meta["pixel_map"].items()}
-    pixel_map = PixelMap(**sizes)
-    width = pixel_map.network_wh[0]
     sparse = None
     if "sparse.points" in arrays:
         sparse = SparsePoints(**{name: arrays[f"sparse.{name}"] for name in SparsePoints.__dataclass_fields__})
@@ -178,21 +187,17 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         )
     maps = {name[len("dynamic.maps.") :]: arrays[name] for name in arrays if name.startswith("dynamic.maps.")}
     dynamic = DynamicMasks(
-        masks=_from_bits(arrays["dynamic.masks.bits"], width),
+        masks=arrays["dynamic.masks"],
         score=arrays["dynamic.score"],
         threshold=float(arrays["dynamic.threshold"]),
         source=str(meta["dynamic_source"]),
         maps=maps or None,
     )
-    contradicted = "contradicted.bits" in arrays
     return Scene(
-        **{name: arrays[name] for name in _PLAIN},
-        images=np.cumsum(arrays["images.diff"], axis=2, dtype=np.uint8),
-        depth=_from_planes(arrays["depth.planes"]),
-        confidence=_from_planes(arrays["confidence.planes"]),
-        contradicted=_from_bits(arrays["contradicted.bits"], width) if contradicted else None,
+        **{name: arrays[name] for name in _ARRAYS},
+        contradicted=arrays["contradicted"] if "contradicted" in arrays else None,
         dynamic=dynamic,
-        pixel_map=pixel_map,
+        pixel_map=PixelMap(**sizes),
         names=tuple(str(name) for name in meta["names"]),
         source_paths=tuple(_to_path(text, folder) for text in meta["source_paths"]),
         between=_between(meta, arrays, folder),
@@ -213,25 +218,3 @@ def _to_text(source: Path, folder: Path) -> str:
 
 def _to_path(text: Any, folder: Path) -> Path:
     return Path(os.path.normpath(folder / str(text)))
-
-
-def _to_planes(values: np.ndarray) -> np.ndarray:
-    """(F, H, W) float32 -> (F, 4, H, W) uint8; see the head of this module."""
-    planes = np.empty((len(values), 4, *values.shape[1:]), dtype=np.uint8)
-    for frame, target in zip(np.ascontiguousarray(values, dtype="<f4").view("<u4"), planes):
-        difference = np.diff(frame, axis=1, prepend=np.uint32(0)).astype("<u4")
-        target[:] = np.moveaxis(difference.view(np.uint8).reshape(*frame.shape, 4), -1, 0)
-    return planes
-
-
-def _from_planes(planes: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`_to_planes`, bit for bit."""
-    values = np.empty((len(planes), *planes.shape[2:]), dtype=np.float32)
-    for frame, target in zip(planes, values):
-        difference = np.ascontiguousarray(np.moveaxis(frame, 0, -1)).view("<u4")[..., 0]
-        target[:] = np.cumsum(difference, axis=1, dtype="<u4").view("<f4")
-    return values
-
-
-def _from_bits(bits: np.ndarray, width: int) -> np.ndarray:
-    return np.unpackbits(bits, axis=-1, count=width).astype(bool)

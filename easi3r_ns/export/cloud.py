@@ -12,6 +12,7 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
 from ..core.scene import Scene
 from ..dataset.pointcloud import dynamic_points, static_points, write_ply
 from ..storage.files import make_folder
+from .exporter import Exporter, ExportJob
 
 STATIC = "cloud.ply"
 _NEIGHBOURS = 16
@@ -66,3 +67,10 @@ def facing(points: np.ndarray, normals: np.ndarray, centres: np.ndarray) -> np.n
     _, nearest = cKDTree(centres).query(points)
     away = np.einsum("ni,ni->n", normals, centres[nearest] - points) < 0
     return np.where(away[:, None], -normals, normals)
+
+
+def _write(job: ExportJob) -> list[Path]:
+    return write_clouds(job.scene, job.folder, **job.point_options)
+
+
+EXPORTER = Exporter(files=lambda job: cloud_files(job.scene), write=_write)

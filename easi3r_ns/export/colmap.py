@@ -37,7 +37,9 @@ from ..core.scene import Scene
 from ..dataset.pointcloud import static_points
 from ..dataset.resample import static_at_source
 from ..storage.files import link_or_copy, make_folder, read_png, write_bytes, write_png
+from .exporter import Exporter, ExportJob
 
+_FOLDER = "colmap"
 MODEL_FILES = ("cameras", "images", "points3D")
 _MODEL_IDS = {"PINHOLE": 1, "OPENCV": 4}
 _UNKNOWN_ERROR = -1.0
@@ -265,3 +267,12 @@ def _point_lines(model: ColmapModel, tracks: list[np.ndarray] | None) -> Iterato
 def _join(values: Iterable[object]) -> str:
     """Numbers with all their digits."""
     return " ".join(str(value) for value in values)
+
+
+def _write(job: ExportJob) -> list[Path]:
+    folder = job.folder / _FOLDER
+    write_colmap(job.scene, folder, **job.point_options, undistort=job.config.undistort)
+    return [folder / file for file in colmap_files(job.scene)]
+
+
+EXPORTER = Exporter(files=lambda job: {f"{_FOLDER}/{file}" for file in colmap_files(job.scene)}, write=_write)

@@ -3,6 +3,9 @@
 glTF worlds have y up. The geometry is stored in the world of ``transforms.json`` (z up) under a root node that turns
 it, so that a viewer shows it upright; Blender, which turns back when it imports, shows the dataset's own coordinates.
 Colours per vertex are linear in glTF, so the sRGB of the images is converted; materials are unlit.
+
+Written here, because trimesh stores colours per vertex with 8 bits (dark tones of linear light need 16), has no unlit
+materials, and writes one camera for a scene.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.files import write_bytes
-from .triangles import Mesh
+from .mesh.triangles import Mesh
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _POINTS, _LINES, _LINE_STRIP, _TRIANGLES = 0, 1, 3, 4

@@ -8,6 +8,8 @@ Entities, in the world of ``transforms.json`` (z up): ``world/static``, ``world/
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,9 @@ from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..dataset.pointcloud import dynamic_points, static_points
 from ..storage.files import replacing
+from .exporter import Exporter, ExportJob
 
+_FILE = "scene.rrd"
 _TIMELINE = "clip"
 
 
@@ -27,12 +31,7 @@ def write_rrd(scene: Scene, path: Path, *, mask_growth: float = 3, max_points: i
     Raises MissingExtraError without rerun-sdk, InputError when there is no static point, OutputError when the disk
     refuses.
     """
-    try:
-        import rerun
-    except ImportError as error:
-        raise MissingExtraError(
-            f"rerun-sdk does not load ({error}): pip install 'easi3r-ns[rerun]', or leave rerun out of --format"
-        ) from error
+    rerun = _load()
     points, colors = static_points(scene, max_points, mask_growth)
     if not len(points):
         raise InputError("no point is static and confident: look at the masks, and lower --mask-growth")
@@ -52,7 +51,17 @@ def write_rrd(scene: Scene, path: Path, *, mask_growth: float = 3, max_points: i
     return path
 
 
-def _log_frame(rerun, recording, scene: Scene, frame: int, pose: np.ndarray) -> None:  # noqa: ANN001
+def _load() -> ModuleType:
+    try:
+        import rerun
+    except ImportError as error:
+        raise MissingExtraError(
+            f"rerun-sdk does not load ({error}): pip install 'easi3r-ns[rerun]', or leave rerun out of --format"
+        ) from error
+    return rerun
+
+
+def _log_frame(rerun: ModuleType, recording: Any, scene: Scene, frame: int, pose: np.ndarray) -> None:
     width, height = scene.pixel_map.network_wh
     recording.log("world/camera", rerun.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
     # Rerun puts the centre of the first pixel at (0.5, 0.5).
@@ -67,3 +76,14 @@ def _log_frame(rerun, recording, scene: Scene, frame: int, pose: np.ndarray) -> 
         points, colors = dynamic_points(scene, frame)
         moving = rerun.Points3D(transform(Z_UP_FROM_OPENCV_WORLD, points), colors=colors)
         recording.log("world/moving", moving)
+
+
+def _write(job: ExportJob) -> list[Path]:
+    return [write_rrd(job.scene, job.folder / _FILE, **job.point_options)]
+
+
+def _needs(scene: Scene) -> None:
+    _load()
+
+
+EXPORTER = Exporter(files=lambda job: {_FILE}, write=_write, needs=_needs)

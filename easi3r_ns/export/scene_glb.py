@@ -10,9 +10,11 @@ import numpy as np
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv_to_opengl, transform
 from ..core.scene import Scene
 from ..dataset.pointcloud import static_points
+from .exporter import Exporter, ExportJob
 from .gltf import GlbFile, Lens
-from .triangles import Mesh
+from .mesh.triangles import Mesh
 
+_FILE = "scene.glb"
 _FRUSTUM_DEPTH = 0.05
 """Height of a frustum's pyramid, in median distances from a camera to the points."""
 _FIRST, _LAST = np.array([40, 90, 255]), np.array([255, 110, 30])
@@ -65,3 +67,11 @@ def _typical_distance(points: np.ndarray, scene: Scene) -> float:
     if not len(points):
         return 1.0
     return float(np.median(np.linalg.norm(points - scene.T_world_cam[len(scene) // 2, :3, 3], axis=1)))
+
+
+def _write(job: ExportJob) -> list[Path]:
+    mesh = job.static_mesh if job.scene.has_depth else None
+    return [write_scene_glb(job.scene, job.folder / _FILE, mesh, **job.point_options)]
+
+
+EXPORTER = Exporter(files=lambda job: {_FILE}, write=_write)

@@ -14,7 +14,9 @@ from scipy.spatial.transform import Rotation
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD
 from ..core.scene import Scene
 from ..storage.files import make_folder, write_bytes
+from .exporter import Exporter, ExportJob
 
+_FILE = "trajectory_tum.txt"
 _HEADER = "# timestamp tx ty tz qx qy qz qw (camera to world, world z up, camera x right y down z forward)"
 
 
@@ -27,3 +29,10 @@ def write_tum(scene: Scene, path: Path) -> Path:
     make_folder(path.parent)
     write_bytes(path, "\n".join([_HEADER, *(" ".join(map(str, row)) for row in rows), ""]).encode())
     return path
+
+
+def _write(job: ExportJob) -> list[Path]:
+    return [write_tum(job.scene, job.folder / _FILE)]
+
+
+EXPORTER = Exporter(files=lambda job: {_FILE}, write=_write)

@@ -1,32 +1,15 @@
-"""Folders that other methods' demos write -> Scene, so that their results go through our exporters and viewer."""
+"""Folders that other methods' demos write -> Scene, so that their results go through our exporters and viewer.
+
+A new layout is a module here with an :class:`~easi3r_ns.importers.recording.Importer` called ``IMPORTER``, and a line
+in :data:`IMPORTERS`; the command line and its help follow the table.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from ..core.registry import Entry
 
-from ..core.errors import InputError
-from ..core.scene import Scene
-from .cut3r import is_cut3r, read_cut3r
-from .demo import is_demo, read_demo
-from .recording import ImportOptions, to_scene
-
-__all__ = ["ImportOptions", "import_folder"]
-
-_LAYOUTS = ((is_demo, read_demo), (is_cut3r, read_cut3r))
-
-
-def import_folder(folder: Path, options: ImportOptions = ImportOptions()) -> Scene:
-    """The Scene in a folder of the demos of MonST3R, Easi3R, VGGT4D (:mod:`.demo`) or CUT3R (:mod:`.cut3r`).
-
-    In the frame of the first camera, and in units in which the median static depth is 4.
-
-    Raises InputError when the folder is none of these, incomplete or damaged.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give the output folder of a demo")
-    for is_layout, read in _LAYOUTS:
-        if is_layout(folder):
-            return to_scene(read(folder), folder, options)
-    raise InputError(
-        f"{folder} has neither pred_traj.txt (demos of MonST3R, Easi3R and VGGT4D) nor camera/*.npz (CUT3R)"
-    )
+IMPORTERS = (
+    Entry("demo", f"{__name__}.demo", "MonST3R, Easi3R and VGGT4D"),
+    Entry("cut3r", f"{__name__}.cut3r", "CUT3R"),
+)
+"""Tried in this order; the summary says whose demos write such folders."""

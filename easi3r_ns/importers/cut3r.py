@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from .recording import Recording, numbered, read_all, read_map, same_numbers, stacked
+from .recording import Importer, Recording, numbered, read_all, read_map, same_numbers, stacked
 
 
 def is_cut3r(folder: Path) -> bool:
@@ -51,3 +51,6 @@ def _read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if pose.shape != (4, 4) or intrinsics.shape != (3, 3):
         raise ValueError(f"pose {pose.shape} and intrinsics {intrinsics.shape}, not (4, 4) and (3, 3)")
     return pose, intrinsics
+
+
+IMPORTER = Importer("camera/*.npz", is_cut3r, read_cut3r)

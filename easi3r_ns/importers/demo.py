@@ -19,7 +19,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..core.errors import InputError
-from .recording import Recording, numbered, read_map, read_mask, same_numbers, stacked
+from .recording import Importer, Recording, numbered, read_map, read_mask, same_numbers, stacked
 
 TRAJECTORY = "pred_traj.txt"
 INTRINSICS = "pred_intrinsics.txt"
@@ -83,3 +83,6 @@ def read_table(path: Path, columns: int) -> np.ndarray:
     if not rows:
         raise InputError(f"{path} is empty")
     return np.array(rows)
+
+
+IMPORTER = Importer(TRAJECTORY, is_demo, read_demo)

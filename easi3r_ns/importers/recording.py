@@ -66,6 +66,18 @@ class Recording:
     """(F, H, W) bool, True where something moves, or None where the folder has none."""
 
 
+@dataclass(frozen=True)
+class Importer:
+    """One layout of folders. Its module holds one under the name ``IMPORTER``."""
+
+    sign: str
+    """What such a folder is recognised by, for messages."""
+    recognises: Callable[[Path], bool]
+    """Whether a folder that exists looks like one of these."""
+    read: Callable[[Path], Recording]
+    """The content of such a folder. Raises InputError, with the file, when something is missing or damaged."""
+
+
 def to_scene(recording: Recording, folder: Path, options: ImportOptions) -> Scene:
     """The Scene of a recording: in the frame of its first camera, in the units of our datasets.
 

@@ -1,7 +1,8 @@
 """Finished stages on disk, so that a killed run goes on where it stopped.
 
-A stage's file is named by the stage and a digest of everything that decides its result; it appears atomically or not
-at all. Tensors come back memory-mapped.
+A stage's result is a folder, named by the stage and a digest of everything that decides the result, with one ``.npy``
+file per tensor and ``index.json``, which names the tensors. It appears as a whole or not at all. Tensors come back
+memory-mapped.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+import tokenize
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..core.errors import OutputError
-from .rows import FileRows, MemoryRows, RowStore, Shapes
+from .rows import FileRows, MemoryRows, RowStore, Shapes, map_tensor, tensor_path
+
+_INDEX = "index.json"
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
+"""What the readers of JSON and of npy (whose header is Python text) raise for a file that is not what it should be."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -47,17 +52,21 @@ class StageCache:
         self.folder = folder
 
     def path(self, stage: str, key: str) -> Path | None:
-        """Where the result of a stage lies, or would lie."""
-        return self.folder / f"{stage}-{key}.safetensors" if self.folder else None
+        """The folder where the result of a stage lies, or would lie."""
+        return self.folder / f"{stage}-{key}" if self.folder else None
 
     def get(self, stage: str, key: str) -> Tensors | None:
-        """The tensors of a finished stage, or None; a damaged file counts as absent."""
+        """The tensors of a finished stage, or None; where one file is damaged or missing, the whole counts as absent.
+
+        Writing into the tensors does not change what is kept.
+        """
         path = self.path(stage, key)
-        if path is None or not path.exists():
+        if path is None:
             return None
         try:
-            return load_file(path)
-        except (SafetensorError, OSError):
+            names = json.loads((path / _INDEX).read_text(encoding="utf-8"))["tensors"]
+            return {name: map_tensor(tensor_path(path, name)) for name in names}
+        except _DAMAGED:
             return None
 
     def put(self, stage: str, key: str, tensors: Tensors) -> None:
@@ -67,17 +76,18 @@ class StageCache:
             OutputError: the folder cannot be written (full disk, no permission).
         """
         path = self.path(stage, key)
-        if path is None or self.folder is None:
+        if path is None:
             return
-        with self._appearing(stage, path) as partial:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial)
+        with self._appearing(stage, path, tensors) as partial:
+            for name, tensor in tensors.items():
+                np.save(tensor_path(partial, name), tensor.detach().cpu().numpy(), allow_pickle=False)
 
     def fill(
         self, stage: str, key: str, shapes: Shapes, dtype: torch.dtype, work: Callable[[RowStore], None], *, spill: bool
     ) -> Tensors:
         """Keep a stage that ``work`` writes row by row, and give back its tensors; they are made anew.
 
-        ``spill`` writes straight into the file, so that the tensors are never in memory as a whole; without a folder
+        ``spill`` writes straight into the files, so that the tensors are never in memory as a whole; without a folder
         they are nevertheless.
 
         Raises:
@@ -88,43 +98,41 @@ class StageCache:
             memory = MemoryRows(shapes, dtype)
             work(memory)
             self.put(stage, key, memory.tensors)
-            result = memory.tensors
-        else:
-            with self._appearing(stage, path) as partial:
-                file = FileRows(partial, shapes, dtype)
-                try:
-                    work(file)
-                finally:
-                    file.close()
-            result = {}
+            kept = self.get(stage, key)
+            return memory.tensors if kept is None else kept
+        with self._appearing(stage, path, shapes) as partial:
+            work(FileRows(partial, shapes, dtype))
         kept = self.get(stage, key)
-        if kept is None and not result:
+        if kept is None:
             raise OutputError(f"{path} cannot be read again: check the disk")
-        return result if kept is None else kept
+        return kept
 
     @contextlib.contextmanager
-    def _appearing(self, stage: str, path: Path) -> Iterator[Path]:
-        """A file to write, which takes its place when the block ends well; older results of the stage then go."""
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
+    def _appearing(self, stage: str, path: Path, names: Iterable[str]) -> Iterator[Path]:
+        """A folder to fill with the tensors ``names``, which takes its place when the block ends well; older results of
+        the stage then go."""
+        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             for leftover in path.parent.glob(f"{stage}-*.tmp"):  # of a killed run: the space is needed
-                leftover.unlink(missing_ok=True)
+                _remove(leftover)
+            partial.mkdir()
             yield partial
+            (partial / _INDEX).write_text(json.dumps({"tensors": list(names)}), encoding="utf-8")
+            _remove(path)
             os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise OutputError(f"cannot keep intermediate results in {path.parent}: {error}; free some space") from error
         finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            _remove(partial)
         for old in path.parent.glob(f"{stage}-*"):
             if old != path:
-                old.unlink(missing_ok=True)
+                _remove(old)
 
     def stage(self, stage: str, key: str, compute: Callable[[], Tensors]) -> Tensors:
         """The kept result, or that of ``compute()``, which is then kept.
 
-        Where it is kept, it comes back from its file: what a later stage does not read costs no memory.
+        Where it is kept, it comes back from its files: what a later stage does not read costs no memory.
         """
         result = self.get(stage, key)
         if result is not None:
@@ -133,3 +141,12 @@ class StageCache:
         self.put(stage, key, result)
         kept = self.get(stage, key)
         return result if kept is None else kept
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, as far as the system allows it (Windows keeps what is still mapped)."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import OutputError
+
+_npy: Any = np.lib.format  # numpy 1 has no types for it
 
 PNG_COMPRESSION = 1
 """zlib level: level 1 is several times faster than the default and costs about a tenth more space."""
@@ -60,14 +63,16 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
                 temporary.unlink()
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a compressed ``.npz`` atomically; equal arrays give identical bytes. Raises OutputError."""
-    zipped = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", **zipped) as archive:
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
         for name, array in arrays.items():
             # Opened by name, a member has a fixed date.
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
+                _npy.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -75,7 +80,7 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n").encode(), durable=True)
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
+def write_png(path: Path, image: NDArray[Any]) -> None:
     """Write (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB, losslessly and atomically. Raises OutputError."""
     import cv2
 
@@ -86,7 +91,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
     write_bytes(path, encoded.tobytes())
 
 
-def read_png(path: Path) -> np.ndarray:
+def read_png(path: Path) -> NDArray[Any]:
     """(H, W, 3) uint8 RGB of an 8-bit colour PNG. Raises OSError when it cannot be read."""
     import cv2
 

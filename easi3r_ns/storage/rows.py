@@ -1,23 +1,24 @@
-"""Tensors that are larger than the memory: filled row by row into a file, or mapped from one."""
+"""Tensors that are larger than the memory: filled row by row into memory-mapped files, or mapped from one."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import OutputError
 
-_NAMES = {torch.float32: "F32", torch.float16: "F16"}
+_npy: Any = np.lib.format  # numpy 1 has no types for it
+_ZEROS = bytes(2**20)
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of tensors by name, all rows included."""
@@ -29,7 +30,7 @@ class RowStore(Protocol):
     dtype: torch.dtype
     """Of all the tensors."""
 
-    def write(self, rows: np.ndarray, values: Mapping[str, Tensor]) -> None:
+    def write(self, rows: NDArray[Any], values: Mapping[str, Tensor]) -> None:
         """``values[name]`` (B, ...) of type :attr:`dtype` on the CPU become the rows (B,) of the tensor ``name``."""
 
 
@@ -40,7 +41,7 @@ class MemoryRows:
         self.dtype = dtype
         self.tensors = {name: torch.empty(shape, dtype=dtype) for name, shape in shapes.items()}
 
-    def write(self, rows: np.ndarray, values: Mapping[str, Tensor]) -> None:
+    def write(self, rows: NDArray[Any], values: Mapping[str, Tensor]) -> None:
         """See :class:`RowStore`."""
         index = torch.from_numpy(rows)
         for name, value in values.items():
@@ -48,54 +49,50 @@ class MemoryRows:
 
 
 class FileRows:
-    """A safetensors file (https://github.com/huggingface/safetensors#format) that is written in pieces.
+    """One ``.npy`` file per tensor in a folder that is there, written through a memory mapping.
 
-    What is written goes to the system's file cache, not to the memory of the process. The space is reserved first: a
-    full disk is known before the work is done.
+    The space is reserved first: a full disk is known before the work is done. Each call of :meth:`write` maps the file
+    anew, because pages that were written count as memory of the process for as long as they are mapped.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
 
-    def __init__(self, path: Path, shapes: Shapes, dtype: torch.dtype) -> None:
-        self.dtype, self._shapes = dtype, dict(shapes)
-        table, end = {}, 0
+    def __init__(self, folder: Path, shapes: Shapes, dtype: torch.dtype) -> None:
+        self.dtype, self._shapes, self._folder = dtype, dict(shapes), folder
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
         for name, shape in self._shapes.items():
-            begin, end = end, end + math.prod(shape) * dtype.itemsize
-            table[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
-        header = json.dumps(table).encode()
-        header += b" " * (-len(header) % 8)
-        self._start = {name: 8 + len(header) + entry["data_offsets"][0] for name, entry in table.items()}
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115, closed by close()
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), 0, 8 + len(header) + end)
-            else:
-                self._file.truncate(8 + len(header) + end)
-            self._file.write(len(header).to_bytes(8, "little") + header)
-        except OSError:
-            self._file.close()
-            raise
+            start = _npy.open_memmap(tensor_path(folder, name), mode="w+", dtype=kind, shape=shape).offset
+            with open(tensor_path(folder, name), "r+b") as file:
+                _reserve(file.fileno(), start, math.prod(shape) * dtype.itemsize)
 
-    def write(self, rows: np.ndarray, values: Mapping[str, Tensor]) -> None:
+    def write(self, rows: NDArray[Any], values: Mapping[str, Tensor]) -> None:
         """See :class:`RowStore`."""
         for name, value in values.items():
             shape = self._shapes[name]
             if tuple(value.shape[1:]) != shape[1:] or value.dtype != self.dtype:
                 raise ValueError(f"{name}: rows {tuple(value.shape[1:])} {value.dtype} for {shape[1:]} {self.dtype}")
-            data, size = value.contiguous().numpy(), math.prod(shape[1:]) * self.dtype.itemsize
-            for row, part in zip(rows.tolist(), data):
-                if not 0 <= row < shape[0]:
-                    raise IndexError(f"{name}: row {row} of {shape[0]}")
-                self._file.seek(self._start[name] + row * size)
-                self._file.write(part.data)
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
+            outside = [row for row in rows.tolist() if not 0 <= row < shape[0]]
+            if outside:
+                raise IndexError(f"{name}: row {outside[0]} of {shape[0]}")
+            _npy.open_memmap(tensor_path(self._folder, name), mode="r+")[rows] = value.numpy()
 
 
-def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> torch.Tensor:
+def tensor_path(folder: Path, name: str) -> Path:
+    """The file of a tensor in a folder of such files."""
+    return folder / f"{name}.npy"
+
+
+def map_tensor(path: Path) -> Tensor:
+    """The tensor of a ``.npy`` file, mapped: what is not read costs no memory, and writing does not reach the file.
+
+    Raises OSError when the file is not there, and for a damaged one whatever numpy and torch raise (ValueError,
+    TypeError, ...).
+    """
+    return torch.from_numpy(_npy.open_memmap(path, mode="c"))
+
+
+def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
     """A CPU tensor of unset (mapped: zero) numbers, in memory or, with ``folder``, in a file that the system pages.
 
     The file is unlinked at once where the system lets us: it goes with the tensor, however the process ends. Its space
@@ -114,8 +111,7 @@ def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None
     except OSError as error:
         raise OutputError(f"cannot keep intermediate results in {folder}: {error}") from error
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle, 0, num_bytes)
+        _reserve(handle, 0, num_bytes)
         return torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
     except (OSError, RuntimeError) as error:
         raise OutputError(
@@ -125,3 +121,15 @@ def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None
         os.close(handle)
         with contextlib.suppress(OSError):  # Windows keeps a mapped file until the workspace goes
             os.unlink(name)
+
+
+def _reserve(descriptor: int, start: int, num_bytes: int) -> None:
+    """Make the disk hold so many bytes of an open file, unset. Raises OSError when it does not have them."""
+    if not num_bytes:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, start, num_bytes)
+        return
+    os.lseek(descriptor, start, os.SEEK_SET)
+    for done in range(0, num_bytes, len(_ZEROS)):
+        os.write(descriptor, _ZEROS[: num_bytes - done])

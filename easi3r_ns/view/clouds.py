@@ -12,6 +12,7 @@ from scipy.ndimage import zoom
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
 from ..core.scene import Scene
 from ..core.surface import grow_mask, solid_pixels, world_points
+from ..core.voxels import fit_voxels
 from .config import ViewConfig
 
 MASK_GROWTH = 3.0
@@ -106,8 +107,7 @@ def thin(cloud: Cloud, max_points: int) -> Cloud:
     if len(cloud) <= max_points:
         return cloud
     centred = cloud.points - np.median(cloud.points, axis=0)
-    size = voxel_size(centred, max_points)
-    labels, count = voxel_labels(centred, size)
+    size, (labels, count) = fit_voxels(centred, max_points, lambda s: voxel_labels(centred, s), lambda found: found[1])
     members = np.bincount(labels, minlength=count)
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -122,23 +122,6 @@ def thin(cloud: Cloud, max_points: int) -> Cloud:
         score=mean(cloud.score),
         spacing=float(max(size, cloud.spacing)),
     )
-
-
-def voxel_size(points: np.ndarray, max_points: int) -> float:
-    """Edge length for which (N, 3) points fill at most ``max_points`` cubic voxels, and nearly as many if possible."""
-    extent = float(np.ptp(np.quantile(points, [0.01, 0.99], axis=0), axis=0).max())
-    extent = max(extent, 1e-6 * float(np.abs(points).max()), 1e-9)
-    # Points lie on surfaces, so the number of filled voxels falls with the square of their size.
-    size = extent / max_points**0.5
-    for _ in range(8):
-        count = voxel_labels(points, size)[1]
-        if 0.9 * max_points <= count <= max_points or (count < max_points and size < 1e-6 * extent):
-            break
-        size *= float(np.clip((count / (0.96 * max_points)) ** 0.5, 0.25, 4.0))
-    growth = 1.05
-    while voxel_labels(points, size)[1] > max_points:
-        size, growth = size * growth, growth**1.5
-    return size
 
 
 def voxel_labels(points: np.ndarray, size: float) -> tuple[np.ndarray, int]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.errors import InputError, MissingExtraError
+from ..core.errors import InputError
+from ..core.optional import load_open3d
 from .cameras import CameraTrack
 from .look import ACCENT, Look, Painter, camera_color, frames_shown
 
@@ -51,7 +52,7 @@ def open_window(painter: Painter, track: CameraTrack, look: Look, meshes: Sequen
     Raises InputError when no window can open or a mesh cannot be read, MissingExtraError when Open3D does not load.
     """
     require_display()
-    o3d = _open3d()
+    o3d = load_open3d()
     loaded = [read_mesh(path) for path in meshes]
     shown = _Shown(replace(look, static=look.static and not loaded), bool(loaded))
     window = o3d.visualization.VisualizerWithKeyCallback()
@@ -80,7 +81,7 @@ def open_window(painter: Painter, track: CameraTrack, look: Look, meshes: Sequen
 
 def geometries(painter: Painter, track: CameraTrack, look: Look) -> list[open3d.geometry.Geometry]:
     """What is shown with some display settings, as Open3D's point clouds and line sets in the z-up world."""
-    o3d = _open3d()
+    o3d = load_open3d()
     parts = [painter.static(look)] if look.static else []
     parts += [painter.moving(frame, look) for frame in frames_shown(look)]
     found: list[Any] = []
@@ -102,7 +103,7 @@ def geometries(painter: Painter, track: CameraTrack, look: Look) -> list[open3d.
 
 def read_mesh(path: Path) -> open3d.geometry.TriangleMesh:
     """A mesh with normals. Raises InputError when the file holds none."""
-    mesh = _open3d().io.read_triangle_mesh(str(path))
+    mesh = load_open3d().io.read_triangle_mesh(str(path))
     if not len(mesh.triangles):
         raise InputError(f"{path} holds no mesh that Open3D can read: export it again, or move it away")
     mesh.compute_vertex_normals()
@@ -110,7 +111,7 @@ def read_mesh(path: Path) -> open3d.geometry.TriangleMesh:
 
 
 def _lines(points: np.ndarray, edges: list[tuple[int, int]], color: tuple[int, int, int]) -> open3d.geometry.LineSet:
-    o3d = _open3d()
+    o3d = load_open3d()
     lines = o3d.geometry.LineSet(o3d.utility.Vector3dVector(points), o3d.utility.Vector2iVector(np.array(edges)))
     lines.paint_uniform_color(np.array(color) / 255)
     return lines
@@ -155,13 +156,3 @@ def _look_from_home(window: Any, track: CameraTrack) -> None:
     control.set_front(offset / np.linalg.norm(offset))
     control.set_up([0.0, 0.0, 1.0])
     control.set_zoom(_ZOOM)
-
-
-def _open3d() -> Any:
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise MissingExtraError(
-            f"open3d does not load ({error}): on Debian or Ubuntu, apt-get install libusb-1.0-0 libgl1 libgomp1"
-        ) from error
-    return open3d

@@ -85,7 +85,9 @@ def options_of(cls: type, prefix: str = "", one_flag: bool = False) -> tuple[lis
             positional = tyro.conf.Positional in marks
             flags = field.name.upper() if positional else _flags(prefix, field.name, hint, default, single)
             values = "" if hint is bool else _values(hint)
-            own.append(Option(flags, values, _default(default, hint), texts[field.name]))
+            # A text that is made of a table stands in the annotation, not after the field.
+            made = [mark.help for mark in marks if getattr(mark, "help", None)]
+            own.append(Option(flags, values, _default(default, hint), made[0] if made else texts[field.name]))
     return own, groups
 
 

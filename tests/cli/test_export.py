@@ -8,10 +8,11 @@ import pytest
 
 from easi3r_ns.cli import main as cli
 from easi3r_ns.cli.export import chosen
-from easi3r_ns.core.config import EXPORT_FORMATS, DatasetConfig
+from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.dataset.nerfstudio import write_dataset
+from easi3r_ns.export import EXPORT_FORMATS
 from tests.support.dataset_scene import make_scene
 
 

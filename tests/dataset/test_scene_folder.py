@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -12,9 +14,9 @@ import pytest
 from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.core.scene import CameraUncertainty, Scene, SparsePoints
+from easi3r_ns.core.scene import CameraUncertainty, PosedFrames, Scene, SparsePoints
 from easi3r_ns.dataset.nerfstudio import write_dataset
-from easi3r_ns.dataset.scene_folder import ARRAYS, SCENE_JSON, find_scene, read_scene, write_scene
+from easi3r_ns.dataset.scene_folder import ARRAYS, SCENE_JSON, dataset_folder, find_scene, read_scene, write_scene
 from tests.support.dataset_scene import make_scene
 
 
@@ -49,6 +51,17 @@ def full_scene(folder: Path) -> Scene:
         pose_sources=("network", "colmap", "aligned"),
         names=("a b.jpg", "\u00e4.png", 'q"uote'),
         min_confidence=1.25,
+        between=PosedFrames(
+            T_world_cam=scene.T_world_cam[:2] + 0.25,
+            focals=rng.random(2) + 90,
+            after=np.array([-1, 1]),
+            mask_bits=rng.integers(0, 256, (2, depth.shape[1], -(-depth.shape[2] // 8)), dtype=np.uint8),
+            times=np.array([0.1, 0.7]),
+            indices=np.array([1, 7]),
+            names=("b", "c"),
+            source_paths=scene.source_paths[:2],
+            pose_sources=("pnp", "interpolated"),
+        ),
         provenance={"version": "test", "nested": {"list": [1, 2.5, None, True]}},
     )
 
@@ -90,19 +103,27 @@ def test_the_comparison_sees_a_difference(tmp_path):
     assert differing(scene, replace(scene, depth=scene.depth.astype(float))) == [".depth"]
 
 
-def test_the_coding_is_what_the_format_says(tmp_path):
-    """Undone by the recipe of the documentation, pixel by pixel."""
+def test_strangers_read_it_with_json_and_numpy_alone(tmp_path):
+    """In a process that cannot import this package, by the recipe of the documentation."""
     scene = full_scene(tmp_path)
     write_scene(scene, tmp_path / "scene")
-    with np.load(tmp_path / "scene" / ARRAYS) as arrays:
-        planes, images = arrays["depth.planes"], arrays["images.diff"]
-        masks = np.unpackbits(arrays["dynamic.masks.bits"], axis=-1, count=scene.images.shape[2])
-    bits, color = 0, np.zeros(3, int)
-    for x in range(scene.images.shape[2]):
-        bits = (bits + sum(int(planes[1, k, 5, x]) << (8 * k) for k in range(4))) % 2**32
-        color = (color + images[1, 5, x]) % 256
-        assert np.uint32(bits).view(np.float32) == scene.depth[1, 5, x] and (color == scene.images[1, 5, x]).all()
-    assert (masks == scene.dynamic.masks).all()
+    code = f"""
+import json, sys, numpy
+sys.modules["easi3r_ns"] = None
+folder = {str(tmp_path / "scene")!r}
+meta = json.load(open(folder + "/scene.json"))
+arrays = numpy.load(folder + "/arrays.npz", allow_pickle=False)
+assert meta["version"] == 2 and len(meta["names"]) == 3
+for name in ("images", "depth", "confidence", "contradicted", "dynamic.masks", "T_world_cam", "sparse.points"):
+    numpy.save(folder + "/" + name + ".npy", arrays[name])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    expected = {
+        **{name: getattr(scene, name) for name in ("images", "depth", "confidence", "contradicted", "T_world_cam")},
+        "dynamic.masks": scene.dynamic.masks,
+        "sparse.points": scene.sparse.points,
+    }
+    assert differing(expected, {name: np.load(tmp_path / "scene" / f"{name}.npy") for name in expected}) == []
 
 
 def test_twice_gives_identical_bytes(tmp_path):
@@ -124,6 +145,14 @@ def test_a_dataset_holds_its_scene_and_can_be_moved(tmp_path):
         assert differing(scene, replace(found, source_paths=scene.source_paths, provenance=scene.provenance)) == []
     assert all(path.is_file() for path in found.source_paths)
     assert {"version", "warnings", "stages"} <= found.provenance.keys()
+
+
+@pytest.mark.parametrize("part", ["", "transforms.json", "scene", "scene/scene.json", "images", "gone.json"])
+def test_every_part_knows_its_dataset(tmp_path, part):
+    (tmp_path / "scene").mkdir(), (tmp_path / "images").mkdir()
+    (tmp_path / "scene" / SCENE_JSON).touch(), (tmp_path / "transforms.json").touch()
+    expected = tmp_path / "images" if part == "images" else tmp_path
+    assert dataset_folder(tmp_path / part) == expected
 
 
 def test_overwriting_a_dataset_replaces_its_scene_and_nothing_else(tmp_path):
@@ -158,7 +187,9 @@ DAMAGE = {
     "not JSON": (lambda f: (f / SCENE_JSON).write_text("{"), "cannot be read"),
     "a list": (lambda f: (f / SCENE_JSON).write_text("[]"), "is not a scene"),
     "another format": (lambda f: edited(f, format="colmap"), "is not a scene"),
-    "a later version": (lambda f: edited(f, version=2), "version 2 of the format, this easi3r-ns reads 1"),
+    "a later version": (lambda f: edited(f, version=3), r"version 3 .* reads 2: use .*wrote it \(test\), or a newer"),
+    "an earlier version": (lambda f: edited(f, version=1), "version 1 .* reads 2: run easi3r run .*with --overwrite"),
+    "no version": (lambda f: edited(f, version=None, provenance=None), "version None of the format"),
     "no arrays": (lambda f: (f / ARRAYS).unlink(), "is damaged.*arrays.npz"),
     "cut arrays": (lambda f: (f / ARRAYS).write_bytes((f / ARRAYS).read_bytes()[:-100]), "is damaged"),
     "a flipped byte": (lambda f: _flip(f / ARRAYS), "is damaged"),

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from easi3r_ns.core.config import EXPORT_FORMATS, DatasetConfig, ExportConfig, MeshConfig
+from easi3r_ns.core.config import DatasetConfig, ExportConfig, MeshConfig
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, distort, pixel_grid, transform, undistort
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.nerfstudio import write_dataset
+from easi3r_ns.export import EXPORT_FORMATS
 from easi3r_ns.export.cloud import estimate_normals, facing
-from easi3r_ns.export.formats import MESH_FILES, export_scene
+from easi3r_ns.export.formats import export_scene
 from easi3r_ns.export.gltf import srgb_to_linear
-from easi3r_ns.export.mesh import dynamic_mesh, poisson, simplified, static_mesh, without_specks
-from easi3r_ns.export.meshfile import write_mesh
-from easi3r_ns.export.triangles import Mesh, canonical, vertex_normals
-from easi3r_ns.export.tsdf import Resolution, choose_resolution, disagreement, fuse, static_depths
+from easi3r_ns.export.mesh.dynamic import dynamic_mesh
+from easi3r_ns.export.mesh.files import write_mesh
+from easi3r_ns.export.mesh.static import MESH_FILES, poisson, simplified, static_mesh, without_specks
+from easi3r_ns.export.mesh.triangles import Mesh, canonical, vertex_normals
+from easi3r_ns.export.mesh.tsdf import Resolution, choose_resolution, disagreement, fuse, static_depths
 from tests.support.clip_scene import TrueSurface, perfect_scene, sharp_clip
 
 open3d = pytest.importorskip("open3d")
@@ -212,6 +214,64 @@ def test_open3d_reads_the_mesh(tmp_path, mesh, suffix):
         (read.vertex_normals, mesh.normals, 1e-3),
     ):
         np.testing.assert_allclose(corners(theirs, read.triangles), corners(ours, mesh.triangles), atol=tolerance)
+
+
+def test_the_ply_holds_every_bit_in_the_order_of_the_mesh(tmp_path, mesh):
+    content = write_mesh(mesh, tmp_path / "mesh.ply").read_bytes()
+    header, body = content.split(b"end_header\n", 1)
+    lines = [line.split() for line in header.decode().splitlines()]
+    kinds = {"float": "<f4", "uchar": "u1"}
+    row = np.dtype([(words[2], kinds[words[1]]) for words in lines if words[0] == "property" and words[1] in kinds])
+    vertices = np.frombuffer(body, row, len(mesh.vertices))
+    faces = np.frombuffer(body, [("n", "u1"), ("corners", "<i4", 3)], offset=vertices.nbytes)
+    for names, expected in (("xyz", mesh.vertices), (["nx", "ny", "nz"], mesh.normals)):
+        np.testing.assert_array_equal(np.stack([vertices[name] for name in names], axis=1), expected)
+    np.testing.assert_array_equal(np.stack([vertices[c] for c in ("red", "green", "blue")], axis=1), mesh.colors)
+    np.testing.assert_array_equal(faces["corners"], mesh.triangles)
+
+
+def test_the_obj_numbers_its_lines_as_the_mesh_does(tmp_path, mesh):
+    lines = [line.split() for line in write_mesh(mesh, tmp_path / "mesh.obj").read_text().splitlines() if line]
+    points = np.array([line[1:] for line in lines if line[0] == "v"], dtype=float)
+    np.testing.assert_allclose(points, np.hstack([mesh.vertices, mesh.colors / 255]), atol=1e-6)
+    np.testing.assert_allclose(
+        [[float(x) for x in line[1:]] for line in lines if line[0] == "vn"], mesh.normals, atol=1e-6
+    )
+    faces = [[int(word.split("//")[0]) for word in line[1:]] for line in lines if line[0] == "f"]
+    np.testing.assert_array_equal(faces, mesh.triangles + 1)
+
+
+def test_a_dark_mesh_keeps_its_colour(tmp_path):
+    """Black is a colour, not the absence of one."""
+    corner = np.eye(3, dtype=np.float32)
+    black = Mesh(corner, np.array([[0, 1, 2]], np.int32), np.zeros((3, 3), np.uint8), corner)
+    for suffix in (".ply", ".obj"):
+        read = open3d.io.read_triangle_mesh(str(write_mesh(black, tmp_path / f"mesh{suffix}")))
+        assert read.has_vertex_colors() and not np.asarray(read.vertex_colors).any()
+
+
+def test_vertices_at_one_place_stay_apart(tmp_path):
+    """With their own colours, as they are at a seam."""
+    corner = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]] * 2, dtype=np.float32)
+    colors = np.arange(18, dtype=np.uint8).reshape(6, 3)
+    seam = Mesh(corner, np.array([[0, 1, 2], [3, 5, 4]], np.int32), colors, np.tile(np.float32([0, 0, 1]), (6, 1)))
+    for suffix in (".ply", ".obj"):
+        read = open3d.io.read_triangle_mesh(str(write_mesh(seam, tmp_path / f"mesh{suffix}")))
+        found = corners(np.rint(np.asarray(read.vertex_colors) * 255), read.triangles)
+        np.testing.assert_array_equal(found, corners(colors, seam.triangles))
+
+
+def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, mesh, monkeypatch):
+    path = write_mesh(mesh, tmp_path / "mesh.ply")
+    before = path.read_bytes()
+
+    def full(*_args) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("easi3r_ns.storage.files.os.replace", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_mesh(mesh.moved(np.diag([2.0, 2, 2, 1])), path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_open3d_and_trimesh_read_the_glb(tmp_path, mesh):

@@ -16,7 +16,7 @@ from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import transform
 from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.scene_folder import find_scene
-from easi3r_ns.importers import ImportOptions, import_folder
+from easi3r_ns.importers.folder import ImportOptions, import_folder
 from tests.support.clip_scene import perfect_scene, sharp_clip
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64

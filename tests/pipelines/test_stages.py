@@ -25,7 +25,6 @@ from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.pipelines import stages
 from easi3r_ns.pipelines.network import _mask_flow
 from easi3r_ns.pipelines.stages import Decoded, Shared, StageInputs, explain_flow, reopen, run_passes
-from easi3r_ns.storage import cache as cache_module
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.measure.motion import watch
 from easi3r_ns.training.measure.paths import frames_of
@@ -80,13 +79,13 @@ def test_what_is_spilled_is_the_same(tmp_path, clip):
 
 
 def test_spilled_maps_are_not_copied_by_the_cache(tmp_path, clip, monkeypatch):
-    saved, save = set(), cache_module.save_file
+    saved, save = set(), np.save
 
-    def recorded(tensors, path):
-        saved.update(tensors)
-        save(tensors, path)
+    def recorded(path, *args, **options):
+        saved.add(path.stem)
+        save(path, *args, **options)
 
-    monkeypatch.setattr(cache_module, "save_file", recorded)
+    monkeypatch.setattr("easi3r_ns.storage.cache.np.save", recorded)
     run(clip, StageCache(tmp_path), spill=True)
     assert "masks" in saved and not saved & {*POINTMAP_NAMES, "features"}
 
@@ -102,8 +101,9 @@ def test_finished_stages_are_found_again(tmp_path, clip, spill, monkeypatch):
     assert torch.equal(again.points_j, first.points_j)
     np.testing.assert_array_equal(same.masks, masks.masks)
     path = next(tmp_path.glob("pointmaps-*"))
-    path.unlink()  # what maps the file keeps it
-    path.write_bytes(b"damaged")
+    for file in path.glob("*.npy"):
+        file.unlink()  # what maps the file keeps it
+        file.write_bytes(b"damaged")
     repaired, same, network = run(clip, cache, spill=spill)
     assert torch.equal(repaired.points_j, first.points_j) and network.encoded == 0
     np.testing.assert_array_equal(same.masks, masks.masks)
@@ -114,7 +114,7 @@ def test_pointmaps_are_opened_again_or_missed(tmp_path, clip):
     decoded = both_passes(inputs)
     again = reopen(inputs, decoded.key)
     assert again is not decoded.predictions and torch.equal(again.points_j, decoded.predictions.points_j)
-    next(tmp_path.glob("pointmaps-*")).unlink()
+    next(tmp_path.glob("pointmaps-*/*.npy")).unlink()
     with pytest.raises(OutputError, match="cannot be read again"):
         reopen(inputs, decoded.key)
 
@@ -149,7 +149,7 @@ def test_the_default_seed_is_that_of_the_reference(tmp_path, clip, monkeypatch):
 def test_features_are_kept_in_the_precision_of_the_network(tmp_path, clip):
     cache = StageCache(tmp_path)
     run(clip, cache, compute=Compute(torch.device("cpu"), torch.bfloat16, 3))
-    key = next(tmp_path.glob("features-*")).stem.split("-")[1]
+    key = next(tmp_path.glob("features-*")).name.split("-")[1]
     assert cache.get("features", key)["features"].dtype == torch.float16
 
 

@@ -164,7 +164,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from easi3r_ns import run
+from easi3r_ns.pipelines import run
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.runlog import RunLog
 plans, planned = [], run.plan_run

@@ -131,10 +131,10 @@ import sys, tempfile
 from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
-from easi3r_ns import run
+from easi3r_ns.pipelines import run
 from easi3r_ns.plan.calibration import Rates, calibrate
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.plan import plan_run
+from easi3r_ns.plan.plan import plan_run
 from easi3r_ns.core.runlog import RunLog
 data, config, align = Path(sys.argv[1]), Easi3RConfig(weights="tiny", graph=sys.argv[2]), AlignConfig(iterations=3)
 frames, log = FrameConfig(num_frames_target=0), RunLog()

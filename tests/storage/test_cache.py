@@ -31,15 +31,79 @@ def test_a_stage_is_computed_once_per_key(tmp_path):
     for key in ("k1", "k1", "k2", "k2"):
         torch.testing.assert_close(cache.stage("s", key, compute)["x"], torch.arange(3))
     assert len(calls) == 2
-    assert [p.name for p in (tmp_path / "work").iterdir()] == ["s-k2.safetensors"]
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["s-k2"]
 
 
-def test_damaged_file_counts_as_absent(tmp_path):
+def _cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DAMAGE = {
+    "a cut tensor": lambda path: _cut(path / "x.npy", 300),
+    "a cut header": lambda path: _cut(path / "x.npy", 50),
+    "an empty file": lambda path: _cut(path / "y.npy", 0),
+    "another format": lambda path: (path / "y.npy").write_bytes(b"PK" + bytes(1000)),
+    "a tensor less": lambda path: (path / "y.npy").unlink(),
+    "no index": lambda path: (path / "index.json").unlink(),
+    "an index of nothing": lambda path: (path / "index.json").write_text("{}"),
+    "a cut index": lambda path: _cut(path / "index.json", 5),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("spill", [False, True])
+def test_a_damaged_file_counts_as_absent_and_is_replaced(tmp_path, kind, spill):
     cache = StageCache(tmp_path)
-    cache.put("s", "k", {"x": torch.zeros(100)})
-    path = cache.path("s", "k")
-    path.write_bytes(path.read_bytes()[:50])
-    assert cache.get("s", "k") is None
+    for _ in range(2):
+        cache.fill("s", "k", {"x": (9, 9), "y": (3,)}, torch.float32, lambda store: None, spill=spill)
+        assert cache.get("s", "k").keys() == {"x", "y"}
+        DAMAGE[kind](cache.path("s", "k"))
+        assert cache.get("s", "k") is None
+
+
+def test_a_header_with_a_wrong_byte_is_never_an_exception(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.put("s", "k", {"x": torch.arange(6.0).reshape(2, 3)})
+    path = cache.path("s", "k") / "x.npy"
+    whole, absent = path.read_bytes(), 0
+    for position in range(128):
+        for byte in (0x00, 0x28, 0xFF):
+            path.write_bytes(whole[:position] + bytes([byte]) + whole[position + 1 :])
+            absent += cache.get("s", "k") is None
+    assert absent > 150
+
+
+KEPT = {
+    "half": torch.arange(5, dtype=torch.float16),
+    "mask.bits": torch.tensor([[True, False]]),
+    "number": torch.tensor(3.5, dtype=torch.float64),
+    "none": torch.zeros(0, 4, dtype=torch.int64),
+    "turned": torch.arange(6).reshape(2, 3).T,
+}
+
+
+def test_tensors_of_all_kinds_come_back(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.put("s", "k", KEPT)
+    found = cache.get("s", "k")
+    assert list(found) == list(KEPT)
+    for name, value in KEPT.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value)
+
+
+def test_what_a_reader_writes_stays_with_him(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.put("s", "k", {"x": torch.zeros(3)})
+    cache.get("s", "k")["x"] += 1
+    assert cache.get("s", "k")["x"].tolist() == [0, 0, 0]
+
+
+def test_what_is_read_outlives_its_files(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.put("s", "old", {"x": torch.arange(4.0)})
+    held = cache.get("s", "old")
+    cache.put("s", "new", {"x": torch.zeros(4)})
+    assert cache.get("s", "old") is None and held["x"].tolist() == [0, 1, 2, 3]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -71,7 +135,7 @@ def test_rows_are_kept_alike_wherever_they_are_written(tmp_path, spill, folder):
     expected = torch.arange(4.0)[:, None].expand(4, 3)
     assert torch.equal(result["x"], expected)
     if folder:
-        assert [p.name for p in tmp_path.iterdir()] == ["s-new.safetensors"]
+        assert [p.name for p in tmp_path.iterdir()] == ["s-new"]
         assert torch.equal(cache.get("s", "new")["x"], expected)
 
 
@@ -97,7 +161,7 @@ def test_what_a_killed_run_was_writing_makes_room_first(tmp_path, spill):
         store.write(np.arange(4), {"x": torch.zeros(4, 3)})
 
     StageCache(tmp_path).fill("s", "k", SHAPES, torch.float32, work, spill=spill)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["other-k.1.tmp", "s-k.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other-k.1.tmp", "s-k"]
 
 
 def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):

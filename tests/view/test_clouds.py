@@ -12,7 +12,7 @@ from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
 from easi3r_ns.core.scene import SparsePoints
 from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.view import clouds as module
-from easi3r_ns.view.clouds import Cloud, build_clouds, thin, voxel_labels, voxel_size
+from easi3r_ns.view.clouds import Cloud, build_clouds, thin, voxel_labels
 from easi3r_ns.view.colors import MOVING, cloud_colors, overlay, ramp, tint
 from easi3r_ns.view.config import TurntableConfig, ViewConfig
 from tests.support.dataset_scene import BALL_RADIUS, ROOM, ball_centre, make_scene, room_color
@@ -111,7 +111,7 @@ def test_spacing_is_the_distance_to_the_neighbours(clouds):
 def test_thinning_averages_voxels(rng):
     cloud = cloud_of(rng.uniform(-1, 1, (400, 3)), rng)
     thinned = thin(cloud, 60)
-    size = voxel_size(cloud.points - np.median(cloud.points, axis=0), 60)
+    size = thinned.spacing
     expected = _thin_naive(cloud, size)
     found = sorted(
         [*p, *c, conf, s]

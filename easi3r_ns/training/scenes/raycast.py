@@ -1,5 +1,8 @@
 """Vectorised ray caster: scenes and cameras -> colour, z-depth, object id, on any torch device.
 
+Written here, because the ray casters of Open3D and trimesh take triangle meshes on a CPU, scene by scene; these scenes
+are exact solids, many at a time, and training draws them on its own device.
+
 Letters in shapes: S scenes, V views per scene, K solids (padded to the largest scene), N pixels.
 Pixel centres are at integer coordinates; cameras are camera-to-world with OpenCV axes.
 """

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.errors import InputError, MissingExtraError
-from ..core.geometry import distort, transform
-from ..core.scene import Scene
-from ..core.surface import grow_mask, on_surface, trusted_depth, world_points
+from ...core.errors import InputError
+from ...core.geometry import distort, transform
+from ...core.optional import load_open3d
+from ...core.scene import Scene
+from ...core.surface import grow_mask, on_surface, trusted_depth, world_points
+from ..exporter import require_depth
 from .triangles import Mesh, canonical
 
 _VOXELS_PER_PIXEL = 1.5
@@ -47,11 +49,7 @@ def static_depths(scene: Scene, mask_growth: float) -> list[np.ndarray]:
 
     Moving regions are grown by ``mask_growth`` network pixels. Raises InputError when nothing is left.
     """
-    if not scene.has_depth:
-        raise InputError(
-            "the scene has no depth, so there is no surface to fuse: choose cloud, colmap, tum or glb, which need "
-            "none, or run again with network weights, which give depth"
-        )
+    require_depth(scene)
     depths = [trusted_depth(scene, frame) for frame in range(len(scene))]
     moving = (grow_mask(mask, mask_growth) for mask in scene.dynamic.masks)
     static = [np.where(on_surface(depth) & ~mask, depth, 0) for depth, mask in zip(depths, moving)]
@@ -169,12 +167,7 @@ class _Field:
     """A truncated signed distance field with colours, on the blocks of space near the surface."""
 
     def __init__(self, resolution: Resolution) -> None:
-        try:
-            import open3d
-        except (ImportError, OSError) as error:
-            raise MissingExtraError(
-                f"open3d does not load ({error}): on Debian or Ubuntu, apt-get install libusb-1.0-0 libgl1 libgomp1"
-            ) from error
+        open3d = load_open3d()
         self._open3d, self._resolution = open3d, resolution
         float32 = open3d.core.float32
         self._grid = open3d.t.geometry.VoxelBlockGrid(

@@ -1,4 +1,4 @@
-"""Triangle meshes as plain arrays: their order, their normals, the mesh of one depth map."""
+"""Triangle meshes as plain arrays: their order and their normals."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.geometry import transform
-from ..core.scene import Scene
-from ..core.surface import on_surface, trusted_depth, world_points
+from ...core.geometry import transform
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,3 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     normals = np.stack(axes, axis=-1).astype(float)
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0).astype(np.float32)
-
-
-def depth_mesh(scene: Scene, frame: int, keep: np.ndarray) -> Mesh:
-    """The depth map of one frame as a mesh in the scene's world, facing the camera.
-
-    Each 2 x 2 square of neighbouring pixels gives two triangles; a triangle is left out unless ``keep`` (H, W) and a
-    trusted depth hold at its three corners and none lies at a depth edge, where the sheet would hang between surfaces.
-    """
-    depth = trusted_depth(scene, frame)
-    keep = keep & on_surface(depth)
-    index = np.arange(depth.size, dtype=np.int32).reshape(depth.shape)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    triangles = np.concatenate([np.stack(corners, -1).reshape(-1, 3) for corners in ((a, c, b), (b, c, d))])
-    triangles = triangles[keep.ravel()[triangles].all(axis=1)]
-    return canonical(world_points(scene, frame).reshape(-1, 3), triangles, scene.images[frame].reshape(-1, 3))

@@ -1,18 +1,25 @@
-"""Scene -> triangle mesh of what stands still, and of what moves in one frame."""
+"""Scene -> triangle mesh of what stands still, as ``mesh.ply``, ``mesh.obj`` and ``mesh.glb``."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from ..core.config import MeshConfig
-from ..core.scene import Scene
-from .triangles import Mesh, canonical, depth_mesh
+from ...core.config import MeshConfig
+from ...core.geometry import Z_UP_FROM_OPENCV_WORLD
+from ...core.optional import load_open3d
+from ...core.scene import Scene
+from ..exporter import Exporter, ExportJob, require_depth
+from .files import write_mesh
+from .triangles import Mesh, canonical
 from .tsdf import choose_resolution, fuse, static_depths
+
+MESH_FILES = ("mesh.ply", "mesh.obj", "mesh.glb")
 
 _POISSON_DEPTHS = (5, 11)
 """Least and most levels of the octree."""
@@ -24,8 +31,8 @@ def static_mesh(scene: Scene, config: MeshConfig = MeshConfig(), mask_growth: fl
     """The static background of a scene as one coloured mesh, in the scene's world; the same scene, the same mesh.
 
     Fused from the depth of all frames without the movers, whose regions are grown by ``mask_growth`` network pixels
-    (:mod:`~easi3r_ns.export.tsdf`); closed by a screened Poisson surface where ``config.method`` says so, rid of small
-    components, and simplified to ``config.max_triangles``.
+    (:mod:`~easi3r_ns.export.mesh.tsdf`); closed by a screened Poisson surface where ``config.method`` says so, rid of
+    small components, and simplified to ``config.max_triangles``.
 
     Raises InputError when the scene has no depth or nothing static; MissingExtraError without Open3D.
     """
@@ -35,11 +42,6 @@ def static_mesh(scene: Scene, config: MeshConfig = MeshConfig(), mask_growth: fl
     if config.method == "poisson":
         mesh = without_specks(poisson(mesh, resolution.voxel), config.min_component)
     return simplified(mesh, config.max_triangles)
-
-
-def dynamic_mesh(scene: Scene, frame: int) -> Mesh:
-    """What moves in one frame, as a sheet in the scene's world that faces the camera; may be empty."""
-    return depth_mesh(scene, frame, scene.dynamic.masks[frame])
 
 
 def without_specks(mesh: Mesh, min_share: float) -> Mesh:
@@ -69,8 +71,7 @@ def poisson(mesh: Mesh, voxel: float) -> Mesh:
 
     It closes holes and smooths noise; what lies further from the given surface than a few voxels is cut away.
     """
-    import open3d
-
+    open3d = load_open3d()
     known = np.linalg.norm(mesh.normals, axis=1) > 0.5
     points = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(mesh.vertices[known].astype(float)))
     points.normals = open3d.utility.Vector3dVector(mesh.normals[known].astype(float))
@@ -86,8 +87,7 @@ def poisson(mesh: Mesh, voxel: float) -> Mesh:
 
 
 def _to_open3d(mesh: Mesh):  # noqa: ANN202 - an open3d.geometry.TriangleMesh, which is imported only here
-    import open3d
-
+    open3d = load_open3d()
     result = open3d.geometry.TriangleMesh(
         open3d.utility.Vector3dVector(mesh.vertices.astype(float)), open3d.utility.Vector3iVector(mesh.triangles)
     )
@@ -98,3 +98,11 @@ def _to_open3d(mesh: Mesh):  # noqa: ANN202 - an open3d.geometry.TriangleMesh, w
 def _from_open3d(mesh) -> Mesh:  # noqa: ANN001 - see above
     colors = np.rint(np.clip(np.asarray(mesh.vertex_colors), 0, 1) * 255).astype(np.uint8)
     return canonical(np.asarray(mesh.vertices, dtype=np.float32), np.asarray(mesh.triangles), colors)
+
+
+def _write(job: ExportJob) -> list[Path]:
+    mesh = job.static_mesh.moved(Z_UP_FROM_OPENCV_WORLD)
+    return [write_mesh(mesh, job.folder / name) for name in MESH_FILES]
+
+
+EXPORTER = Exporter(files=lambda job: set(MESH_FILES), write=_write, needs=require_depth)

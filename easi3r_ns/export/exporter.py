@@ -1,0 +1,68 @@
+"""What a format is made of, and what it gets to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.config import ExportConfig, MeshConfig
+from ..core.errors import InputError
+from ..core.scene import Scene
+
+if TYPE_CHECKING:
+    from .mesh.triangles import Mesh
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A scene on its way into a folder."""
+
+    scene: Scene
+    folder: Path
+    """Where the files of all formats go."""
+    config: ExportConfig
+    mesh: MeshConfig
+
+    @cached_property
+    def static_mesh(self) -> Mesh:
+        """The static surface in the scene's world, made once for all formats that hold it.
+
+        Raises InputError without depth or static surface, MissingExtraError without Open3D.
+        """
+        from .mesh.static import static_mesh
+
+        return static_mesh(self.scene, self.mesh, self.config.mask_growth)
+
+    @property
+    def point_options(self) -> dict[str, Any]:
+        """``mask_growth`` and ``max_points`` of the options."""
+        return {"mask_growth": self.config.mask_growth, "max_points": self.config.max_points}
+
+
+def _nothing(scene: Scene) -> None:
+    """Any scene will do."""
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One format. Its module holds one under the name ``EXPORTER`` and is listed in :mod:`easi3r_ns.export`."""
+
+    files: Callable[[ExportJob], set[str]]
+    """Every file that the format may have, relative to the folder, with ``/``."""
+    write: Callable[[ExportJob], list[Path]]
+    """Writes the files and returns those that it has written. The same scene gives identical bytes where possible."""
+    needs: Callable[[Scene], None] = _nothing
+    """Raises InputError or MissingExtraError, with the remedy, where the scene or this machine lacks what the format
+    needs; called before anything is written."""
+
+
+def require_depth(scene: Scene) -> None:
+    """Raises InputError for a scene without depth."""
+    if not scene.has_depth:
+        raise InputError(
+            "the scene has no depth and so no surface: run again with network weights, which give it, or choose "
+            "formats that need none, such as cloud, colmap, tum or glb"
+        )

@@ -1,0 +1,1 @@
+"""Triangle meshes: what stands still, what moves in each frame, their files."""
