@@ -17,8 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from ..core.errors import AlignmentError
 from ..core.geometry import interpolate_poses
 from ..core.runlog import RunLog
-from .init import Placement, edge_scores, homogeneous, lengths, place_frames, robust_register
+from .init import Placement, edge_scores, homogeneous, place_frames, robust_register
 from .problem import Problem
+from .residuals import lengths
 
 THIN_PIXELS = 512
 """Pixels per pointmap that take part in the comparison."""

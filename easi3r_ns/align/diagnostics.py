@@ -13,8 +13,8 @@ from ..core.runlog import RunLog
 from .consensus import Screening, named
 from .init import Initialisation
 from .problem import Problem
-from .solvers.adam import flow_value
 from .state import Decoded
+from .terms import flow_value
 
 LOW_PARALLAX = 0.02
 """Camera travel, in units of the median depth, below which depth and focal length are hardly observed."""

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import torch
 
-from .problem import FlowObservations
+from . import residuals
+from .problem import FlowObservations, Problem
+from .residuals import lengths
 from .state import Decoded
 
 BLOCK_NUMBERS = 1 << 19
 """Numbers per temporary of a block: it should fit the cache, and it bounds the memory for any count of pairs."""
-LARGEST_FLOW_LOSS = 50.0
-"""Pixels whose smooth-L1 flow residual exceeds this are taken for mismatches."""
 EPS = 1e-6
 
 
@@ -33,7 +33,7 @@ def pairwise_term(decoded: Decoded, points: torch.Tensor, weight: torch.Tensor, 
 def flow_term(
     decoded: Decoded, xy: torch.Tensor, principal_point: torch.Tensor, flow: FlowObservations
 ) -> torch.Tensor:
-    """Mean smooth-L1 distance (pixels) between the flow that the cameras and depths induce and the observed flow.
+    """Mean of :data:`.residuals.FLOW_LOSS` between the flow that the cameras and depths induce and the observed flow.
 
     One ratio of sums over all pairs, over both coordinates of the pixels in use.
     """
@@ -45,6 +45,12 @@ def flow_term(
     shift = (K[target] @ offset).squeeze(-1)
     inverse_depth = 1 / (decoded.depth + EPS)
     return flow.weight * _Flow.apply(turn, shift, inverse_depth, xy, source, flow.landing, flow.used)
+
+
+def flow_value(decoded: Decoded, problem: Problem) -> torch.Tensor:
+    """Sum of the flow terms of all sets of flow observations (scalar, pixels), without the weight of the term."""
+    xy, pp = problem.sample.xy, problem.principal_point
+    return torch.stack([flow_term(decoded, xy, pp, flow) for flow in problem.flows]).sum()
 
 
 def smoothness_term(decoded: Decoded, translation_weight: float) -> torch.Tensor:
@@ -89,12 +95,6 @@ def _blocks(count: int, numbers_each: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _length(vectors: torch.Tensor) -> torch.Tensor:
-    """(N, 3, P) -> (N, P). Written out: torch's norm over a short, strided axis is twenty times slower on the CPU."""
-    x, y, z = vectors.unbind(dim=1)
-    return torch.addcmul(x * x, y, y).addcmul_(z, z).sqrt_()
-
-
 class _Pairwise(torch.autograd.Function):
     """sum w |X_f - (A_e x + b_e)| / (E P) with its gradient for X, A and b."""
 
@@ -108,7 +108,7 @@ class _Pairwise(torch.autograd.Function):
             f, e, x, w = frame[rows], pair[rows], points[rows], weight[rows]
             residual = world[f]
             residual -= torch.baddbmm(b[e].unsqueeze(-1), A[e], x)
-            distance = _length(residual)
+            distance = lengths(residual)
             total += torch.dot(distance.flatten(), w.flatten())
             residual *= (w / distance.clamp_min_(1e-12)).unsqueeze(1)
             grad_world.index_add_(0, f, residual)
@@ -125,25 +125,22 @@ class _Pairwise(torch.autograd.Function):
 
 
 class _Flow(torch.autograd.Function):
-    """sum smooth_l1(induced landing - observed landing) / count with its gradient for turn, shift, inverse depth."""
+    """Mean flow loss of the coordinates in use, with its gradient for turn, shift and inverse depth."""
 
     @staticmethod
     def forward(ctx, turn, shift, inverse_depth, xy, source, landing, used):
         grad_turn, grad_shift = torch.zeros_like(turn), torch.zeros_like(shift)
         grad_disp = torch.zeros_like(inverse_depth)
-        total, count = xy.new_zeros(()), xy.new_zeros(())
+        total, count, kernel = xy.new_zeros(()), xy.new_zeros(()), residuals.FLOW_LOSS
         for rows in _blocks(len(source), 3 * xy.shape[1]):
             disp = inverse_depth[source[rows]]
             seen, reciprocal = induced_flow(turn[rows], shift[rows], disp, xy)
             error = seen - landing[rows]
-            size = error.abs()
-            slope = error.clamp_(-1.0, 1.0)
-            # smooth L1 with beta 1: e^2/2 below 1, |e| - 1/2 above; in both cases slope * (e - slope/2)
-            loss = slope.abs().mul_(size).sub_(0.5 * slope.square())
-            keep = (loss < LARGEST_FLOW_LOSS) & used[rows].unsqueeze(1)
+            loss = kernel.value(error)
+            keep = (loss < kernel.cutoff) & used[rows].unsqueeze(1)
             total += torch.where(keep, loss, 0.0).sum()
             count += keep.sum()
-            grad_xy = torch.where(keep, slope, 0.0).mul_(reciprocal)
+            grad_xy = torch.where(keep, kernel.slope(error), 0.0).mul_(reciprocal)
             grad_z = (grad_xy * seen).sum(dim=1, keepdim=True).neg_()
             grad_h = torch.cat([grad_xy, grad_z], dim=1)
             grad_turn[rows, :, :2] = grad_h @ xy.T

@@ -21,11 +21,12 @@ import torch
 from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty
 from .problem import Problem
+from .residuals import dot, lengths
 from .solvers.frontal import Clique, NotPositiveDefinite, last_uses, solve
 from .solvers.normal import Local, carried, eliminate_depths, moments, named, pulled
 from .solvers.project import LARGEST_FRONT, front_width
 from .solvers.unknowns import CAMERA, PAIR, Numbering, Unknowns
-from .solvers.views import View, Weights, dot, length, pointmap_weight, rays, seen_points, views
+from .solvers.views import View, Weights, pointmap_weight, rays, seen_points, views
 from .state import Decoded
 
 PIXELS = 1024
@@ -147,7 +148,7 @@ def relative_residuals(problem: Problem, decoded: Decoded, weak: Sequence[int]) 
     thin, u = _thinned(problem, decoded)
     found = np.full(problem.num_frames, np.nan)
     for view in views(thin):
-        off = length(seen_points(u, thin, view) - rays(u, thin, view.frame).point) / u.depth[view.frame]
+        off = lengths(seen_points(u, thin, view) - rays(u, thin, view.frame).point) / u.depth[view.frame]
         known = thin.confidence[view.rows] > 0
         if view.frame not in weak and bool(known.any()):
             found[view.frame] = 100 * float(off[known].median())
@@ -182,7 +183,7 @@ def _linearise(u: Unknowns, problem: Problem, view: View, part: torch.Tensor) ->
     ray, q = rays(u, problem, view.frame), seen_points(u, problem, view)
     weight = pointmap_weight(problem, view, Weights(1.0))
     residual = q - ray.point
-    distance = length(residual)
+    distance = lengths(residual)
     usual = distance[weight > 0].median() if bool((weight > 0).any()) else distance.new_ones(())
     stiff = weight / distance.clamp_min(LEAST_CURVED * usual.clamp_min(1e-9))
     by_depth, by_focal = pulled(q, ray.point, PAIR), pulled(q, ray.by_focal, PAIR)

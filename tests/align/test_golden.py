@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.align import depth, init, terms
+from easi3r_ns.align import depth, init, residuals, terms
 from easi3r_ns.align.align import align
 from easi3r_ns.align.problem import FlowObservations, Problem, build_problem, sample_pixels
+from easi3r_ns.align.residuals import SmoothL1
 from easi3r_ns.align.solvers import adam as solve
 from easi3r_ns.align.state import Decoded, State, decode
 from easi3r_ns.core.config import AlignConfig
@@ -96,7 +97,7 @@ def test_terms_at_recorded_states(name, prefix, key, problem):
     assert float(pairwise) == pytest.approx(expected["pairwise"], rel=1e-4)
     assert float(terms.smoothness_term(now, 1.0)) == pytest.approx(expected["temporal_unweighted"], rel=1e-4)
     if "flow_unweighted_no_thre" in expected:
-        assert float(solve.flow_value(now, problem)) == pytest.approx(expected["flow_unweighted_no_thre"], rel=1e-4)
+        assert float(terms.flow_value(now, problem)) == pytest.approx(expected["flow_unweighted_no_thre"], rel=1e-4)
     settings = REPORT[name]["settings"]
     config = AlignConfig(
         flow_weight=settings["flow_loss_weight"],
@@ -139,7 +140,7 @@ def test_flow_components(problem, inputs, components):
 
 
 def test_flow_outliers_are_ignored(problem, inputs, components, monkeypatch):
-    monkeypatch.setattr(terms, "LARGEST_FLOW_LOSS", 0.01)
+    monkeypatch.setattr(residuals, "FLOW_LOSS", SmoothL1(cutoff=0.01))
     R, centre, focal, depths = true_state(inputs)
     now = Decoded(R, centre, focal, depths, rays=depths, pair_A=R, pair_b=centre)
     half = terms.flow_term(now, problem.sample.xy, problem.principal_point, problem.flows[0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from easi3r_ns.align import align as align_module
-from easi3r_ns.align import init, uncertainty
+from easi3r_ns.align import init, terms, uncertainty
 from easi3r_ns.align.depth import sampled_depths
 from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels, thinned
 from easi3r_ns.align.solvers import adam as solve
@@ -175,7 +175,7 @@ def dense_normal(u: Unknowns, problem: Problem, weights, size: int, move) -> tor
             middle = k / d.norm() * (torch.eye(3) - weights.newton * torch.outer(unit, unit))
             H, at = H + own.T @ middle @ own, at + 3
         seen = views.land(u, problem, view, views.rays(u, problem, view.frame))
-        k = seen.stiffness(weights.flow, view).reshape(-1)
+        k = (seen.factors(weights.flow, view) * seen.curvature()).reshape(-1)
         own = J[at : at + len(k)]
         H, at = H + own.T @ (k[:, None] * own), at + len(k)
     D = H[size:, size:]
@@ -316,7 +316,7 @@ def test_flow_that_disagrees_at_first_takes_part_once_the_cameras_are_near(monke
         assert sum(steps) == config.iterations
         now = decode(final, problem.sample.xy, problem.principal_point)
         values.append(curve[-1])
-        flows.append(float(solve.flow_value(now, problem)))
+        flows.append(float(terms.flow_value(now, problem)))
     assert values[1] == pytest.approx(values[0], rel=1e-4) and flows[1] == pytest.approx(flows[0], rel=1e-2)
     assert flows[2] > 1.02 * flows[0], "flow that disagrees to the end stays out"
 

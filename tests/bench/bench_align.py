@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from easi3r_ns.align import init, problem, state, terms
+from easi3r_ns.align import init, problem, residuals, state, terms
 from easi3r_ns.align.align import _final_depths, _with_fitted_depths
 from easi3r_ns.align.solvers import adam as solve
 from easi3r_ns.align.solvers import newton
@@ -69,7 +69,7 @@ def plain_flow(now, p, source, target, landing, used) -> torch.Tensor:
     seen = now.R[target].transpose(1, 2) @ (now.world_points()[source] - now.centre[target].unsqueeze(-1))
     pixel = now.focal[target][:, None, None] * seen[:, :2] / seen[:, 2:] + p.principal_point[target].unsqueeze(-1)
     loss = torch.nn.functional.smooth_l1_loss(pixel, landing, reduction="none")
-    keep = (loss < terms.LARGEST_FLOW_LOSS) & used.unsqueeze(1)
+    keep = (loss < residuals.FLOW_LOSS.cutoff) & used.unsqueeze(1)
     return torch.where(keep, loss, 0.0).sum() / (keep.sum() + terms.EPS)
 
 

@@ -13,7 +13,7 @@ from ...core.config import AlignConfig
 from ...core.errors import AlignmentError
 from .. import terms
 from ..problem import Problem
-from ..state import Decoded, State, decode
+from ..state import State, decode
 
 ADAM_BETAS = (0.9, 0.9)
 
@@ -43,16 +43,10 @@ def objective(
     if config.depth_weight > 0 and log_depth_prior is not None:
         total = total + config.depth_weight * terms.depth_term(state.log_depth, log_depth_prior, None)
     if with_flow and problem.flows:
-        flow = flow_value(decoded, problem)
+        flow = terms.flow_value(decoded, problem)
         # Too large a value means that the cameras are still wrong, and its gradient would only disturb them.
         total = total + config.flow_strength * torch.where(flow > config.flow_threshold, 0.0, flow)
     return total
-
-
-def flow_value(decoded: Decoded, problem: Problem) -> torch.Tensor:
-    """Sum of the flow terms of all sets of flow observations, unweighted."""
-    xy, pp = problem.sample.xy, problem.principal_point
-    return torch.stack([terms.flow_term(decoded, xy, pp, flow) for flow in problem.flows]).sum()
 
 
 def optimise(

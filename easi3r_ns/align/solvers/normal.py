@@ -19,6 +19,7 @@ import torch
 
 from ...core.config import AlignConfig
 from ..problem import Problem
+from ..residuals import dot
 from .frontal import Clique
 from .unknowns import CAMERA, PAIR, Numbering, Unknowns
 from .views import (
@@ -26,7 +27,6 @@ from .views import (
     Rays,
     View,
     Weights,
-    dot,
     land,
     pointmap_weight,
     rays_at,
@@ -158,11 +158,12 @@ def _focal_slot(view: View) -> int:
 def _add_flow(out: Local, u: Unknowns, problem: Problem, view: View, weights: Weights, ray: Rays) -> None:
     m, focal = len(view.targets), _focal_slot(view)
     seen = land(u, problem, view, ray)
-    stiff = seen.stiffness(weights.flow, view)
+    factor = seen.factors(weights.flow, view)
+    slopes, curvatures = factor * seen.slope(), factor * seen.curvature()
     by_depth, by_focal = seen.by(seen.R @ ray.point), -seen.by(seen.R @ ray.by_focal)
-    slots = torch.arange(m, device=stiff.device)
+    slots = torch.arange(m, device=factor.device)
     own = torch.full_like(slots, focal)
-    motion = PAIR * len(view.rows) + CAMERA * slots[:, None] + torch.arange(CAMERA, device=stiff.device)
+    motion = PAIR * len(view.rows) + CAMERA * slots[:, None] + torch.arange(CAMERA, device=factor.device)
     where = torch.cat([motion, own[:, None], (own + 1 + slots)[:, None]], dim=1)
     for axis in (0, 1):
         row = torch.zeros_like(seen.point)
@@ -173,8 +174,7 @@ def _add_flow(out: Local, u: Unknowns, problem: Problem, view: View, weights: We
         # One row of the Jacobian per pixel and target: relative motion (6), own log focal, the target's log focal.
         motions = pulled(seen.point, torch.where(used, row, 0.0), CAMERA)
         J = torch.cat([motions, by_focal[:, axis, None], image[:, None]], dim=1)
-        k, depth = stiff[:, axis], by_depth[:, axis]
-        slope = k * torch.where(used[:, 0], seen.error[:, axis], 0.0)
+        k, slope, depth = curvatures[:, axis], slopes[:, axis], by_depth[:, axis]
         weighted = J * k.unsqueeze(1)
         out.H.index_put_((where[:, :, None], where[:, None, :]), weighted @ J.transpose(1, 2), accumulate=True)
         out.g.index_put_((where,), (J @ slope.unsqueeze(-1)).squeeze(-1), accumulate=True)

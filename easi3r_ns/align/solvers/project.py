@@ -11,6 +11,7 @@ import torch
 from ...core.config import AlignConfig
 from .. import terms
 from ..problem import Problem
+from ..residuals import dot
 from .frontal import last_uses, widest
 from .normal import named
 from .unknowns import Numbering, Unknowns
@@ -18,8 +19,6 @@ from .views import (
     Rays,
     View,
     Weights,
-    dot,
-    flow_loss,
     land,
     pointmap_weight,
     rays_at,
@@ -164,7 +163,7 @@ def _regular_terms(u: Unknowns, system: System) -> tuple[float, float]:
 def _flow_sums(u: Unknowns, problem: Problem, view: View, ray: Rays) -> tuple[np.ndarray, np.ndarray]:
     """Per set of flow observations the loss of one frame's pixels and how many take part."""
     seen = land(u, problem, view, ray)
-    loss = flow_loss(seen).sum(dim=(1, 2), dtype=torch.float64).cpu()
+    loss = seen.loss().sum(dim=(1, 2), dtype=torch.float64).cpu()
     used = seen.used.sum(dim=(1, 2)).cpu()
     parts = [len(r) for r in view.flow_rows]
     return tuple(np.array([float(x.sum()) for x in values.split(parts)]) for values in (loss, used))
@@ -199,10 +198,10 @@ def _depth_step(
         ray = line.rays(x)
         seen = land(u, system.problem, view, ray)
         by_depth = seen.by(seen.R @ ray.point)
-        k = seen.stiffness(weights.flow, view)
-        value = value + (seen.factors(weights.flow, view) * flow_loss(seen)).sum(dim=(0, 1))
-        slope = slope + (k * seen.error * by_depth).sum(dim=(0, 1))
-        curve = curve + (k * by_depth.square()).sum(dim=(0, 1))
+        factor = seen.factors(weights.flow, view)
+        value = value + (factor * seen.loss()).sum(dim=(0, 1))
+        slope = slope + (factor * seen.slope() * by_depth).sum(dim=(0, 1))
+        curve = curve + (factor * seen.curvature() * by_depth.square()).sum(dim=(0, 1))
     offset = 0.0
     if line.prior is not None:
         # c per pixel to the prior plus an offset, whose own best step is eliminated.

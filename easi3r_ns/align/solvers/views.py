@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .. import residuals
 from ..problem import Problem
-from ..terms import LARGEST_FLOW_LOSS
+from ..residuals import lengths
 from .unknowns import Unknowns
 
 LEAST_WEIGHT = 1e-6
@@ -103,17 +104,6 @@ def seen_points(u: Unknowns, problem: Problem, view: View, dtype: torch.dtype = 
     return torch.baddbmm(b.unsqueeze(-1).to(dtype), A.to(dtype), problem.points[view.rows, :, view.pixels].to(dtype))
 
 
-def length(vectors: torch.Tensor) -> torch.Tensor:
-    """(N, 3, P) -> (N, P), the sum written out: a reduction over a short strided axis is slow."""
-    return dot(vectors, vectors).sqrt_()
-
-
-def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(..., 3, P) times (..., 3, P) -> (..., P)."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(-2), b.unbind(-2)
-    return torch.addcmul(ax * bx, ay, by).addcmul_(az, bz)
-
-
 def pointmap_weight(problem: Problem, view: View, weights: Weights, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """(n, P) weight of each residual's length."""
     known = problem.confidence[view.rows, view.pixels] > 0
@@ -128,7 +118,7 @@ def shortest(depth: torch.Tensor) -> float:
 
 def stiffness(residual: torch.Tensor, weight: torch.Tensor, depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """weight / |r| (n, P) and r / |r| (n, 3, P)."""
-    inverse = length(residual).clamp_min_(shortest(depth)).reciprocal_()
+    inverse = lengths(residual).clamp_min_(shortest(depth)).reciprocal_()
     return weight * inverse, residual * inverse.unsqueeze(1)
 
 
@@ -157,10 +147,17 @@ class Landing:
         planar = motion[:, :2] - self.point[:, :2] * (motion[:, 2:] / z)
         return torch.where(self.used, self.focal[:, None, None] / z * planar, 0.0)
 
-    def stiffness(self, factors: tuple[float, ...], view: View) -> torch.Tensor:
-        """(m, 2, P) weight of the squared errors: of smooth L1 by re-weighting. ``factors``: per set of flows."""
-        weight = torch.where(self.used, self.error.abs().clamp_min(1.0).reciprocal(), 0.0)
-        return weight * self.factors(factors, view)
+    def loss(self) -> torch.Tensor:
+        """(m, 2, P) of every coordinate; 0 for those that take no part."""
+        return torch.where(self.used, residuals.FLOW_LOSS.value(self.error), 0.0)
+
+    def slope(self) -> torch.Tensor:
+        """(m, 2, P) derivative of :meth:`loss` by the error."""
+        return torch.where(self.used, residuals.FLOW_LOSS.slope(self.error), 0.0)
+
+    def curvature(self) -> torch.Tensor:
+        """(m, 2, P) curvature of :meth:`loss` for the normal equations."""
+        return torch.where(self.used, residuals.FLOW_LOSS.curvature(self.error), 0.0)
 
     def factors(self, factors: tuple[float, ...], view: View) -> torch.Tensor:
         """(m, 1, 1) factor of each target's loss."""
@@ -179,21 +176,10 @@ def land(u: Unknowns, problem: Problem, view: View, ray: Rays) -> Landing:
     observed = torch.cat([f.landing[r, :, view.pixels] for f, r in zip(problem.flows, view.flow_rows)]).to(like)
     used = torch.cat([f.used[r, view.pixels] for f, r in zip(problem.flows, view.flow_rows)])
     error = image + problem.principal_point[target].to(like).unsqueeze(-1) - observed
-    keep = (smooth_l1(error) < LARGEST_FLOW_LOSS) & used.unsqueeze(1)
+    keep = (residuals.FLOW_LOSS.value(error) < residuals.FLOW_LOSS.cutoff) & used.unsqueeze(1)
     return Landing(point, R, t, image, error, keep, focal)
 
 
 def _away_from_zero(z: torch.Tensor) -> torch.Tensor:
     # A point in the plane of the target's camera has no image; its error is far too large to take part anyway.
     return torch.where(z.abs() < 1e-9, 1e-9, z)
-
-
-def smooth_l1(error: torch.Tensor) -> torch.Tensor:
-    """e^2/2 below 1, |e| - 1/2 above."""
-    slope = error.clamp(-1.0, 1.0)
-    return slope * (error - 0.5 * slope)
-
-
-def flow_loss(seen: Landing) -> torch.Tensor:
-    """(m, 2, P) of every coordinate; 0 for those that take no part."""
-    return torch.where(seen.used, smooth_l1(seen.error), 0.0)
