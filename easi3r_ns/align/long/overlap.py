@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...core.median import weighted_median
 from ...core.similarity import Similarity, align_points
 
 FEWEST_POINTS = 50
@@ -118,10 +119,3 @@ def _spans_a_plane(points: np.ndarray, weight: np.ndarray) -> bool:
     centred = points - w @ points
     _, middle, largest = np.linalg.eigvalsh((w[:, None] * centred).T @ centred)
     return bool(middle > FLATTEST * largest)
-
-
-def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
-    """The smallest of the values (N,) that holds half of the weight (N,) together with those below it."""
-    order = np.argsort(values)
-    total = np.cumsum(weight[order])
-    return float(values[order[np.searchsorted(total, 0.5 * total[-1])]])

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from ...core.errors import AlignmentError
+from ...core.median import weighted_median
 from ...core.runlog import RunLog
 from ...core.types import POINTMAP_NAMES, DynamicMasks, PairGraph, PairPredictions
 from ...core.windows import Window, WindowPlan, subgraph
 from ...storage.cache import StageCache, Tensors, digest
 from ..align import AlignResult
 from .loops import usual_confidence, verify_loops
-from .overlap import weighted_median
 from .packing import pack_result, unpack_result
 from .posegraph import Link
 from .stitch import Pieces, Stitched, overlap_links, stitch
