@@ -14,9 +14,9 @@ from easi3r_ns.align.problem import Problem, build_problem, flow_observations, s
 from easi3r_ns.align.residuals import RobustLoss, SmoothL1
 from easi3r_ns.align.solvers import adam
 from easi3r_ns.align.solvers.normal import linearise
+from easi3r_ns.align.solvers.observations import TermWeights
 from easi3r_ns.align.solvers.project import prepare, project
 from easi3r_ns.align.solvers.unknowns import Unknowns, moved, to_state, to_unknowns
-from easi3r_ns.align.solvers.views import Weights
 from easi3r_ns.align.state import decode
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.runlog import RunLog
@@ -126,8 +126,8 @@ def test_both_solvers_and_the_diagnostics_follow_the_one_loss(loss, monkeypatch)
     difference = adam.objective(leaf, problem, CONFIG, None, True) - adam.objective(leaf, problem, CONFIG, None, False)
     (first_order,) = torch.autograd.grad(difference, leaf.log_depth)
     torch.testing.assert_close(first_order.double(), slope, rtol=1e-3, atol=1e-5)
-    flow_only = Weights(0.0, system.weights(cost.counts).flow)
-    found = [linearise(u, problem, view, flow_only, None) for view in system.views]
+    flow_only = TermWeights(0.0, system.weights(cost.counts).flow)
+    found = [linearise(u, problem, observed, flow_only, None) for observed in system.observations]
     torch.testing.assert_close(torch.stack([local.d for local in found]), slope, rtol=1e-5, atol=1e-9)
 
     # Curvatures by the log-depths: J' c J over the coordinates in use.
