@@ -74,7 +74,7 @@ def camera_uncertainty(
     residual = relative_residuals(problem, decoded, weak)
     frames, numbering = problem.num_frames, Numbering(problem.num_frames, len(problem.edges), focals)
     if numbering.size * (CAMERA * frames + focals) > LARGEST or front_width(problem, focals) > LARGEST_FRONT:
-        log.info(f"uncertainty: not estimated for {frames} frames and {len(problem.edges)} pairs at once")
+        log.info(f"uncertainty: not estimated, {frames} frames with {len(problem.edges)} pairs are too many for it")
         return None
     try:
         response, related = influence(_thinned(problem, decoded), numbering)
@@ -94,11 +94,11 @@ def camera_uncertainty(
 
 
 def influence(thinned: tuple[Problem, Unknowns], numbering: Numbering) -> tuple[torch.Tensor, torch.Tensor]:
-    """Change of cameras and log focals (6 F + focals, K) by the gradient of each of K clusters, and (K, K) 1 for two
-    clusters that share an image, else 0.
+    """How the gradient of each of K clusters moves the solution.
 
-    ``thinned``: the problem and its solution, float64 on the CPU. Cameras move by (v, w) in their own axes. The first
-    camera and the mean log-scale of the pairs are fixed.
+    ``thinned``: the problem and its solution, float64 on the CPU. The first camera and the mean log-scale of the pairs
+    are fixed. Returns (6 F + focals, K) changes of the cameras, (v, w) in their own axes, and of the log focal lengths;
+    and (K, K) numbers, 1 for two clusters that share an image, else 0.
     """
     problem, u = thinned
     wanted = torch.cat([torch.arange(CAMERA * numbering.frames), torch.arange(numbering.size)[-numbering.focals :]])
@@ -109,7 +109,7 @@ def influence(thinned: tuple[Problem, Unknowns], numbering: Numbering) -> tuple[
     seen = observations_by_frame(problem)
     last = last_uses([unknowns_of(observed, numbering, False) for observed in seen], numbering.size)
     cluster = Clusters.of(problem)
-    frames = partial(_frames, problem, u, seen, numbering, cluster)
+    frames = partial(_linearised_frames, problem, u, seen, numbering, cluster)
     solved = solve_frontal(
         (Clique(f.index.cpu(), f.matrix, f.gradients.sum(dim=1)) for f in frames()), last, 0.0, right
     )[:, 1:]
@@ -176,7 +176,7 @@ def _thinned(problem: Problem, decoded: Decoded) -> tuple[Problem, Unknowns]:
     return thin.to("cpu"), Unknowns(*(x.cpu().double() for x in plain))
 
 
-def _frames(
+def _linearised_frames(
     problem: Problem, u: Unknowns, seen: list[FrameObservations], numbering: Numbering, clusters: Clusters
 ) -> Iterator[_LinearisedFrame]:
     for observed in seen:
