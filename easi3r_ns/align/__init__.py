@@ -1,1 +1,1 @@
-"""Global alignment: the predictions of all pairs become one scene."""
+"""Global alignment: from the network's predictions for pairs of frames to cameras and depth maps."""

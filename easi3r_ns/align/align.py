@@ -1,4 +1,4 @@
-"""Global alignment: pointmaps of many pairs become one set of cameras and depth maps."""
+"""Global alignment: from pointmaps of many pairs to one set of cameras and depth maps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from .depth import clean, full_confidence, full_depths, sampled_depths
 from .diagnostics import AlignDiagnostics, diagnose, warn
 from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
-from .solvers import adam as solve
-from .solvers import newton
+from .solvers import adam, newton
 from .solvers.project import LARGEST_FRONT, front_width
 from .state import Decoded, State, decode
 from .terms import intrinsics
@@ -31,7 +30,7 @@ Optimise = Callable[[Problem, State, AlignConfig, bool, Callable[[int], None]], 
 
 @dataclass(frozen=True)
 class AlignResult:
-    """Cameras and depths in the frame of the first camera; scene units are arbitrary but common to all fields."""
+    """Cameras and depths in the coordinates of the first camera; scene units are arbitrary but common to all fields."""
 
     T_world_cam: np.ndarray
     """(F, 4, 4) float64 camera-to-world, OpenCV axes; the first is the identity."""
@@ -42,15 +41,15 @@ class AlignResult:
     confidence: np.ndarray
     """(F, H, W) float32 largest confidence of any pair, 0 where the depth is unknown."""
     contradicted: np.ndarray
-    """(F, H, W) bool: the point lies in front of what another, more confident view sees there (see :func:`clean`)."""
+    """(F, H, W) bool: the point lies in front of the depth map of a more confident view (see :func:`.depth.clean`)."""
     pair_scales: np.ndarray
     """(E,) float64 scene units per unit of each pair's pointmaps, 0 for pairs that were left out."""
     loss_curve: np.ndarray
-    """(steps,) float64 objective: newton, before the first and after every accepted step of each of its stages; adam,
-    at the beginning of each iteration."""
+    """(steps,) float64 objective. newton: before the first and after every accepted step of each stage; adam: at the
+    beginning of each iteration."""
     diagnostics: AlignDiagnostics
     uncertainty: CameraUncertainty | None = None
-    """In the units of these cameras; None for more pairs than can be judged at once."""
+    """In the units of these cameras; None for more pairs than can be handled at once."""
 
 
 def align(
@@ -67,10 +66,11 @@ def align(
     log: RunLog | None = None,
     numbers: Sequence[int] | None = None,
 ) -> AlignResult:
-    """Find cameras, focal lengths and depths that explain all pairs (spec: DUSt3R 3.4, MonST3R 3.3, Easi3R 3.4).
+    """Find cameras, focal lengths and depths that explain all pairs.
 
-    Large images are optimised on a sample of at most ``config.pixel_budget`` pixels per frame (``seed`` places it);
-    their full depth maps are then solved in closed loop with everything else fixed.
+    Sources: DUSt3R (arXiv:2312.14132) section 3.4, MonST3R (arXiv:2410.03825) section 3.3, Easi3R (arXiv:2503.24391)
+    section 3.4. Large images are optimised on a random sample of at most ``config.pixel_budget`` pixels per frame
+    (``seed`` fixes it); their full depth maps are then solved for with everything else fixed.
 
     :param predictions: pointmaps of a symmetric, connected pair graph, float16 or float32, any device.
     :param principal_point: (2,) or (F, 2) network pixels, integer pixel centres.
@@ -80,13 +80,16 @@ def align(
     :param dynamic_masks: (F, H, W) bool, True where something moves; such pixels are left out of the flow term.
     :param flow: optical flow of the same pairs, or None to leave the flow term out.
     :param numbers: what the F frames are called in messages; None: 0, 1, ...
-    :raises AlignmentError: the pairs do not connect all frames, or pointmaps are degenerate or contradict each other.
+    :raises InputError: ``focal`` is not a positive number.
+    :raises AlignmentError: the pairs do not connect all frames, pointmaps are degenerate or contradict each other, or
+        masks or flow do not fit the pairs.
     """
     log = log if log is not None else RunLog()
     names = range(predictions.graph.num_frames) if numbers is None else numbers
     _check_inputs(predictions, focal, dynamic_masks, flow)
     with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
-        sample = sample_pixels(*predictions.conf_i.shape[1:], config.pixel_budget, seed, pixel_aspect)
+        height, width = predictions.conf_i.shape[1:]
+        sample = sample_pixels(height, width, config.pixel_budget, seed, pixel_aspect)
         screened = screen(build_problem(predictions, sample, principal_point, log), names, log)
         start = initialise(screened.problem, focal, config.shared_focal, log, screened.placement)
         problem = _with_flow(screened, flow, dynamic_masks, config).to(device)
@@ -99,14 +102,14 @@ def align(
         warn(diagnostics, config, dynamic_masks, names, log)
         uncertainty = camera_uncertainty(problem, decoded, 0 if focal else len(state.focal), screened.weak, log)
         cameras = _cameras(problem, decoded, screened.weak, len(predictions.graph))
-        pictures = _pictures(problem, predictions, decoded, depth, screened.weak)
-    return AlignResult(**cameras, **pictures, loss_curve=curve, diagnostics=diagnostics, uncertainty=uncertainty)
+        images = _images(problem, predictions, decoded, depth, screened.weak)
+    return AlignResult(**cameras, **images, loss_curve=curve, diagnostics=diagnostics, uncertainty=uncertainty)
 
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    # The solver works in blocks that fit the cache: a second thread saves no time, and on a busy machine the threads'
-    # waiting for each other costs ten times the work itself.
+    # The solver works in blocks that fit the processor's cache: a second thread saves no time, and on a busy machine
+    # the threads wait for each other ten times longer than they work.
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -117,23 +120,23 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def _solver(problem: Problem, focals: int, config: AlignConfig, log: RunLog) -> Optimise:
-    """The solver that was asked for; the first-order one where pairs reach so far that the other would take hours."""
+    """The solver of the config; the first-order one where the second-order one would take hours."""
     if config.solver == "adam":
-        return solve.optimise
+        return adam.optimise
     width = front_width(problem, focals)
     if width <= LARGEST_FRONT:
         return newton.optimise
     log.warn(
-        f"the pairs reach so far that {width} unknowns would have to be solved at once: the alignment uses the slower "
-        "steps of --align.solver adam, and cameras get no uncertainty. A --graph of near pairs, or --window, avoids it"
+        f"pairs reach so far in time that {width} unknowns would have to be solved for at once: the alignment uses the "
+        "slower --align.solver adam, and cameras get no uncertainty. A --graph of near pairs, or --window, avoids this"
     )
-    return solve.optimise
+    return adam.optimise
 
 
 def _with_flow(
     screened: Screening, flow: PairFlow | None, dynamic_masks: np.ndarray | None, config: AlignConfig
 ) -> Problem:
-    """The screened problem with the flow of its pairs, where the term is on; none at frames that nothing holds."""
+    """The screened problem with the flow of its pairs, if the term is on; frames without trusted pairs get no flow."""
     problem = screened.problem
     if flow is None or config.flow_strength <= 0:
         return problem
@@ -144,7 +147,7 @@ def _with_flow(
 
 
 def _with_fitted_depths(problem: Problem, state: State) -> State:
-    """Depths that fit all pairs instead of the one of the spanning tree: the loop starts nearer to its end."""
+    """The state with depths that fit all pairs instead of those of one pair: a start nearer to the minimum."""
     decoded = decode(state, problem.sample.xy, problem.principal_point)
     return replace(state, log_depth=sampled_depths(problem, decoded).log())
 
@@ -176,10 +179,10 @@ def _cameras(problem: Problem, decoded: Decoded, weak: Sequence[int], num_pairs:
     return {"T_world_cam": _in_first_camera(decoded, weak), "focals": focals, "pair_scales": scales}
 
 
-def _pictures(
+def _images(
     problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor, weak: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Fields of the result with one image per frame; frames that nothing holds (``weak``) know no depth."""
+    """Fields of the result with one image per frame; ``weak``: frames without trusted pairs, whose depth is unknown."""
     confidence = full_confidence(predictions, problem.kept.cpu())
     confidence.masked_fill_(depth <= 0, 0.0)
     R, centre, focal, pp = (x.cpu() for x in (decoded.R, decoded.centre, decoded.focal, problem.principal_point))
@@ -192,13 +195,14 @@ def _pictures(
 
 
 def _in_first_camera(decoded: Decoded, weak: Sequence[int]) -> np.ndarray:
+    """(F, 4, 4) camera-to-world in the coordinates of the first camera; those of ``weak`` frames interpolated."""
     T = np.tile(np.eye(4), (len(decoded.R), 1, 1))
     T[:, :3, :3], T[:, :3, 3] = decoded.R.cpu().double().numpy(), decoded.centre.cpu().double().numpy()
-    # float32 quaternions leave a rotation orthonormal to 1e-7 only; the nearest exact rotation costs nothing.
+    # float32 quaternions give rotations that are orthonormal to 1e-7 only: take the nearest exact rotation.
     U, _, Vt = np.linalg.svd(T[:, :3, :3])
     T[:, :3, :3] = U @ Vt
     T = interpolate(T, weak)
-    moved = np.linalg.inv(T[0]) @ T
+    moved: np.ndarray = np.linalg.inv(T[0]) @ T
     moved[0] = np.eye(4)
     return moved
 

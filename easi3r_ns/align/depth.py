@@ -1,4 +1,4 @@
-"""Full-resolution depth maps once cameras and similarities are known, and the clean-up of contradicted points."""
+"""Full-resolution depth maps for known cameras and similarities, and the clean-up of contradicted points."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 import torch
 
 from ..core.types import PairPredictions
-from .problem import LARGEST_COORDINATE, Problem
+from .problem import LARGEST_COORDINATE, LEAST_WEIGHT, Problem
 from .state import Decoded
 from .visibility import views_of_frames
 
 IRLS_ROUNDS = 12
+"""Rounds of iterative re-weighting."""
 BLOCK_NUMBERS = 1 << 21
-"""Observations x pixels per block: bounds the memory for any count of pairs."""
-LEAST_WEIGHT = 1e-6
-"""Keeps a pixel defined that no pair is confident about (log confidence 0)."""
+"""Pointmaps times pixels per block: bounds the memory for any count of pairs."""
 CLEANING_VIEWS = 64
-"""Views that a frame's points are compared with."""
+"""Most views that the points of a frame are compared with."""
 IN_FRONT = 1e-3
-"""A point that lies nearer than a view's depth by more than this share is in front of it."""
+"""A point nearer than a view's depth by more than this share of it lies in front of that depth."""
 
 
 @dataclass(frozen=True)
-class FrameObservations:
+class FramePointmaps:
     """All pointmaps of one frame: rows of the predictions, and which of the two views of the pair it is."""
 
     rows: torch.Tensor
@@ -35,23 +34,24 @@ class FrameObservations:
 
 
 def full_depths(problem: Problem, predictions: PairPredictions, decoded: Decoded) -> torch.Tensor:
-    """(F, H, W) float32 depths that minimise the pairwise term with cameras and similarities fixed; 0 where unknown.
+    """(F, H, W) float32 z-depths that minimise the pairwise term for fixed cameras and similarities; 0 where unknown.
 
-    Every pixel is a weighted one-dimensional L1-type problem along its ray, solved by iterative re-weighting.
+    The unknown of a pixel is its depth along its ray: a weighted sum of distances from points, minimised by iterative
+    re-weighting.
     """
     height, width = problem.sample.size
     depth = torch.zeros(problem.num_frames, height * width)
     for frame in range(problem.num_frames):
-        observations = frame_observations(problem, frame)
-        step = max(1, BLOCK_NUMBERS // len(observations.rows))
+        pointmaps = frame_pointmaps(problem, frame)
+        step = max(1, BLOCK_NUMBERS // len(pointmaps.rows))
         for start in range(0, height * width, step):
             pixels = slice(start, min(start + step, height * width))
-            depth[frame, pixels] = _solve_block(problem, predictions, decoded, frame, observations, pixels)
+            depth[frame, pixels] = _solve_block(problem, predictions, decoded, frame, pointmaps, pixels)
     return depth.view(-1, height, width)
 
 
 def sampled_depths(problem: Problem, decoded: Decoded) -> torch.Tensor:
-    """(F, P) the same at the sampled pixels only; the depth of ``decoded`` where no pair knows one."""
+    """(F, P) as :func:`full_depths`, at the sampled pixels only; the depth of ``decoded`` where no pair gives one."""
     depth = decoded.depth.clone()
     weight = torch.where(problem.confidence > 0, problem.weight + LEAST_WEIGHT, 0.0)
     for frame in range(problem.num_frames):
@@ -62,21 +62,21 @@ def sampled_depths(problem: Problem, decoded: Decoded) -> torch.Tensor:
     return depth
 
 
-def frame_observations(problem: Problem, frame: int) -> FrameObservations:
-    """Where to find the pointmaps of one frame."""
+def frame_pointmaps(problem: Problem, frame: int) -> FramePointmaps:
+    """Rows of the pointmaps that show one frame, on the CPU."""
     reference = torch.nonzero(problem.edges[:, 0].cpu() == frame)[:, 0]
     other = torch.nonzero(problem.edges[:, 1].cpu() == frame)[:, 0]
     pairs = torch.cat([reference, other])
     is_reference = torch.arange(len(pairs)) < len(reference)
-    return FrameObservations(problem.kept.cpu()[pairs], pairs, is_reference)
+    return FramePointmaps(problem.kept.cpu()[pairs], pairs, is_reference)
 
 
 def ray_depths(
     along: torch.Tensor, across: torch.Tensor, weight: torch.Tensor, ray_square: torch.Tensor
 ) -> torch.Tensor:
-    """(P,) depths d that minimise sum_n weight |d ray - q_n|, by iterative re-weighting.
+    """(P,) depths d that minimise sum_n weight |d ray - q_n| for points q_n, by iterative re-weighting.
 
-    ``along``: (n, P) depth at which the ray passes q_n most closely; ``across``: (n, P) squared distance there;
+    ``along``: (n, P) depth at which the ray is nearest to q_n; ``across``: (n, P) squared distance there;
     ``weight``: (n, P); ``ray_square``: (P,) squared length of the ray (z = 1).
     """
     total = weight.sum(dim=0)
@@ -90,7 +90,7 @@ def ray_depths(
 
 
 def full_confidence(predictions: PairPredictions, kept: torch.Tensor) -> torch.Tensor:
-    """(F, H, W) float32 largest confidence that any usable pair gives a pixel; 0 where none is finite."""
+    """(F, H, W) float32 largest confidence that any pair in rows ``kept`` gives a pixel; 0 where none is finite."""
     graph = predictions.graph
     best = torch.zeros(graph.num_frames, *predictions.conf_i.shape[1:])
     for e in kept.tolist():
@@ -109,10 +109,10 @@ def clean(
 ) -> torch.Tensor:
     """Confidence (F, H, W), 0 where a point contradicts a more confident view by lying in front of its depth map.
 
-    ``R`` (F, 3, 3), ``centre`` (F, 3): camera-to-world; ``K``: (F, 3, 3), integer pixel centres. Frames are visited
-    in order and later ones see the already lowered confidences, as in DUSt3R's clean_pointcloud. In clips of more than
-    :data:`CLEANING_VIEWS` + 1 frames a frame is compared with that many views only, those that see most of it: the
-    work then grows with F instead of its square.
+    ``depth``: (F, H, W), 0 where unknown; ``R`` (F, 3, 3), ``centre`` (F, 3): camera-to-world; ``K``: (F, 3, 3) for
+    integer pixel centres. Frames are visited in order and later ones use the lowered confidences, as in DUSt3R's
+    clean_pointcloud. A frame is compared with at most :data:`CLEANING_VIEWS` views, those that see most of it: the work
+    for a long clip then grows with F instead of its square.
     """
     frames, height, width = depth.shape
     result = confidence.clone().view(frames, -1)
@@ -131,7 +131,10 @@ def clean(
 def _lower(
     confidence: torch.Tensor, seen: torch.Tensor, other: torch.Tensor, depth: torch.Tensor, size: tuple[int, int]
 ) -> None:
-    """Set ``confidence`` (P,) to 0 in place where the points ``seen`` (3, P homogeneous pixels) contradict a view."""
+    """Set ``confidence`` (P,) to 0 in place where the points ``seen`` (3, P homogeneous pixels) contradict a view.
+
+    ``other``, ``depth``: (H * W,) confidence and depth of the view; ``size``: (H, W).
+    """
     height, width = size
     z = seen[2]
     u, v = (seen[:2] / z).round_()
@@ -142,11 +145,11 @@ def _lower(
 
 
 def _gather(
-    predictions: PairPredictions, observations: FrameObservations, pixels: slice
+    predictions: PairPredictions, pointmaps: FramePointmaps, pixels: slice
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, P, 3) points in their pairs' reference cameras and (n, P) weights of one frame's block of pixels."""
     points, weight = [], []
-    for row, is_reference in zip(observations.rows.tolist(), observations.is_reference.tolist()):
+    for row, is_reference in zip(pointmaps.rows.tolist(), pointmaps.is_reference.tolist()):
         source = (
             (predictions.points_i, predictions.conf_i) if is_reference else (predictions.points_j, predictions.conf_j)
         )
@@ -163,19 +166,19 @@ def _solve_block(
     predictions: PairPredictions,
     decoded: Decoded,
     frame: int,
-    observations: FrameObservations,
+    pointmaps: FramePointmaps,
     pixels: slice,
 ) -> torch.Tensor:
     """(P,) depths of one frame's block of pixels, 0 where unknown."""
     device = decoded.R.device
-    points, weight = (x.to(device) for x in _gather(predictions, observations, pixels))
+    points, weight = (x.to(device) for x in _gather(predictions, pointmaps, pixels))
     index = torch.arange(pixels.start, pixels.stop, device=device)
     width = problem.sample.size[1]
     rows = torch.div(index, width, rounding_mode="floor") / problem.sample.aspect
     xy = torch.stack([(index % width).float(), rows])
     planar = (xy - problem.principal_point[frame, :, None]) / decoded.focal[frame]
     rays = torch.cat([planar, torch.ones_like(planar[:1])])
-    return _frame_depths(decoded, frame, observations.pairs.to(device), points.transpose(1, 2), weight, rays).cpu()
+    return _frame_depths(decoded, frame, pointmaps.pairs.to(device), points.transpose(1, 2), weight, rays).cpu()
 
 
 def _frame_depths(

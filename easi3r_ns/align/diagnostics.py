@@ -1,4 +1,4 @@
-"""What is worth knowing about an alignment beside its result, and what of it the user has to be told."""
+"""Facts about an alignment beside its result, and the warnings that follow from them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import torch
 
 from ..core.config import AlignConfig
 from ..core.runlog import RunLog
-from .consensus import Screening, named
+from .consensus import Screening, frame_names
 from .init import Initialisation
 from .problem import Problem
-from .solvers.adam import flow_value
 from .state import Decoded
+from .terms import flow_value
 
 LOW_PARALLAX = 0.02
 """Camera travel, in units of the median depth, below which depth and focal length are hardly observed."""
 TURNING = 2.0
-"""Degrees between two cameras from which on a camera that does not travel is said to turn."""
+"""Angle in degrees from which a camera that does not travel is said to turn."""
 PARTLY_STILL = 0.2
-"""Share of the frames without parallax from which on they are named."""
+"""Share of frames without parallax from which the user is warned about them."""
 MOSTLY_MOVING = 0.8
-"""Share of moving pixels above which a frame is named."""
+"""Share of moving pixels above which the user is warned about a frame."""
 
 
 @dataclass(frozen=True)
 class AlignDiagnostics:
-    """What is worth knowing about an alignment beside its result."""
+    """Facts about an alignment beside its result; plain values that can be written as JSON."""
 
     registered_by: tuple[str, ...]
     """Per frame, how its first pose was found: 'tree', 'pnp' or 'similarity' (PnP had failed)."""
@@ -37,21 +37,21 @@ class AlignDiagnostics:
     travel: float
     """Largest distance of a camera from the mean camera position, in units of the median depth."""
     sampled_pixels: int
-    """Pixels per frame in the optimiser."""
+    """Pixels per frame that the solver used."""
     final_flow: float | None
-    """Value of the flow term at the end in pixels (sum of both directions), None without flow."""
+    """Value of the flow term at the end (sum of both directions), None without flow."""
     focal_estimates: tuple[float, ...]
-    """Per frame the focal length in network pixels that its pointmap shows by itself; empty when it was given."""
+    """Per frame the focal length in network pixels of its own pointmap; empty when the focal length was given."""
     contradicted_pairs: tuple[tuple[int, int], ...] = ()
     """Pairs left out because they contradict the others."""
     weak_frames: tuple[int, ...] = ()
-    """Frames that no pair to be trusted joins to the rest: their cameras are interpolated, their depth is unknown."""
+    """Frames that no trusted pair connects to the others: their cameras are interpolated, their depth is unknown."""
     unsure_frames: tuple[int, ...] = ()
-    """Frames about which the network has no confidence; their cameras follow its guess all the same."""
+    """Frames about which the network has no confidence; their cameras rest on its guess."""
     still_frames: tuple[int, ...] = ()
-    """Frames whose camera hardly moves against those that they are paired with."""
+    """Frames whose camera hardly moves against those of the frames they are paired with."""
     turn: float = 0.0
-    """Largest angle in degrees between a camera and the middle one."""
+    """Largest angle in degrees between the rotation of a camera and that of the middle frame."""
 
     @property
     def low_parallax(self) -> bool:
@@ -62,7 +62,7 @@ class AlignDiagnostics:
 def diagnose(
     problem: Problem, decoded: Decoded, depth: torch.Tensor, start: Initialisation, screened: Screening
 ) -> AlignDiagnostics:
-    """``depth``: (F, H, W), 0 where unknown."""
+    """Collect the facts. ``depth``: (F, H, W), 0 where unknown, in units of ``decoded``."""
     centre = decoded.centre.cpu()
     return AlignDiagnostics(
         registered_by=start.registered_by,
@@ -86,10 +86,10 @@ def warn(
     names: Sequence[int],
     log: RunLog,
 ) -> None:
-    """Say what the user should act on. ``names``: of the F frames."""
+    """Warn about what the user can act on. ``dynamic_masks``: (F, H, W) bool or None; ``names``: of the F frames."""
 
     def of(frames: Sequence[int]) -> str:
-        return named([names[k] for k in frames])
+        return frame_names([names[k] for k in frames])
 
     _warn_about_parallax(diagnostics, of(diagnostics.still_frames), log)
     if diagnostics.unsure_frames:
@@ -99,7 +99,7 @@ def warn(
         if len(moving):
             log.warn(
                 f"more than {100 * MOSTLY_MOVING:.0f} % of {of(moving.tolist())} moves: the cameras there may "
-                "follow what moves; look at the masks, or leave these frames out"
+                "follow the moving parts; check the masks, or leave these frames out"
             )
     if diagnostics.final_flow is not None and diagnostics.final_flow > config.flow_threshold:
         log.warn(
@@ -109,7 +109,10 @@ def warn(
 
 
 def camera_travel(centre: torch.Tensor, depth: torch.Tensor) -> float:
-    """Largest distance of a camera (F, 3) from their mean, in units of the median of the known depths (F, H, W)."""
+    """Largest distance of a camera centre (F, 3) from their mean, in units of the median known depth.
+
+    ``depth``: (F, H, W), 0 where unknown; 0.0 when no depth is known.
+    """
     distance = (centre - centre.mean(dim=0)).norm(dim=1).max()
     sampled = depth.flatten()[:: max(1, depth.numel() // 100_000)]
     known = sampled[sampled > 0]
@@ -142,6 +145,7 @@ def _warn_about_parallax(diagnostics: AlignDiagnostics, still: str, log: RunLog)
 
 
 def _still_frames(edges: torch.Tensor, centre: torch.Tensor, depth: torch.Tensor) -> tuple[int, ...]:
+    """Frames whose camera is nearer than :data:`LOW_PARALLAX` depths to those of all frames they are paired with."""
     farthest = torch.zeros(len(centre))
     distance = (centre[edges[:, 0]] - centre[edges[:, 1]]).norm(dim=1)
     for side in edges.T:

@@ -1,6 +1,6 @@
-"""Where the optimisation starts: a spanning tree over the best pairs, focals from pointmaps, missing poses by PnP.
+"""Start of the optimisation: a spanning tree of the best pairs, focal lengths from pointmaps, missing poses by PnP.
 
-Source: DUSt3R (arXiv:2312.14132) section 3.4 and appendix; focal by Weiszfeld's algorithm.
+Source: DUSt3R (arXiv:2312.14132) section 3.4 and appendix; focal lengths by Weiszfeld's algorithm.
 """
 
 from __future__ import annotations
@@ -16,44 +16,51 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from ..core.errors import AlignmentError
 from ..core.runlog import RunLog
 from .problem import Problem
+from .residuals import lengths
 from .state import FOCAL_GAIN, State, scale_normaliser, signed_log1p
 
 WEISZFELD_ROUNDS = 10
 PNP_ITERATIONS = 10
+"""Of RANSAC; the reference implementation's count."""
 PNP_REPROJECTION_PX = 5.0
+"""Largest reprojection error of an inlier, network pixels."""
 PNP_CONFIDENCE = 2.5
 """Points above this confidence take part in PnP; the upper half where they are too few."""
 PNP_INLIER_SHARE = 0.25
+"""Least share of inliers with which a pose is accepted."""
 FOCAL_RANGE = (0.2, 20.0)
 """Accepted focal lengths in units of the longer image side (136 to 3 degrees of view)."""
 REGISTRATION_BLOCK = 32
+"""Similarities solved for at once: bounds the memory."""
 ROBUST_ROUNDS = 8
+"""Rounds of iterative re-weighting."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Every frame's points in one common frame, before the optimisation."""
+    """Every frame's points in one common coordinate frame, before the optimisation."""
 
     points: torch.Tensor
-    """(F, 3, P) points of each frame, in the camera frame of the tree's first reference view."""
+    """(F, 3, P) points of each frame, in the common frame and units: the camera of the first pair's reference view."""
     known: torch.Tensor
     """(F, P) bool, False where the pointmap that placed the frame has no finite point."""
     poses: dict[int, torch.Tensor]
-    """Frame -> (4, 4) camera-to-world, for the frames that were the reference view of a tree edge."""
+    """Frame -> (4, 4) camera-to-world, for frames that are the reference view of a pair that placed them."""
     reference_pair: dict[int, int]
-    """Frame -> row of the tree edge of which it is the reference view."""
+    """Frame -> row of that pair."""
     tree: tuple[tuple[int, int], ...]
     """Tree edges in the order in which they were used; empty where no tree placed the frames."""
     robust: bool = False
-    """Whether the pairs are to be registered robustly, because many points are wrong."""
+    """Whether pairs have to be registered robustly, because many points are wrong."""
 
 
 @dataclass(frozen=True)
 class Initialisation:
-    """Start of the optimisation and how it came about."""
+    """Start of the optimisation, and how it was found."""
 
     state: State
     tree: tuple[tuple[int, int], ...]
+    """As in :class:`Placement`."""
     registered_by: tuple[str, ...]
     """Per frame: 'tree', 'pnp' or 'similarity' (PnP failed)."""
     focal_estimates: tuple[float, ...]
@@ -65,10 +72,11 @@ def initialise(
 ) -> Initialisation:
     """Poses, depths, focals and pair similarities from the pointmaps alone.
 
-    ``focal``: known focal length in network pixels, or None; ``placement``: None takes the spanning tree's. Raises
-    :class:`AlignmentError` when a frame cannot be placed in front of its camera.
+    ``focal``: known focal length in network pixels, or None; ``placement``: where the frames lie, None takes the
+    spanning tree's. Raises :class:`AlignmentError` when pointmaps are degenerate, when no focal length is plausible, or
+    when a frame cannot be placed in front of its camera.
     """
-    import roma  # here, because it brings torch's compiler: 160 MB that the network stage needs more
+    import roma  # not at the top: it loads torch's compiler, 160 MB that the network stage needs more
 
     scores = edge_scores(problem)
     placement = placement or place_frames(problem, scores)
@@ -100,13 +108,16 @@ def initialise(
 
 
 def edge_scores(problem: Problem) -> torch.Tensor:
-    """(E,) mean confidence of the reference view times that of the other view."""
+    """(E,) score of every pair: mean confidence of the reference view times that of the other view."""
     mean = problem.confidence.mean(dim=1).double().view(2, -1)
     return mean[0] * mean[1]
 
 
 def spanning_tree(edges: np.ndarray, scores: np.ndarray, num_frames: int) -> list[tuple[int, int]]:
-    """F - 1 pairs of the best total score that join all frames, best first; (i, j): i is the reference view."""
+    """F - 1 pairs with the best total score that connect all frames, best first; (i, j): i is the reference view.
+
+    ``edges``: (E, 2), connected; ``scores``: (E,) > 0.
+    """
     graph = coo_array((-scores, (edges[:, 0], edges[:, 1])), shape=(num_frames, num_frames)).tocsr()
     tree = minimum_spanning_tree(graph).tocoo()
     ranked = sorted(zip(-tree.data, tree.row.tolist(), tree.col.tolist()), reverse=True)
@@ -114,7 +125,7 @@ def spanning_tree(edges: np.ndarray, scores: np.ndarray, num_frames: int) -> lis
 
 
 def place_frames(problem: Problem, scores: torch.Tensor) -> Placement:
-    """Chain the pairs of the spanning tree by weighted similarities, from the best pair outwards."""
+    """Chain the pairs of the spanning tree by weighted similarities, from the best pair outwards. ``scores``: (E,)."""
     edges = problem.edges.numpy()
     count = len(edges)
     row_of = {(int(i), int(j)): e for e, (i, j) in enumerate(edges.tolist())}
@@ -152,7 +163,8 @@ def register(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weighted similarities target ~ s R source + t of (N, 3, P) point sets: s (N,), R (N, 3, 3), t (N, 3).
 
-    Raises :class:`AlignmentError` where the points do not determine one.
+    The least sum of weighted squared distances; ``weight``: (N, P) >= 0. Raises :class:`AlignmentError` where the
+    points do not determine a similarity.
     """
     import roma
 
@@ -175,21 +187,13 @@ def register(
 def robust_register(
     source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As :func:`register`, but the least sum of distances instead of squares: a third of the points may lie."""
+    """As :func:`register`, for the least sum of distances instead of squares: a third of the points may be wrong."""
     s, R, t = register(source, target, weight)
     for _ in range(ROBUST_ROUNDS):
         distance = lengths(torch.baddbmm(t.unsqueeze(-1), s[:, None, None] * R, source) - target)
         usual = distance.masked_fill(weight <= 0, torch.nan).nanmedian(dim=1).values
         s, R, t = register(source, target, weight / (distance + 0.1 * usual[:, None] + 1e-9))
     return s, R, t
-
-
-def lengths(vectors: torch.Tensor) -> torch.Tensor:
-    """(N, D, ...) -> (N, ...). torch's norm over a short, strided axis is ten times slower on the CPU."""
-    total = vectors[:, 0].square()
-    for axis in range(1, vectors.shape[1]):
-        total.addcmul_(vectors[:, axis], vectors[:, axis])
-    return total.sqrt_()
 
 
 def weiszfeld_focals(points: torch.Tensor, xy: torch.Tensor, principal_point: torch.Tensor) -> torch.Tensor:
@@ -215,9 +219,10 @@ def frame_focals(
     focal: float | None,
     log: RunLog,
 ) -> torch.Tensor:
-    """(F,) focal lengths in network pixels: the known one, or each frame's from its best reference pointmap.
+    """(F,) focal lengths in network pixels: the known one, or each frame's from its best pointmap as a reference view.
 
-    A frame without a pair in which it is the reference view, or with an impossible value, gets the median of the rest.
+    A frame that is the reference view of no pair, or has an implausible value, gets the median of the others. Raises
+    :class:`AlignmentError` when no value is plausible.
     """
     if focal is not None:
         return torch.full((problem.num_frames,), float(focal))
@@ -242,7 +247,7 @@ def frame_focals(
 
 
 def pnp(points: np.ndarray, pixels: np.ndarray, focal: float, principal_point: np.ndarray) -> torch.Tensor | None:
-    """Camera-to-world pose (4, 4) from (N, 3) world points and their (N, 2) pixels, or None when there is none.
+    """Camera-to-world pose (4, 4) from (N, 3) world points and their (N, 2) pixels, or None where none is found.
 
     SQPnP inside RANSAC (OpenCV); None also when fewer than a quarter of the points agree with the pose.
     """
@@ -256,7 +261,7 @@ def pnp(points: np.ndarray, pixels: np.ndarray, focal: float, principal_point: n
             points.astype(np.float64),
             pixels.astype(np.float64),
             K,
-            None,
+            np.empty(0),  # no lens distortion
             iterationsCount=PNP_ITERATIONS,
             reprojectionError=PNP_REPROJECTION_PX,
             flags=cv2.SOLVEPNP_SQPNP,
@@ -273,7 +278,7 @@ def pnp(points: np.ndarray, pixels: np.ndarray, focal: float, principal_point: n
 
 
 def frame_confidence(problem: Problem) -> torch.Tensor:
-    """(F, P) largest confidence that any pair gives a pixel."""
+    """(F, P) largest confidence that any pair gives a sampled pixel."""
     best = torch.zeros(problem.num_frames, problem.confidence.shape[1])
     index = problem.frame[:, None].expand_as(problem.confidence)
     return best.scatter_reduce_(0, index, problem.confidence, reduce="amax")
@@ -287,7 +292,10 @@ def _all_poses(
     pair_motion: tuple[torch.Tensor, torch.Tensor],
     log: RunLog,
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """(F, 4, 4) camera-to-world of every frame, and how each was found."""
+    """(F, 4, 4) camera-to-world of every frame, and how each was found.
+
+    ``pair_motion``: rotations (E, 3, 3) and translations (E, 3) of the pairs' reference cameras.
+    """
     confidence = frame_confidence(problem)
     pixels = problem.sample.xy.T.numpy()
     poses, how = [], []
@@ -319,6 +327,7 @@ def _pose_of_best_pair(
 
 
 def _trusted(confidence: torch.Tensor) -> torch.Tensor:
+    """(P,) bool from (P,) confidences: the points for PnP."""
     trusted = confidence > PNP_CONFIDENCE
     if int(trusted.sum()) < len(confidence) // 10:
         trusted = confidence >= confidence.median()
@@ -326,7 +335,7 @@ def _trusted(confidence: torch.Tensor) -> torch.Tensor:
 
 
 def _positive(depth: torch.Tensor, log: RunLog) -> torch.Tensor:
-    """Replace depths behind the camera by the frame's median in front of it."""
+    """(F, P) depths with those behind the camera replaced by the median of the frame's depths in front of it."""
     good = torch.isfinite(depth) & (depth > 0)
     share = good.float().mean(dim=1)
     empty = torch.nonzero(share < 0.01)[:, 0].tolist()
@@ -342,7 +351,7 @@ def _positive(depth: torch.Tensor, log: RunLog) -> torch.Tensor:
 
 
 def homogeneous(R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """(3, 3), (3,) -> (4, 4)."""
+    """(3, 3) rotation and (3,) translation -> (4, 4)."""
     T = torch.eye(4, dtype=R.dtype)
     T[:3, :3], T[:3, 3] = R, t
     return T

@@ -1,7 +1,7 @@
-"""What the alignment optimises over: the sampled pixels of every pair, checked and laid out for the solver.
+"""The constants of one alignment: sampled pointmaps and flow of every pair, checked and laid out for the solvers.
 
 An *observation* is one pointmap of one pair: row e of the stacked tensors is pair e's reference view, row E + e its
-other view. Points are stored planar, (2E, 3, P), which keeps every sum over pixels contiguous.
+other view. Coordinates come before pixels, (2E, 3, P), which keeps every sum over pixels contiguous in memory.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from ..core.runlog import RunLog
 from ..core.types import PairFlow, PairPredictions
 
 LARGEST_COORDINATE = 1e6
-"""A coordinate beyond this is an overflow of the network, not a place."""
+"""Larger coordinates are an overflow of the network and count as not finite."""
 FEWEST_POINTS = 16
-"""A pointmap with fewer valid samples says nothing."""
+"""A pointmap with fewer valid samples is left out."""
 CHECKED_AT_ONCE = 64
-"""Pointmaps per block of a check: bounds its memory."""
+"""Pointmaps per block of a check or a look-up: bounds its memory."""
 FLATTEST = 1e-10
 """Second eigenvalue of a pointmap's covariance, relative to its mean square, below which it is a line or a point."""
+LEAST_WEIGHT = 1e-6
+"""Added to the weight of every residual where depths are solved for: a pixel about which no pair is confident (log
+confidence 0) keeps a defined depth."""
 
 
 @dataclass(frozen=True)
 class PixelSample:
-    """Pixels that take part, the same ones in every frame."""
+    """The P pixels that take part, the same ones in every frame."""
 
     index: torch.Tensor
     """(P,) int64 row-major pixel numbers, increasing."""
     xy: torch.Tensor
     """(2, P) float32 pixel coordinates, integer centres, y divided by ``aspect``: one focal length fits both axes."""
     size: tuple[int, int]
-    """(H, W) of the full grid."""
+    """(H, W) of the network's image."""
     aspect: float = 1.0
     """Vertical over horizontal focal length in network pixels."""
 
@@ -49,29 +52,30 @@ class PixelSample:
 
 @dataclass(frozen=True)
 class FlowObservations:
-    """Sampled optical flow of ordered pairs source -> target (directed: one row, one direction)."""
+    """Sampled optical flow of D ordered pairs source -> target; each row is one direction."""
 
     source: torch.Tensor
     """(D,) int64 frame whose pixels move."""
     target: torch.Tensor
     """(D,) int64 frame that they move to."""
     landing: torch.Tensor
-    """(D, 2, P) float32 pixel plus flow: where each sampled pixel is seen in the target."""
+    """(D, 2, P) float32 pixel plus flow: where the flow takes each sampled pixel, in coordinates as ``sample.xy``."""
     used: torch.Tensor
     """(D, P) bool: static, finite and (where asked for) consistent pixels."""
     weight: float = 1.0
-    """Factor of this set; 2 where one set stands for both directions of a symmetric graph."""
+    """Factor of this set; 2 where one set represents both directions of a symmetric graph."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Constants of one alignment."""
+    """Constants of one alignment of F frames and E pairs; units are those of the network."""
 
     edges: torch.Tensor
     """(E, 2) int64 pairs (i, j) that take part."""
     kept: torch.Tensor
     """(E,) int64 rows of the pair graph that take part."""
     num_frames: int
+    """F."""
     sample: PixelSample
     points: torch.Tensor
     """(2E, 3, P) float32 points, all in the camera of their pair's reference view."""
@@ -112,14 +116,15 @@ class Problem:
 
     @cached_property
     def weight(self) -> torch.Tensor:
-        """(2E, P) weight of each residual: log confidence, 0 where there is none."""
+        """(2E, P) weight of each residual: log confidence, 0 for confidences of at most 1."""
         return self.confidence.clamp_min(1.0).log_()
 
 
 def sample_pixels(height: int, width: int, budget: int, seed: int = 0, aspect: float = 1.0) -> PixelSample:
     """At most ``budget`` pixels (0: all), one per cell of a regular grid, at a random place inside the cell.
 
-    The jitter keeps the sample from always hitting the same place inside the network's square patches.
+    A regular sample would always hit the same place inside the network's square patches. ``seed`` fixes the places;
+    ``aspect``: vertical over horizontal focal length in network pixels.
     """
     if budget == 0 or height * width <= budget:
         rows, cols = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
@@ -152,8 +157,9 @@ def thinned(sample: PixelSample, budget: int) -> torch.Tensor:
 def build_problem(
     predictions: PairPredictions, sample: PixelSample, principal_point: np.ndarray, log: RunLog
 ) -> Problem:
-    """Sample and check the predictions. ``principal_point``: (2,) or (F, 2) network pixels.
+    """Sample and check the predictions. ``principal_point``: (2,) or (F, 2) network pixels, integer pixel centres.
 
+    Points that are not finite get confidence 0, pairs with a flat or empty pointmap are left out; both with a warning.
     Raises :class:`AlignmentError` when the usable pairs do not connect all frames.
     """
     num_frames = predictions.graph.num_frames
@@ -187,10 +193,13 @@ def build_problem(
 def flow_observations(
     problem: Problem, flow: PairFlow, dynamic_masks: np.ndarray | None, check: bool
 ) -> FlowObservations:
-    """Flow of the problem's pairs on static pixels.
+    """Flow of the problem's pairs at the sampled pixels.
 
-    The graph is symmetric, so its ordered pairs already hold both directions: the second half of the reference's
-    sum repeats the first, and one set with weight 2 stands for both.
+    The graph is symmetric, so its ordered pairs hold both directions already: the second half of the reference
+    implementation's sum repeats the first, and one set of weight 2 represents both.
+
+    ``dynamic_masks``: (F, H, W) bool, True where something moves: such pixels are not used; ``check``: nor are those
+    whose forward and backward flow disagree.
     """
     rows = problem.kept
     sample, source = problem.sample, problem.edges[:, 0]
@@ -217,20 +226,21 @@ def _sampled(values: torch.Tensor, sample: PixelSample) -> torch.Tensor:
 
 
 def _usable_pairs(points: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(2E, 3, P), (2E, P) -> (E,) whether both pointmaps of a pair have enough points that span at least a plane."""
+    """(2E, 3, P), (2E, P) -> (E,) bool: both pointmaps of a pair have enough points, which span at least a plane."""
     blocks = zip(points.split(CHECKED_AT_ONCE), valid.split(CHECKED_AT_ONCE))
     return torch.cat([_spans_a_plane(*block) for block in blocks]).view(2, -1).all(dim=0)
 
 
 def _spans_a_plane(points: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(N, 3, P), (N, P) -> (N,)."""
+    """(N, 3, P) points, (N, P) bool valid -> (N,) bool."""
     weight = valid.float().unsqueeze(1)
     count = weight.sum(dim=-1).clamp_min(1.0)
     centred = (points - (points * weight).sum(dim=-1, keepdim=True) / count.unsqueeze(-1)) * weight
     covariance = centred @ centred.transpose(1, 2) / count.unsqueeze(-1)
     spread = torch.linalg.eigvalsh(covariance.double())[:, 1]
     mean_square = (points.double().square().sum(dim=1) * valid).sum(dim=1) / count[:, 0]
-    return (valid.sum(dim=1) >= FEWEST_POINTS) & (spread > FLATTEST * mean_square)
+    spans: torch.Tensor = (valid.sum(dim=1) >= FEWEST_POINTS) & (spread > FLATTEST * mean_square)
+    return spans
 
 
 def _require_connected(edges: np.ndarray, num_frames: int, some_dropped: bool) -> None:

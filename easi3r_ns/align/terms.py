@@ -1,7 +1,7 @@
-"""Residual terms of the global alignment; each is a small function of decoded unknowns and constants.
+"""Terms of the alignment's objective; each is a function of decoded unknowns and constants, differentiable by autograd.
 
-The two terms over pixels are written out by hand: value and gradient come from one sweep over blocks of pairs, so that
-nothing of the size (pairs x pixels) is kept for the backward pass. Their plain autograd twins live in the tests.
+The gradients of the two terms over pixels are written out by hand: value and gradient come from one pass over blocks of
+pairs, so that nothing of the size (pairs x pixels) is kept for the backward pass. The tests compare them with autograd.
 
 Sources: DUSt3R (arXiv:2312.14132) section 3.4, MonST3R (arXiv:2410.03825) section 3.3, Easi3R (arXiv:2503.24391).
 """
@@ -9,33 +9,39 @@ Sources: DUSt3R (arXiv:2312.14132) section 3.4, MonST3R (arXiv:2410.03825) secti
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 
-from .problem import FlowObservations
+from . import residuals
+from .problem import FlowObservations, Problem
+from .residuals import lengths
 from .state import Decoded
 
 BLOCK_NUMBERS = 1 << 19
-"""Numbers per temporary of a block: it should fit the cache, and it bounds the memory for any count of pairs."""
-LARGEST_FLOW_LOSS = 50.0
-"""Pixels whose smooth-L1 flow residual exceeds this are taken for mismatches."""
+"""Numbers in each temporary of a block: it should fit the processor's cache, and it bounds the memory for any count of
+pairs."""
 EPS = 1e-6
+"""Keeps depths, projections and the mean flow loss from dividing by zero; the value of the reference implementation."""
 
 
 def pairwise_term(decoded: Decoded, points: torch.Tensor, weight: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
-    """Weighted distance between the world points of the frames and those of the pairs, per pixel of a pair.
+    """Weighted distance between the world points of the frames and those of the pairs (scalar, units of the scene).
 
-    ``points``: (2E, 3, P), ``weight``: (2E, P) log confidence, ``edges``: (E, 2). Both views of a pair are added.
+    The sum over both views of a pair, averaged over pairs and pixels. ``points``: (2E, 3, P) in the cameras of the
+    reference views, ``weight``: (2E, P) log confidence, ``edges``: (E, 2).
     """
-    return _Pairwise.apply(decoded.world_points(), decoded.pair_A, decoded.pair_b, points, weight, edges)
+    value: torch.Tensor = _Pairwise.apply(decoded.world_points(), decoded.pair_A, decoded.pair_b, points, weight, edges)
+    return value
 
 
 def flow_term(
     decoded: Decoded, xy: torch.Tensor, principal_point: torch.Tensor, flow: FlowObservations
 ) -> torch.Tensor:
-    """Mean smooth-L1 distance (pixels) between the flow that the cameras and depths induce and the observed flow.
+    """Mean of :data:`.residuals.FLOW_LOSS` between the flow that the cameras and depths induce and the observed flow.
 
-    One ratio of sums over all pairs, over both coordinates of the pixels in use.
+    In pixels: the sum over all pairs, divided by the count of coordinates in use, times the weight of the set. ``xy``:
+    (2, P) pixels; ``principal_point``: (F, 2) pixels.
     """
     K = intrinsics(decoded.focal, principal_point)
     source, target = flow.source, flow.target
@@ -44,20 +50,43 @@ def flow_term(
     offset = decoded.R[target].transpose(1, 2) @ (decoded.centre[source] - decoded.centre[target]).unsqueeze(-1)
     shift = (K[target] @ offset).squeeze(-1)
     inverse_depth = 1 / (decoded.depth + EPS)
-    return flow.weight * _Flow.apply(turn, shift, inverse_depth, xy, source, flow.landing, flow.used)
+    mean: torch.Tensor = _Flow.apply(turn, shift, inverse_depth, xy, source, flow.landing, flow.used)
+    return flow.weight * mean
 
 
-def smoothness_term(decoded: Decoded, translation_weight: float) -> torch.Tensor:
-    """Sum over neighbouring frames of ||R_rel - I||_F + w ||t_rel||."""
-    R, centre = decoded.R, decoded.centre
+def flow_value(decoded: Decoded, problem: Problem) -> torch.Tensor:
+    """Sum of the flow terms of all sets of flow observations (scalar, pixels), without the weight of the term."""
+    xy, pp = problem.sample.xy, problem.principal_point
+    return torch.stack([flow_term(decoded, xy, pp, flow) for flow in problem.flows]).sum()
+
+
+class Cameras(Protocol):
+    """Whatever has the cameras of F frames."""
+
+    @property
+    def R(self) -> torch.Tensor:
+        """(F, 3, 3) camera-to-world rotations."""
+
+    @property
+    def centre(self) -> torch.Tensor:
+        """(F, 3) camera centres in the world."""
+
+
+def smoothness_term(cameras: Cameras, translation_weight: float) -> torch.Tensor:
+    """Sum over neighbouring frames of ||R_rel - I||_F + w ||t_rel|| (scalar); w is ``translation_weight``."""
+    R, centre = cameras.R, cameras.centre
     R_rel = R[:-1].transpose(1, 2) @ R[1:]
     t_rel = R[:-1].transpose(1, 2) @ (centre[1:] - centre[:-1]).unsqueeze(-1)
     turn = torch.linalg.vector_norm(R_rel - torch.eye(3, device=R.device, dtype=R.dtype), dim=(1, 2))
-    return (turn + translation_weight * torch.linalg.vector_norm(t_rel, dim=(1, 2))).sum()
+    each: torch.Tensor = turn + translation_weight * torch.linalg.vector_norm(t_rel, dim=(1, 2))
+    return each.sum()
 
 
 def depth_term(log_depth: torch.Tensor, log_depth_prior: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    """Scale-invariant squared distance of log-depths, (F, P) each; ``weight`` (F, P) is added to 1 per pixel."""
+    """Mean squared distance of log-depths (F, P) from those of the prior, without the mean difference of each frame.
+
+    ``weight``: (F, P), added to 1 per pixel, or None.
+    """
     difference = log_depth - log_depth_prior
     centred = difference - difference.mean(dim=1, keepdim=True)
     factor = 1.0 if weight is None else 1.0 + weight
@@ -65,16 +94,19 @@ def depth_term(log_depth: torch.Tensor, log_depth_prior: torch.Tensor, weight: t
 
 
 def intrinsics(focal: torch.Tensor, principal_point: torch.Tensor) -> torch.Tensor:
-    """(F,), (F, 2) -> (F, 3, 3)."""
+    """(F,) focal lengths and (F, 2) principal points, in pixels -> (F, 3, 3)."""
     zero, one = torch.zeros_like(focal), torch.ones_like(focal)
     rows = [focal, zero, principal_point[:, 0], zero, focal, principal_point[:, 1], zero, zero, one]
     return torch.stack(rows, dim=-1).view(-1, 3, 3)
 
 
-def induced_flow(turn: torch.Tensor, shift: torch.Tensor, inverse_depth: torch.Tensor, xy: torch.Tensor) -> tuple:
-    """Homogeneous landing points, in units of the source's depth: returns (x, y) as (D, 2, P) and 1/z as (D, 1, P).
+def induced_flow(
+    turn: torch.Tensor, shift: torch.Tensor, inverse_depth: torch.Tensor, xy: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the pixels xy (2, P) of the sources are seen in the targets, by cameras and depths alone.
 
-    ``turn``: (D, 3, 3) K_target R K_source^-1; ``shift``: (D, 3) K_target t; ``inverse_depth``: (D, P).
+    ``turn``: (D, 3, 3) K_target R K_source^-1; ``shift``: (D, 3) K_target t; ``inverse_depth``: (D, P). Returns the
+    pixels (D, 2, P), and 1/z (D, 1, P) with z in the target's camera in units of the source's depth.
     """
     h = torch.baddbmm(turn[:, :, 2:3], turn[:, :, :2], xy.expand(len(turn), 2, -1))
     h += shift.unsqueeze(-1) * inverse_depth.unsqueeze(1)
@@ -89,17 +121,19 @@ def _blocks(count: int, numbers_each: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _length(vectors: torch.Tensor) -> torch.Tensor:
-    """(N, 3, P) -> (N, P). Written out: torch's norm over a short, strided axis is twenty times slower on the CPU."""
-    x, y, z = vectors.unbind(dim=1)
-    return torch.addcmul(x * x, y, y).addcmul_(z, z).sqrt_()
-
-
 class _Pairwise(torch.autograd.Function):
     """sum w |X_f - (A_e x + b_e)| / (E P) with its gradient for X, A and b."""
 
     @staticmethod
-    def forward(ctx, world, A, b, points, weight, edges):
+    def forward(
+        ctx: Any,
+        world: torch.Tensor,
+        A: torch.Tensor,
+        b: torch.Tensor,
+        points: torch.Tensor,
+        weight: torch.Tensor,
+        edges: torch.Tensor,
+    ) -> torch.Tensor:
         frame = torch.cat([edges[:, 0], edges[:, 1]])
         pair = torch.arange(len(edges), device=edges.device).repeat(2)
         grad_world, grad_A, grad_b = torch.zeros_like(world), torch.zeros_like(A), torch.zeros_like(b)
@@ -108,7 +142,7 @@ class _Pairwise(torch.autograd.Function):
             f, e, x, w = frame[rows], pair[rows], points[rows], weight[rows]
             residual = world[f]
             residual -= torch.baddbmm(b[e].unsqueeze(-1), A[e], x)
-            distance = _length(residual)
+            distance = lengths(residual)
             total += torch.dot(distance.flatten(), w.flatten())
             residual *= (w / distance.clamp_min_(1e-12)).unsqueeze(1)
             grad_world.index_add_(0, f, residual)
@@ -119,31 +153,37 @@ class _Pairwise(torch.autograd.Function):
         return total / area
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_world, grad_A, grad_b = ctx.saved_tensors
         return grad * grad_world, grad * grad_A, grad * grad_b, None, None, None
 
 
 class _Flow(torch.autograd.Function):
-    """sum smooth_l1(induced landing - observed landing) / count with its gradient for turn, shift, inverse depth."""
+    """Mean flow loss of the coordinates in use, with its gradient for turn, shift and inverse depth."""
 
     @staticmethod
-    def forward(ctx, turn, shift, inverse_depth, xy, source, landing, used):
+    def forward(
+        ctx: Any,
+        turn: torch.Tensor,
+        shift: torch.Tensor,
+        inverse_depth: torch.Tensor,
+        xy: torch.Tensor,
+        source: torch.Tensor,
+        landing: torch.Tensor,
+        used: torch.Tensor,
+    ) -> torch.Tensor:
         grad_turn, grad_shift = torch.zeros_like(turn), torch.zeros_like(shift)
         grad_disp = torch.zeros_like(inverse_depth)
-        total, count = xy.new_zeros(()), xy.new_zeros(())
+        total, count, kernel = xy.new_zeros(()), xy.new_zeros(()), residuals.FLOW_LOSS
         for rows in _blocks(len(source), 3 * xy.shape[1]):
             disp = inverse_depth[source[rows]]
             seen, reciprocal = induced_flow(turn[rows], shift[rows], disp, xy)
             error = seen - landing[rows]
-            size = error.abs()
-            slope = error.clamp_(-1.0, 1.0)
-            # smooth L1 with beta 1: e^2/2 below 1, |e| - 1/2 above; in both cases slope * (e - slope/2)
-            loss = slope.abs().mul_(size).sub_(0.5 * slope.square())
-            keep = (loss < LARGEST_FLOW_LOSS) & used[rows].unsqueeze(1)
+            loss = kernel.value(error)
+            keep = (loss < kernel.cutoff) & used[rows].unsqueeze(1)
             total += torch.where(keep, loss, 0.0).sum()
             count += keep.sum()
-            grad_xy = torch.where(keep, slope, 0.0).mul_(reciprocal)
+            grad_xy = torch.where(keep, kernel.slope(error), 0.0).mul_(reciprocal)
             grad_z = (grad_xy * seen).sum(dim=1, keepdim=True).neg_()
             grad_h = torch.cat([grad_xy, grad_z], dim=1)
             grad_turn[rows, :, :2] = grad_h @ xy.T
@@ -155,6 +195,6 @@ class _Flow(torch.autograd.Function):
         return total / area
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_turn, grad_shift, grad_disp = ctx.saved_tensors
         return grad * grad_turn, grad * grad_shift, grad * grad_disp, None, None, None, None

@@ -1,22 +1,21 @@
-"""Which views see the points of a frame: bounds what is compared with what in a long clip."""
+"""Which views see the points of a frame: bounds the count of comparisons in a long clip."""
 
 from __future__ import annotations
 
 import torch
 
 PROBES = 8
-"""Pixels per side of the regular grid that stands for a frame."""
+"""A frame is represented by a regular grid of this many pixels per side."""
 
 
 def views_of_frames(
     depth: torch.Tensor, R: torch.Tensor, centre: torch.Tensor, K: torch.Tensor, most: int
 ) -> list[list[int]]:
-    """Per frame the other views, increasing, in whose image most of its probes lie: ``most`` at the most.
+    """Per frame the other views that see most of it, at most ``most``, in increasing order.
 
-    Where there are no more than ``most`` others, these are all of them. Of views that see equally many probes, or none,
-    the nearer in time comes first.
-
-    ``depth`` (F, H, W), 0 where unknown; ``R`` (F, 3, 3), ``centre`` (F, 3): camera-to-world; ``K`` (F, 3, 3).
+    What counts is how many probes, pixels of a regular grid with a known depth, project into a view's image. Of views
+    with equal counts the nearer in time is taken. ``depth``: (F, H, W), 0 where unknown; ``R`` (F, 3, 3), ``centre``
+    (F, 3): camera-to-world; ``K``: (F, 3, 3) for integer pixel centres.
     """
     frames, height, width = depth.shape
     numbers = torch.arange(frames)
@@ -43,5 +42,5 @@ def views_of_frames(
 
 
 def _probe_lines(size: int) -> torch.Tensor:
-    """Rows or columns in the middles of :data:`PROBES` equal parts."""
+    """(PROBES,) rows or columns in the middles of equal parts of ``size`` pixels."""
     return ((torch.arange(min(PROBES, size)) + 0.5) * size / min(PROBES, size)).long()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.median import weighted_median
+
 NEAR = 1.25
 _MAX_SAMPLES = 200_000
 _ITERATIONS = 100
@@ -63,10 +65,7 @@ def compare_depths(estimate: np.ndarray, truth: np.ndarray) -> DepthErrors | Non
 
 def fit_scale(depth: np.ndarray, truth: np.ndarray) -> float:
     """The s > 0 that minimises sum |s depth - truth| over (N,) positive values: a weighted median of the ratios."""
-    ratio = truth / depth
-    order = np.argsort(ratio)
-    weight = np.cumsum(depth[order])
-    return float(ratio[order][np.searchsorted(weight, 0.5 * weight[-1])])
+    return weighted_median(truth / depth, depth)
 
 
 def fit_scale_and_shift(depth: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

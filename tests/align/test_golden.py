@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.align import depth, init, terms
+from easi3r_ns.align import depth, init, residuals, terms
 from easi3r_ns.align.align import align
 from easi3r_ns.align.problem import FlowObservations, Problem, build_problem, sample_pixels
-from easi3r_ns.align.solvers import adam as solve
+from easi3r_ns.align.residuals import SmoothL1
+from easi3r_ns.align.solvers import adam
 from easi3r_ns.align.state import Decoded, State, decode
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.runlog import RunLog
@@ -96,14 +97,14 @@ def test_terms_at_recorded_states(name, prefix, key, problem):
     assert float(pairwise) == pytest.approx(expected["pairwise"], rel=1e-4)
     assert float(terms.smoothness_term(now, 1.0)) == pytest.approx(expected["temporal_unweighted"], rel=1e-4)
     if "flow_unweighted_no_thre" in expected:
-        assert float(solve.flow_value(now, problem)) == pytest.approx(expected["flow_unweighted_no_thre"], rel=1e-4)
+        assert float(terms.flow_value(now, problem)) == pytest.approx(expected["flow_unweighted_no_thre"], rel=1e-4)
     settings = REPORT[name]["settings"]
     config = AlignConfig(
         flow_weight=settings["flow_loss_weight"],
         flow_threshold=settings["flow_loss_thre"],
         smooth_weight=settings["temporal_smoothing_weight"],
     )
-    total = solve.objective(state, problem, config, None, with_flow=config.flow_weight > 0)
+    total = adam.objective(state, problem, config, None, with_flow=config.flow_weight > 0)
     assert float(total) == pytest.approx(expected["total"], rel=1e-4)
 
 
@@ -111,7 +112,7 @@ def test_flow_term_is_off_above_its_threshold(problem):
     expected = REPORT["flow_thre_small"]["loss_after_mst"]
     config = AlignConfig(flow_threshold=0.01)
     state = golden_state(golden_run("pairwise_only"), "mst_")
-    total = solve.objective(state, problem, config, None, with_flow=True)
+    total = adam.objective(state, problem, config, None, with_flow=True)
     assert expected["flow_unweighted_no_thre"] > 0.01
     assert float(total) == pytest.approx(expected["pairwise"], rel=1e-4)
 
@@ -139,7 +140,7 @@ def test_flow_components(problem, inputs, components):
 
 
 def test_flow_outliers_are_ignored(problem, inputs, components, monkeypatch):
-    monkeypatch.setattr(terms, "LARGEST_FLOW_LOSS", 0.01)
+    monkeypatch.setattr(residuals, "FLOW_LOSS", SmoothL1(cutoff=0.01))
     R, centre, focal, depths = true_state(inputs)
     now = Decoded(R, centre, focal, depths, rays=depths, pair_A=R, pair_b=centre)
     half = terms.flow_term(now, problem.sample.xy, problem.principal_point, problem.flows[0])
@@ -211,9 +212,9 @@ SHORT_RUNS = {
 def test_loop_follows_the_recorded_loss(name, problem):
     """From the recorded start, every step of the short runs agrees to float noise (the second one with flow)."""
     run, config = golden_run(name), SHORT_RUNS[name]
-    rates = [solve.learning_rate(config, k) for k in range(config.iterations)]
+    rates = [adam.learning_rate(config, k) for k in range(config.iterations)]
     np.testing.assert_allclose(rates, run["lr_curve"], rtol=1e-6)
-    _, curve = solve.optimise(problem, golden_state(run, "mst_"), config, False, lambda n: None)
+    _, curve = adam.optimise(problem, golden_state(run, "mst_"), config, False, lambda n: None)
     np.testing.assert_allclose(curve, run["loss_curve"], rtol=1e-4)
 
 

@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from easi3r_ns.align import align as align_module
-from easi3r_ns.align import init, uncertainty
+from easi3r_ns.align import init, terms, uncertainty
 from easi3r_ns.align.depth import sampled_depths
-from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels, thinned
-from easi3r_ns.align.solvers import adam as solve
-from easi3r_ns.align.solvers import frontal, newton, normal, views
-from easi3r_ns.align.solvers.frontal import Clique, NotPositiveDefinite
+from easi3r_ns.align.problem import LEAST_WEIGHT, Problem, build_problem, flow_observations, sample_pixels, thinned
+from easi3r_ns.align.solvers import adam, newton, normal, observations
 from easi3r_ns.align.solvers.project import System, front_width, prepare, project
 from easi3r_ns.align.solvers.unknowns import Unknowns, moved, to_state, to_unknowns
 from easi3r_ns.align.state import State, decode
@@ -56,7 +54,7 @@ def naive_objective(u: Unknowns, problem: Problem, config: AlignConfig, prior: t
     rays = torch.cat([(xy - pp[:, :, None]) / focal[:, None, None], torch.ones(len(pp), 1, xy.shape[1]).double()], 1)
     camera = rays * u.depth[:, None]
     world = u.R @ camera + u.centre[:, :, None]
-    weight = problem.weight.double() + views.LEAST_WEIGHT
+    weight = problem.weight.double() + LEAST_WEIGHT
     total, e = 0.0, len(problem.edges)
     for row in range(2 * e):
         aligned = u.pair_A[row % e] @ problem.points[row].double() + u.pair_b[row % e][:, None]
@@ -121,24 +119,24 @@ def test_no_round_makes_a_pixel_worse(flow):
     u = replace(u, depth=u.depth * torch.empty_like(u.depth).uniform_(-2.5, 2.5, generator=generator).exp())
     system = prepare(problem, config, 1, u.depth.log())
     weights = system.weights((1e3,) if flow else ())
-    before = [naive_pixel_costs(u, system, weights, view) for view in system.views]
+    before = [naive_pixel_costs(u, system, weights, observed) for observed in system.observations]
     for rounds in range(1, 8):
         found, _ = project(u, system, weights, rounds)
-        after = [naive_pixel_costs(found, system, weights, view) for view in system.views]
+        after = [naive_pixel_costs(found, system, weights, observed) for observed in system.observations]
         assert all(bool((b <= a * (1 + 1e-4)).all()) for a, b in zip(before, after))
     assert sum(float(b.sum()) for b in after) < 0.7 * sum(float(a.sum()) for a in before)
 
 
-def naive_pixel_costs(u: Unknowns, system: System, weights, view) -> torch.Tensor:
+def naive_pixel_costs(u: Unknowns, system: System, weights, observed) -> torch.Tensor:
     """(P,) what the depths of one frame decide of the objective."""
-    problem, f = system.problem, view.frame
+    problem, f = system.problem, observed.frame
     focal, pp = u.log_focal.exp()[f], problem.principal_point[f].double()
     ray = torch.cat([(problem.sample.xy.double() - pp[:, None]) / focal, torch.ones(1, u.depth.shape[1]).double()])
     world = u.R[f] @ (ray * u.depth[f]) + u.centre[f][:, None]
     total, e = torch.zeros(u.depth.shape[1], dtype=torch.float64), len(problem.edges)
     for row in torch.nonzero(problem.frame == f)[:, 0].tolist():
         aligned = u.pair_A[row % e] @ problem.points[row].double() + u.pair_b[row % e][:, None]
-        weight = weights.pairwise * (problem.weight[row].double() + views.LEAST_WEIGHT)
+        weight = weights.pairwise * (problem.weight[row].double() + LEAST_WEIGHT)
         total += weight * (world - aligned).norm(dim=0)
     for flow, factor in zip(problem.flows, weights.flow):
         for d in torch.nonzero(flow.source == f)[:, 0].tolist():
@@ -158,24 +156,24 @@ def dense_normal(u: Unknowns, problem: Problem, weights, size: int, move) -> tor
     def residuals(x: torch.Tensor) -> torch.Tensor:
         v = replace(move(u, x[:size]), depth=u.depth * (1 + x[size:].view(frames, pixels)))
         parts = []
-        for view in views.views(problem):
-            ray = views.rays(v, problem, view.frame)
-            parts.append((views.seen_points(v, problem, view) - ray.point).transpose(1, 2).reshape(-1))
-            parts.append(views.land(v, problem, view, ray).error.reshape(-1))
+        for observed in observations.observations_by_frame(problem):
+            ray = observations.frame_points(v, problem, observed.frame)
+            parts.append((observations.seen_points(v, problem, observed) - ray.point).transpose(1, 2).reshape(-1))
+            parts.append(observations.reproject(v, problem, observed, ray).error.reshape(-1))
         return torch.cat(parts)
 
     zero = torch.zeros(count, dtype=torch.float64)
     J, r = torch.autograd.functional.jacobian(residuals, zero, vectorize=True), residuals(zero)
     H, at = torch.zeros(count, count, dtype=torch.float64), 0
-    for view in views.views(problem):
-        w = views.pointmap_weight(problem, view, weights).reshape(-1)
+    for observed in observations.observations_by_frame(problem):
+        w = observations.pointmap_weight(problem, observed, weights).reshape(-1)
         for k in w.tolist():
             own, d = J[at : at + 3], r[at : at + 3]
             unit = d / d.norm()
             middle = k / d.norm() * (torch.eye(3) - weights.newton * torch.outer(unit, unit))
             H, at = H + own.T @ middle @ own, at + 3
-        seen = views.land(u, problem, view, views.rays(u, problem, view.frame))
-        k = seen.stiffness(weights.flow, view).reshape(-1)
+        seen = observations.reproject(u, problem, observed, observations.frame_points(u, problem, observed.frame))
+        k = (seen.factors(weights, observed) * seen.curvature()).reshape(-1)
         own = J[at : at + len(k)]
         H, at = H + own.T @ (k[:, None] * own), at + len(k)
     D = H[size:, size:]
@@ -199,43 +197,6 @@ def test_normal_matrix_is_that_of_autograd(shared, monkeypatch):
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7 * float(expected.abs().max()))
 
 
-def random_cliques(numbers: list[list[int]], size: int) -> tuple[list[Clique], torch.Tensor, torch.Tensor]:
-    g = torch.Generator().manual_seed(0)
-    H, b, found = torch.zeros(size, size).double(), torch.zeros(size).double(), []
-    for index in map(torch.tensor, numbers):
-        root = torch.randn(len(index), len(index) + 2, generator=g, dtype=torch.float64)
-        found.append(Clique(index, root @ root.T, torch.randn(len(index), generator=g, dtype=torch.float64)))
-        H[index[:, None], index] += found[-1].matrix
-        b[index] += found[-1].gradient
-    return found, H, b
-
-
-CHAINS = {
-    "band": [[k, k + 1, k + 2] for k in range(9)],
-    "loop": [[k, (k + 1) % 11] for k in range(11)],
-    "border": [[10, k, k + 1] for k in range(9)],
-    "dense": [list(range(11))],
-}
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_frontal_solution_is_the_dense_one(name):
-    cliques, H, b = random_cliques(CHAINS[name], 11)
-    right = torch.linspace(-1, 1, 22, dtype=torch.float64).view(11, 2)
-    last = frontal.last_uses((c.index for c in cliques), 11)
-    X = frontal.solve(cliques, last, 0.1, right)
-    expected = torch.linalg.solve(H + 0.1 * H.diag().diag(), torch.cat([-b[:, None], right], dim=1))
-    torch.testing.assert_close(X, expected, rtol=1e-8, atol=1e-9)
-
-
-def test_the_widest_front_is_that_of_a_naive_count():
-    generator = np.random.default_rng(3)
-    names = [torch.from_numpy(generator.choice(40, size=6, replace=False)) for _ in range(12)]
-    sets = [set(index.tolist()) for index in names]
-    alive = [len(set().union(*sets[: k + 1]) & set().union(*sets[k:])) for k in range(12)]
-    assert frontal.widest(names, frontal.last_uses(names, 40)) == max(alive)
-
-
 def test_pairs_that_reach_too_far_take_the_first_order_solver(monkeypatch):
     near = front_width(small_problem(8, flow=False), 1)
     everything = small_problem(8, flow=False, graph=window_graph(8, tuple(range(1, 8))))
@@ -247,18 +208,6 @@ def test_pairs_that_reach_too_far_take_the_first_order_solver(monkeypatch):
     result = align_module.align(scene.predictions, principal_point=scene.principal_point, config=config, log=log)
     assert len(result.loss_curve) == 7 and result.uncertainty is None
     assert any("--align.solver adam" in warning for warning in log.warnings)
-
-
-def test_unknowns_that_nothing_names_stay_where_they_are():
-    cliques, _, _ = random_cliques([[0, 2], [2, 3]], 5)
-    X = frontal.solve(cliques, torch.tensor([0, -1, 1, 1, -1]), 0.0, torch.zeros(5, 0).double())
-    assert X[1] == X[4] == 0 and (X[[0, 2, 3]] != 0).all()
-
-
-def test_a_matrix_that_is_not_positive_is_refused():
-    bad = Clique(torch.arange(2), torch.tensor([[1.0, 2], [2, 1]]).double(), torch.ones(2).double())
-    with pytest.raises(NotPositiveDefinite):
-        frontal.solve([bad], torch.tensor([0, 0]), 0.0, torch.zeros(2, 0).double())
 
 
 def test_state_and_unknowns_are_inverses():
@@ -282,9 +231,9 @@ def test_the_minimum_is_that_of_adam_run_long():
     config = AlignConfig(flow_weight=0.02, smooth_weight=0.01)
     start = start_of(problem)
     long = replace(config, iterations=500, learning_rate_min=1e-5)
-    reference, _ = solve.optimise(problem, start, long, False, lambda n: None)
+    reference, _ = adam.optimise(problem, start, long, False, lambda n: None)
     ours, curve, _ = solved(problem, config, start)
-    values = [float(solve.objective(x, problem, config, None, True)) for x in (ours, reference)]
+    values = [float(adam.objective(x, problem, config, None, True)) for x in (ours, reference)]
     assert curve[-1] == pytest.approx(values[0], rel=1e-4)
     assert values[0] < values[1] * (1 + 5e-5) and curve[0] > 1.05 * values[0]
     now, then = (decode(x, problem.sample.xy, problem.principal_point) for x in (ours, reference))
@@ -301,7 +250,7 @@ def test_the_objective_only_falls_and_ends_before_the_limit(options):
     assert len(curve) < 40 and sum(steps) == config.iterations and steps[-1] > config.iterations - 40
     system = prepare(problem, config, len(start_of(problem, config.shared_focal).focal), torch.zeros(5, 1200))
     u = to_unknowns(start_of(problem, config.shared_focal), problem)
-    _, values, _ = newton.descend(system, newton.first_point(system, u, True), (newton.FAR, 1e-9), 12, lambda n: None)
+    _, values, _ = newton.descend(system, newton.first_iterate(system, u, True), (newton.FAR, 1e-9), 12, lambda n: None)
     assert len(values) > 4 and (np.diff(values) < 0).all()
 
 
@@ -316,7 +265,7 @@ def test_flow_that_disagrees_at_first_takes_part_once_the_cameras_are_near(monke
         assert sum(steps) == config.iterations
         now = decode(final, problem.sample.xy, problem.principal_point)
         values.append(curve[-1])
-        flows.append(float(solve.flow_value(now, problem)))
+        flows.append(float(terms.flow_value(now, problem)))
     assert values[1] == pytest.approx(values[0], rel=1e-4) and flows[1] == pytest.approx(flows[0], rel=1e-2)
     assert flows[2] > 1.02 * flows[0], "flow that disagrees to the end stays out"
 
@@ -333,7 +282,7 @@ def test_a_step_that_fails_raises_the_damping(monkeypatch):
         return replace(point, value=1.01 * point.value) if len(tried) == 3 else attempt(system, point, trust)
 
     monkeypatch.setattr(newton, "attempt", failing)
-    point = newton.first_point(system, to_unknowns(start_of(problem), problem), False)
+    point = newton.first_iterate(system, to_unknowns(start_of(problem), problem), False)
     _, values, steps = newton.descend(system, point, (newton.FAR, 1e-4), 20, lambda n: None)
     assert (np.diff(values) < 0).all() and len(values) == 1 + steps - 2
     assert tried[2].damping > tried[1].damping and tried[3].damping > tried[2].damping

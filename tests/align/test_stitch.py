@@ -9,10 +9,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from easi3r_ns.align.align import AlignDiagnostics, AlignResult
-from easi3r_ns.align.long.overlap import Correspondences, robust_similarity
+from easi3r_ns.align.long.overlap import PointMatches, robust_similarity
 from easi3r_ns.align.long.packing import pack_result, unpack_result
-from easi3r_ns.align.long.posegraph import Link, chain, residuals, solve
-from easi3r_ns.align.long.stitch import Pieces, link_of, overlap_links, stitch
+from easi3r_ns.align.long.posegraph import Link, chain_overlaps, residuals, solve_pose_graph
+from easi3r_ns.align.long.stitch import AlignedWindows, link_of, overlap_links, stitch
 from easi3r_ns.core.errors import AlignmentError
 from easi3r_ns.core.geometry import is_rigid
 from easi3r_ns.core.pairs import attach_frames, make_pairs
@@ -41,7 +41,7 @@ def ring(num_frames: int, radius: float = 3.0) -> np.ndarray:
     return T
 
 
-def make_pieces(
+def make_windows(
     T: np.ndarray,
     scales: np.ndarray,
     graph: PairGraph,
@@ -50,7 +50,7 @@ def make_pieces(
     num_views: int = 0,
     noise: float = 0.0,
     seed: int = 0,
-) -> Pieces:
+) -> AlignedWindows:
     """Every window sees the path and the depths (about 4 units times ``scales``) in its own world and unit."""
     rng = np.random.default_rng(seed)
     depth = np.stack([4 + smooth_field(*SIZE, rng) for _ in T]).clip(1) * scales[:, None, None]
@@ -74,29 +74,29 @@ def make_pieces(
             )
         )
     masks = np.zeros((len(T), *SIZE), bool)
-    return Pieces(plan.windows, results.__getitem__, masks=masks, num_pairs=len(graph), seed=seed, **CAMERA)
+    return AlignedWindows(plan.windows, results.__getitem__, masks=masks, num_pairs=len(graph), seed=seed, **CAMERA)
 
 
-def join(pieces: Pieces, loops: list[Link] | None = None, log: RunLog | None = None) -> AlignResult:
+def join(aligned: AlignedWindows, loops: list[Link] | None = None, log: RunLog | None = None) -> AlignResult:
     log = log or RunLog()
-    return stitch(pieces, overlap_links(pieces, log), loops or [], log).result
+    return stitch(aligned, overlap_links(aligned, log), loops or [], log).result
 
 
-def true_loop(pieces: Pieces, T: np.ndarray, p: int, q: int) -> Link:
+def true_loop(aligned: AlignedWindows, T: np.ndarray, p: int, q: int) -> Link:
     """What a pair of frames far apart would say about their windows: where q stands, seen from p, and how large.
 
     Both see their depths in the unit of the truth (about 4), whatever their windows made of it.
     """
-    (a, at_a), (b, at_b) = pieces.home(p), pieces.home(q)
+    (a, at_a), (b, at_b) = aligned.main_window(p), aligned.main_window(q)
     to_truth = []
     for k, position, frame in ((a, at_a, p), (b, at_b, q)):
-        result = pieces.load(k)
+        result = aligned.load(k)
         scale = 4.0 / float(np.median(result.depth[position]))
         R = T[frame, :3, :3] @ result.T_world_cam[position, :3, :3].T
         t = T[frame, :3, 3] - scale * R @ result.T_world_cam[position, :3, 3]
         to_truth.append(Similarity(scale, R, t))
     between_windows = to_truth[0].inverse().after(to_truth[1])
-    return link_of(a, b, between_windows, 0.01, (pieces.load(b), at_b), (p, q))
+    return link_of(a, b, between_windows, 0.01, (aligned.load(b), at_b), (p, q))
 
 
 def ate(result: AlignResult, T: np.ndarray) -> float:
@@ -105,14 +105,14 @@ def ate(result: AlignResult, T: np.ndarray) -> float:
 
 def test_windows_of_one_world_come_back_as_they_were():
     T = ring(40)
-    pieces = make_pieces(T, np.ones(40), make_pairs(GRAPH, 40), 16)
-    assert len(pieces.windows) > 2
-    result = join(pieces)
+    aligned = make_windows(T, np.ones(40), make_pairs(GRAPH, 40), 16)
+    assert len(aligned.windows) > 2
+    result = join(aligned)
     assert ate(result, T) < 1e-5 and is_rigid(result.T_world_cam, 1e-9)
     np.testing.assert_array_equal(result.T_world_cam[0], np.eye(4))
-    unit = pieces.load(0).depth[0, 0, 0] / result.depth[0, 0, 0]
+    unit = aligned.load(0).depth[0, 0, 0] / result.depth[0, 0, 0]
     assert unit == pytest.approx(1, abs=1e-5), "the unit is that of the first window"
-    first_scale = pieces.load(0).pair_scales[0]
+    first_scale = aligned.load(0).pair_scales[0]
     np.testing.assert_allclose(result.pair_scales, first_scale, rtol=1e-4)
     np.testing.assert_allclose(result.focals, FOCAL)
     assert result.diagnostics.registered_by == ("tree",) * 40 and len(result.diagnostics.focal_estimates) == 40
@@ -121,8 +121,8 @@ def test_windows_of_one_world_come_back_as_they_were():
 
 def test_depths_belong_to_their_cameras():
     T = ring(30)
-    pieces = make_pieces(T, np.ones(30), make_pairs(GRAPH, 30), 12)
-    result = join(pieces)
+    aligned = make_windows(T, np.ones(30), make_pairs(GRAPH, 30), 12)
+    result = join(aligned)
     scale = align_sim3(result.T_world_cam[:, :3, 3], T[:, :3, 3]).scale
     rng = np.random.default_rng(0)
     truth = np.stack([4 + smooth_field(*SIZE, rng) for _ in T]).clip(1)
@@ -131,9 +131,9 @@ def test_depths_belong_to_their_cameras():
 
 def test_movers_and_outliers_do_not_tear_the_seams():
     T = ring(30)
-    pieces = make_pieces(T, np.ones(30), make_pairs(GRAPH, 30), 12, noise=0.01)
-    pieces.masks[:, :, :15] = True
-    rng, clean = np.random.default_rng(1), pieces.load
+    aligned = make_windows(T, np.ones(30), make_pairs(GRAPH, 30), 12, noise=0.01)
+    aligned.masks[:, :, :15] = True
+    rng, clean = np.random.default_rng(1), aligned.load
 
     def load(k: int) -> AlignResult:
         depth = clean(k).depth.copy()
@@ -142,16 +142,16 @@ def test_movers_and_outliers_do_not_tear_the_seams():
         depth[outliers] *= rng.uniform(0.3, 3, outliers.sum()).astype(np.float32)
         return replace(clean(k), depth=depth)
 
-    spoilt = replace(pieces, load=load)
+    spoilt = replace(aligned, load=load)
     assert ate(join(spoilt), T) < 0.02
-    everything_counts = replace(spoilt, masks=np.zeros_like(pieces.masks))
+    everything_counts = replace(spoilt, masks=np.zeros_like(aligned.masks))
     assert ate(join(everything_counts), T) > 0.1
 
 
 def test_a_path_that_drifts_is_joined_without_more_drift():
     T, scales = drifting(ring(60), turn=0.004, growth=0.004)
-    pieces = make_pieces(T, scales, make_pairs(GRAPH, 60), 18, noise=0.003)
-    result = join(pieces)
+    aligned = make_windows(T, scales, make_pairs(GRAPH, 60), 18, noise=0.003)
+    result = join(aligned)
     assert ate(result, T) < 0.02
     steps = np.linalg.norm(np.diff(result.T_world_cam[:, :3, 3], axis=0), axis=1)
     true_steps = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
@@ -162,33 +162,33 @@ def test_a_path_that_drifts_is_joined_without_more_drift():
 def test_a_loop_closes_the_drift():
     truth = ring(60)
     T, scales = drifting(truth, turn=0.004, growth=0.004)
-    pieces = make_pieces(T, scales, make_pairs(GRAPH, 60), 18, noise=0.003)
-    before = ate(join(pieces), truth)
-    loops = [true_loop(pieces, truth, p, q) for p, q in ((0, 59), (2, 57))]
-    after = join(pieces, loops)
+    aligned = make_windows(T, scales, make_pairs(GRAPH, 60), 18, noise=0.003)
+    before = ate(join(aligned), truth)
+    loops = [true_loop(aligned, truth, p, q) for p, q in ((0, 59), (2, 57))]
+    after = join(aligned, loops)
     assert before > 0.2
     assert ate(after, truth) < 0.25 * before
-    gap = [np.linalg.norm(r.T_world_cam[59, :3, 3] - r.T_world_cam[0, :3, 3]) for r in (join(pieces), after)]
+    gap = [np.linalg.norm(r.T_world_cam[59, :3, 3] - r.T_world_cam[0, :3, 3]) for r in (join(aligned), after)]
     assert gap[1] < 0.2 * gap[0]
-    growth = [np.median(r.depth[59]) / np.median(r.depth[0]) for r in (join(pieces), after)]
+    growth = [np.median(r.depth[59]) / np.median(r.depth[0]) for r in (join(aligned), after)]
     assert abs(np.log(growth[1])) < 0.3 * abs(np.log(growth[0])), "the scale drift goes too"
 
 
 def test_what_is_said_in_scene_units_follows_the_loops():
     truth = ring(60)
     T, scales = drifting(truth, turn=0.004, growth=0.004)
-    pieces = make_pieces(T, scales, make_pairs(GRAPH, 60), 18)
+    aligned = make_windows(T, scales, make_pairs(GRAPH, 60), 18)
     ones = [np.ones(18)] * 3
 
     def load(k: int) -> AlignResult:
-        depth = np.median(pieces.load(k).depth, axis=(1, 2)).astype(float)
-        return replace(pieces.load(k), uncertainty=CameraUncertainty(ones[0], 0.01 * depth, *ones[1:]))
+        depth = np.median(aligned.load(k).depth, axis=(1, 2)).astype(float)
+        return replace(aligned.load(k), uncertainty=CameraUncertainty(ones[0], 0.01 * depth, *ones[1:]))
 
-    loops = [true_loop(pieces, truth, p, q) for p, q in ((0, 59), (2, 57))]
-    result = join(replace(pieces, load=load), loops)
+    loops = [true_loop(aligned, truth, p, q) for p, q in ((0, 59), (2, 57))]
+    result = join(replace(aligned, load=load), loops)
     share = result.uncertainty.centre / np.median(result.depth, axis=(1, 2))
     np.testing.assert_allclose(share, 0.01, rtol=0.05)
-    last, window = pieces.load(len(pieces.windows) - 1), pieces.windows[-1]
+    last, window = aligned.load(len(aligned.windows) - 1), aligned.windows[-1]
     unit = np.median(result.depth[59] / last.depth[-1])
     np.testing.assert_allclose(result.pair_scales[window.own] / last.pair_scales[0], unit, rtol=1e-3)
 
@@ -196,42 +196,42 @@ def test_what_is_said_in_scene_units_follows_the_loops():
 def test_a_wrong_loop_is_outvoted():
     truth = ring(60)
     T, scales = drifting(truth, turn=0.004, growth=0.004)
-    pieces = make_pieces(T, scales, make_pairs(GRAPH, 60), 18, noise=0.003)
-    good = [true_loop(pieces, truth, p, q) for p, q in ((0, 59), (1, 58), (2, 57))]
-    odd = true_loop(pieces, truth, 4, 55)
+    aligned = make_windows(T, scales, make_pairs(GRAPH, 60), 18, noise=0.003)
+    good = [true_loop(aligned, truth, p, q) for p, q in ((0, 59), (1, 58), (2, 57))]
+    odd = true_loop(aligned, truth, 4, 55)
     turned = Similarity(1.5, Rotation.from_euler("x", 40, degrees=True).as_matrix(), np.array([1.0, 2, 0]))
     wrong = replace(odd, similarity=turned.after(odd.similarity))
     log = RunLog()
-    stitched = stitch(pieces, overlap_links(pieces, log), [*good, wrong], log)
+    stitched = stitch(aligned, overlap_links(aligned, log), [*good, wrong], log)
     assert stitched.facts["loops_refused"] == [[4, 55]] and len(stitched.facts["loops"]) == 3
-    assert ate(stitched.result, truth) == pytest.approx(ate(join(pieces, good), truth), rel=1e-3)
+    assert ate(stitched.result, truth) == pytest.approx(ate(join(aligned, good), truth), rel=1e-3)
 
 
 def test_windows_without_a_common_point_are_named():
-    pieces = make_pieces(ring(40), np.ones(40), make_pairs(GRAPH, 40), 16)
-    empty = replace(pieces.load(2), depth=np.zeros_like(pieces.load(2).depth))
-    broken = replace(pieces, load=lambda k: empty if k == 2 else pieces.load(k))
-    with pytest.raises(AlignmentError, match=f"{pieces.windows[2]} cannot be joined .* --window"):
+    aligned = make_windows(ring(40), np.ones(40), make_pairs(GRAPH, 40), 16)
+    empty = replace(aligned.load(2), depth=np.zeros_like(aligned.load(2).depth))
+    broken = replace(aligned, load=lambda k: empty if k == 2 else aligned.load(k))
+    with pytest.raises(AlignmentError, match=f"{aligned.windows[2]} cannot be joined .* --window"):
         join(broken)
 
 
 def test_windows_that_disagree_are_said():
     T = ring(30)
-    pieces = make_pieces(T, np.ones(30), make_pairs(GRAPH, 30), 12, noise=0.3)
+    aligned = make_windows(T, np.ones(30), make_pairs(GRAPH, 30), 12, noise=0.3)
     log = RunLog()
-    join(pieces, log=log)
+    join(aligned, log=log)
     assert any("disagree" in warning and "frames" in warning for warning in log.warnings)
 
 
 def test_evaluation_views_are_placed_by_the_frames_they_are_paired_with():
     T = np.concatenate([ring(40), ring(46)[3:9]])
     graph = attach_frames(make_pairs(GRAPH, 40), 6)
-    pieces = make_pieces(T, np.ones(46), graph, 16, num_views=6, noise=0.003)
-    result = join(pieces)
+    aligned = make_windows(T, np.ones(46), graph, 16, num_views=6, noise=0.003)
+    result = join(aligned)
     assert ate(result, T) < 0.02 and len(result.depth) == 46
     assert result.diagnostics.registered_by == ("tree",) * 46
-    loops = [true_loop(pieces, T, 0, 39)]
-    assert ate(join(pieces, loops), T) < 0.05
+    loops = [true_loop(aligned, T, 0, 39)]
+    assert ate(join(aligned, loops), T) < 0.05
 
 
 # The fits and the graph below
@@ -240,7 +240,7 @@ def test_evaluation_views_are_placed_by_the_frames_they_are_paired_with():
 def test_robust_similarity_survives_outliers_and_agrees_without(rng):
     truth, x = random_similarity(rng), rng.normal(size=(400, 3)) + [0, 0, 6]
     y = truth.points(x)
-    data = Correspondences(x, y.copy(), np.full(400, 6 * truth.scale), np.ones(400))
+    data = PointMatches(x, y.copy(), np.full(400, 6 * truth.scale), np.ones(400))
     assert_same(robust_similarity(data).similarity, truth, atol=1e-6)
     data.target[:160] += rng.normal(size=(160, 3)) * 5
     fit = robust_similarity(data)
@@ -255,11 +255,11 @@ def rng() -> np.random.Generator:
 
 def test_too_little_to_fit_gives_none(rng):
     x = rng.normal(size=(10, 3))
-    assert robust_similarity(Correspondences(x, x, np.ones(10), np.ones(10))) is None
+    assert robust_similarity(PointMatches(x, x, np.ones(10), np.ones(10))) is None
     point = np.ones((100, 3))
-    assert robust_similarity(Correspondences(point, point, np.ones(100), np.ones(100))) is None
+    assert robust_similarity(PointMatches(point, point, np.ones(100), np.ones(100))) is None
     lost = np.full((100, 3), np.nan)
-    assert robust_similarity(Correspondences(lost, lost, np.ones(100), np.ones(100))) is None
+    assert robust_similarity(PointMatches(lost, lost, np.ones(100), np.ones(100))) is None
 
 
 def links_of(worlds: list[Similarity], pairs: list[tuple[int, int]]) -> list[Link]:
@@ -269,7 +269,7 @@ def links_of(worlds: list[Similarity], pairs: list[tuple[int, int]]) -> list[Lin
 def test_chain_and_pose_graph_find_the_worlds(rng):
     worlds = [Similarity.identity(), *(random_similarity(rng) for _ in range(4))]
     links = links_of(worlds, [(0, 1), (1, 2), (2, 3), (3, 4), (1, 3)])
-    found = chain(5, links)
+    found = chain_overlaps(5, links)
     for a, b in zip(found, worlds):
         assert_same(a, b, atol=1e-8)
     np.testing.assert_allclose(
@@ -281,7 +281,7 @@ def test_chain_and_pose_graph_find_the_worlds(rng):
         atol=1e-8,
     )
     off = [s if k == 0 else Similarity(1.1 * s.scale, s.R, s.t + 0.1) for k, s in enumerate(worlds)]
-    solved, refused = solve(off, links)
+    solved, refused = solve_pose_graph(off, links)
     assert not refused
     for a, b in zip(solved, worlds):
         assert_same(a, b, atol=1e-4)
@@ -289,11 +289,11 @@ def test_chain_and_pose_graph_find_the_worlds(rng):
 
 def test_a_window_without_links_is_not_placed(rng):
     worlds = [Similarity.identity(), *(random_similarity(rng) for _ in range(2))]
-    assert chain(3, links_of(worlds, [(0, 1)]))[2] is None
+    assert chain_overlaps(3, links_of(worlds, [(0, 1)]))[2] is None
 
 
 def test_an_alignment_survives_the_disk():
-    result = make_pieces(ring(20), np.ones(20), make_pairs(GRAPH, 20), 12).load(0)
+    result = make_windows(ring(20), np.ones(20), make_pairs(GRAPH, 20), 12).load(0)
     diagnostics = replace(result.diagnostics, dropped_pairs=((1, 2), (2, 1)), final_flow=0.25)
     result = replace(result, diagnostics=diagnostics)
     back = unpack_result(pack_result(result) | {"something else": pack_result(result)["depth"]})

@@ -10,9 +10,7 @@ import torch
 
 from easi3r_ns.align import init
 from easi3r_ns.align.align import align
-from easi3r_ns.align.depth import full_depths, ray_depths, sampled_depths
 from easi3r_ns.align.problem import build_problem, flow_observations, sample_pixels
-from easi3r_ns.align.state import decode
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.errors import AlignmentError, InputError
 from easi3r_ns.core.geometry import is_rigid
@@ -160,22 +158,6 @@ def test_sampled_alignment_is_as_good_as_the_full_one():
     assert errors[1] < errors[0] + 0.002 * SCENE_SIZE
     assert sampled.focals == pytest.approx(scene.focal, rel=0.005)
     assert depth_error(sampled.depth, scene.depth) < 1.05 * depth_error(full.depth, scene.depth)
-
-
-def test_ray_depths_minimise_the_weighted_distance():
-    rng = np.random.default_rng(0)
-    n, pixels = 7, 11
-    points = torch.from_numpy(rng.normal(size=(n, pixels, 3)) * 0.3 + [0.2, -0.1, 3])
-    ray = torch.from_numpy(np.concatenate([rng.normal(size=(pixels, 2)) * 0.3, np.ones((pixels, 1))], axis=1))
-    weight = torch.from_numpy(rng.uniform(0.1, 2, (n, pixels)))
-    square = ray.square().sum(-1)
-    along = (points * ray).sum(-1) / square
-    across = (points - along[..., None] * ray).square().sum(-1)
-    depth = ray_depths(along, across, weight, square)
-    candidates = torch.linspace(1, 5, 4001, dtype=torch.float64)[:, None]
-    cost = (weight[:, None] * (candidates[..., None] * ray - points[:, None]).norm(dim=-1)).sum(dim=0)
-    best = candidates[cost.argmin(dim=0), 0]
-    torch.testing.assert_close(depth, best, atol=5e-3, rtol=0)
 
 
 def test_fixed_camera_is_recognised():
@@ -376,25 +358,6 @@ def test_wrong_shapes_are_refused():
     other = make_scene(num_frames=4)
     with pytest.raises(AlignmentError, match="other pairs"):
         align(scene.predictions, principal_point=scene.principal_point, config=SHORT, flow=other.flow)
-
-
-def test_sampled_and_full_depths_agree():
-    scene = make_scene(num_frames=3, graph=window_graph(3))
-    problem = build_problem(scene.predictions, sample_pixels(36, 48, 300), scene.principal_point, RunLog())
-    state = init.initialise(problem, None, True, RunLog()).state
-    now = decode(state, problem.sample.xy, problem.principal_point)
-    whole = full_depths(problem, scene.predictions, now).flatten(1)
-    torch.testing.assert_close(sampled_depths(problem, now), whole[:, problem.sample.index], rtol=1e-4, atol=0)
-
-
-def test_depth_blocks_do_not_matter(monkeypatch):
-    scene = make_scene(num_frames=3, graph=window_graph(3))
-    problem = build_problem(scene.predictions, sample_pixels(36, 48, 300), scene.principal_point, RunLog())
-    state = init.initialise(problem, None, True, RunLog()).state
-    now = decode(state, problem.sample.xy, problem.principal_point)
-    whole = full_depths(problem, scene.predictions, now)
-    monkeypatch.setattr("easi3r_ns.align.depth.BLOCK_NUMBERS", 500)
-    torch.testing.assert_close(full_depths(problem, scene.predictions, now), whole, rtol=1e-5, atol=0)
 
 
 def test_progress_is_reported():

@@ -165,7 +165,7 @@ def test_what_nothing_determines_has_no_estimate(monkeypatch):
         lambda cliques, last, damping, right: right.new_full((len(last), 1 + right.shape[1]), torch.nan),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(uncertainty, "solve", broken)
+            patch.setattr(uncertainty, "solve_frontal", broken)
             assert solved(scene_of(), patch)[0].uncertainty is None
 
 
@@ -211,10 +211,10 @@ def _influence_naive(problem: Problem, u: Unknowns, numbering: Numbering) -> tor
     distance = r.norm(dim=1)
     usual = torch.stack([distance[problem.frame == f].median() for f in range(frames)])[problem.frame, None]
     weight = torch.where(problem.confidence > 0, problem.weight.double() + 1e-6, 0.0)
-    stiff = weight / distance.maximum(uncertainty.LEAST_CURVED * usual)
-    pull = (weight / distance.maximum(uncertainty.LEAST_PULLING * usual))[:, None] * r
-    H = torch.einsum("oapn,op,oapm->nm", J, stiff, J)
-    pulls = torch.einsum("oapn,oap->on", J, pull)
+    curvature = weight / distance.maximum(uncertainty.CURVATURE_FLOOR * usual)
+    slope = (weight / distance.maximum(uncertainty.GRADIENT_FLOOR * usual))[:, None] * r
+    H = torch.einsum("oapn,op,oapm->nm", J, curvature, J)
+    pulls = torch.einsum("oapn,oap->on", J, slope)
     _, cluster = torch.unique(problem.edges.sort(dim=1).values, dim=0, return_inverse=True)
     g = torch.zeros(int(cluster.max()) + 1, count, dtype=torch.float64).index_add_(0, cluster.repeat(2), pulls)
     free = torch.arange(CAMERA, count)

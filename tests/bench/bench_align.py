@@ -28,10 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from easi3r_ns.align import init, problem, state, terms
+from easi3r_ns.align import init, problem, residuals, state, terms
 from easi3r_ns.align.align import _final_depths, _with_fitted_depths
-from easi3r_ns.align.solvers import adam as solve
-from easi3r_ns.align.solvers import newton
+from easi3r_ns.align.solvers import adam, newton
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import PairFlow, PairGraph, PairPredictions
@@ -69,7 +68,7 @@ def plain_flow(now, p, source, target, landing, used) -> torch.Tensor:
     seen = now.R[target].transpose(1, 2) @ (now.world_points()[source] - now.centre[target].unsqueeze(-1))
     pixel = now.focal[target][:, None, None] * seen[:, :2] / seen[:, 2:] + p.principal_point[target].unsqueeze(-1)
     loss = torch.nn.functional.smooth_l1_loss(pixel, landing, reduction="none")
-    keep = (loss < terms.LARGEST_FLOW_LOSS) & used.unsqueeze(1)
+    keep = (loss < residuals.FLOW_LOSS.cutoff) & used.unsqueeze(1)
     return torch.where(keep, loss, 0.0).sum() / (keep.sum() + terms.EPS)
 
 
@@ -85,16 +84,16 @@ def begin(scene: AlignScene, masks: np.ndarray | None, config: AlignConfig) -> t
 def plain_loop(p: problem.Problem, start: state.State, config: AlignConfig, steps: int) -> tuple[state.State, float]:
     """The state after ``steps``, and the CPU seconds of all ``config.iterations``."""
     x, spent = start.map(lambda t: t.clone().requires_grad_(True)), {False: [], True: []}
-    adam = torch.optim.Adam(list(x.tensors().values()), lr=config.learning_rate, betas=solve.ADAM_BETAS)
+    optimiser = torch.optim.Adam(list(x.tensors().values()), lr=config.learning_rate, betas=adam.ADAM_BETAS)
     for iteration in np.linspace(0, config.iterations - 1, steps).round().astype(int).tolist():
         began = time.process_time()
-        adam.param_groups[0]["lr"] = solve.learning_rate(config, iteration)
-        adam.zero_grad()
-        with_flow = solve.flow_is_on(config, iteration)
+        optimiser.param_groups[0]["lr"] = adam.learning_rate(config, iteration)
+        optimiser.zero_grad()
+        with_flow = adam.flow_is_on(config, iteration)
         plain_objective(x, p, config, with_flow).backward()
-        adam.step()
+        optimiser.step()
         spent[with_flow].append(time.process_time() - began)
-    seconds = sum(float(np.mean(spent[solve.flow_is_on(config, k)])) for k in range(config.iterations))
+    seconds = sum(float(np.mean(spent[adam.flow_is_on(config, k)])) for k in range(config.iterations))
     return x.map(torch.Tensor.detach), seconds
 
 
@@ -110,7 +109,7 @@ def run(
         seconds, steps = seconds + loop, plain_steps
     else:
         x = _with_fitted_depths(p, x)
-        x, curve = {"adam": solve.optimise, "newton": newton.optimise}[config.solver](
+        x, curve = {"adam": adam.optimise, "newton": newton.optimise}[config.solver](
             p, x, config, False, lambda n: None
         )
         steps = len(curve)

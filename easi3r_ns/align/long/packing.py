@@ -1,4 +1,4 @@
-"""An alignment as named tensors and back, so that it can be kept on disk."""
+"""The result of an alignment as named tensors and back, for keeping it on disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from ..align import AlignDiagnostics, AlignResult
 
 _DIAGNOSTICS = "diagnostics"
-"""JSON text as uint8: it is no array."""
+"""Name of the diagnostics: JSON text as uint8, because they are no array."""
 
 
 def pack_result(result: AlignResult) -> dict[str, torch.Tensor]:
-    """Every array of the result by its name; arrays of an inner dataclass as ``field.name``. None is left out."""
+    """Every array of the result by its name, those of an inner dataclass as ``field.name``; None is left out."""
     tensors = {_DIAGNOSTICS: _text(asdict(result.diagnostics))}
     for f in fields(result):
         value = getattr(result, f.name)
@@ -29,13 +29,13 @@ def pack_result(result: AlignResult) -> dict[str, torch.Tensor]:
 
 
 def unpack_result(tensors: dict[str, torch.Tensor]) -> AlignResult:
-    """The inverse of :func:`pack_result`; other tensors are ignored. Arrays share the memory of the tensors."""
-    hints = get_type_hints(AlignResult)
+    """The inverse of :func:`pack_result`; other tensors are ignored. The arrays share the memory of the tensors."""
+    hints: dict[str, Any] = get_type_hints(AlignResult)
     values: dict[str, Any] = {_DIAGNOSTICS: AlignDiagnostics(**_tuples(_json(tensors[_DIAGNOSTICS])))}
     for f in fields(AlignResult):
         inner = {name[len(f.name) + 1 :]: t.numpy() for name, t in tensors.items() if name.startswith(f"{f.name}.")}
         if inner:
-            kind = next(k for k in (hints[f.name], *get_args(hints[f.name])) if is_dataclass(k))
+            kind: Any = next(k for k in (hints[f.name], *get_args(hints[f.name])) if is_dataclass(k))
             values[f.name] = kind(**inner)
         elif f.name in tensors and f.name != _DIAGNOSTICS:
             values[f.name] = tensors[f.name].numpy()
@@ -51,7 +51,7 @@ def _json(text: torch.Tensor) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples, which is what the diagnostics hold."""
+    """JSON's lists as tuples, which the diagnostics consist of."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Where the windows of a clip lie in one world: least squares over the similarities between them."""
+"""Pose graph of the windows of a clip: least squares over the similarities measured between them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from scipy.spatial.transform import Rotation
 from ...core.similarity import Similarity
 
 DIMENSIONS = 7
-"""Of a similarity: log-scale, rotation vector, translation."""
+"""Unknowns of a similarity: log-scale, rotation vector, translation."""
 WORST_LOOP = 0.1
-"""A loop that the solution still violates by more than this (radians, log-scale, units of the depth) was no loop."""
+"""A loop that the solution violates by more than this (radians, log-scale, units of the depth) is rejected."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """What is known about where two windows lie to each other."""
+    """One measured similarity between the worlds of two windows."""
 
     first: int
     second: int
     similarity: Similarity
     """From the world of window ``second`` to that of window ``first``."""
     sigma: float
-    """Expected error: radians, log-scale and units of the depth alike."""
+    """Expected error, the same number for radians, log-scale and units of the depth."""
     place: np.ndarray
-    """(3,) where it was measured, in the world of ``second``."""
+    """(3,) point near which it was measured, in the world of ``second``."""
     unit: float
     """Median depth there, in the units of ``second``."""
     frames: tuple[int, int] | None = None
-    """The two frames of the clip that closed a loop; None: the windows overlap."""
+    """The two frames of the clip that close a loop; None where the windows overlap."""
     residual: float = 0.0
-    """Median distance of what was measured after ``similarity``, in units of the depth."""
+    """Median distance between the matched points after ``similarity``, in units of the depth."""
 
     @property
     def is_loop(self) -> bool:
-        """Whether it joins windows that are far apart in time."""
+        """Whether it connects windows that are far apart in time."""
         return self.frames is not None
 
 
-def chain(count: int, links: list[Link]) -> list[Similarity | None]:
-    """Every window's world -> that of window 0 along the most exact overlaps; None for windows that none reaches."""
+def chain_overlaps(count: int, links: list[Link]) -> list[Similarity | None]:
+    """Per window the similarity from its world to that of window 0, along the most exact overlaps.
+
+    None where no chain of overlaps leads to window 0. ``count``: of the windows; loops among the links are ignored.
+    """
     placed: list[Similarity | None] = [None] * count
     placed[0] = Similarity.identity()
     ranked = sorted((link for link in links if not link.is_loop), key=lambda link: link.sigma)
@@ -60,12 +63,14 @@ def chain(count: int, links: list[Link]) -> list[Similarity | None]:
             return placed
 
 
-def solve(start: list[Similarity], links: list[Link]) -> tuple[list[Similarity], list[Link]]:
-    """Worlds of all windows that fit all links best, window 0 fixed, and the loops that were not believed.
+def solve_pose_graph(start: list[Similarity], links: list[Link]) -> tuple[list[Similarity], list[Link]]:
+    """The similarities of all windows to the world of window 0 that fit all links best, and the rejected loops.
 
-    A loop that contradicts the rest is taken out, the worst one first, and the rest is solved again.
+    ``start``: from :func:`chain_overlaps`. A loop that contradicts the other links (:data:`WORST_LOOP`) is removed, the
+    worst one first, and the graph is solved again.
     """
-    links, refused = list(links), []
+    links = list(links)
+    refused: list[Link] = []
     while True:
         worlds = _solve(start, links)
         errors = [_error(worlds, link) if link.is_loop else 0.0 for link in links]
@@ -76,6 +81,7 @@ def solve(start: list[Similarity], links: list[Link]) -> tuple[list[Similarity],
 
 
 def _error(worlds: list[Similarity], link: Link) -> float:
+    """The largest of a link's residuals in scale, rotation and shift."""
     residual = residuals(_stacked(worlds), [link])[0]
     return float(max(abs(residual[0]), np.linalg.norm(residual[1:4]), np.linalg.norm(residual[4:])))
 
@@ -87,7 +93,8 @@ def _solve(start: list[Similarity], links: list[Link]) -> list[Similarity]:
     sigma = np.array([link.sigma for link in links])[:, None]
 
     def cost(x: np.ndarray) -> np.ndarray:
-        return (residuals(_moved(base, x), links) / sigma).ravel()
+        weighted: np.ndarray = residuals(_moved(base, x), links) / sigma
+        return weighted.ravel()
 
     sparsity = lil_matrix((DIMENSIONS * len(links), DIMENSIONS * (len(start) - 1)), dtype=int)
     for row, link in enumerate(links):
@@ -101,9 +108,9 @@ def _solve(start: list[Similarity], links: list[Link]) -> list[Similarity]:
 
 
 def residuals(worlds: tuple[np.ndarray, np.ndarray, np.ndarray], links: list[Link]) -> np.ndarray:
-    """(L, 7) how the worlds (scales (K,), rotations (K, 3, 3), translations (K, 3)) miss each link.
+    """(L, 7) residuals of the links for ``worlds``: scales (K,), rotations (K, 3, 3), translations (K, 3).
 
-    Log-scale, rotation vector and shift of the link's place in units of its depth, all seen from the second window.
+    Log-scale, rotation vector, and shift of the link's place in units of its depth, in the world of the second window.
     """
     scale, R, t = worlds
     a, b = (np.array([getattr(link, name) for link in links]) for name in ("first", "second"))
@@ -120,7 +127,9 @@ def residuals(worlds: tuple[np.ndarray, np.ndarray, np.ndarray], links: list[Lin
 
 
 def _apply(R: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return (R @ points[..., None])[..., 0]
+    """(N, 3, 3) rotations of (N, 3) points."""
+    turned: np.ndarray = R @ points[..., None]
+    return turned[..., 0]
 
 
 def _stacked(worlds: list[Similarity]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,7 +137,7 @@ def _stacked(worlds: list[Similarity]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _moved(base: tuple[np.ndarray, np.ndarray, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The worlds after small changes (7 (K - 1),) of all but the first, seen from each window itself."""
+    """The worlds after small changes (7 (K - 1),) of all but the first, each in the coordinates of its window."""
     scale, R, t = base
     change = np.concatenate([np.zeros((1, DIMENSIONS)), x.reshape(-1, DIMENSIONS)])
     turned = R @ Rotation.from_rotvec(change[:, 1:4]).as_matrix()

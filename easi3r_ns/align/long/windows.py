@@ -1,7 +1,7 @@
-"""A long clip window by window: each is aligned by itself and kept, then all are joined, by loops too if there are any.
+"""Alignment of a long clip: windows of frames are aligned one by one, kept on disk, and joined.
 
-Both passes of the network stay global (their pairs are near in time, and what they leave per frame is small), so the
-masks of a clip do not depend on how it is cut. Only the alignment, which holds all pairs at once, goes by windows.
+Only the alignment, which needs all of its pairs in memory at once, works on windows. Both passes of the network run
+over the whole clip, so the masks do not depend on how it is cut into windows.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import numpy as np
 import torch
 
 from ...core.errors import AlignmentError
+from ...core.median import weighted_median
 from ...core.runlog import RunLog
 from ...core.types import POINTMAP_NAMES, DynamicMasks, PairGraph, PairPredictions
 from ...core.windows import Window, WindowPlan, subgraph
 from ...storage.cache import StageCache, Tensors, digest
 from ..align import AlignResult
 from .loops import usual_confidence, verify_loops
-from .overlap import weighted_median
 from .packing import pack_result, unpack_result
 from .posegraph import Link
-from .stitch import Pieces, Stitched, overlap_links, stitch
+from .stitch import AlignedWindows, Stitched, overlap_links, stitch
 
 SAME_FOCAL = 1e-3
 """Windows whose focal lengths differ from the clip's by more than this share are aligned again, with it."""
 NO_TRAVEL = 0.01
-"""Camera travel, in units of the depth, that every window is granted when the focal lengths are weighed."""
+"""Least camera travel, in units of the depth, by which a window's focal length is weighted."""
 _WARNINGS = "warnings"
 
 AlignPart = Callable[[np.ndarray, PairPredictions, "float | None", RunLog], AlignResult]
@@ -42,33 +42,36 @@ AlignPart = Callable[[np.ndarray, PairPredictions, "float | None", RunLog], Alig
 
 @dataclass(frozen=True)
 class LongClip:
-    """What the windows of one clip have in common."""
+    """Everything that is common to the windows of one clip."""
 
     plan: WindowPlan
     graph: PairGraph
     """Of the whole clip."""
     open_predictions: Callable[[], PairPredictions]
-    """Opens those of the whole clip; what a window has read is given back before the next one."""
+    """Opens the predictions of the whole clip; called for every window, so that what one has read can be freed."""
     dynamic: DynamicMasks
     principal_point: np.ndarray
+    """(2,) network pixels, integer pixel centres."""
     pixel_aspect: float
+    """Vertical over horizontal focal length in network pixels."""
     shared_focal: bool
-    """One focal length for the whole clip."""
+    """Whether the whole clip has one focal length."""
     focal: float | None
-    """The known one, in network pixels."""
+    """Known focal length in network pixels; None estimates it."""
     seed: int
+    """Decides which pixels are matched between windows."""
     key: str
-    """Digest of all that decides how a window is aligned, beside its frames."""
+    """Digest of everything that the alignment of a window depends on, beside its frames and focal length."""
 
 
 @dataclass(frozen=True)
 class Loops:
-    """Pairs of frames that may close loops, decoded."""
+    """Pairs of frames that may close loops, decoded by the network."""
 
     candidates: np.ndarray
-    """(K, 2)."""
+    """(K, 2) frames."""
     decoded: PairPredictions | None
-    """Both orders of every candidate; None for none."""
+    """Predictions for both orders of every candidate; None without candidates."""
 
 
 NO_LOOPS = Loops(np.empty((0, 2), dtype=np.int64), None)
@@ -80,17 +83,17 @@ def align_long(
     """Align all windows and join them.
 
     Args:
-        cache: every finished window is kept there; without a folder, in one that goes when the work is done.
-        spill: the pictures of the whole clip lie in files of that folder, not in memory.
+        cache: keeps every finished window; a cache without a folder is replaced by a temporary one.
+        spill: keep the image arrays of the whole clip in files of the cache's folder, not in memory.
 
     Raises:
         AlignmentError: a window cannot be aligned or joined; the message names its frames.
     """
     with _folder(cache) as kept:
-        aligned = _AlignedWindows(clip, align_part, kept, log)
-        pieces = Pieces(
+        aligner = _WindowAligner(clip, align_part, kept, log)
+        aligned = AlignedWindows(
             windows=clip.plan.windows,
-            load=aligned.load(),
+            load=aligner.load(),
             principal_point=clip.principal_point,
             pixel_aspect=clip.pixel_aspect,
             masks=clip.dynamic.masks,
@@ -99,11 +102,13 @@ def align_long(
             folder=cache.folder if spill else None,
         )
         with log.stage("join windows"):
-            overlaps = overlap_links(pieces, log)
+            overlaps = overlap_links(aligned, log)
             links: list[Link] = []
             if loops.decoded is not None:
-                links = verify_loops(pieces, loops.candidates, loops.decoded, usual_confidence(clip.open_predictions()))
-            stitched = stitch(pieces, overlaps, links, log)
+                links = verify_loops(
+                    aligned, loops.candidates, loops.decoded, usual_confidence(clip.open_predictions())
+                )
+            stitched = stitch(aligned, overlaps, links, log)
     log.info(_summary(stitched.facts, len(loops.candidates)))
     return replace(stitched, facts=stitched.facts | {"loop_candidates": len(loops.candidates)})
 
@@ -113,15 +118,15 @@ def _summary(facts: dict[str, Any], num_candidates: int) -> str:
     return f"{len(facts['windows'])} windows joined{closed}"
 
 
-class _AlignedWindows:
-    """Aligns the windows, one after the other, to one focal length."""
+class _WindowAligner:
+    """Aligns the windows one after the other, with one focal length where the clip has one."""
 
     def __init__(self, clip: LongClip, align_part: AlignPart, cache: StageCache, log: RunLog) -> None:
         self._clip, self._align_part, self._cache, self._log = clip, align_part, cache, log
         self._warnings: dict[int, list[str]] = {}
 
     def load(self) -> Callable[[int], AlignResult]:
-        """All windows, aligned; the function reads one of them from where it is kept."""
+        """Align all windows; returns a function that reads the result of one of them from the cache."""
         clip, windows = self._clip, self._clip.plan.windows
         found = []
         with self._log.stage("align windows", total=len(windows)) as advance:
@@ -172,7 +177,10 @@ class _AlignedWindows:
 
 
 def gathered_warnings(warnings: Mapping[int, Sequence[str]], windows: Sequence[Window]) -> list[str]:
-    """Warnings of the windows, by number; those that differ in their numbers only are said once, with the windows."""
+    """Warnings for the user from those of each window (by its number).
+
+    Warnings that differ in their digits only become one, which names the windows.
+    """
     alike: dict[str, list[tuple[int, str]]] = {}
     for k in sorted(warnings):
         for message in warnings[k]:
@@ -187,11 +195,14 @@ def gathered_warnings(warnings: Mapping[int, Sequence[str]], windows: Sequence[W
 
 
 class _QuietLog(RunLog):
-    """Inside a window: its stages are not stages of the run, and its warnings are collected."""
+    """The log inside a window: shows no stages, and collects each warning once instead of showing it."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        yield lambda steps=1: None
+        def ignore(steps: int = 1) -> None:
+            pass
+
+        yield ignore
 
     def warn(self, message: str) -> None:
         if message not in self.warnings:
@@ -199,28 +210,28 @@ class _QuietLog(RunLog):
 
 
 def select_pairs(predictions: PairPredictions, rows: np.ndarray, graph: PairGraph) -> PairPredictions:
-    """The predictions of some rows, in memory, under their graph of their own."""
+    """The predictions of some rows (K,), in memory; ``graph``: the K pairs with the numbering of the window."""
     index = torch.from_numpy(rows)
     return PairPredictions(graph, **{name: getattr(predictions, name)[index] for name in POINTMAP_NAMES})
 
 
 @dataclass(frozen=True)
 class OwnFocal:
-    """What one window says about the lens."""
+    """One window's estimate of the focal length."""
 
     focal: float
     """Network pixels."""
     travel: float
-    """Of its cameras, in units of the depth."""
+    """Camera travel of the window, in units of the depth."""
     sigma: float = 0.0
-    """Network pixels; 0: not estimated."""
+    """Standard deviation in network pixels; 0: not estimated."""
 
 
 def common_focal(windows: Sequence[OwnFocal]) -> tuple[float, float]:
-    """The weighted median of the windows' focal lengths, and its expected error; both in network pixels.
+    """The weighted median of the windows' focal lengths, and its standard deviation; both in network pixels.
 
-    The more a camera travels, the more its window knows. The error is the larger one of what the windows expect of
-    themselves and of what they differ by.
+    Weights are the camera travel, because parallax determines the focal length. The deviation is the larger one of
+    that from the windows' own deviations and that from their spread.
     """
     focals = np.array([window.focal for window in windows])
     weight = np.array([max(window.travel, NO_TRAVEL) for window in windows])
@@ -237,7 +248,7 @@ def _own_focal(result: AlignResult) -> OwnFocal:
 
 
 def _with_focal(result: AlignResult, focal: float, sigma: float) -> AlignResult:
-    """The window with the focal length of the clip, which differs from its own by next to nothing."""
+    """The result with the focal length of the clip, from which its own differs by at most :data:`SAME_FOCAL`."""
     uncertainty = result.uncertainty
     if uncertainty is not None:
         uncertainty = replace(uncertainty, focal=np.full_like(uncertainty.focal, sigma))
@@ -246,7 +257,7 @@ def _with_focal(result: AlignResult, focal: float, sigma: float) -> AlignResult:
 
 @contextlib.contextmanager
 def _folder(cache: StageCache) -> Iterator[StageCache]:
-    """The cache, or one in a folder for the time being: windows are read again and again, and must not fill memory."""
+    """The cache, or one in a temporary folder: windows are read several times, and must not all be in memory."""
     if cache.folder is not None:
         yield cache
         return

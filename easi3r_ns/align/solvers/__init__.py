@@ -1,1 +1,1 @@
-"""Minimisers of the alignment objective."""
+"""Solvers that minimise the objective of the alignment."""

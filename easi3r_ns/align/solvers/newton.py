@@ -1,9 +1,9 @@
 """Second-order solver of the alignment: Levenberg-Marquardt on the L1-type objective, coarse to fine.
 
-The same objective as :mod:`.solve` and the same optimum, in tens of steps on a few pixels instead of hundreds on many:
-cameras and similarities are far fewer than the pixels that determine them. Every step solves for cameras, pairs and
-focal lengths together (:mod:`.normal`, :mod:`.frontal`), gives each depth its best value (:mod:`.project`: variable
-projection) and is taken only if the objective falls. The loop only sequences small functions.
+The objective and its minimum are those of :mod:`.adam`, reached in tens of steps on few pixels instead of hundreds of
+steps on many: cameras and similarities are far fewer than the pixels that determine them. Every step solves for
+cameras, pairs and focal lengths together (:mod:`.normal`, :mod:`.frontal`), then for each depth (:mod:`.project`:
+variable projection), and is taken only if the objective falls.
 """
 
 from __future__ import annotations
@@ -19,55 +19,58 @@ from ...core.errors import AlignmentError
 from ..depth import sampled_depths
 from ..problem import Problem, thinned
 from ..state import State, decode
-from .frontal import Clique, NotPositiveDefinite, solve
+from .frontal import Clique, NotPositiveDefinite, solve_frontal
 from .normal import clique, joined, smoothness_clique
+from .observations import TermWeights
 from .project import Cost, System, prepare, project
 from .unknowns import Unknowns, moved, to_state, to_unknowns
-from .views import Weights
 
 COARSE = 768
-"""Pixels per frame of the first descents; the last one has all those of the problem."""
+"""Pixels per frame in the first stages; the last stage has all those of the problem."""
 ROUGH, FINE = 1e-2, 3e-5
-"""Relative fall of the objective in a step that ends a descent: the next one would bring a tenth of it or less."""
+"""Relative fall of the objective in a step that ends a stage; a next step would lower it by a tenth of that or less."""
 FIRST_ROUNDS, ROUNDS = 2, 3
-"""Rounds of Newton's method in the depths: at the start of a stage, where they may be far off, and after a step."""
+"""Rounds of Newton's method in the depths: at new pixels, where they may be far off, and after every step."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far the quadratic model is believed. Far from the minimum only the re-weighted least squares can be trusted:
-    they lie above the objective, while Newton's model may lie below it and lead far away."""
+    """How far the quadratic model of the objective is trusted.
+
+    Far from the minimum only re-weighted least squares are safe: their model lies above the objective, while Newton's
+    model may lie below it and lead far away.
+    """
 
     damping: float
-    """Share of the diagonal that is added to the normal equations."""
+    """Share of the diagonal of the normal equations that is added to it."""
     newton: float
-    """Share of the residuals' curvature along themselves that is taken away (see :mod:`.normal`)."""
+    """t of :mod:`.normal`: 0 re-weighted least squares, 1 Newton's method."""
 
-    def more(self) -> Trust:
-        """After a step that was taken."""
+    def after_success(self) -> Trust:
+        """What follows a step that lowered the objective."""
         return Trust(max(self.damping / 10, 1e-7), min(0.97, 0.5 * (1 + self.newton)))
 
-    def less(self) -> Trust:
-        """After a step that was not."""
+    def after_failure(self) -> Trust:
+        """What follows a step that did not."""
         return Trust(10 * self.damping, 0.0)
 
     @property
     def exhausted(self) -> bool:
-        """Whether no step is small enough to lower the objective: it is at its minimum as far as numbers go."""
+        """Whether even tiny steps do not lower the objective: it is at its minimum, to the precision of the numbers."""
         return self.damping > 1e3
 
 
 FAR, NEAR = Trust(1e-4, 0.0), Trust(1e-6, 0.5)
-"""At the start, and where a descent goes on from the end of another."""
+"""At the start of the first stage, and of the later ones, which begin near the minimum."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where the descent is."""
+class Iterate:
+    """One accepted or tried set of unknowns, and the objective there."""
 
     unknowns: Unknowns
     cost: Cost
-    """The flow term is in use where it has counts."""
+    """The terms; the flow term takes part where its counts are not empty."""
     value: float
     """The objective."""
 
@@ -75,9 +78,10 @@ class Point:
 def optimise(
     problem: Problem, start: State, config: AlignConfig, fixed_focal: bool, advance: Callable[[int], None]
 ) -> tuple[State, np.ndarray]:
-    """From ``start`` to the minimum; returns the final state and the objective before the first and after each step.
+    """From ``start`` to the minimum; returns the final state and the objective before each stage and after each step.
 
-    At most ``config.iterations`` steps. The values of a coarser stage are those of its own pixels. Raises
+    At most ``config.iterations`` steps. The objective of a coarse stage is that of its own pixels. ``fixed_focal``:
+    keep the focal lengths of ``start``; ``advance``: called with the count of finished steps. Raises
     :class:`AlignmentError` when the start is not finite.
     """
     device = problem.points.device
@@ -96,14 +100,14 @@ def optimise(
         if u.depth.shape[1] != len(columns):
             u = _at_pixels(u, system.problem, start, columns)
             u, _ = project(u, system, system.weights(()), FIRST_ROUNDS)
-        point = first_point(system, u, stage.flow)
+        point = first_iterate(system, u, stage.flow)
         if stage is not plan[-1] and stage.flow and not point.cost.counts:
             continue
         trust = FAR if stage is plan[0] else NEAR
         point, values, steps = descend(system, point, (trust, stage.tolerance), left, advance)
         u, left, curve = point.unknowns, left - steps, np.concatenate([curve, values])
         without_flow = stage is plan[-1] and stage.flow and not point.cost.counts
-        if left > 0 and without_flow and first_point(system, u, True).cost.counts:
+        if left > 0 and without_flow and first_iterate(system, u, True).cost.counts:
             plan.append(stage)  # the pointmaps alone have brought the cameras near enough for the flow
     if left > 0:
         advance(left)
@@ -111,38 +115,39 @@ def optimise(
 
 
 def _at_pixels(u: Unknowns, part: Problem, start: State, columns: torch.Tensor) -> Unknowns:
-    """The same cameras and pairs with the depths of other pixels, as the pairs have them."""
+    """The same cameras and pairs at other pixels of the problem, with the depths that fit the pairs' points."""
     u = replace(u, depth=start.log_depth[:, columns].double().exp())
     now = decode(to_state(u, start), part.sample.xy, part.principal_point)
     return replace(u, depth=sampled_depths(part, now).double())
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One descent."""
+class DescentStage:
+    """One descent to the minimum at one resolution."""
 
     pixels: int
     """Per frame; 0: all."""
     flow: bool
+    """Whether the flow term may take part."""
     tolerance: float
-    """Relative fall of the objective in one step that ends it."""
+    """Relative fall of the objective in a step that ends the stage."""
 
     def columns(self, problem: Problem) -> torch.Tensor:
-        """Which of the problem's pixels take part."""
+        """(n,) positions in the problem's sample of the pixels that take part."""
         return thinned(problem.sample, self.pixels)
 
 
-def stages(pixels: int, flow: bool) -> list[Stage]:
-    """Coarse to fine; the flow term sets in when the pointmaps alone have brought the cameras near."""
+def stages(pixels: int, flow: bool) -> list[DescentStage]:
+    """Stages from coarse to fine for ``pixels`` per frame; the first one always goes without the flow term."""
     if pixels <= COARSE:
-        return [Stage(0, False, ROUGH), Stage(0, True, FINE)] if flow else [Stage(0, False, FINE)]
-    joined_by_flow = [Stage(COARSE, True, ROUGH / 10)] if flow else []
-    return [Stage(COARSE, False, ROUGH), *joined_by_flow, Stage(0, flow, FINE)]
+        return [DescentStage(0, False, ROUGH), DescentStage(0, True, FINE)] if flow else [DescentStage(0, False, FINE)]
+    joined_by_flow = [DescentStage(COARSE, True, ROUGH / 10)] if flow else []
+    return [DescentStage(COARSE, False, ROUGH), *joined_by_flow, DescentStage(0, flow, FINE)]
 
 
-def first_point(system: System, u: Unknowns, wants_flow: bool) -> Point:
-    """The point where a descent begins. Flow that is off by more than the threshold stays out of it: then the cameras
-    are still wrong, or the flow is."""
+def first_iterate(system: System, u: Unknowns, wants_flow: bool) -> Iterate:
+    """Where a stage begins. The flow term stays out of the stage while it exceeds ``config.flow_threshold``: then the
+    cameras are still wrong, or the flow is. Raises :class:`AlignmentError` when the objective is not finite."""
     weights = system.weights((1.0,) * len(system.problem.flows) if wants_flow else ())
     _, cost = project(u, system, weights, 0)
     if cost.flow > system.config.flow_threshold:
@@ -150,32 +155,35 @@ def first_point(system: System, u: Unknowns, wants_flow: bool) -> Point:
     value = cost.total(system.config)
     if not np.isfinite(value):
         raise AlignmentError("the alignment has no finite start: the pointmaps or the flow hold impossible numbers")
-    return Point(u, cost, value)
+    return Iterate(u, cost, value)
 
 
 def descend(
-    system: System, point: Point, effort: tuple[Trust, float], limit: int, advance: Callable[[int], None]
-) -> tuple[Point, list[float], int]:
-    """Levenberg-Marquardt until a step brings less than the tolerance, the second part of ``effort``; the values of the
-    accepted points and how many steps were tried. Every accepted point has a lower objective than the one before."""
+    system: System, point: Iterate, effort: tuple[Trust, float], limit: int, advance: Callable[[int], None]
+) -> tuple[Iterate, list[float], int]:
+    """Levenberg-Marquardt until a step lowers the objective by less than the tolerance, or for ``limit`` steps.
+
+    ``effort``: the first trust and the tolerance. Returns the last accepted iterate, the objective of all accepted ones
+    (each lower than the one before) and how many steps were tried.
+    """
     (trust, tolerance), values, steps = effort, [point.value], 0
     while steps < limit and not trust.exhausted:
         trial = attempt(system, point, trust)
         steps += 1
         advance(1)
         if trial is None or not trial.value < point.value:
-            trust = trust.less()
+            trust = trust.after_failure()
             continue
         fall = 1 - trial.value / point.value
-        point, trust = trial, trust.more()
+        point, trust = trial, trust.after_success()
         values.append(point.value)
         if fall < tolerance:
             break
     return point, values, steps
 
 
-def attempt(system: System, point: Point, trust: Trust) -> Point | None:
-    """The point one step away, or None when the damped normal equations have no solution."""
+def attempt(system: System, point: Iterate, trust: Trust) -> Iterate | None:
+    """The iterate one step away, or None when the damped normal equations have no solution."""
     weights = system.weights(point.cost.counts, trust.newton)
     try:
         step = step_of(point.unknowns, system, weights, trust.damping)
@@ -183,23 +191,23 @@ def attempt(system: System, point: Point, trust: Trust) -> Point | None:
         return None
     there = moved(point.unknowns, step, system.problem.edges, system.numbering)
     there, cost = project(there, system, weights, ROUNDS)
-    return Point(there, cost, cost.total(system.config))
+    return Iterate(there, cost, cost.total(system.config))
 
 
-def step_of(u: Unknowns, system: System, weights: Weights, damping: float) -> torch.Tensor:
+def step_of(u: Unknowns, system: System, weights: TermWeights, damping: float) -> torch.Tensor:
     """(N,) the damped step of cameras, pairs and focal lengths; the mean log-scale of the pairs does not change."""
     gauge = u.R.new_zeros(system.numbering.size, 1)
     gauge[system.numbering.scales.to(u.R.device)] = 1
-    X = solve(cliques(u, system, weights), system.last, damping, gauge)
+    X = solve_frontal(cliques(u, system, weights), system.last, damping, gauge)
     free, along = X.unbind(1)
     return free - along * (gauge[:, 0] @ free) / (gauge[:, 0] @ along)
 
 
-def cliques(u: Unknowns, system: System, weights: Weights) -> Iterator[Clique]:
-    """The normal equations at ``u``, frame by frame."""
-    for view in system.views:
-        prior = system.prior[view.frame] if system.prior is not None else None
-        own = clique(u, system.problem, view, weights, system.numbering, prior)
-        if system.config.smooth_weight > 0 and view.frame > 0:
-            own = joined(own, smoothness_clique(u, view.frame, system.config, system.numbering))
+def cliques(u: Unknowns, system: System, weights: TermWeights) -> Iterator[Clique]:
+    """The summands of the normal equations at ``u``, frame by frame."""
+    for observed in system.observations:
+        prior = system.prior[observed.frame] if system.prior is not None else None
+        own = clique(u, system.problem, observed, weights, system.numbering, prior)
+        if system.config.smooth_weight > 0 and observed.frame > 0:
+            own = joined(own, smoothness_clique(u, observed.frame, system.config, system.numbering))
         yield own

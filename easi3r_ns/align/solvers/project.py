@@ -1,4 +1,4 @@
-"""Variable projection: the depths that go best with given cameras and pairs, and the objective there."""
+"""Variable projection: the depths that fit given cameras and pairs best, and the objective there."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import torch
 from ...core.config import AlignConfig
 from .. import terms
 from ..problem import Problem
+from ..residuals import dot
 from .frontal import last_uses, widest
-from .normal import named
-from .unknowns import Numbering, Unknowns
-from .views import (
-    Rays,
-    View,
-    Weights,
-    dot,
-    flow_loss,
-    land,
+from .normal import unknowns_of
+from .observations import (
+    FrameObservations,
+    RayPoints,
+    TermWeights,
+    least_length,
+    observations_by_frame,
     pointmap_weight,
-    rays_at,
+    points_at,
+    reproject,
     seen_points,
-    shortest,
     unit_rays,
 )
-from .views import views as views_of
+from .unknowns import Numbering, Unknowns
 
 NEWTON_SHARE = 0.5
-"""Of the depths' own steps (see :mod:`.normal`)."""
+"""t of :mod:`.normal` in the steps of the depths."""
 PRECISION = torch.float32
-"""Enough here: everything is in the frame's own camera. The normal equations of long clips need double precision."""
+"""Single precision is enough in a frame's own camera; the normal equations of long clips need double precision."""
 LARGEST_FRONT = 2048
-"""Unknowns in one dense matrix beyond which the first-order solver is faster (all pairs of 24 frames)."""
+"""Side of the largest front (see :mod:`.frontal`) up to which this solver is used; all pairs of 24 frames reach it.
+Beyond it the first-order solver is faster."""
 LEAST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
-"""One round changes a depth by no more than this."""
+"""Bounds of the factor by which one round changes a depth."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +46,34 @@ class System:
     problem: Problem
     config: AlignConfig
     numbering: Numbering
-    views: list[View]
+    observations: list[FrameObservations]
     last: torch.Tensor
-    """(N,) the last frame that feels each unknown."""
+    """(N,) the last frame that depends on each unknown."""
     prior: torch.Tensor | None
     """(F, P) log-depths of the depth prior, None where it is off."""
 
-    def weights(self, counts: tuple[float, ...], newton: float = 0.0) -> Weights:
-        """Factors of the terms. ``counts``: of the flow term (see :class:`Cost`), empty to leave it out."""
+    def weights(self, counts: tuple[float, ...], newton: float = 0.0) -> TermWeights:
+        """Factors of the terms. ``counts``: those of :class:`Cost`, empty to leave the flow term out; ``newton``: t."""
         problem, config = self.problem, self.config
         pixels = problem.points.shape[-1]
         flow = tuple(config.flow_strength * f.weight / (n + terms.EPS) for f, n in zip(problem.flows, counts))
         prior = config.depth_weight / (problem.num_frames * pixels) if self.prior is not None else 0.0
-        return Weights(1.0 / (len(problem.edges) * pixels), flow, prior, newton)
+        return TermWeights(1.0 / (len(problem.edges) * pixels), flow, prior, newton)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The terms of the objective at one point, unweighted."""
+    """The terms of the objective at one set of unknowns, without their weights."""
 
     pairwise: float
     flow: float
-    """0 where it was not asked for."""
+    """0 where the flow term is left out."""
     counts: tuple[float, ...]
-    """Pixels, times coordinates, that take part in the flow term, per set of flow observations."""
+    """Per set of flow observations how many coordinates of pixels take part; empty where the flow term is left out."""
     smooth: float
+    """Temporal smoothness of the camera path."""
     prior: float
+    """Depth prior."""
 
     def total(self, config: AlignConfig) -> float:
         """The objective."""
@@ -80,35 +82,35 @@ class Cost:
 
 
 def prepare(problem: Problem, config: AlignConfig, focals: int, prior: torch.Tensor) -> System:
-    """Lay out a problem. ``focals``: 0 known, 1 shared, F one per frame; ``prior``: (F, P) log-depths."""
+    """Lay out a problem. ``focals``: how many are solved for (0: known, 1: shared, F); ``prior``: (F, P) log-depths."""
     numbering = Numbering(problem.num_frames, len(problem.edges), focals)
-    found = views_of(problem)
+    found = observations_by_frame(problem)
     smooth = config.smooth_weight > 0
-    last = last_uses((named(v, numbering, smooth) for v in found), numbering.size)
+    last = last_uses((unknowns_of(v, numbering, smooth) for v in found), numbering.size)
     return System(problem, config, numbering, found, last, prior.double() if config.depth_weight > 0 else None)
 
 
 def front_width(problem: Problem, focals: int) -> int:
-    """Side of the largest matrix that the normal equations need; memory goes with its square, time with its cube."""
+    """Side of the largest front that the normal equations need. ``focals``: as in :func:`prepare`."""
     numbering = Numbering(problem.num_frames, len(problem.edges), focals)
-    names = [named(view, numbering, smooth=False) for view in views_of(problem)]
+    names = [unknowns_of(observed, numbering, smooth=False) for observed in observations_by_frame(problem)]
     return widest(names, last_uses(names, numbering.size))
 
 
-def project(u: Unknowns, system: System, weights: Weights, rounds: int) -> tuple[Unknowns, Cost]:
-    """Depths after ``rounds`` of Newton's method in each, everything else fixed, and the objective there."""
+def project(u: Unknowns, system: System, weights: TermWeights, rounds: int) -> tuple[Unknowns, Cost]:
+    """The unknowns after ``rounds`` of Newton's method in every depth, the rest fixed, and the terms there."""
     problem, with_flow = system.problem, bool(weights.flow)
     depth, pairwise = torch.empty_like(u.depth), 0.0
     sums, counts = np.zeros(len(problem.flows)), np.zeros(len(problem.flows))
-    for view in system.views:
-        line = _line_of(u, system, view, weights)
-        x = u.depth[view.frame].to(PRECISION)
+    for observed in system.observations:
+        line = _line_of(u, system, observed, weights)
+        x = u.depth[observed.frame].to(PRECISION)
         if rounds:
-            x = _best_depths(x, rounds, lambda at: _depth_step(at, line, u, system, view, weights))
-        depth[view.frame] = x
+            x = _best_depths(x, rounds, lambda at: _depth_step(at, line, u, system, observed, weights))
+        depth[observed.frame] = x
         pairwise += float((line.weight * line.distance(x)).sum(dtype=torch.float64))
-        if with_flow and len(view.targets):
-            loss, used = _flow_sums(u, problem, view, line.rays(x))
+        if with_flow and len(observed.targets):
+            loss, used = _flow_sums(u, problem, observed, line.points(x))
             sums, counts = sums + loss, counts + used
     u = replace(u, depth=depth)
     weight = np.array([f.weight for f in problem.flows])
@@ -118,37 +120,37 @@ def project(u: Unknowns, system: System, weights: Weights, rounds: int) -> tuple
 
 @dataclass(frozen=True)
 class _Line:
-    """One frame's problem in its depths: every pixel moves along its ray, past the points of n pairs."""
+    """One frame's problem in its depths: every pixel moves along its ray, near the points that n pairs predict."""
 
     ray: torch.Tensor
-    """(3, P), z = 1."""
+    """(3, P) in the frame's camera, z = 1."""
     square: torch.Tensor
-    """(P,) of the ray's length."""
+    """(P,) squared length of the ray."""
     along: torch.Tensor
-    """(n, P) depth at which the ray passes a point most closely."""
+    """(n, P) depth at which the ray is nearest to a point."""
     across: torch.Tensor
     """(n, P) squared distance there."""
     weight: torch.Tensor
-    """(n, P)."""
+    """(n, P) of the distances in the objective."""
     prior: torch.Tensor | None
-    """(P,) log-depth."""
+    """(P,) log-depths of the depth prior, None where it is off."""
 
     def distance(self, depth: torch.Tensor) -> torch.Tensor:
-        """(n, P) from the points."""
+        """(n, P) distances between the pairs' points and those at ``depth`` (P,)."""
         return (self.along - depth).square_().mul_(self.square).add_(self.across).sqrt_()
 
-    def rays(self, depth: torch.Tensor) -> Rays:
-        """The points at these depths."""
-        return rays_at(self.ray, depth)
+    def points(self, depth: torch.Tensor) -> RayPoints:
+        """The points at depths (P,)."""
+        return points_at(self.ray, depth)
 
 
-def _line_of(u: Unknowns, system: System, view: View, weights: Weights) -> _Line:
-    ray = unit_rays(u, system.problem, view.frame, PRECISION)
-    q, square = seen_points(u, system.problem, view, PRECISION), dot(ray, ray)
+def _line_of(u: Unknowns, system: System, observed: FrameObservations, weights: TermWeights) -> _Line:
+    ray = unit_rays(u, system.problem, observed.frame, PRECISION)
+    q, square = seen_points(u, system.problem, observed, PRECISION), dot(ray, ray)
     along = dot(q, ray).div_(square)
     q = torch.addcmul(q, along.unsqueeze(1), ray, value=-1)
-    weight = pointmap_weight(system.problem, view, weights, PRECISION)
-    prior = None if system.prior is None else system.prior[view.frame].to(PRECISION)
+    weight = pointmap_weight(system.problem, observed, weights, PRECISION)
+    prior = None if system.prior is None else system.prior[observed.frame].to(PRECISION)
     return _Line(ray, square, along, dot(q, q), weight, prior)
 
 
@@ -161,19 +163,25 @@ def _regular_terms(u: Unknowns, system: System) -> tuple[float, float]:
     return smooth, prior
 
 
-def _flow_sums(u: Unknowns, problem: Problem, view: View, ray: Rays) -> tuple[np.ndarray, np.ndarray]:
-    """Per set of flow observations the loss of one frame's pixels and how many take part."""
-    seen = land(u, problem, view, ray)
-    loss = flow_loss(seen).sum(dim=(1, 2), dtype=torch.float64).cpu()
+def _flow_sums(
+    u: Unknowns, problem: Problem, observed: FrameObservations, ray: RayPoints
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per set of flow observations the summed loss of one frame's pixels, and how many coordinates take part."""
+    seen = reproject(u, problem, observed, ray)
+    loss = seen.loss().sum(dim=(1, 2), dtype=torch.float64).cpu()
     used = seen.used.sum(dim=(1, 2)).cpu()
-    parts = [len(r) for r in view.flow_rows]
-    return tuple(np.array([float(x.sum()) for x in values.split(parts)]) for values in (loss, used))
+    parts = [len(r) for r in observed.flow_rows]
+    sums, counts = (np.array([float(x.sum()) for x in torch.split(values, parts)]) for values in (loss, used))
+    return sums, counts
 
 
 def _best_depths(
     x: torch.Tensor, rounds: int, step: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 ) -> torch.Tensor:
-    """(P,) depths after ``rounds`` of ``step``; a pixel that it makes worse goes half the way back."""
+    """(P,) depths after ``rounds`` of ``step``; a depth that it makes worse goes half the way back (geometrically).
+
+    ``step``: depths -> (factors, the share of every pixel in the objective at these depths).
+    """
     best, lowest = x, torch.full_like(x, torch.inf)
     for _ in range(rounds):
         factor, value = step(x)
@@ -185,29 +193,29 @@ def _best_depths(
 
 
 def _depth_step(
-    x: torch.Tensor, line: _Line, u: Unknowns, system: System, view: View, weights: Weights
+    x: torch.Tensor, line: _Line, u: Unknowns, system: System, observed: FrameObservations, weights: TermWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(P,) factors by which one frame's depths ``x`` should change, and every pixel's share of the objective."""
+    """(P,) factors by which one frame's depths ``x`` (P,) should change, and every pixel's share of the objective."""
     value = (line.weight * line.distance(x)).sum(dim=0)
-    stiff = line.weight / line.distance(x).clamp_min_(shortest(x))
-    # The point on the ray times the residual, and the latter's length along the ray, by the distance.
+    weight = line.weight / line.distance(x).clamp_min_(least_length(x))
+    # The product of the point on the ray with the residual; then its square over the squared distance.
     ahead = (line.along - x).mul_(line.square * x)
-    slope = -(stiff * ahead).sum(dim=0)
-    straight = ahead.square_().div_(line.distance(x).square_().clamp_min_(shortest(x) ** 2))
-    curve = (stiff * (line.square * x * x - NEWTON_SHARE * straight)).sum(dim=0)
-    if weights.flow and len(view.targets):
-        ray = line.rays(x)
-        seen = land(u, system.problem, view, ray)
+    slope = -(weight * ahead).sum(dim=0)
+    straight = ahead.square_().div_(line.distance(x).square_().clamp_min_(least_length(x) ** 2))
+    curve = (weight * (line.square * x * x - NEWTON_SHARE * straight)).sum(dim=0)
+    if weights.flow and len(observed.targets):
+        ray = line.points(x)
+        seen = reproject(u, system.problem, observed, ray)
         by_depth = seen.by(seen.R @ ray.point)
-        k = seen.stiffness(weights.flow, view)
-        value = value + (seen.factors(weights.flow, view) * flow_loss(seen)).sum(dim=(0, 1))
-        slope = slope + (k * seen.error * by_depth).sum(dim=(0, 1))
-        curve = curve + (k * by_depth.square()).sum(dim=(0, 1))
-    offset = 0.0
+        factor = seen.factors(weights, observed)
+        value = value + (factor * seen.loss()).sum(dim=(0, 1))
+        slope = slope + (factor * seen.slope() * by_depth).sum(dim=(0, 1))
+        curve = curve + (factor * seen.curvature() * by_depth.square()).sum(dim=(0, 1))
+    offset = x.new_zeros(())
     if line.prior is not None:
-        # c per pixel to the prior plus an offset, whose own best step is eliminated.
+        # A quadratic of curvature c per pixel around the prior plus an offset, whose own best step is eliminated.
         c, difference = 2 * weights.prior, x.log() - line.prior
-        value = torch.zeros_like(value)  # the offset ties the pixels together: none can be judged alone
+        value = torch.zeros_like(value)  # the common offset couples the pixels: none can be judged alone
         slope, curve = slope + c * (difference - difference.mean()), curve + c
         offset = c * (slope / curve).sum() / (c * curve.reciprocal().sum() - len(slope))
     inverse = torch.where(curve > 0, curve, torch.inf).reciprocal()

@@ -1,8 +1,8 @@
 """The unknowns of the alignment in plain units for the second-order solver, their numbering and their steps.
 
 A camera's step is a motion (v, w) in its OWN coordinates: its points X become X - v - w x X there. A pair's step is a
-similarity (v, w, s) in the coordinates of its reference camera, and the pair is carried along when that camera moves;
-so the reference view's residual does not feel its own camera, and a drift of the path moves few unknowns.
+similarity (v, w, s) in the coordinates of its reference camera, and the pair moves with that camera. So the residual of
+the reference view does not depend on its own camera, and a drift of the camera path changes few unknowns.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..problem import Problem
 from ..state import FOCAL_GAIN, State, decode, scale_normaliser, signed_log1p
 
 CAMERA, PAIR = 6, 7
-"""Unknowns of a camera (v, w) and of a pair (v, w, s)."""
+"""Count of unknowns of a camera (v, w) and of a pair (v, w, s)."""
 
 
 @dataclass(frozen=True)
 class Unknowns:
-    """Everything that is solved for, float64 on one device."""
+    """Everything that is solved for, float64 on one device, in the world and units of ``State``."""
 
     R: torch.Tensor
     """(F, 3, 3) camera-to-world rotations."""
@@ -47,19 +47,19 @@ class Numbering:
 
     @property
     def size(self) -> int:
-        """How many unknowns there are (depths are not counted: they are eliminated)."""
+        """N, the count of numbered unknowns; depths have no number, they are eliminated."""
         return CAMERA * self.frames + PAIR * self.pairs + self.focals
 
     def camera(self, frame: torch.Tensor) -> torch.Tensor:
-        """(N,) frames -> (N, 6) numbers."""
+        """(K,) frames -> (K, 6) numbers."""
         return CAMERA * frame[:, None] + torch.arange(CAMERA)
 
     def pair(self, pair: torch.Tensor) -> torch.Tensor:
-        """(N,) pairs -> (N, 7) numbers."""
+        """(K,) pairs -> (K, 7) numbers."""
         return CAMERA * self.frames + PAIR * pair[:, None] + torch.arange(PAIR)
 
     def focal(self, frame: torch.Tensor) -> torch.Tensor:
-        """(N,) frames -> (N,) numbers; must not be asked when the focal length is known."""
+        """(K,) frames -> (K,) numbers; undefined when the focal length is known."""
         return self.size - self.focals + (frame if self.focals > 1 else torch.zeros_like(frame))
 
     @property
@@ -69,15 +69,15 @@ class Numbering:
 
 
 def to_unknowns(state: State, problem: Problem) -> Unknowns:
-    """Decode in float64."""
+    """Decode a state in float64."""
     double = state.map(lambda x: x.double())
     now = decode(double, problem.sample.xy.double(), problem.principal_point.double())
     return Unknowns(now.R, now.centre, now.focal.log(), now.pair_A, now.pair_b, now.depth)
 
 
 def to_state(unknowns: Unknowns, like: State) -> State:
-    """Encode again, in the dtype and with the number of focal lengths of ``like``."""
-    import roma  # here, because it brings torch's compiler: 160 MB that the network stage needs more
+    """The inverse of :func:`to_unknowns`, in the dtype and with the number of focal lengths of ``like``."""
+    import roma  # not at the top: it loads torch's compiler, 160 MB that the network stage needs more
 
     log_scale = torch.linalg.det(unknowns.pair_A).log() / 3
     log_scale = log_scale + scale_normaliser(log_scale).log()
@@ -95,8 +95,10 @@ def to_state(unknowns: Unknowns, like: State) -> State:
 
 
 def moved(unknowns: Unknowns, step: torch.Tensor, edges: torch.Tensor, numbering: Numbering) -> Unknowns:
-    """The unknowns after ``step`` (N,), depths untouched. A mean log-scale of the pairs stays what it is when the
-    step's scales have mean zero."""
+    """The unknowns after ``step`` (N,), with the same depths.
+
+    ``edges``: (E, 2) pairs. The pairs' mean log-scale is unchanged when the scale entries of the step sum to 0.
+    """
     import roma
 
     u, reference = unknowns, edges[:, 0]
