@@ -18,7 +18,7 @@ FOLDERS = ("core", "storage", "frames", "network", "motion", "align", "refine")
 CORE = [
     module
     for module in map(dotted, modules())
-    if module.startswith(FOLDERS) or module in ("pipelines.network", "pipelines.network_stage")
+    if module.startswith(FOLDERS) or module in ("pipelines.network", "pipelines.stages")
 ]
 BENCH = """
 import json, tempfile

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from ..core.geometry import distort, transform
+from ..core.sampling import sample_bilinear
 from ..core.scene import Scene, SparsePoints
 from ..core.surface import trusted_depth, world_points
 from .sampling import evenly_spaced, static_samples
@@ -97,12 +97,12 @@ def look_up(scene: Scene, source: int, target: int) -> Lookup:
     there = np.rint(xy[inside]).astype(int)
     static = ~scene.dynamic.masks[target][there[:, 1], there[:, 0]] & (depth[there[:, 1], there[:, 0]] > 0)
     rows, cols, xy, z = rows[inside][static], cols[inside][static], xy[inside][static], z[inside][static]
-    found = _sample(depth, xy)
+    found = sample_bilinear(depth, xy)
     image = scene.images[target].astype(np.float32)
     own = scene.images[source][rows, cols].astype(np.float32)
     return Lookup(
         depth_error=(found - z) / z,
-        colour_along=np.abs(_sample(image, xy) - own).mean(axis=-1),
+        colour_along=np.abs(sample_bilinear(image, xy) - own).mean(axis=-1),
         colour_still=np.abs(image[rows, cols] - own).mean(axis=-1),
     )
 
@@ -154,14 +154,6 @@ def _seen_from(scene: Scene, frame: int, world: np.ndarray) -> tuple[np.ndarray,
     z = local[:, 2]
     ideal = local[:, :2] / np.where(np.abs(z) > 1e-9, z, 1e-9)[:, None]
     return scene.focals_xy[frame] * distort(ideal, scene.distortion) + scene.principal_point, z
-
-
-def _sample(grid: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3) float32 at (M, 2) pixels inside the image, bilinear."""
-    if not len(xy):
-        return np.empty((0, *grid.shape[2:]), dtype=np.float32)
-    x, y = (np.ascontiguousarray(xy[None, :, axis], dtype=np.float32) for axis in (0, 1))
-    return cv2.remap(grid, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
 
 
 def _depth_angles(scene: Scene, count: int) -> np.ndarray:
