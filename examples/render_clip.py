@@ -123,7 +123,7 @@ def write_video(images: np.ndarray, path: Path) -> None:
 
 
 def write_truth(clip: Clip, small: Clip, folder: Path) -> None:
-    """Cameras, masks and depth."""
+    """RenderCameras, masks and depth."""
     frames = []
     for index, pose in enumerate(clip.T_world_cam):
         name = f"frame_{index + 1:05d}.png"

@@ -30,7 +30,7 @@ _Y_UP_FROM_Z_UP = [1, 0, 0, 0, 0, 0, -1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
 
 
 @dataclass(frozen=True)
-class Lens:
+class GlbLens:
     """A camera of a glTF file."""
 
     name: str
@@ -86,7 +86,7 @@ class GlbFile:
         colors = np.tile(np.array(color, dtype=np.uint8), (len(points), 1))
         self._add(name, {"attributes": self._vertices(points, colors), "mode": _LINE_STRIP if strip else _LINES})
 
-    def add_camera(self, lens: Lens) -> None:
+    def add_camera(self, lens: GlbLens) -> None:
         """Add a perspective camera: viewers and Blender can look through it."""
         cameras = self._json.setdefault("cameras", [])
         perspective = {"yfov": lens.yfov, "aspectRatio": lens.aspect, "znear": 0.01}

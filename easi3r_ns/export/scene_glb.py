@@ -11,7 +11,7 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv
 from ..core.scene import Scene
 from ..dataset.pointcloud import static_points
 from .exporter import Exporter, ExportJob
-from .gltf import GlbFile, Lens
+from .gltf import GlbFile, GlbLens
 from .mesh.triangles import Mesh
 
 _FILE = "scene.glb"
@@ -44,7 +44,7 @@ def write_scene_glb(
     for frame, pose in enumerate(opencv_to_opengl(poses)):
         width, height = scene.pixel_map.source_wh
         _, fy, _, _ = intrinsics_to_source(scene.focals[frame], scene.principal_point, scene.pixel_map)
-        file.add_camera(Lens(f"camera {frame + 1:05d}", pose, 2 * math.atan(height / (2 * fy)), width / height))
+        file.add_camera(GlbLens(f"camera {frame + 1:05d}", pose, 2 * math.atan(height / (2 * fy)), width / height))
     return file.write(path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .scenes import Cameras, SceneOptions, focal_from_fov, make_scene, render, training_views
+from .scenes import RenderCameras, SceneOptions, focal_from_fov, make_scene, render, training_views
 from .scenes.cameras import HFOV_DEGREES
 
 
@@ -53,7 +53,7 @@ def render_views(seeds: list[int], shape: tuple[int, int], num_views: int, famil
         scenes.append(make_scene(seed, SceneOptions(family)))
         poses.append(training_views(scenes[-1], num_views, rs))
         focals.append(np.full(num_views, focal_from_fov(rs.uniform(*HFOV_DEGREES), *shape)))
-    cameras = Cameras(np.stack(poses), np.stack(focals), np.zeros((len(seeds), num_views)), *shape)
+    cameras = RenderCameras(np.stack(poses), np.stack(focals), np.zeros((len(seeds), num_views)), *shape)
     shot = render(scenes, cameras, device=device)
     T = torch.as_tensor(cameras.T_world_cam, dtype=torch.float32, device=device)
     focal = torch.as_tensor(cameras.focal, dtype=torch.float32, device=device)

@@ -39,7 +39,7 @@ def confidence_loss(errors: tuple[Tensor, Tensor], confidence: tuple[Tensor, Ten
 
 
 @dataclass(frozen=True)
-class Matches:
+class TokenMatches:
     """Where view j shows the centres of view i's N tokens."""
 
     row: Tensor
@@ -68,13 +68,13 @@ class Matches:
         return (weights[0][..., :, None] * weights[1][..., None, :]).flatten(-2)
 
 
-def true_matches(batch: PairBatch, patch: int) -> Matches:
+def true_matches(batch: PairBatch, patch: int) -> TokenMatches:
     """What matches in a batch of pairs, from its true points and cameras."""
     height, width = batch.points.shape[2:4]
     centres = batch.points[0][:, patch // 2 :: patch, patch // 2 :: patch]
     from_i = move(torch.linalg.inv(batch.T_i_j), centres).flatten(1, 2)
     pixel, seen = look_up(from_i, batch.points[1][..., 2], batch.focal[1])
-    return Matches(pixel // width, pixel % width, seen, (height // patch, width // patch), patch)
+    return TokenMatches(pixel // width, pixel % width, seen, (height // patch, width // patch), patch)
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def guided_head(model: DUSt3R) -> Iterator[QueriesKeys]:
 
 
 def attention_loss(looks: QueriesKeys, target: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the guided heads' attention against the weights of :class:`Matches` of a batch in both orders.
+    """Cross-entropy of the guided heads' attention against the weights of :class:`TokenMatches`, for both orders.
 
     Returns the loss and the share of the seen tokens whose largest attention weight is on the true token. Tokens
     without a match are left out.

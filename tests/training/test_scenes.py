@@ -11,9 +11,9 @@ from scipy.ndimage import binary_dilation, map_coordinates
 
 from easi3r_ns.core.geometry import is_rigid, pixel_grid, unproject
 from easi3r_ns.training.scenes import (
-    Cameras,
     ClipOptions,
     Motion,
+    RenderCameras,
     SceneOptions,
     SyntheticScene,
     correspondences,
@@ -63,7 +63,7 @@ def pose(R=((1, 0, 0), (0, 1, 0), (0, 0, 1)), t=(0.0, 0.0, 0.0)) -> np.ndarray:
 
 def shoot(scenes: list[SyntheticScene], T_world_cam: np.ndarray, focal: float, size: tuple[int, int], **options):
     count = len(scenes)
-    cameras = Cameras(
+    cameras = RenderCameras(
         np.array(T_world_cam).reshape(count, -1, 4, 4),
         np.full((count, 1), focal),
         np.zeros((count, 1)),
@@ -143,9 +143,9 @@ def test_several_scenes_at_once_equal_one_at_a_time():
     rs = np.random.RandomState(0)
     poses = np.stack([training_views(scene, 2, rs) for scene in scenes])
     focal = np.array([[30.0, 35.0], [25.0, 40.0], [50.0, 45.0]])
-    together = render(scenes, Cameras(poses, focal, np.zeros((3, 2)), 24, 32))
+    together = render(scenes, RenderCameras(poses, focal, np.zeros((3, 2)), 24, 32))
     for s, scene in enumerate(scenes):
-        alone = render([scene], Cameras(poses[s : s + 1], focal[s : s + 1], np.zeros((1, 2)), 24, 32))
+        alone = render([scene], RenderCameras(poses[s : s + 1], focal[s : s + 1], np.zeros((1, 2)), 24, 32))
         torch.testing.assert_close(together.depth[s], alone.depth[0], rtol=1e-5, atol=1e-5)
         assert torch.equal(together.object_id[s], alone.object_id[0])
         assert (together.colour[s] - alone.colour[0]).abs().max() < 1e-3
@@ -153,7 +153,7 @@ def test_several_scenes_at_once_equal_one_at_a_time():
 
 def test_supersampling_leaves_the_geometry_alone():
     scene = make_scene(4)
-    cameras = Cameras(
+    cameras = RenderCameras(
         training_views(scene, 1, np.random.RandomState(1))[None], np.array([[40.0]]), np.zeros((1, 1)), 30, 40
     )
     plain, fine = render([scene], cameras), render([scene], cameras, supersample=2)

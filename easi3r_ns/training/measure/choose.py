@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.score import MAPS, ScoreFormula
 from ...evaluate.masks import jaccard
-from .motion import Candidate, Observation, Variant
+from .motion import Observation, ScoreCandidate, Variant
 from .numbers import area_under_curve
 
 GRAPHS = ("swin-3-noncyclic", "swin-5-noncyclic", "logwin-4-noncyclic")
@@ -76,7 +76,7 @@ def choose_formula(clips: list[Observation], twins: list[Observation], patch: in
         return Choice(formula, mean_auc(clips, formula), mean_auc(twins, formula))
 
     def with_masks(choice: Choice) -> Choice:
-        candidate = Candidate.of(choice.formula)
+        candidate = ScoreCandidate.of(choice.formula)
         overlap = [jaccard(list(candidate.masks(seen, patch)), list(seen.pixels)).mean() for seen in clips]
         return replace(choice, jm=float(np.mean(overlap)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.score import ScoreFormula
-from .motion import Candidate, Observation
+from .motion import Observation, ScoreCandidate
 
 COLUMNS = ("frame", "what moves (truth)", "score", "mask", "objects at rest: score")
 
@@ -32,7 +32,7 @@ def draw_scores(
     axes = figure.subplots(len(clips), len(COLUMNS), squeeze=False)
     for row, pictures, seen, twin in zip(axes, images, clips, twins, strict=True):
         middle = len(pictures) // 2
-        moving, still = (Candidate.of(formula).segment(s, patch) for s in (seen, twin))
+        moving, still = (ScoreCandidate.of(formula).segment(s, patch) for s in (seen, twin))
         shown = (
             pictures[middle],
             red(pictures[middle], seen.pixels[middle]),

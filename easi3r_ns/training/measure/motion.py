@@ -121,7 +121,7 @@ class Observation:
 
     def clustered(self, formula: ScoreFormula) -> np.ndarray:
         """(F, h, w) score as masks are cut from it."""
-        return Candidate.of(formula).clustered(self)
+        return ScoreCandidate.of(formula).clustered(self)
 
 
 @torch.inference_mode()
@@ -203,7 +203,7 @@ def variants_for(channels: int) -> list[Variant]:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ScoreCandidate:
     """A score, and the formula whose clusters it is averaged over."""
 
     score: Callable[[Observation], np.ndarray]
@@ -213,9 +213,9 @@ class Candidate:
     """Whether optical flow is part of it, and nothing moves where flow is explained."""
 
     @staticmethod
-    def of(formula: ScoreFormula) -> Candidate:
+    def of(formula: ScoreFormula) -> ScoreCandidate:
         """The score of a formula."""
-        return Candidate(lambda seen: seen.score(formula), formula, formula.flow_residual)
+        return ScoreCandidate(lambda seen: seen.score(formula), formula, formula.flow_residual)
 
     def clustered(self, seen: Observation) -> np.ndarray:
         """(F, h, w) score as masks are cut from it."""
@@ -231,7 +231,7 @@ class Candidate:
         return segment_dynamic(min_max_per_frame(self.score(seen)), seen.tokens.labels(self.clusters), patch, residual)
 
 
-def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
+def candidates(formula: ScoreFormula) -> dict[str, ScoreCandidate]:
     """The formula and what it is compared with.
 
     These are trivial answers, single maps with each sign, residuals of geometry, and the formula of the paper.
@@ -245,18 +245,18 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
     plain = replace(PAPER, num_clusters=formula.num_clusters, clusterings=formula.clusterings)
 
     scores = {
-        "random": Candidate(random, formula),
-        "everything static": Candidate(lambda seen: np.zeros(seen.truth.shape, dtype=np.float32), formula),
+        "random": ScoreCandidate(random, formula),
+        "everything static": ScoreCandidate(lambda seen: np.zeros(seen.truth.shape, dtype=np.float32), formula),
     }
     for name in MAPS:
         for sign in (1, -1):
             alone = dict.fromkeys(MAPS, 0) | {name: sign}
             log_std = formula.log_std and name.startswith("std")
             as_chosen = replace(formula, **alone, log_std=log_std, flow_residual=False)
-            scores |= {str(f): Candidate.of(f) for f in (replace(plain, **alone), as_chosen)}
+            scores |= {str(f): ScoreCandidate.of(f) for f in (replace(plain, **alone), as_chosen)}
     scores |= {
-        "pointmap residual after rigid alignment": Candidate(lambda s: min_max_per_frame(s.residual), formula),
-        "optical flow that no motion of the camera explains": Candidate(
+        "pointmap residual after rigid alignment": ScoreCandidate(lambda s: min_max_per_frame(s.residual), formula),
+        "optical flow that no motion of the camera explains": ScoreCandidate(
             lambda s: s.tokens.flow_residual, formula, True
         ),
     }
@@ -265,7 +265,7 @@ def candidates(formula: ScoreFormula) -> dict[str, Candidate]:
     if formula.flow_residual:
         rivals["this card without optical flow"] = attention
     rivals["this card"] = formula
-    return scores | {f"{title}: {rival}": Candidate.of(rival) for title, rival in rivals.items()}
+    return scores | {f"{title}: {rival}": ScoreCandidate.of(rival) for title, rival in rivals.items()}
 
 
 def score_table(
@@ -277,7 +277,7 @@ def score_table(
     }
 
 
-def _row(clips: list[Observation], twins: list[Observation], candidate: Candidate, patch: int) -> dict[str, Any]:
+def _row(clips: list[Observation], twins: list[Observation], candidate: ScoreCandidate, patch: int) -> dict[str, Any]:
     def per_clip(group: list[Observation], measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
         return np.array([measure(candidate.clustered(seen), seen.truth) for seen in group])
 

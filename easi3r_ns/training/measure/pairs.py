@@ -16,8 +16,8 @@ from ...align.init import pnp, register, weiszfeld_focals
 from ...network.model import DUSt3R, PairOutput
 from ..data import PairBatch, Views, camera_points, make_pairs, move, pairwise_overlap, render_views
 from ..scenes import (
-    Cameras,
     ClipOptions,
+    RenderCameras,
     SceneOptions,
     focal_from_fov,
     make_scene,
@@ -148,7 +148,9 @@ def _wide_views(seed: int, device: str) -> tuple[Views, list[list[int]]]:
     rs = np.random.RandomState([seed % 2**32, 11])
     scene = make_scene(seed, SceneOptions(FAMILY))
     T = training_views(scene, 4, rs, WIDE_SPREADS)[None]
-    cameras = Cameras(T, np.full((1, 4), focal_from_fov(rs.uniform(*HFOV_DEGREES), *SHAPE)), np.zeros((1, 4)), *SHAPE)
+    cameras = RenderCameras(
+        T, np.full((1, 4), focal_from_fov(rs.uniform(*HFOV_DEGREES), *SHAPE)), np.zeros((1, 4)), *SHAPE
+    )
     shot = render([scene], cameras, device=device)
     poses, focal = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in (T, cameras.focal))
     overlap = pairwise_overlap(shot.depth, poses, focal)

@@ -5,12 +5,12 @@
 
 from .cameras import focal_from_fov, handheld_path, look_at, training_views
 from .clips import Clip, ClipOptions, correspondences, film, flow, render_clip
-from .raycast import Cameras, Rendering, render
+from .raycast import RenderCameras, Rendering, render
 from .scene import Motion, SceneOptions, SyntheticScene, make_scene, object_poses
 from .showing import Showing, showing_seeds, shows_motion
 
 __all__ = [
-    "Cameras",
+    "RenderCameras",
     "Clip",
     "ClipOptions",
     "Motion",

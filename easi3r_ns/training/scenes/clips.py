@@ -9,7 +9,7 @@ import torch
 
 from ...core.geometry import pixel_grid, project, transform, unproject
 from .cameras import HFOV_DEGREES, focal_from_fov, handheld_path
-from .raycast import Cameras, render
+from .raycast import RenderCameras, render
 from .scene import SceneOptions, SyntheticScene, make_scene, object_poses
 
 
@@ -107,7 +107,7 @@ def film(
     """Render a scene along a camera path; ``size`` is (H, W). Frame by frame, so that memory stays small."""
     frames = []
     for index, (pose, time) in enumerate(zip(T_world_cam, times, strict=True)):
-        cameras = Cameras(pose[None, None], np.array([[focal]]), np.array([[time]]), *size)
+        cameras = RenderCameras(pose[None, None], np.array([[focal]]), np.array([[time]]), *size)
         shot = render([scene], cameras, options.supersample, device)
         image = expose(shot.colour[0, 0], options, [scene.seed % 2**32, index])
         frames.append((image, shot.depth[0, 0].cpu().numpy(), shot.object_id[0, 0].cpu().numpy().astype(np.int16)))

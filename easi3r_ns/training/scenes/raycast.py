@@ -33,7 +33,7 @@ class Rendering:
 
 
 @dataclass(frozen=True)
-class Cameras:
+class RenderCameras:
     """Views of S scenes, V each. Principal point None: the image centre ((W - 1) / 2, (H - 1) / 2)."""
 
     T_world_cam: np.ndarray
@@ -77,7 +77,9 @@ class _Packed:
     """(T, texels of all levels, 3) uint8."""
 
 
-def render(scenes: list[SyntheticScene], cameras: Cameras, supersample: int = 1, device: str = "cpu") -> Rendering:
+def render(
+    scenes: list[SyntheticScene], cameras: RenderCameras, supersample: int = 1, device: str = "cpu"
+) -> Rendering:
     """Cast one ray through every pixel centre; colours average ``supersample``^2 rays per pixel."""
     packed = _pack(scenes, cameras, torch.device(device))
     steps = (np.arange(supersample) + 0.5) / supersample - 0.5
@@ -100,7 +102,7 @@ def render(scenes: list[SyntheticScene], cameras: Cameras, supersample: int = 1,
     )
 
 
-def _pack(scenes: list[SyntheticScene], cameras: Cameras, device: torch.device) -> _Packed:
+def _pack(scenes: list[SyntheticScene], cameras: RenderCameras, device: torch.device) -> _Packed:
     poses = [object_poses(scene, times) for scene, times in zip(scenes, cameras.times, strict=True)]
     slots = 1 + max(scene.num_solids for scene in scenes)
     num_views = cameras.focal.shape[1]
@@ -140,7 +142,7 @@ def _pack(scenes: list[SyntheticScene], cameras: Cameras, device: torch.device) 
     )
 
 
-def _rays(cameras: Cameras, dx: float, dy: float, packed: _Packed) -> torch.Tensor:
+def _rays(cameras: RenderCameras, dx: float, dy: float, packed: _Packed) -> torch.Tensor:
     """(S, V, 3, N) world directions with unit z in the camera, so that the ray parameter is the z-depth."""
     device = packed.M.device
     y, x = torch.meshgrid(
@@ -156,11 +158,11 @@ def _rays(cameras: Cameras, dx: float, dy: float, packed: _Packed) -> torch.Tens
     return (R * scale[..., None, :]) @ plane
 
 
-def _origins(cameras: Cameras, packed: _Packed) -> torch.Tensor:
+def _origins(cameras: RenderCameras, packed: _Packed) -> torch.Tensor:
     return torch.as_tensor(cameras.T_world_cam[..., :3, 3], dtype=torch.float32, device=packed.M.device)
 
 
-def _cast(packed: _Packed, rays: torch.Tensor, cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
+def _cast(packed: _Packed, rays: torch.Tensor, cameras: RenderCameras) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest hit: (S, V, N) ray parameter and (S, V, N) winner (0 the room)."""
     return _nearest(packed, _origins(cameras, packed), rays, packed.kinds)
 
@@ -234,7 +236,9 @@ def _gather(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.flatten(0, 2)[(base + index).flatten()].reshape(S, V, N, *values.shape[3:])
 
 
-def _shade(packed: _Packed, scenes: list[SyntheticScene], rays: torch.Tensor, hit, cameras: Cameras) -> torch.Tensor:
+def _shade(
+    packed: _Packed, scenes: list[SyntheticScene], rays: torch.Tensor, hit, cameras: RenderCameras
+) -> torch.Tensor:
     """(S, V, N, 3) colours."""
     t, winner = hit
     views = rays.shape[1]
