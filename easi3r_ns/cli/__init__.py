@@ -1,1 +1,1 @@
-"""What a person types: `ns-process-data easi3r` and `easi3r ...`."""
+"""The command lines `ns-process-data easi3r` and `easi3r`."""

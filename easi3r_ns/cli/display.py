@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar with count and remaining time, or plain lines where the output is no terminal."""
+"""Display of progress: a bar with count and remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from ..core.runlog import RunLog
 
 PLAIN_INTERVAL = 15.0
-"""Seconds between two lines about one stage where the output is no terminal."""
+"""Seconds between two lines about one stage when the output is not a terminal."""
 
 
 def _stderr() -> Console:
@@ -23,20 +23,20 @@ def _stderr() -> Console:
 
 @dataclass
 class RichRunLog(RunLog):
-    """Shows stages as they run and warnings as they come."""
+    """A run log that displays the progress of stages, lines of information and warnings."""
 
     console: Console = field(default_factory=_stderr)
     _progress: Progress | None = field(default=None, repr=False)
     _open_stages: int = field(default=0, repr=False)
 
     def warn(self, message: str) -> None:
-        """Show a warning once; it is repeated in the summary."""
+        """Show a warning, once even if it is issued repeatedly; the summary repeats it."""
         if message not in self.warnings:
             self._line(f"[yellow]warning:[/] {escape(message)}")
         super().warn(message)
 
     def info(self, message: str) -> None:
-        """Show a line."""
+        """Show a line of information."""
         super().info(message)
         self._line(escape(message))
 
@@ -98,5 +98,5 @@ class RichRunLog(RunLog):
         yield advance
 
     def _line(self, text: str) -> None:
-        # Soft wrap: a terminal breaks long lines itself, a file keeps them whole.
+        # With soft wrap, the terminal breaks long lines, and a file keeps them in one piece.
         self.console.print(text, soft_wrap=True)

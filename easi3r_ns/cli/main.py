@@ -19,18 +19,22 @@ from .options import own_usage_errors
 from .plan import Plan
 from .report import Report
 from .run import ProcessEasi3R, exit_on_error
-from .view import View
-from .weights import Weights
+from .view import ViewScene
+from .weights import ManageWeights
 
 _STATES = {"ok": "[green]ok[/]  ", "note": "[yellow]note[/]", "bad": "[red]bad[/] "}
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check that everything is there that a run needs; exits with 1 when something is not."""
+    """Check that everything that a run needs is installed; exits with 1 if something is missing."""
 
     def main(self) -> None:
-        """Print the findings."""
+        """Print the result of each check.
+
+        Raises:
+            SystemExit: with 1 if something is missing.
+        """
         from .doctor import examine
 
         checks = examine()
@@ -43,18 +47,21 @@ class Doctor:
 Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
-    Annotated[View, tyro.conf.subcommand("view")],
+    Annotated[ViewScene, tyro.conf.subcommand("view")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Import, tyro.conf.subcommand("import")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
-    Annotated[Weights, tyro.conf.subcommand("weights")],
+    Annotated[ManageWeights, tyro.conf.subcommand("weights")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],
 ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script ``easi3r``.
+
+    Args:
+        arguments: default: those of the process.
 
     Raises:
         SystemExit: with 2 for wrong options, the ``exit_code`` of an Easi3RError, 130 after Ctrl-C.
@@ -68,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = tyro.cli(
                 Commands,
                 prog="easi3r",
-                description="Casual video with moving things -> a nerfstudio dataset (--version prints the version).",
+                description="Make a nerfstudio dataset from a casual video of a scene in which people or things move "
+                "(--version prints the version).",
                 args=arguments,
             )
         command.main()

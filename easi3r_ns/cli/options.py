@@ -1,4 +1,4 @@
-"""What the command lines share: folders that may not be empty, and usage errors in the user's own words."""
+"""Parts that the commands share: an option type for output folders, and the display of errors in options."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..core.errors import Easi3RError
 
 
 def _folder(words: list[str]) -> Path:
-    # Path("") is the present folder: an unset shell variable would fill it with files.
+    # Path("") is the current folder: an unset shell variable would fill it with files.
     if not words[0].strip():
-        raise ValueError("the name of the folder is empty; give one (. is the present folder)")
+        raise ValueError("the name of the folder is empty; give a name (. is the current folder)")
     return Path(words[0])
 
 
@@ -31,15 +31,15 @@ OutputFolder = Annotated[
         str_from_instance=lambda path: [str(path)],
     ),
 ]
-"""A path whose text on the command line is not empty."""
+"""Type of an option for a folder; the empty text is refused."""
 
 
 @contextlib.contextmanager
 def own_usage_errors() -> Iterator[None]:
-    """Let an :class:`Easi3RError` that an option class raises come out as itself.
+    """Raise an :class:`Easi3RError` that comes from an option class, in place of tyro's report of it.
 
-    tyro shows it under a name that it made up for the command (``__tyro-dummy-inner__.align``) and exits; everything
-    else that it prints, it prints.
+    tyro would print the error with an internal name of the command (``__tyro-dummy-inner__.align``) and exit. Its
+    output in all other cases is not changed.
     """
     held = _Held()
     try:
@@ -63,7 +63,7 @@ def _own_cause(error: BaseException) -> Easi3RError | None:
 
 
 class _Held(io.StringIO):
-    """Text for the terminal, kept back."""
+    """Text for stderr that is held back; claims to be a terminal if stderr is one, so that tyro keeps its colours."""
 
     def isatty(self) -> bool:
         return sys.__stderr__ is not None and sys.__stderr__.isatty()

@@ -1,4 +1,4 @@
-"""`easi3r plan`: what a run would cost, before any weight is fetched or loaded."""
+"""`easi3r plan`: predict time and memory of a run, before weights are downloaded or loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """Frames, pairs, predicted seconds and peak memory of a run, from a short calibration on this machine."""
+    """Predict frames, pairs, seconds and peak memory of a run, after a short calibration on this machine."""
 
     data: tyro.conf.Positional[Path]
     """A video file or a folder of images."""
@@ -41,7 +41,7 @@ class Plan:
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
-    """A line per stage, the sum, what keeps it under its limit, and what the numbers rest on."""
+    """Print a table with a line per stage and the total, the budget with its limit, and how the numbers were found."""
     job = forecast.job
     size = "x".join(str(side * job.network.patch_size) for side in reversed(job.grid))
     on_gpu = forecast.gpu_bytes > 0
@@ -60,4 +60,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
     console.print(f"[bold]budget[/]  {escape(str(forecast.budget))}{limit}", soft_wrap=True)
     if forecast.remedy:
         console.print(escape(forecast.remedy), soft_wrap=True)
-    console.print("The network was timed here with random weights; the other stages come from counts (half to double).")
+    console.print(
+        "The network was timed on this machine with random weights; the other stages are estimated from operation "
+        "counts and may take half or twice as long."
+    )

@@ -1,4 +1,4 @@
-"""`easi3r report`: the report card and the preview video of a dataset, again."""
+"""`easi3r report`: write the report card and the preview video of an existing dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from rich.markup import escape
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html (is the dataset worth training on, and why?) and preview.mp4 again, from the stored scene."""
+    """Write report.html, which judges whether a dataset is good enough to train on, and preview.mp4.
+
+    Both are made from the scene that the run stored in the dataset, and replace earlier ones.
+    """
 
     path: tyro.conf.Positional[Path]
     """The --output-dir of a run, its transforms.json, or a scene folder."""
@@ -22,7 +25,7 @@ class Report:
 
         Raises:
             InputError: there is no scene at ``path``.
-            OutputError: files of these names are not ours, or the disk refuses.
+            OutputError: files of the user have these names, or writing failed.
         """
         from ..dataset.scene_folder import dataset_folder, find_scene
         from ..report.card import write_report_card

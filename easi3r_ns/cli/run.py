@@ -1,4 +1,4 @@
-"""`ns-process-data easi3r` and `easi3r run`: options, run, closing summary, exit code."""
+"""`ns-process-data easi3r` and `easi3r run`: options, run, summary and exit code."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 NO_NETWORK = "none: motion from optical flow, cameras from COLMAP, no depth"
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells expect it."""
+"""Exit code after Ctrl-C, as is usual in shells."""
 
 
 @dataclass
 class ProcessEasi3R:
-    """Casual video with moving things -> cameras, motion masks, depth and static points (Easi3R).
+    """Reconstruct cameras, motion masks, depth and static points from a casual video of a moving scene (Easi3R).
 
-    The clip may hold moving people, animals or cars. Frames are paired, a DUSt3R network predicts points for each pair
-    and shows by its attention what moves; one alignment joins them into cameras and depth of the static scene.
+    People, animals or cars may move in the clip. A DUSt3R network predicts points for pairs of frames, and its
+    attention shows what moves; a global alignment of all pairs gives the cameras, and the depth of each frame.
     """
 
     data: Path
@@ -50,23 +50,25 @@ class ProcessEasi3R:
     output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
     eval_data: Optional[Path] = None
-    """Second video or folder, same size: its frames are posed in the same scene and become the val and test splits."""
+    """Second video or image folder of the same size; its frames are posed in the same scene and become the val and test
+    splits."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
     refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the dataset that an earlier run left in --output-dir; other files stay. An interrupted run goes on."""
+    """Replace the dataset of an earlier run in --output-dir; other files stay. An interrupted run continues in any
+    case."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show the log of every module."""
+    """Show the log messages of every module."""
 
     def main(self) -> None:
-        """Run and print the closing summary.
+        """Run and print the summary.
 
         Raises:
-            SystemExit: on every error, with the message printed and a non-zero code. nerfstudio's entry point would
-                swallow a RuntimeError or ValueError and exit with 0.
+            SystemExit: on every error, after printing the message, with a non-zero code. Other exceptions would not do:
+                nerfstudio's entry point catches RuntimeError and ValueError and exits with 0.
         """
         with exit_on_error():
             if self.verbose:
@@ -78,7 +80,7 @@ class ProcessEasi3R:
             config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
             with warnings.catch_warnings():
                 if not self.verbose:
-                    # What libraries announce for their future releases; a user can do nothing about it.
+                    # Announcements of libraries about future releases, which do not concern the user.
                     for category in (FutureWarning, DeprecationWarning):
                         warnings.simplefilter("ignore", category)
                 parts = process_parts(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
@@ -91,26 +93,30 @@ class ProcessEasi3R:
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn what leaves the block into an exit code: one line for our own errors, a traceback for bugs."""
+    """Convert exceptions to exit codes: an Easi3RError prints one line, any other exception its traceback.
+
+    Raises:
+        SystemExit: instead of every exception.
+    """
     try:
         yield
     except Easi3RError as error:
         _say(f"error: {error}")
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say("interrupted; the same command goes on where it stopped")
+        _say("interrupted; the same command continues where it stopped")
         raise SystemExit(INTERRUPTED) from error
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)
         if type(error).__name__ == "OutOfMemoryError":
-            _say("the GPU's memory is too small: try --batch-size 1, fewer frames, or --device cpu")
+            _say("out of memory on the GPU: try --batch-size 1, fewer frames (--num-frames-target), or --device cpu")
         raise SystemExit(1) from error
 
 
 def show_log() -> None:
-    """Print this package's log records to stderr."""
+    """Print the log records of this package to stderr."""
     handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-    # The run log's own lines are on the screen already.
+    # RichRunLog displays the records of the run log itself.
     handler.addFilter(lambda record: record.name != "easi3r_ns.core.runlog")
     logger = logging.getLogger("easi3r_ns")
     logger.addHandler(handler)
@@ -120,7 +126,7 @@ def show_log() -> None:
 def print_summary(
     result: ProcessResult, stages: Sequence[StageRecord], to_mind: Sequence[str], console: Console
 ) -> None:
-    """What was used, what it cost, what came out, what to mind, and what to do next."""
+    """Print the cost of the stages, the results, the warnings, and the next command."""
     table = Table(title="stages", title_justify="left", box=None, pad_edge=False)
     for column, justify in (("", "left"), ("seconds", "right"), ("CPU seconds", "right"), ("peak GiB", "right")):
         table.add_column(column, justify=justify)
@@ -140,7 +146,7 @@ def print_summary(
 
 
 def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console) -> None:
-    """Which datasets a clip with cuts has become, and which parts were left out."""
+    """Print the datasets of the parts of a clip with cuts, and the warnings about parts that were left out."""
     console.print()
     for part in parts:
         scene = part.result.scene
@@ -152,7 +158,7 @@ def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console)
 
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:
-    """(name, value) lines about a finished run."""
+    """The lines (name, value) of the summary of a finished run."""
     scene = result.scene
     coverage = 100 * scene.dynamic.coverage
     share = f"{coverage.mean():.1f} % of the pixels"
@@ -166,7 +172,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("moving", moving),
         ("focal", _focal_text(scene)),
         *_refined(scene),
-        ("points", f"{count_points(result.transforms_path)} static points to start from"),
+        ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
         ("weights", f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else NO_NETWORK),
         ("dataset", str(result.transforms_path.parent)),
         *_report(result.card),
@@ -198,7 +204,7 @@ def _report(card: ReportCard) -> list[tuple[str, str]]:
 
 
 def count_points(transforms_path: Path) -> int:
-    """Vertices of the static cloud that ``transforms.json`` names, read from the header of the PLY file."""
+    """Number of points of the static cloud that ``transforms.json`` names, from the header of the PLY file."""
     name = json.loads(transforms_path.read_text(encoding="utf-8"))["ply_file_path"]
     with (transforms_path.parent / name).open("rb") as file:
         for line in file:

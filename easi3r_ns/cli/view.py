@@ -1,4 +1,4 @@
-"""`easi3r view`: the 4D viewer in a browser, Open3D's window, or a turntable video without either."""
+"""`easi3r view`: show a scene in a browser or in Open3D's window, or write a turntable video of it."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from ..view.clouds import Clouds
 
 MESHES = ("export/mesh.ply", "export/mesh.obj", "mesh.ply", "mesh.obj")
-"""Meshes of a dataset that --open3d shows; the first of them that is there."""
+"""Files of a dataset in which --open3d looks for a mesh; it shows the first that exists."""
 
 
 @dataclass(frozen=True)
-class View:
-    """Look at a scene: play through time, orbit, sliders for confidence, point size and trails.
+class ViewScene:
+    """Show a scene in 4D: playback over time, orbit, sliders for confidence, point size and trails.
 
-    Opens a page for a browser on this machine; Ctrl-C ends it.
+    Serves a page for a browser on this machine; Ctrl-C ends it.
     """
 
     path: tyro.conf.Positional[Path]
     """The --output-dir of a run, its transforms.json, or a scene folder."""
     host: str = "127.0.0.1"
-    """Address to serve at. Only this machine can reach the default; 0.0.0.0 lets everybody in the network look."""
+    """Address to serve at. Only this machine can reach the default; 0.0.0.0 admits everybody in the network."""
     port: int = 8080
-    """Port to serve at; when it is taken, the next free one above it."""
+    """Port to serve at; if it is in use, the next free port above it is taken."""
     open3d: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show clouds, cameras and the exported mesh in Open3D's window instead."""
+    """Show clouds, cameras and the exported mesh in Open3D's window instead of a browser."""
     turntable: Optional[Path] = None
-    """Write a video (.mp4) from a camera that swings around the scene while the clip plays, instead of serving."""
+    """Write a video (.mp4) by a camera that orbits the scene while the clip plays, instead of serving a page."""
     orbit: TurntableConfig = field(default_factory=TurntableConfig)
     view: tyro.conf.OmitArgPrefixes[ViewConfig] = field(default_factory=ViewConfig)
 
     def main(self) -> None:
-        """Show it until it is closed.
+        """Show the scene until the user closes it, or write the video.
 
         Raises:
-            InputError: nothing to show at ``path``, impossible options, no display.
+            InputError: there is no scene at ``path``, the options contradict each other, or there is no display.
             OutputError: the video cannot be written.
         """
         from ..dataset.scene_folder import find_scene
@@ -55,7 +55,7 @@ class View:
         if self.open3d and self.turntable is not None:
             raise InputError("--open3d and --turntable contradict each other: give one of them")
         if self.turntable is not None and self.turntable.suffix.lower() != ".mp4":
-            raise InputError(f"--turntable {self.turntable}: the video is an mp4, give a name that ends in .mp4")
+            raise InputError(f"--turntable {self.turntable}: give a file name that ends in .mp4")
         if self.open3d:
             from ..view.window import require_display
 
@@ -78,9 +78,12 @@ class View:
         player = Player(scene, clouds, self.view, host=self.host, port=self.port)
         try:
             if player.port != self.port:
-                log.info(f"port {self.port} is taken")
+                log.info(f"port {self.port} is in use; using {player.port}")
             if self.host not in ("127.0.0.1", "localhost", "::1"):
-                log.warn(f"everybody who reaches {self.host}:{player.port} can look at this scene")
+                log.warn(
+                    f"everybody who can reach {self.host}:{player.port} can see this scene; --host 127.0.0.1 admits "
+                    "this machine only"
+                )
             log.info(f"open {player.url} in a browser; Ctrl-C ends the viewer")
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -103,7 +106,7 @@ class View:
         from ..view.turntable import num_turntable_frames, turntable_frames, write_turntable
 
         if path.is_dir():
-            raise OutputError(f"--turntable {path} is a folder: give the name of a file")
+            raise OutputError(f"--turntable {path} is a folder: give the name of an .mp4 file")
         look = first_look(clouds, self.view)
         images = thumbnails(scene, masks=look.masks)
         frames = turntable_frames(Painter.of(clouds), camera_track(scene), images, look, self.orbit)
@@ -113,7 +116,11 @@ class View:
 
 
 def exported_meshes(path: Path) -> list[Path]:
-    """The meshes of the dataset that ``path`` (a folder of it, or a file in one) belongs to, the best first."""
+    """Existing files of :data:`MESHES` in a dataset.
+
+    Args:
+        path: the dataset, its scene folder, or a file in one of them.
+    """
     from ..dataset.scene_folder import dataset_folder
 
     dataset = dataset_folder(path)
@@ -121,7 +128,7 @@ def exported_meshes(path: Path) -> list[Path]:
 
 
 def say_what_is_missing(scene: Scene, clouds: Clouds, log: RunLog) -> None:
-    """Warn where the viewer has less to show than a user would expect, with what can be done about it."""
+    """Warn if the viewer has less to show than a user would expect."""
     if not scene.has_depth:
         if len(clouds.static):
             log.warn("the scene has no depth: its triangulated points and its cameras are shown, nothing that moves")
@@ -130,11 +137,11 @@ def say_what_is_missing(scene: Scene, clouds: Clouds, log: RunLog) -> None:
     elif not clouds.num_points:
         log.warn(
             f"no pixel reaches the confidence {scene.min_confidence:g}: only the cameras are shown; run again with a "
-            "lower --min-confidence (1 keeps all)"
+            "lower --min-confidence (1 keeps all pixels)"
         )
     elif not scene.dynamic.masks.any():
         log.warn(f"nothing moves in this scene (masks: {scene.dynamic.source}): it looks the same at all times")
     elif not any(len(cloud) for cloud in clouds.moving):
         log.warn("nothing that moves has a trusted depth: only the static points are shown")
     if len(scene) == 1:
-        log.warn("the scene has a single frame: there is no time to scrub through")
+        log.warn("the scene has a single frame: there is nothing to play")

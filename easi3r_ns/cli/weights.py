@@ -1,4 +1,4 @@
-"""`easi3r weights`: what weights there are, under which licence, and what is known about them."""
+"""`easi3r weights`: list, download and describe network weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..network import sources
 
 @dataclass(frozen=True)
 class ListWeights:
-    """The names that --weights understands, their licences, and whether they are on this machine."""
+    """List the names that --weights understands, their licences, and whether they are on this machine."""
 
     def main(self) -> None:
         """Print the table."""
@@ -30,13 +30,17 @@ class ListWeights:
 
 @dataclass(frozen=True)
 class FetchWeights:
-    """Download weights, so that later runs need no network."""
+    """Download weights, so that later runs need no internet connection."""
 
     name: tyro.conf.Positional[str]
     """A name of `easi3r weights list`, or a Hugging Face repository."""
 
     def main(self) -> None:
-        """Download, verify, print where they are."""
+        """Download and verify the weights, and print the path of the file.
+
+        Raises:
+            CheckpointError: the download failed, or the weights do not fit their network.
+        """
         from ..network.weights import build_backbone
         from .display import RichRunLog
 
@@ -46,13 +50,17 @@ class FetchWeights:
 
 @dataclass(frozen=True)
 class DescribeWeights:
-    """Architecture, size, licence and hash of weights that are on this machine."""
+    """Show architecture, size, licence and hash of weights that are on this machine."""
 
     name: tyro.conf.Positional[str]
     """A name of `easi3r weights list`, a .pth or .safetensors file, a folder, or a Hugging Face repository."""
 
     def main(self) -> None:
-        """Print what is known."""
+        """Print the description.
+
+        Raises:
+            CheckpointError: the weights are not on this machine, or are damaged.
+        """
         source = sources.resolve(self.name, download=False)
         from ..network.weights import describe
 
@@ -73,8 +81,8 @@ class DescribeWeights:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """List, fetch and describe network weights."""
+class ManageWeights:
+    """List, download and describe network weights."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Union[
@@ -85,7 +93,7 @@ class Weights:
     ]
 
     def main(self) -> None:
-        """Do it."""
+        """Run the chosen action."""
         self.action.main()
 
 

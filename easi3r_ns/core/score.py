@@ -1,4 +1,4 @@
-"""Which maps make the dynamic score of a network: a value that its weights carry and the masks obey."""
+"""How the dynamic score of a network is computed from its attention maps; a checkpoint's card may state it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 NUM_CLUSTERS = 64
-"""Of the tokens of a clip, as published."""
+"""Clusters of the tokens of a clip, as in the published method."""
 MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
 """The four attention maps of Easi3R, as :class:`~easi3r_ns.core.types.AttentionStats` names them."""
 FLOW_RESIDUAL = "flow_residual"
-"""The map that is not attention: see :class:`ScoreFormula`."""
+"""Name of the one map that does not come from attention: see :attr:`ScoreFormula.flow_residual`."""
 MOST_CLUSTERS, MOST_CLUSTERINGS = 1024, 64
-"""That a card may ask for."""
+"""Largest number of clusters, and of clusterings, that a card may ask for."""
 
 
 @dataclass(frozen=True)
 class ScoreFormula:
-    """Which attention maps make the dynamic score, a product: 1 takes the map x, -1 takes (1 - x), 0 leaves it out; and
-    over which clusters of tokens it is averaged.
+    """The dynamic score as a product of attention maps, and the clusters of tokens over which it is averaged.
 
-    The default is the paper's (equation 7), which belongs to the published weights; the card of a checkpoint may name
-    its own.
+    The sign of a map x with values in [0, 1] selects its factor: 1 means x, -1 means (1 - x), 0 leaves the map out.
+    The default is equation 7 of Easi3R (arXiv:2503.24391), which suits the published weights; the card of a checkpoint
+    may name another formula.
     """
 
     mean_src: int = -1
@@ -31,32 +31,34 @@ class ScoreFormula:
     mean_ref: int = 1
     std_ref: int = -1
     centred: bool = False
-    """Take the mean over a view's tokens off every map of every pair first. Softmax does not see what all keys of a
-    query have in common; in a small network it varies from pair to pair more than what moves does."""
+    """Subtract from every map of every pair its mean over the view's tokens. The softmax is invariant to an offset that
+    all keys of a query share; in a small network this offset varies more between pairs than the signal of motion."""
     first_channel: int = 0
-    """Leave out the channels before this one. Channels are layers times heads, layer by layer: the early layers of the
-    decoders have not seen much of the other view yet."""
+    """Channels before this one are left out. Channels are counted layer by layer, and within a layer head by head; the
+    early layers of the decoders have received little information from the other view."""
     log_std: bool = False
-    """Average the logarithms of the deviations over the channels, so that one loud channel does not drown the rest."""
+    """Average the logarithms of the standard deviations over the channels, so that one channel with large values does
+    not dominate the mean."""
     flow_residual: bool = False
-    """Times how much optical flow breaks the camera's motion (:func:`~easi3r_ns.motion.two_view.flow_residual`): for
-    networks too small for their attention to tell alone."""
+    """Multiply the score by the residual of optical flow against the motion that the camera explains
+    (:func:`~easi3r_ns.motion.two_view.tokens.flow_residual`); for networks whose attention alone separates moving and
+    static tokens poorly."""
     num_clusters: int = NUM_CLUSTERS
-    """Clusters of tokens whose members share their mean score (k-means on encoder features)."""
+    """Number of clusters (k-means on encoder features); the score of a token is the mean over its cluster."""
     clusterings: int = 1
-    """Times the tokens are clustered, each time from another start; their scores are averaged. A single k-means ends in
-    one of many local minima, and masks differ with it."""
+    """Number of clusterings with different random initialisations, whose scores are averaged. A single k-means ends in
+    one of many local minima, and the masks depend on which one."""
 
     @classmethod
     def from_card(cls, values: object, num_channels: int) -> ScoreFormula:
-        """The formula that a card of weights gives as JSON: a sign for each of :data:`MAPS`, and any other fields, with
-        0 and 1 or false and true for the flags.
+        """Read the formula from the JSON object in a checkpoint's card.
 
         Args:
+            values: a sign for each of :data:`MAPS`, and optionally other fields; flags are 0 or 1, or false or true.
             num_channels: layers times heads of the network's decoders.
 
         Raises:
-            ValueError: something is missing, unknown or out of range; the message says what is possible.
+            ValueError: a field is missing, unknown or out of range; the message lists the allowed values.
         """
         options = {
             "centred": range(2),
@@ -78,19 +80,21 @@ class ScoreFormula:
     def __post_init__(self) -> None:
         signs = self.signs
         if not set(signs.values()) <= {-1, 0, 1} or not any(signs.values()):
-            raise ValueError(f"score formula {signs}: signs are -1, 0 or 1, and not all 0")
+            raise ValueError(f"score formula {signs}: each sign must be -1, 0 or 1, and at least one must not be 0")
         if self.first_channel < 0:
-            raise ValueError(f"score formula: first channel {self.first_channel} is negative")
+            raise ValueError(f"score formula: first_channel {self.first_channel} is negative; give 0 or more")
         if min(self.num_clusters, self.clusterings) < 1:
-            raise ValueError(f"score formula: {self.clusterings} clusterings of {self.num_clusters}; both at least 1")
+            raise ValueError(
+                f"score formula: num_clusters {self.num_clusters} and clusterings {self.clusterings} must be at least 1"
+            )
 
     @property
     def signs(self) -> dict[str, int]:
-        """Map -> -1, 0 or 1."""
+        """The sign (-1, 0 or 1) of each map, by its name."""
         return {name: getattr(self, name) for name in MAPS}
 
     def __str__(self) -> str:
-        """For example 'std_src * (1 - std_ref), maps centred, 8 x 16 clusters'."""
+        """The formula as text, for example 'std_src * (1 - std_ref), maps centred, 8 x 16 clusters'."""
         factors = [name if sign > 0 else f"(1 - {name})" for name, sign in self.signs.items() if sign]
         product = " * ".join([*factors, *([FLOW_RESIDUAL] if self.flow_residual else [])])
         remarks = {
@@ -103,11 +107,19 @@ class ScoreFormula:
         return ", ".join([product, *(words for words, holds in remarks.items() if holds)])
 
     def combine(self, fused: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The product over fused maps (F, h, w), the flow residual being one of them where it is asked for; not yet
-        stretched per frame."""
+        """The score (F, h, w), before its normalisation per frame, from fused maps (F, h, w) with values in [0, 1].
+
+        Args:
+            fused: maps by name; with :attr:`flow_residual` also the map :data:`FLOW_RESIDUAL`.
+
+        Raises:
+            ValueError: the flow residual is part of the formula and not among the maps.
+        """
         factors = [fused[name] if sign > 0 else 1 - fused[name] for name, sign in self.signs.items() if sign]
         if self.flow_residual:
             if FLOW_RESIDUAL not in fused:
-                raise ValueError(f"the score {self} needs the map {FLOW_RESIDUAL}, which is not attention")
+                raise ValueError(
+                    f"the score {self} needs the map {FLOW_RESIDUAL} beside the attention maps, got {', '.join(fused)}"
+                )
             factors.append(fused[FLOW_RESIDUAL])
         return np.prod(factors, axis=0, dtype=np.float32)

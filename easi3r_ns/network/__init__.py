@@ -1,1 +1,1 @@
-"""DUSt3R: find and read its weights, encode frames, attend, decode pairs."""
+"""The DUSt3R network: finding and loading weights, encoding frames, cross-attention statistics, decoding pairs."""

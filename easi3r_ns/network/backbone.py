@@ -1,4 +1,4 @@
-"""What a pipeline asks of a network that sees pairs of frames, and DUSt3R's answer."""
+"""The interface between a pipeline and a network over pairs of frames, and its implementation for DUSt3R."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .weights import WeightsInfo
 
 
 class PairDecoder(Protocol):
-    """A network over pairs of frames that have been encoded."""
+    """Decodes pairs of frames from the features of the single frames."""
 
     def attend(self, edges: np.ndarray, sink: AttentionSink, advance: Advance) -> None:
-        """Attention of ordered pairs (E, 2) into ``sink``; no points are predicted."""
+        """Compute the attention of ordered pairs (E, 2) and add it to ``sink``; no points are predicted."""
 
     def decode(
         self,
@@ -29,41 +29,47 @@ class PairDecoder(Protocol):
         sink: AttentionSink | None,
         advance: Advance,
     ) -> None:
-        """Pointmaps and confidences of ordered pairs (E, 2) into ``store``, attention into ``sink`` if there is one.
+        """Write pointmaps and confidences of ordered pairs (E, 2) to ``store`` and add their attention to ``sink``.
 
-        ``token_masks``: (F, h, w) bool, True where a token moves and is silenced; None silences nothing.
+        Args:
+            token_masks: (F, h, w) bool, True where a token moves; the attention to these tokens is masked. None masks
+                nothing.
+            sink: None if the attention is not needed.
         """
 
 
 class Backbone(Protocol):
-    """A network that encodes single frames and decodes pairs of them; only what is being used need be in memory."""
+    """A network that encodes single frames and decodes pairs of them.
+
+    An implementation may keep only the part in memory that is in use.
+    """
 
     info: WeightsInfo
 
     def feature_shape(self, images: np.ndarray) -> Shapes:
-        """Of the features of (F, H, W, 3) images: {:data:`~.inference.FEATURES`: (F, N, D)}."""
+        """Shape of the features of (F, H, W, 3) images: {:data:`~.inference.FEATURES`: (F, N, D)}."""
 
     def encode_frames(self, images: np.ndarray, compute: Compute, store: RowStore, advance: Advance) -> None:
-        """(F, H, W, 3) uint8 -> (F, N, D) features, as rows of :data:`~.inference.FEATURES`."""
+        """Encode (F, H, W, 3) uint8 images and write (F, N, D) features as rows of :data:`~.inference.FEATURES`."""
 
     def pair_decoder(self, features: Tensor, grid: Grid, compute: Compute) -> PairDecoder:
-        """The network over the pairs of frames with these features (F, N, D); the encoder may be gone."""
+        """The decoder of pairs of the frames with these features (F, N, D); the encoder is not needed for it."""
 
     def release(self) -> None:
-        """Free the network's memory; it comes back when it is used again."""
+        """Free the network's memory; the next use loads the weights again."""
 
 
 class DUSt3RBackbone:
-    """DUSt3R as :class:`Backbone`; a subclass says where its halves come from."""
+    """DUSt3R as :class:`Backbone`; a subclass provides the model with encoder or decoder weights loaded."""
 
     info: WeightsInfo
 
     def encoder(self) -> DUSt3R:
-        """The network, able to :meth:`~DUSt3R.encode`."""
+        """The network with the weights that :meth:`~.model.DUSt3R.encode` needs."""
         raise NotImplementedError
 
     def decoder(self) -> DUSt3R:
-        """The network, able to :meth:`~DUSt3R.decode` and to give its :meth:`~DUSt3R.attention`."""
+        """The network with the weights that :meth:`~.model.DUSt3R.decode` and :meth:`~.model.DUSt3R.attention` need."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -84,7 +90,7 @@ class DUSt3RBackbone:
 
 @dataclass(frozen=True)
 class LoadedBackbone(DUSt3RBackbone):
-    """A network that stays in memory as a whole."""
+    """A backbone whose whole network stays in memory."""
 
     model: DUSt3R
     info: WeightsInfo

@@ -17,15 +17,15 @@ Tables = tuple[Tensor, Tensor]
 
 
 class Silence(NamedTuple):
-    """Which tokens move: static queries must not listen to dynamic keys (Easi3R, section 3.3)."""
+    """Tokens that move, for the attention masking of Easi3R (section 3.3): static queries ignore dynamic keys."""
 
     query_dynamic: Tensor
     """(B, N) bool."""
     key_dynamic: Tensor
     """(B, M) bool."""
     most_dynamic: int | None = None
-    """The largest number of dynamic queries of a pair, or a bound on it; None: not known, which costs as if all were.
-    Given by who knows the masks on the host, so that a GPU need not be asked."""
+    """Upper bound on the number of dynamic queries of a pair; None: unknown, all N queries are assumed. A caller that
+    has the masks on the host should give it, because computing it here would synchronise with the GPU."""
 
 
 class Mlp(nn.Module):
@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one view to the other, which also tells how much each key was attended to."""
+    """Multi-head attention of one view to the other; also returns the mean attention logit of each key."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -76,8 +76,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
         """Attend from x (B, N, D) to y (B, M, D).
 
-        Returns the output (B, N, D) and the query-mean (B, H, M) of the pre-softmax logits; for ``silence`` see
-        :func:`attend_silenced`.
+        Returns the output (B, N, D) and the mean over queries (B, H, M) of the pre-softmax logits. With ``silence``,
+        the attention is that of :func:`attend_silenced`.
         """
         q, k = self.queries_keys(x, y, tables)
         v = self._split(self.projv(y))
@@ -86,25 +86,29 @@ class CrossAttention(nn.Module):
 
 
 def attend_silenced(q: Tensor, k: Tensor, v: Tensor, silence: Silence) -> Tensor:
-    """Attention (B, H, N, d) in which the softmax weights from static queries to dynamic keys count as 0.
+    """Attention (B, H, N, d) in which the softmax weights from static queries to dynamic keys are set to 0.
 
-    Nothing is renormalised, so it is the same as attending to values that are 0 at dynamic keys. Only the dynamic
-    queries, usually few, attend once more, to all values.
+    The remaining weights are not renormalised, so the result for static queries equals attention with values that are 0
+    at dynamic keys. A second attention computes the dynamic queries, usually few, with all values.
     """
     out = scaled_dot_product_attention(q, k, v.masked_fill(silence.key_dynamic[:, None, :, None], 0.0))
     most = q.shape[2] if silence.most_dynamic is None else silence.most_dynamic
     if most == 0:
         return out
-    # The dynamic queries of a pair first; where a pair has fewer than `most`, static ones fill up and keep their value.
+    # Gather `most` queries of each pair, the dynamic ones first. Where a pair has fewer dynamic queries, the rest are
+    # static ones, whose first result is kept.
     dynamic, rows = silence.query_dynamic.byte().sort(dim=1, descending=True, stable=True)
     rows = rows[:, None, :most, None].expand(-1, q.shape[1], -1, q.shape[-1])
-    heard = scaled_dot_product_attention(q.gather(2, rows), k, v)
-    heard = torch.where(dynamic[:, None, :most, None] > 0, heard, out.gather(2, rows))
-    return out.scatter(2, rows, heard)
+    unmasked = scaled_dot_product_attention(q.gather(2, rows), k, v)
+    unmasked = torch.where(dynamic[:, None, :most, None] > 0, unmasked, out.gather(2, rows))
+    return out.scatter(2, rows, unmasked)
 
 
 def mean_query_logits(q: Tensor, k: Tensor) -> Tensor:
-    """Mean over queries of q k^T d^(-1/2): (B, H, N, d), (B, H, M, d) -> (B, H, M) float32, without an N x M matrix."""
+    """Mean over queries of the logits q k^T d^(-1/2), computed without the N x M matrix.
+
+    (B, H, N, d) queries and (B, H, M, d) keys -> (B, H, M) float32.
+    """
     mean_q = q.float().mean(dim=2, keepdim=True) * q.shape[-1] ** -0.5
     with torch.autocast(q.device.type, enabled=False):
         return (mean_q @ k.float().transpose(-1, -2)).squeeze(2)
@@ -149,22 +153,20 @@ class DecoderBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
-        """One layer for view x (B, N, D) that looks at view y: new x, and the query-mean logits (B, H, M)."""
-        return self.look_across(self.look_inside(x, tables), y, tables, silence)
+        """One layer for view x (B, N, D) that attends to view y (B, M, D): new x, and mean logits (B, H, M) of y."""
+        return self.cross_step(self.self_step(x, tables), y, tables, silence)
 
-    def look_inside(self, x: Tensor, tables: Tables) -> Tensor:
-        """The part of :meth:`forward` that does not know the other view."""
+    def self_step(self, x: Tensor, tables: Tables) -> Tensor:
+        """The self-attention of :meth:`forward`, which does not depend on the other view; (B, N, D) -> (B, N, D)."""
         return x + self.attn(self.norm1(x), tables)
 
-    def look_across(
-        self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The rest of :meth:`forward`, for x from :meth:`look_inside`."""
+    def cross_step(self, x: Tensor, y: Tensor, tables: Tables, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
+        """Cross-attention and MLP of :meth:`forward`, for x from :meth:`self_step`."""
         attended, logits = self.cross_attn(self.norm2(x), self.norm_y(y), tables, silence)
         x = x + attended
         return x + self.mlp(self.norm3(x)), logits
 
     def logits_only(self, x: Tensor, y: Tensor, tables: Tables) -> Tensor:
-        """The query-mean logits (B, H, M) of :meth:`forward` without what comes after them."""
-        x = self.look_inside(x, tables)
+        """The mean logits (B, H, M) of :meth:`forward`, without computing the new tokens."""
+        x = self.self_step(x, tables)
         return mean_query_logits(*self.cross_attn.queries_keys(self.norm2(x), self.norm_y(y), tables))

@@ -23,7 +23,7 @@ from .sources import PICKLE_SUFFIXES, WeightsSource
 
 logger = logging.getLogger(__name__)
 
-# Defaults of the published constructor (CroCo's and DUSt3R's), for arguments that a checkpoint does not name.
+# Defaults of the constructors of CroCo and DUSt3R as published, for arguments that a checkpoint does not name.
 _DEFAULTS: dict[str, Any] = {
     "img_size": 224,
     "patch_size": 16,
@@ -42,7 +42,7 @@ _DEFAULTS: dict[str, Any] = {
     "conf_mode": ("exp", 1, math.inf),
     "patch_embed_cls": "PatchEmbedDust3R",
 }
-# What the network implements, where the published code would allow more.
+# The supported values of each field; the published code allows more.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "norm_im2_in_dec": (True,),
     "pos_embed": ("RoPE100",),
@@ -58,7 +58,7 @@ _COPIED = (
 ).split()
 _OWN_FIELDS = {field.name: field for field in dataclasses.fields(DUSt3RConfig)}
 
-# Of ast.parse and of our walk; Python's parser reports too deep nesting as MemoryError.
+# What ast.parse and _literal raise for text that is no literal; Python reports too deep nesting as MemoryError.
 _NOT_LITERAL = (SyntaxError, ValueError, RecursionError, MemoryError)
 _UNUSED = re.compile(r"mask_token$|prediction_head\.|.*\.act_[1-4]_postprocess\.")
 _TIED = re.compile(r"(.*\.scratch\.)layer_rn\.([0-3])\.(.*)")
@@ -68,27 +68,35 @@ def read_config(source: WeightsSource) -> DUSt3RConfig:
     """Architecture from ``config.json``, or from the ``args.model`` text of a ``.pth``.
 
     Raises:
-        CheckpointError: unreadable, or a value that this network does not implement (named).
+        CheckpointError: the file is unreadable, or asks for an option that is not supported; the message names it.
     """
     if source.config_path is not None:
         return config_from_fields(read_json(source.config_path), str(source.config_path))
     model_text = getattr(_load_pickle(source.path).get("args"), "model", None)
     if not isinstance(model_text, str):
-        raise CheckpointError(f"{source.path}: no 'args.model' inside and no config.json beside it")
+        raise CheckpointError(
+            f"{source.path}: it holds no 'args.model', and no config.json lies beside it; put the checkpoint's "
+            "config.json beside it"
+        )
     return config_from_fields(parse_constructor(model_text, str(source.path)), str(source.path))
 
 
 def config_from_fields(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
-    """Constructor arguments as published, or the fields of :class:`DUSt3RConfig` itself -> architecture.
+    """Architecture from the constructor arguments of the published code, or from fields of :class:`DUSt3RConfig`.
+
+    Args:
+        origin: file name for error messages.
 
     Raises:
-        CheckpointError: names the field and the value that is not supported.
+        CheckpointError: a field is unknown or has an unsupported value; the message names both.
     """
     try:
         if "img_size" in fields or "pos_embed" in fields:
             return _published_config(fields, origin)
         if unknown := sorted(set(fields) - set(_OWN_FIELDS)):
-            raise CheckpointError(f"{origin}: unknown fields {', '.join(unknown)}")
+            raise CheckpointError(
+                f"{origin}: unknown fields {', '.join(unknown)}; the known ones are {', '.join(_OWN_FIELDS)}"
+            )
         return DUSt3RConfig(**{name: _tuples(value) for name, value in fields.items()})
     except (TypeError, *_NOT_LITERAL) as error:
         raise CheckpointError(f"{origin}: {error}") from error
@@ -103,13 +111,13 @@ def _published_config(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
     own = {name: values[name] for name in _COPIED}
     for name in ("patch_size", "enc_depth", "dec_depth", "enc_embed_dim", "dec_embed_dim"):
         if not isinstance(own[name], int) or own[name] < 1:
-            raise CheckpointError(f"{origin}: {name} = {own[name]!r} is not a positive integer")
+            raise CheckpointError(f"{origin}: {name} = {own[name]!r} must be a positive integer; fetch the file again")
     image_size = max(_pair(values["img_size"]))
     head = {f"dpt_{name}": _tuples(value) for name, value in dict(fields.get("_dpt_head_overrides") or {}).items()}
     extra = {name: values[name] for name in _OWN_FIELDS if name in fields and name not in own}
     ignored = set(fields) - set(_DEFAULTS) - _WITHOUT_EFFECT - set(_OWN_FIELDS)
     if ignored := sorted(name for name in ignored if not name.startswith("_")):
-        logger.warning("%s: fields %s are not known and not used", origin, ", ".join(ignored))
+        logger.warning("%s: unknown fields are ignored: %s", origin, ", ".join(ignored))
     return DUSt3RConfig(**{"image_size": image_size, "square": image_size == 224} | own | head | extra)
 
 
@@ -121,35 +129,38 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists (JSON has no tuples) and tuples written as text -> tuples; infinities written as text -> numbers."""
+    """Convert lists (JSON has no tuples) and tuples written as text to tuples, infinities written as text to floats."""
     if isinstance(value, str) and value.startswith("("):
         return _literal(ast.parse(value, mode="eval").body)
-    if value in ("inf", "-inf", "Infinity", "-Infinity"):  # strict JSON has no number for them
+    if value in ("inf", "-inf", "Infinity", "-Infinity"):  # strict JSON cannot express them as numbers
         return float(value)
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def parse_constructor(text: str, origin: str) -> dict[str, Any]:
-    """``AsymmetricCroCo3DStereo(name=literal, ...)`` -> its keyword arguments; parsed, never evaluated.
+    """Keyword arguments of the text ``AsymmetricCroCo3DStereo(name=literal, ...)``, which is parsed, never evaluated.
 
     Raises:
-        CheckpointError: anything but one call of that class with literal keyword arguments.
+        CheckpointError: the text is not one call of that class with literal keyword arguments.
     """
     try:
         call = ast.parse(text.strip(), mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args):
-            raise ValueError("not a call with keyword arguments")
+            raise ValueError("it is not a call with keyword arguments only")
         if call.func.id != "AsymmetricCroCo3DStereo":
             raise ValueError(f"the network is a {call.func.id}, not an AsymmetricCroCo3DStereo")
         if any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("** is not a literal argument")
         return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
     except _NOT_LITERAL as error:
-        raise CheckpointError(f"{origin}: cannot read the network's arguments {text[:200]!r}: {error}") from error
+        raise CheckpointError(
+            f"{origin}: cannot read the network's arguments {text[:200]!r}: {error}; put the checkpoint's config.json "
+            "beside the file"
+        ) from error
 
 
 def _literal(node: ast.expr) -> Any:
-    """Numbers, text, True, False, None, inf, -inf and tuples or lists of them (both as tuples)."""
+    """Value of an expression of numbers, text, True, False, None, inf, and tuples or lists of them (both as tuples)."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name) and node.id == "inf":
@@ -162,7 +173,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 class TensorFile(Protocol):
-    """Names, shapes and tensors of an open file; tensors are read when they are asked for."""
+    """Names, shapes and tensors of an open file; a tensor is read when it is requested."""
 
     def names(self) -> list[str]: ...
 
@@ -204,12 +215,14 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     """Open a ``.safetensors`` or ``.pth`` file, memory-mapped: only tensors that are read take memory.
 
     Raises:
-        CheckpointError: the file is damaged, or holds anything but tensors.
+        CheckpointError: the file is damaged, or holds something other than tensors.
     """
     if path.suffix in PICKLE_SUFFIXES:
         tensors = _load_pickle(path).get("model")
         if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-            raise CheckpointError(f"{path}: no state dict of tensors under 'model'")
+            raise CheckpointError(
+                f"{path}: it holds no state dict of tensors under 'model'; give a checkpoint as DUSt3R publishes them"
+            )
         yield _StateDict(tensors)
         return
     from safetensors import SafetensorError, safe_open
@@ -223,31 +236,38 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
 
 
 def _load_pickle(path: Path) -> dict[str, Any]:
-    """A ``.pth`` through torch's restricted unpickler: tensors, plain values and ``argparse.Namespace`` only."""
+    """Content of a ``.pth`` file, by torch's restricted unpickler: tensors, plain values and ``argparse.Namespace``."""
     if not hasattr(torch.serialization, "safe_globals"):
-        raise CheckpointError(f"{path}: reading a .pth safely needs torch 2.5 or newer; use the .safetensors instead")
+        raise CheckpointError(
+            f"{path}: reading a .pth file safely needs torch 2.5 or newer; use the .safetensors file instead"
+        )
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # files of torch < 1.6 are no archives and cannot be mapped
+            except RuntimeError:  # files of torch before 1.6 are not archives and cannot be memory-mapped
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile stream can make the unpickler raise anything
+    except Exception as error:  # the unpickler may raise any exception on a damaged or hostile file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path}: refused; it is damaged, or holds more than tensors and plain values (nothing in it was "
-            f"executed): {reason}"
+            f"executed): {reason}. Fetch it again, or use the .safetensors file of the checkpoint"
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        raise CheckpointError(
+            f"{path}: it holds a {type(content).__name__} instead of a dict; give a checkpoint as DUSt3R publishes them"
+        )
     return content
 
 
 def normalise_names(names: Collection[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Names in a file -> ({name in the network: name in the file}, pairs of file names that must hold equal tensors).
+    """Match the names in a file with those of the network.
 
-    Drops what inference does not use, unties ``layer_rn.{0..3}`` from ``layer{1..4}_rn``, and lets decoder 2 start
-    from decoder 1 where it has no weights of its own.
+    Tensors that inference does not use are dropped. ``layer_rn.{0..3}`` and ``layer{1..4}_rn`` name the same weights.
+    Where a file has no weights for decoder 2, those of decoder 1 are used for it.
+
+    Returns:
+        {name in the network: name in the file}, and pairs of file names whose tensors must be equal.
     """
     table: dict[str, str] = {}
     tied: list[tuple[str, str]] = []
@@ -272,7 +292,7 @@ def check_names(file: TensorFile, table: Mapping[str, str], wanted: Mapping[str,
     """Compare names and shapes of a file with those of the network.
 
     Raises:
-        CheckpointError: lists the keys that are missing, unknown or of another shape.
+        CheckpointError: keys are missing, unknown or of another shape; the message lists them.
     """
     problems = []
     if missing := sorted(set(wanted) - set(table)):
@@ -287,7 +307,10 @@ def check_names(file: TensorFile, table: Mapping[str, str], wanted: Mapping[str,
     if shapes:
         problems.append(f"of another shape: {_listed(shapes)}")
     if problems:
-        raise CheckpointError(f"{origin}: the weights do not fit the network of its config: " + "; ".join(problems))
+        raise CheckpointError(
+            f"{origin}: the weights do not fit the network that its config describes: {'; '.join(problems)}. Fetch the "
+            "weights and config.json of the same checkpoint"
+        )
 
 
 def _listed(items: list[str], most: int = 8) -> str:
@@ -296,15 +319,15 @@ def _listed(items: list[str], most: int = 8) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file (``Infinity`` allowed, as the hub's mixin writes it).
+    """Read a JSON object from a file; ``Infinity`` is accepted, because huggingface_hub's model mixin writes it.
 
     Raises:
-        CheckpointError: unreadable, or not an object.
+        CheckpointError: the file is unreadable, or holds something other than an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+        raise CheckpointError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not an object")
+        raise CheckpointError(f"{path}: it holds a {type(content).__name__}, not a JSON object; fetch it again")
     return content

@@ -1,4 +1,4 @@
-"""Where and how the network runs: device, precision, images or pairs per call."""
+"""Device, precision and batch size of the network's calls."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..core.errors import InputError
 logger = logging.getLogger(__name__)
 
 CPU_TOKENS = 1024
-"""Tokens of one view per call on a CPU."""
+"""Most tokens of one view per call on a CPU."""
 GPU_TOKENS = 16384
-"""Tokens of one view per call beyond which a GPU gains nothing."""
+"""Most tokens of one view per call on a GPU; larger batches are not faster."""
 MEMORY_SHARE = 0.5
-"""Of a GPU's free memory, for the activations of one call."""
+"""Share of a GPU's free memory that the activations of one call may take."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how the network runs."""
+    """Device, precision and batch size of the network's calls."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
-    """Of the transformer blocks; heads and attention statistics are always float32."""
+    """Precision of the transformer blocks; heads and attention statistics are always float32."""
     batch_size: int = 0
-    """Most images or pairs per call; 0: by device, free memory and size of the image."""
+    """Most images or pairs per call; 0: chosen by device, free memory and image size."""
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the network is called."""
@@ -40,10 +40,14 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def batch_for(self, num_tokens: int, item_bytes: float) -> int:
-        """Images or pairs per call for images of ``num_tokens`` tokens, one of which takes ``item_bytes`` of memory.
+        """Images or pairs per call.
 
-        A CPU is fastest while a call's activations stay small; a GPU takes what fits a part of its free memory, up to
-        what keeps it busy.
+        A CPU is fastest while the activations of a call stay small; a GPU gets what fits :data:`MEMORY_SHARE` of its
+        free memory, at most :data:`GPU_TOKENS` tokens.
+
+        Args:
+            num_tokens: tokens of an image.
+            item_bytes: memory of the activations of one image or pair.
         """
         if self.batch_size:
             return self.batch_size
@@ -62,12 +66,12 @@ def normalise(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def in_batches(total: int, size: int, work: Callable[[slice], None]) -> None:
-    """Call ``work`` on consecutive slices of ``range(total)``, ``size`` long; when memory does not suffice, halve them.
+    """Call ``work`` on consecutive slices of ``range(total)`` of length ``size``, halved when memory does not suffice.
 
-    ``work`` must leave nothing behind when the device is out of memory: the same rows come again.
+    When the device runs out of memory, ``work`` must not have recorded anything: it is called again with the same rows.
 
     Raises:
-        InputError: a single row does not fit.
+        InputError: a single row does not fit into the memory.
     """
     start = 0
     while start < total:
@@ -76,38 +80,44 @@ def in_batches(total: int, size: int, work: Callable[[slice], None]) -> None:
             start = rows.stop
             continue
         if size == 1:
-            raise InputError("one pair of frames alone does not fit into the memory of the device: use --device cpu")
+            raise InputError("a single image or pair does not fit into the memory of the device: use --device cpu")
         size = max(1, (rows.stop - rows.start) // 2)
-        logger.info("out of memory: %d pairs per call from here on", size)
+        logger.info("out of memory: continuing with batches of %d", size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def _fits(work: Callable[[slice], None], rows: slice) -> bool:
-    # The exception holds the frames of the failed call, and with them its memory: it must be gone before the next try.
+    # The exception refers to the stack frames of the failed call and with them to its tensors: it must be deleted
+    # before the next attempt.
     try:
         work(rows)
     except torch.cuda.OutOfMemoryError:
         return False
     except RuntimeError as error:
-        if "out of memory" not in str(error):  # how MPS says it
+        if "out of memory" not in str(error):  # MPS raises a plain RuntimeError
             raise
         return False
     return True
 
 
 def choose_compute(device: str, dtype: str, batch_size: int) -> Compute:
-    """``auto|cpu|cuda|mps`` and ``auto|fp32|bf16|fp16`` -> what this machine does best.
+    """Device and precision for the options --device, --dtype and --batch-size; ``auto`` is the fastest of this machine.
+
+    Args:
+        device: 'auto', 'cpu', 'cuda' or 'mps'.
+        dtype: 'auto', 'fp32', 'bf16' or 'fp16'.
+        batch_size: see :class:`Compute`.
 
     Raises:
-        InputError: the device is asked for by name and is not there, or it cannot compute in the precision.
+        InputError: the requested device does not exist, or does not support the precision.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         device = next(name for name in ("cuda", "mps", "cpu") if available[name])
     if not available[device]:
         usable = ", ".join(name for name, there in available.items() if there)
-        raise InputError(f"--device {device}: not available here (usable: {usable})")
+        raise InputError(f"--device {device}: not available on this machine; use one of: {usable}")
     if dtype == "auto":
         dtype = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if dtype == "fp16" and device == "cpu":

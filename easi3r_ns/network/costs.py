@@ -1,7 +1,7 @@
-"""What the network costs, counted from its configuration alone: floating-point operations and parameters.
+"""Floating-point operations, parameters and memory of the network, computed from its configuration alone.
 
-A multiplication and an addition count as two operations; norms, activations, softmax and interpolation are left out (a
-few per cent). Letters: N tokens of an image, D channels.
+A multiplication and an addition count as two operations; norms, activations, softmax and interpolation, a few per cent
+of the total, are left out.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ class NetworkCost:
     """Floating-point operations of the network's calls, for one image size."""
 
     encode: float
-    """One frame through the encoder."""
+    """The encoder on one frame."""
     attention: float
-    """One ordered pair through pass 1: both decoders up to the last layer's keys, no heads."""
+    """Pass 1 on one ordered pair: both decoders up to the keys of the last layer, without heads."""
     decode: float
-    """One ordered pair through both decoders, without silencing."""
+    """Both decoders on one ordered pair, without attention masking."""
     silence: float
-    """What silencing adds to one pair: decoder 1 attends to the other view twice."""
+    """Additional cost of the attention masking of one pair: the cross-attention of decoder 1 is computed twice."""
     heads: float
-    """Both heads of one ordered pair."""
+    """Both heads on one ordered pair."""
     start: float
-    """The part of ``attention`` and ``decode`` that is the same in all pairs of a frame (:meth:`~.model.DUSt3R.start`),
-    for one of the two views."""
+    """The part of ``attention`` and ``decode`` that all pairs of a frame share (:meth:`~.model.DUSt3R.start`), for one
+    of the two views."""
     start_heads: float
-    """The part of ``heads``, likewise."""
+    """The part of ``heads`` that all pairs of a frame share, for one of the two views."""
 
 
 def network_cost(config: DUSt3RConfig, grid: Grid) -> NetworkCost:
-    """Count for images of ``grid`` = (h, w) tokens."""
+    """Operations for images of ``grid`` = (h, w) tokens."""
     c, n = config, grid[0] * grid[1]
     embed = 2.0 * n * 3 * c.patch_size**2 * c.enc_embed_dim
     hidden_enc, hidden_dec = (int(dim * c.mlp_ratio) for dim in (c.enc_embed_dim, c.dec_embed_dim))
@@ -66,32 +66,32 @@ def network_cost(config: DUSt3RConfig, grid: Grid) -> NetworkCost:
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """Largest memory of the activations of ONE image or pair while a call runs, in bytes (upper estimates)."""
+    """Upper estimates of the peak memory of the activations during a call, in bytes per image or pair."""
 
     encode: float
-    """One frame through the encoder."""
+    """The encoder on one frame."""
     decode: float
-    """One pair through the decoders, the tokens that the heads read included."""
+    """Both decoders on one pair, including the tokens that the heads read."""
     heads: float
-    """One head (they run one after the other), with its result."""
+    """One head and its result; the two heads run one after the other."""
 
 
 def activation_bytes(config: DUSt3RConfig, grid: Grid) -> ActivationBytes:
-    """Estimate for images of ``grid`` = (h, w) tokens; float32 throughout, which half precision never exceeds."""
+    """Memory for images of ``grid`` = (h, w) tokens in float32, an upper bound for half precision."""
     c, n = config, grid[0] * grid[1]
-    # Residual stream, its norm, and the MLP's hidden layer before and after its activation (q, k, v take less).
+    # The residual stream, its norm, and the MLP's hidden layer before and after its activation; q, k and v take less.
     encode = 4.0 * n * c.enc_embed_dim * (2 + 2 * c.mlp_ratio)
     streams = 4.0 * n * c.dec_embed_dim * (4 + 2 * c.mlp_ratio)
     kept = 4.0 * n * 2 * (3 * c.dec_embed_dim if c.head_type == "dpt" else c.dec_embed_dim)
     kept += 2 * start_bytes(c, grid, heads=True)
     pixels = n * c.patch_size**2
-    # The DPT head is largest where it has doubled to full size: that map twice, and its half-size input.
+    # The DPT head needs most where it upsamples to full size: the full-size map twice, and its half-size input.
     numbers = pixels * (2 * c.dpt_last_dim + c.dpt_feature_dim / 4 + 8) if c.head_type == "dpt" else 12 * pixels
     return ActivationBytes(encode, streams + kept, 4.0 * numbers)
 
 
 def start_bytes(config: DUSt3RConfig, grid: Grid, *, heads: bool) -> float:
-    """What is kept of a frame for all of its pairs (:meth:`~.model.DUSt3R.start`), for one of the two views."""
+    """Bytes of the result of :meth:`~.model.DUSt3R.start` for a frame as one of the two views."""
     tokens = grid[0] * grid[1]
     finest = 16 * config.dpt_feature_dim if heads and config.head_type == "dpt" else 0
     return 4.0 * tokens * (2 * config.dec_embed_dim + finest)
@@ -107,8 +107,10 @@ def num_parameters(config: DUSt3RConfig) -> tuple[int, int]:
 
 
 def weight_bytes(config: DUSt3RConfig, item_bytes: int) -> tuple[int, int]:
-    """Memory of (encoder, decoders and heads) whose matrices, except those of the heads, take ``item_bytes`` a number
-    (:func:`~.weights.load_part`).
+    """Bytes of the weights of (encoder, decoders and heads), as :func:`~.weights.load_part` holds them.
+
+    Args:
+        item_bytes: bytes of an element of the matrices; those of the heads are always float32.
     """
     from .model import ENCODER_PREFIXES
 
@@ -120,7 +122,7 @@ def weight_bytes(config: DUSt3RConfig, item_bytes: int) -> tuple[int, int]:
 
 
 def _on_paper(config: DUSt3RConfig) -> dict[str, Tensor]:
-    """Parameters by name, without memory."""
+    """Parameters by name, on the meta device: they take no memory."""
     import torch
 
     from .model import DUSt3R
@@ -134,7 +136,7 @@ def _linear(tokens: int, inputs: int, outputs: int) -> float:
 
 
 def _attention(tokens: int, dim: int) -> float:
-    """Logits and weighted sum."""
+    """Operations of the logits and the weighted sum."""
     return 4.0 * tokens * tokens * dim
 
 
@@ -143,7 +145,7 @@ def _conv(height: int, width: int, inputs: int, outputs: int, kernel: int) -> fl
 
 
 def _finest_level(c: DUSt3RConfig, grid: Grid) -> float:
-    """Of the DPT head, up to where the coarser levels join it; reads the encoder's features only."""
+    """Operations of the DPT head's finest level before the fusion with coarser ones; it reads encoder features only."""
     (h, w), first, dim = grid, c.dpt_layer_dims[0], c.dpt_feature_dim
     reassembled = _conv(h, w, c.enc_embed_dim, first, 1) + _conv(h, w, first, first, 4)
     return reassembled + _conv(4 * h, 4 * w, first, dim, 3) + 2 * _conv(4 * h, 4 * w, dim, dim, 3)
@@ -155,7 +157,7 @@ def _dpt_head(c: DUSt3RConfig, grid: Grid) -> float:
     dim, last = c.dpt_feature_dim, c.dpt_last_dim
     sizes = [(4 * h, 4 * w), (2 * h, 2 * w), (h, w), ((h + 1) // 2, (w + 1) // 2)]
     total = sum(_conv(h, w, i, d, 1) for i, d in zip(inputs, dims))
-    # A transposed convolution whose stride is its kernel: every input pixel makes kernel^2 output pixels.
+    # In a transposed convolution whose stride is its kernel size, every input pixel makes kernel^2 output pixels.
     total += _conv(h, w, dims[0], dims[0], 4) + _conv(h, w, dims[1], dims[1], 2) + _conv(*sizes[3], dims[3], dims[3], 3)
     for level, (rows, columns) in enumerate(sizes):
         units = 1 if level == 3 else 2

@@ -1,4 +1,7 @@
-"""Output heads of DUSt3R: tokens -> (B, H, W, 4) raw points and confidence (DPT: arXiv:2103.13413)."""
+"""Output heads of DUSt3R: tokens -> (B, 4, H, W) raw points and confidence (DPT: arXiv:2103.13413).
+
+Letters in shapes: B images, H x W pixels, h x w tokens, N = h * w, D channels.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from torch.nn.functional import conv2d, interpolate, pad, pixel_shuffle, relu
 from .config import DUSt3RConfig
 
 NUM_CHANNELS = 4
+"""Output channels: x, y, z and confidence."""
 STRIP_NUMBERS = 1 << 20
-"""Numbers per layer of a strip."""
+"""Elements of the enlarged feature map that are processed at a time on a CPU."""
 
 
 class LinearHead(nn.Module):
@@ -23,7 +27,7 @@ class LinearHead(nn.Module):
         self.proj = nn.Linear(config.dec_embed_dim, NUM_CHANNELS * config.patch_size**2)
 
     def finest(self, features: Tensor, grid: tuple[int, int]) -> None:
-        """Nothing of this head can be computed from a frame's encoder features alone."""
+        """None: no part of this head depends on the encoder features alone."""
 
     def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int], finest: None = None) -> Tensor:
         """``tokens[dec_depth]`` (B, N, D) -> (B, 4, H, W)."""
@@ -44,7 +48,7 @@ class ResidualConvUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds a finer level to the coarser result and doubles its size."""
+    """Adds a finer level to the result of the coarser levels and doubles the resolution."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -53,10 +57,14 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(dim)  # noqa: N815
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """``skip``: the finer level after :attr:`resConfUnit1`; the coarsest block has none."""
+        """(B, D, H, W) -> (B, D, 2H, 2W).
+
+        Args:
+            skip: (B, D, H, W) finer level, already processed by :attr:`resConfUnit1`; None in the coarsest block.
+        """
         if skip is not None:
             x = x + skip
-        # A 1x1 convolution commutes with bilinear interpolation: before it, it costs a quarter.
+        # A 1x1 convolution commutes with bilinear interpolation; before the upsampling it costs a quarter.
         return _double(_channels_last(self.out_conv(self.resConfUnit2(x))))
 
 
@@ -71,7 +79,7 @@ class _Scratch(nn.Module):
 
 
 class DPTCore(nn.Module):
-    """Reassembles four token layers to feature maps and fuses them from coarse to fine."""
+    """Reassembles the tokens of four layers to feature maps and fuses these from coarse to fine."""
 
     def __init__(self, config: DUSt3RConfig) -> None:
         super().__init__()
@@ -102,9 +110,11 @@ class DPTCore(nn.Module):
         )
 
     def forward(self, tokens: dict[int, Tensor], grid: tuple[int, int], finest: Tensor | None = None) -> Tensor:
-        """``tokens[l]`` (B, N, D) for the encoder (0) and three decoder layers -> (B, 4, H, W).
+        """Raw output (B, 4, H, W).
 
-        ``finest``: what :meth:`finest` made of ``tokens[0]``, which are then not needed.
+        Args:
+            tokens: (B, N, D) by layer: 0 for the encoder, and three decoder layers.
+            finest: the result of :meth:`finest`, if it is already computed; ``tokens[0]`` is not needed then.
         """
         path = self.scratch.refinenet4(self._level(3, tokens[self.layers[3]], grid))
         path = self.scratch.refinenet3(path[..., : grid[0], : grid[1]], self._skip(2, tokens[self.layers[2]], grid))
@@ -113,8 +123,9 @@ class DPTCore(nn.Module):
         return self._enlarge(self.head[0](self.scratch.refinenet1(path, finest)))
 
     def finest(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, N, D) encoder features -> (B, dpt_feature_dim, 4h, 4w): a fifth of the head, and the same in every pair
-        of a frame.
+        """(B, N, D) encoder features -> (B, dpt_feature_dim, 4h, 4w), the finest level of the fusion.
+
+        It takes a fifth of the head's operations and is the same in all pairs of a frame.
         """
         return self._skip(0, features, grid)
 
@@ -127,9 +138,9 @@ class DPTCore(nn.Module):
         return fusion.resConfUnit1(self._level(level, tokens, grid))
 
     def _enlarge(self, path: Tensor) -> Tensor:
-        """``self.head[1:]`` on (B, D, H/2, W/2); on the CPU what follows the doubling goes by strips of rows.
+        """Apply ``self.head[1:]`` to (B, D, H/2, W/2); after the upsampling, a CPU processes strips of rows.
 
-        A strip's intermediate results fit the cache and do not add to the peak memory of a run.
+        The intermediate results of a strip fit the processor's cache and hardly add to the peak memory of a run.
         """
         _, double, second, activation, last = self.head
         x = double(path)
@@ -145,7 +156,7 @@ class DPTCore(nn.Module):
 
 
 class DPTHead(nn.Module):
-    """Dense prediction transformer over four token layers."""
+    """Dense prediction transformer head over the tokens of four layers."""
 
     def __init__(self, config: DUSt3RConfig) -> None:
         super().__init__()
@@ -164,14 +175,22 @@ class DPTHead(nn.Module):
 
 
 def postprocess(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 4, H, W) head output -> points (B, H, W, 3) = direction * expm1(norm), confidence (B, H, W) = 1 + exp."""
+    """Points and confidence from the raw output (B, 4, H, W) of a head.
+
+    Returns:
+        (B, H, W, 3) points: the first three channels, their norm n mapped to exp(n) - 1; and the (B, H, W) confidence,
+        1 + exp of the last channel.
+    """
     xyz, conf = raw[:, :3].permute(0, 2, 3, 1), raw[:, 3]
     norm = xyz.norm(dim=-1, keepdim=True)
     return xyz / norm.clip(min=1e-8) * torch.expm1(norm), 1 + conf.exp()
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """The layout in which convolutions and interpolation are fastest; 3x3 convolutions keep it, others may not."""
+    """The memory layout in which convolutions and interpolation are fastest.
+
+    3x3 convolutions preserve it; others may not.
+    """
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""A network of which only the half that is needed is in memory: first the encoder, then decoders and heads."""
+"""A backbone that holds either the encoder or the decoders and heads in memory, whichever is in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .weights import Part, WeightsInfo, build_backbone, load_part, release_part
 
 
 class LazyBackbone(DUSt3RBackbone):
-    """Hands out the network with one half loaded; asking for the other half frees the first."""
+    """The network with one part of its weights loaded; requesting the other part frees the first."""
 
     def __init__(
         self, model: DUSt3R, info: WeightsInfo, device: torch.device, log: RunLog, dtype: torch.dtype = torch.float32
@@ -22,23 +22,27 @@ class LazyBackbone(DUSt3RBackbone):
 
     @classmethod
     def open(cls, spec: str, *, device: torch.device, log: RunLog, dtype: torch.dtype = torch.float32) -> LazyBackbone:
-        """Find and check the weights ``spec`` (see :func:`~easi3r_ns.network.weights.resolve`); loads nothing yet.
+        """Find and check the weights ``spec`` (:func:`~easi3r_ns.network.sources.resolve`) without loading them.
 
-        ``dtype``: of the transformer blocks, see :func:`~easi3r_ns.network.weights.load_part`.
+        Args:
+            dtype: precision of the transformer blocks, see :func:`~easi3r_ns.network.weights.load_part`.
+
+        Raises:
+            CheckpointError: the weights are missing, unreadable, or do not fit the network.
         """
         model, info = build_backbone(spec, log=log)
         return cls(model, info, device, log, dtype)
 
     def encoder(self) -> DUSt3R:
-        """The network, able to :meth:`~DUSt3R.encode`."""
+        """The network with the weights that :meth:`~.model.DUSt3R.encode` needs."""
         return self._load("encoder")
 
     def decoder(self) -> DUSt3R:
-        """The network, able to :meth:`~DUSt3R.decode` and to give its :meth:`~DUSt3R.attention`."""
+        """The network with the weights that :meth:`~.model.DUSt3R.decode` and :meth:`~.model.DUSt3R.attention` need."""
         return self._load("decoder")
 
     def release(self) -> None:
-        """Free what is loaded."""
+        """Free the weights that are loaded; the next use loads them again."""
         if self._loaded is not None:
             release_part(self._model, self._loaded)
             self._loaded = None

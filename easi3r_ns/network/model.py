@@ -1,8 +1,8 @@
 """DUSt3R (Wang et al., CVPR 2024, arXiv:2312.14132): encoder, two decoders, two heads.
 
-A frame is encoded once (:meth:`DUSt3R.encode`); pairs are decoded from features (:meth:`DUSt3R.decode`), or only as far
-as their attention is needed (:meth:`DUSt3R.attention`). What does not depend on the partner can be done once for all
-pairs of a frame (:meth:`DUSt3R.start`). Parameter names are those of the published checkpoints.
+A frame is encoded once (:meth:`DUSt3R.encode`). Pairs are decoded from features (:meth:`DUSt3R.decode`), or only up to
+the last layer's attention (:meth:`DUSt3R.attention`). What does not depend on the other view can be computed once for
+all pairs of a frame (:meth:`DUSt3R.start`). Parameter names are those of the published checkpoints.
 Letters in shapes: B images or pairs, H x W pixels, h x w tokens, N = h * w, C = layers * heads.
 """
 
@@ -29,12 +29,15 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class PairAttention:
-    """Query-means of the pre-softmax cross-attention logits, per KEY token; channel = layer * heads + head."""
+    """Pre-softmax cross-attention logits, averaged over the queries; one value per key token and channel.
+
+    Channel = layer * heads + head.
+    """
 
     on_j: Tensor
-    """(B, h, w, C) float32: decoder 1, queries of view i, keys of view j."""
+    """(B, h, w, C) float32, from decoder 1: queries of view i, keys of view j."""
     on_i: Tensor
-    """(B, h, w, C) float32: decoder 2, queries of view j, keys of view i."""
+    """(B, h, w, C) float32, from decoder 2: queries of view j, keys of view i."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ class PairOutput:
 
 
 class Start(NamedTuple):
-    """What one view of a pair brings with it before it meets the other: the same in all pairs of a frame."""
+    """The part of the decoding of one view that does not depend on the other view of the pair."""
 
     memory: Tensor
-    """(B, N, dec_embed_dim) embedded features: what the other view's first layer looks at."""
+    """(B, N, dec_embed_dim) embedded features, to which the other view attends in the first layer."""
     tokens: Tensor
-    """(B, N, dec_embed_dim) after the first layer's self-attention."""
+    """(B, N, dec_embed_dim) tokens after the self-attention of the first layer."""
     finest: Tensor | None
-    """The part of the DPT head that reads the encoder's features; None for the linear head, or left out."""
+    """(B, dpt_feature_dim, 4h, 4w) finest level of the DPT head; None for the linear head, or where it is left out."""
 
 
 class PatchEmbed(nn.Module):
@@ -75,7 +78,10 @@ class PatchEmbed(nn.Module):
 
 
 class DUSt3R(nn.Module):
-    """The network of one checkpoint; build it under ``torch.device("meta")`` when weights follow."""
+    """The network of one checkpoint.
+
+    Build it under ``torch.device("meta")`` when its weights are loaded afterwards: no memory is initialised in vain.
+    """
 
     def __init__(self, config: DUSt3RConfig) -> None:
         super().__init__()
@@ -95,10 +101,14 @@ class DUSt3R(nn.Module):
         self.downstream_head2 = head(c)
 
     def token_grid(self, height: int, width: int) -> Grid:
-        """(h, w) tokens of an image; raises ValueError when it does not divide into patches."""
+        """(h, w) tokens of an image.
+
+        Raises:
+            ValueError: a side is not a multiple of the patch size.
+        """
         patch = self.config.patch_size
         if height % patch or width % patch or not (height and width):
-            raise ValueError(f"{width}x{height} image: both sides must be multiples of the patch size {patch}")
+            raise ValueError(f"{width}x{height} image: both sides must be positive multiples of the patch size {patch}")
         return height // patch, width // patch
 
     def encode(self, images: Tensor) -> Tensor:
@@ -114,26 +124,30 @@ class DUSt3R(nn.Module):
         return self.enc_norm(x)
 
     def start(self, features: Tensor, grid: Grid, view: int, *, heads: bool = True) -> Start:
-        """(B, N, enc_embed_dim) features of frames -> what is the same in all pairs whose view ``view`` they are.
+        """The part of the decoding that all pairs with these frames as view ``view`` share.
 
         Args:
+            features: (B, N, enc_embed_dim) of frames.
             view: 0 for the reference view i, 1 for the other view j.
             heads: False leaves out what only :meth:`decode_from` needs.
         """
         block, head = ((self.dec_blocks, self.downstream_head1), (self.dec_blocks2, self.downstream_head2))[view]
         memory = self.decoder_embed(features)
-        tokens = block[0].look_inside(memory, self._tables(grid, features.device))
+        tokens = block[0].self_step(memory, self._tables(grid, features.device))
         if not heads:
             return Start(memory, tokens, None)
         with torch.autocast(features.device.type, enabled=False):
             return Start(memory, tokens, head.finest(features.float(), grid))
 
     def attention(self, features_i: Tensor, features_j: Tensor, grid: Grid) -> PairAttention:
-        """Pass 1: (B, N, enc_embed_dim) features of both views -> attention means; stops at the last layer's keys."""
+        """Pass 1: mean attention logits from the (B, N, enc_embed_dim) features of both views.
+
+        The computation stops at the keys of the last layer.
+        """
         return self.attention_from(self._starts(features_i, features_j, grid, heads=False), grid)
 
     def attention_from(self, starts: tuple[Start, Start], grid: Grid) -> PairAttention:
-        """:meth:`attention` for views that have been started."""
+        """:meth:`attention` from the results of :meth:`start` for view i and view j."""
         tables = self._tables(grid, starts[0].memory.device)
         x, y = starts[0].memory, starts[1].memory
         on_j, on_i = [], []
@@ -145,14 +159,15 @@ class DUSt3R(nn.Module):
         return PairAttention(_to_maps(on_j, grid), _to_maps(on_i, grid))
 
     def decode(self, features_i: Tensor, features_j: Tensor, grid: Grid, silence: Silence | None = None) -> PairOutput:
-        """(B, N, enc_embed_dim) features of both views -> pointmaps, confidences and attention means.
+        """Pointmaps, confidences and mean attention logits from the (B, N, enc_embed_dim) features of both views.
 
-        ``silence`` acts in decoder 1 (the reference view) only: queries are view i, keys view j.
+        Args:
+            silence: attention masking in decoder 1 (the reference view), where queries are view i and keys are view j.
         """
         return self.decode_from(self._starts(features_i, features_j, grid, heads=True), grid, silence)
 
     def decode_from(self, starts: tuple[Start, Start], grid: Grid, silence: Silence | None = None) -> PairOutput:
-        """:meth:`decode` for views that have been started with ``heads``."""
+        """:meth:`decode` from the results of :meth:`start` for view i and view j, computed with ``heads=True``."""
         tokens_i, tokens_j, attention = self._decode(starts, grid, silence, set(self.downstream_head1.layers))
         with torch.autocast(starts[0].memory.device.type, enabled=False):
             points_i, conf_i = postprocess(self.downstream_head1(_floats(tokens_i), grid, starts[0].finest))
@@ -167,9 +182,12 @@ class DUSt3R(nn.Module):
         silence: Silence | None = None,
         keep: set[int] | None = None,
     ) -> tuple[dict[int, Tensor], dict[int, Tensor], PairAttention]:
-        """Tokens of both decoders by layer: 0 is the encoder's feature, ``dec_depth`` comes after ``dec_norm``.
+        """Tokens of both decoders by layer, and the mean attention logits.
 
-        ``keep`` names the layers to return (default: all).
+        Layer 0 holds the encoder features; the tokens of layer ``dec_depth`` are those after ``dec_norm``.
+
+        Args:
+            keep: layers to return; default: all.
         """
         keep = set(range(self.config.dec_depth + 1)) if keep is None else keep
         starts = self._starts(features_i, features_j, grid, heads=False)
@@ -201,20 +219,20 @@ class DUSt3R(nn.Module):
     def _layers(
         self, starts: tuple[Start, Start], tables: Tables, silence: Silence | None, stop: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """New tokens of both views and the query-mean logits on j and on i, layer by layer."""
+        """Per layer: new tokens of views i and j, and the mean logits of the keys of j and of i."""
         (x, inside_x, _), (y, inside_y, _) = starts
         for layer, (block_i, block_j) in enumerate(zip(self.dec_blocks[:stop], self.dec_blocks2[:stop])):
             if layer > 0:
-                inside_x, inside_y = block_i.look_inside(x, tables), block_j.look_inside(y, tables)
+                inside_x, inside_y = block_i.self_step(x, tables), block_j.self_step(y, tables)
             (x, on_j), (y, on_i) = (
-                block_i.look_across(inside_x, y, tables, silence),
-                block_j.look_across(inside_y, x, tables),
+                block_i.cross_step(inside_x, y, tables, silence),
+                block_j.cross_step(inside_y, x, tables),
             )
             yield x, y, on_j, on_i
 
 
 def absolute_positions(grid: Grid, dim: int) -> Tensor:
-    """(N, dim) sines and cosines of the token centres, measured from the image centre in units of the long side."""
+    """(N, dim) sine-cosine encoding of the token centres, relative to the image centre in units of the long side."""
     height, width = grid
     y = (torch.arange(height) + 0.5 - height / 2) / max(grid)
     x = (torch.arange(width) + 0.5 - width / 2) / max(grid)
@@ -230,5 +248,5 @@ def _floats(tokens: dict[int, Tensor]) -> dict[int, Tensor]:
 
 
 def _to_maps(logits: list[Tensor], grid: Grid) -> Tensor:
-    """Per layer (B, heads, N) -> (B, h, w, layers * heads)."""
+    """Stack the logits (B, heads, N) of all layers to maps (B, h, w, layers * heads)."""
     return torch.stack(logits, dim=1).flatten(1, 2).transpose(1, 2).unflatten(1, grid)

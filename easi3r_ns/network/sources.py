@@ -1,4 +1,4 @@
-"""Which weights there are, under which licence, and where their files lie. Knows nothing of tensors."""
+"""Names and licences of the known weights, and the search for the files of a checkpoint. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..core.runlog import RunLog
 from .config import DUSt3RConfig
 
 AUTO = "auto"
-"""The default of ``--weights``: :data:`BEST`, or an error that names the ways on, never something lesser."""
+"""The default of ``--weights``: it means :data:`BEST`; if that cannot be had, the error names the alternatives."""
 BEST = "dust3r"
+"""Name of the weights with the best results."""
 NON_COMMERCIAL = "CC BY-NC-SA 4.0"
 UNKNOWN_LICENCE = "unknown"
 BUNDLED = Path(__file__).parent.parent / "pretrained"
@@ -37,7 +38,7 @@ class KnownWeights:
     hub_repo: str | None = None
     """Hugging Face repository; None: ships with the package."""
     network: DUSt3RConfig | None = None
-    """Architecture of weights that are downloaded, so that a run can be planned without them."""
+    """Architecture of weights that are downloaded, so that a run can be planned before the download."""
 
 
 KNOWN: dict[str, KnownWeights] = {
@@ -81,17 +82,17 @@ class WeightsSource:
     """The files of one checkpoint."""
 
     name: str
-    """What the user asked for."""
+    """The value of ``--weights``."""
     path: Path
-    """``.safetensors``, or the original ``.pth``."""
+    """The weight file: ``.safetensors``, or the original ``.pth``."""
     config_path: Path | None
-    """``config.json``; None only for a ``.pth``, which carries its own arguments."""
+    """The file ``config.json``; None only for a ``.pth`` file, which holds the network's arguments itself."""
     licence: str = UNKNOWN_LICENCE
     hub_repo: str | None = None
 
     @property
     def card_path(self) -> Path:
-        """``card.json`` beside the weights (may be missing): what the trainer says about them."""
+        """The file ``card.json`` beside the weights, with licence, hash and recommended options; it may be missing."""
         return self.path.with_name("card.json")
 
 
@@ -101,7 +102,7 @@ def is_non_commercial(licence: str) -> bool:
 
 
 def local_folder() -> Path:
-    """Where weights that were fetched by hand are looked for, one folder per name."""
+    """Folder for weights that the user downloaded by hand, with one subfolder per name."""
     return Path(os.environ.get(_FOLDER_VARIABLE) or Path.home() / ".cache" / "easi3r-ns" / "weights")
 
 
@@ -109,7 +110,8 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
     """Find the files behind ``--weights NAME|PATH|HUB_REPO``, downloading them when they are not on this machine.
 
     Raises:
-        CheckpointError: unknown name, missing file, or a download that failed; says what to fetch and where to put it.
+        CheckpointError: the name is unknown, a file is missing, or the download failed; the message says what to fetch
+            and where to put it.
     """
     if spec == AUTO:
         return _resolve_best(download=download, log=log)
@@ -129,7 +131,9 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
     if not _looks_like_path(spec) and _HUB_REPO.fullmatch(spec):
         return _from_hub(spec, spec, _licence_of(spec.split("/")[1]), download=download, log=log)
     if _looks_like_path(spec):
-        raise CheckpointError(f"--weights {spec}: no such file or folder")
+        raise CheckpointError(
+            f"--weights {spec}: no such file or folder; check the path, or give one of {', '.join(KNOWN)}"
+        )
     near = difflib.get_close_matches(spec, KNOWN, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise CheckpointError(
@@ -139,15 +143,19 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
 
 
 def _resolve_best(*, download: bool, log: RunLog | None) -> WeightsSource:
-    """What ``--weights auto`` stands for. Raises CheckpointError with the three ways on."""
+    """Files of :data:`BEST`, for ``--weights auto``.
+
+    Raises:
+        CheckpointError: they cannot be had; the message names the three alternatives.
+    """
     try:
         return resolve(BEST, download=download, log=log)
-    except _NotHere as error:
+    except _NotAvailable as error:
         known = KNOWN[BEST]
         raise CheckpointError(
-            f"--weights {AUTO} means {BEST} ({known.description}, licence {known.licence}); {error.reason}. Three ways "
-            f"on:\n  --weights {BEST}: {error.by_hand}\n"
-            "  --weights tiny: ships with the package; everything runs, at preview quality\n"
+            f"--weights {AUTO} means {BEST} ({known.description}, licence {known.licence}); {error.reason}. There are "
+            f"three ways to continue:\n  --weights {BEST}: {error.by_hand}\n"
+            "  --weights tiny: ships with the package; all commands work, at preview quality\n"
             "  --weights none: no network; motion from optical flow, cameras from COLMAP, no depth (needs pip install "
             "'easi3r-ns[refine]')"
         ) from error
@@ -158,7 +166,7 @@ def _looks_like_path(spec: str) -> bool:
 
 
 def _licence_of(stem: str) -> str:
-    """The licence of a published checkpoint that was copied or renamed only by its suffix."""
+    """Licence of the published checkpoint that has this file name, or of an unknown one."""
     for known in KNOWN.values():
         if known.hub_repo is not None and known.hub_repo.split("/")[1] == stem:
             return known.licence
@@ -172,6 +180,7 @@ def _from_folder(folder: Path, spec: str, licence: str, hub_repo: str | None) ->
         found = ", ".join(p.name for p in preferred) or "none"
         raise CheckpointError(
             f"--weights {spec}: {folder} should hold model.safetensors and config.json, or one .pth file; found {found}"
+            ". Add the missing file, or give the path of the weight file itself"
         )
     return _from_file(preferred[0], spec, licence, hub_repo)
 
@@ -181,9 +190,11 @@ def _from_file(path: Path, spec: str, licence: str, hub_repo: str | None) -> Wei
     if path.suffix in PICKLE_SUFFIXES:
         return WeightsSource(spec, path, config_path if config_path.is_file() else None, licence, hub_repo)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"--weights {spec}: {path.name} is neither .safetensors nor .pth")
+        raise CheckpointError(f"--weights {spec}: {path.name} is neither .safetensors nor .pth; give a weight file")
     if not config_path.is_file():
-        raise CheckpointError(f"--weights {spec}: config.json is missing beside {path}")
+        raise CheckpointError(
+            f"--weights {spec}: config.json is missing beside {path}; fetch the one that was published with {path.name}"
+        )
     return WeightsSource(spec, path, config_path, licence, hub_repo)
 
 
@@ -192,14 +203,14 @@ def _from_hub(repo: str, spec: str, licence: str, *, download: bool, log: RunLog
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        # The cache first: it answers at once where the network would let us wait.
+        # Try the local cache first: it needs no connection, and a missing one would cost minutes of retries.
         config, weights = (Path(hf_hub_download(repo, name, local_files_only=True)) for name in HUB_FILES)
         return WeightsSource(spec, weights, config, licence, repo)
     except (OSError, ValueError) as error:
         if not download:
-            raise _NotHere(repo, spec, "it is not on this machine") from error
+            raise _NotAvailable(repo, spec, "it is not on this machine") from error
     if not _hub_can_be_reached():
-        raise _NotHere(repo, spec, "there is no connection to the hub")
+        raise _NotAvailable(repo, spec, "there is no connection to the hub")
     if log is not None:
         size = f", {KNOWN[spec].description}" if spec in KNOWN else ""
         log.info(f"downloading {repo} (licence: {licence}{size}); it is kept for later runs")
@@ -207,12 +218,12 @@ def _from_hub(repo: str, spec: str, licence: str, *, download: bool, log: RunLog
         config, weights = (Path(hf_hub_download(repo, name)) for name in HUB_FILES)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _NotHere(repo, spec, f"the download failed: {reason}") from error
+        raise _NotAvailable(repo, spec, f"the download failed: {reason}") from error
     return WeightsSource(spec, weights, config, licence, repo)
 
 
 def _hub_can_be_reached() -> bool:
-    """False when the hub's name cannot even be looked up; spares the user minutes of silent retries."""
+    """False when the name of the hub's host cannot be resolved; it saves minutes of silent retries."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -226,8 +237,8 @@ def _hub_can_be_reached() -> bool:
     return True
 
 
-class _NotHere(CheckpointError):
-    """A published checkpoint is not on this machine and cannot be fetched now."""
+class _NotAvailable(CheckpointError):
+    """A published checkpoint is not on this machine and cannot be downloaded."""
 
     def __init__(self, repo: str, spec: str, reason: str) -> None:
         folder = local_folder() / spec if spec in KNOWN else Path("FOLDER")

@@ -1,6 +1,6 @@
-"""``--weights NAME|PATH|HUB_REPO`` -> a network with its weights, whole or in two parts (encoder, decoder).
+"""Build the network that ``--weights NAME|PATH|HUB_REPO`` names and load its weights, as a whole or in two parts.
 
-The names are in :mod:`.sources`, the reading of files is in :mod:`.checkpoint`; this module puts them together.
+:mod:`.sources` finds the files and :mod:`.checkpoint` reads them.
 """
 
 from __future__ import annotations
@@ -42,27 +42,28 @@ __all__ = [
 ]
 
 Part = Literal["encoder", "decoder"]
+"""``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` all the rest: both decoders and heads."""
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What is known about the weights of a run."""
+    """Description of the weights of a run."""
 
     name: str
-    """What the user asked for."""
+    """The value of ``--weights``."""
     source: WeightsSource
     licence: str
     non_commercial: bool
     sha256: str
-    """Of the weight file."""
+    """SHA-256 of the weight file, in hexadecimal."""
     config: DUSt3RConfig
     num_parameters: int
     score: ScoreFormula = ScoreFormula()
-    """Which maps make the dynamic score: what the card says, else the paper's formula."""
+    """Formula of the dynamic score: that of the card, else that of the paper."""
     graph: str | None = None
-    """Pair graph that the card recommends; None: no preference."""
+    """Pair graph that the card recommends; None: the card recommends none."""
     flow_weight: float | None = None
-    """Weight of the alignment's flow term that the card recommends; None: no preference."""
+    """Weight of the alignment's flow term that the card recommends; None: the card recommends none."""
 
     def provenance(self) -> dict[str, Any]:
         """JSON-serialisable summary for the dataset."""
@@ -80,12 +81,13 @@ class WeightsInfo:
 
 
 def build_backbone(spec: str, *, download: bool = True, log: RunLog | None = None) -> tuple[DUSt3R, WeightsInfo]:
-    """The network of ``spec`` on the meta device (no memory for weights yet), names, shapes and hash checked.
+    """Find the weights ``spec`` and build their network on the meta device, without memory for the weights.
 
-    The licence is shown through ``log``: a warning when it forbids commercial use.
+    Names and shapes of the tensors and the hash of the file are checked. ``log`` gets a line about the licence, a
+    warning when it forbids commercial use.
 
     Raises:
-        CheckpointError: not found, unreadable, changed, or keys that do not fit the network (listed).
+        CheckpointError: the weights are missing, unreadable or changed, or do not fit the network.
     """
     log = log or RunLog()
     source = resolve(spec, download=download, log=log)
@@ -100,7 +102,7 @@ def build_backbone(spec: str, *, download: bool = True, log: RunLog | None = Non
 
 
 def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
-    """The network of a source on the meta device and what is known about it; reads no weights but hashes the file.
+    """The network of a source on the meta device and its description; hashes the file, but loads no weights.
 
     Raises:
         CheckpointError: as :func:`build_backbone`.
@@ -119,8 +121,8 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
     sha256 = _sha256(source.path)
     if card.get("sha256", sha256) != sha256:
         raise CheckpointError(
-            f"{source.path}: its SHA-256 is {sha256}, but {source.card_path.name} says {card['sha256']}; "
-            "the file was changed or damaged: install or fetch it again"
+            f"{source.path}: its SHA-256 is {sha256}, but {source.card_path.name} says {card['sha256']}; the file was "
+            "changed or damaged: install or fetch it again"
         )
     licence = source.licence if source.licence != UNKNOWN_LICENCE else str(card.get("licence", UNKNOWN_LICENCE))
     info = WeightsInfo(
@@ -141,7 +143,7 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
 def load_backbone(
     spec: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, log: RunLog | None = None
 ) -> tuple[DUSt3R, WeightsInfo]:
-    """The whole network of ``spec``, ready to run; precision as in :func:`load_part`.
+    """The whole network of ``spec`` with its weights loaded; ``dtype`` as in :func:`load_part`.
 
     Raises:
         CheckpointError: as :func:`build_backbone` and :func:`load_part`.
@@ -160,21 +162,23 @@ def load_part(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Give one part of ``model`` its weights, reading nothing else from the file.
+    """Load the weights of one part of ``model``; only these are read from the file.
 
-    ``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` the rest. The matrices of the transformer blocks take
-    ``dtype`` (what autocast would make of them in every call), all else stays in float32. Float32 weights on the CPU
-    stay memory-mapped: the file must outlive the model.
+    Float32 weights on the CPU stay memory-mapped: the file must exist as long as the model is used.
+
+    Args:
+        dtype: precision of the matrices of the transformer blocks, to which autocast would convert them in every call;
+            all other weights stay in float32.
 
     Raises:
-        CheckpointError: damaged file, NaN or infinite weights, tied keys that differ.
+        CheckpointError: the file is damaged, weights are NaN or infinite, or tied weights differ.
     """
     for name, module in model.named_children():
         if _part_of(f"{name}.") != part:
             continue
         precision = torch.float32 if name.startswith("downstream_head") else dtype
-        tensors = _read(source, prefix=f"{name}.")
-        # Matrices only: the rest is small, and norms are computed in float32 where autocast asks for it.
+        tensors = _read_tensors(source, prefix=f"{name}.")
+        # Only matrices are converted: the other weights are small, and autocast computes norms in float32.
         converted = {
             key.removeprefix(f"{name}."): value.to(device, precision if value.ndim > 1 else torch.float32)
             for key, value in tensors.items()
@@ -184,29 +188,29 @@ def load_part(
 
 
 def release_part(model: DUSt3R, part: Part) -> None:
-    """Free the weights of one part (they go to the meta device); :func:`load_part` brings them back."""
+    """Free the weights of one part (it moves to the meta device); :func:`load_part` loads them again."""
     for name, module in model.named_children():
         if _part_of(f"{name}.") == part:
             module.to("meta")
     gc.collect()
     if sys.platform == "linux":
-        # glibc keeps freed blocks below 32 MB for itself; whole transformer layers are made of such blocks.
+        # glibc does not return freed blocks below 32 MB to the system, and transformer layers consist of such blocks.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
 
 
 def load_state(source: WeightsSource) -> dict[str, Tensor]:
-    """All tensors of a source under the network's names, in the file's precision; memory-mapped where possible.
+    """All tensors of a source by their names in the network, in the file's precision; memory-mapped where possible.
 
     Raises:
         CheckpointError: as :func:`load_part`.
     """
-    return _read(source, prefix="")
+    return _read_tensors(source, prefix="")
 
 
-def _read(source: WeightsSource, prefix: str) -> dict[str, Tensor]:
-    """Tensors whose network names start with ``prefix``, checked: finite, tied ones equal."""
+def _read_tensors(source: WeightsSource, prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names in the network start with ``prefix``; checks that all are finite and tied ones equal."""
     with open_tensors(source.path) as file:
         table, tied = normalise_names(file.names())
         tensors = {name: file.tensor(inside) for name, inside in table.items() if name.startswith(prefix)}
@@ -216,11 +220,13 @@ def _read(source: WeightsSource, prefix: str) -> dict[str, Tensor]:
             if second.startswith(prefix) and not torch.equal(file.tensor(first), file.tensor(second))
         ]
     if differing:
-        raise CheckpointError(f"{source.path}: keys that share one weight differ: {', '.join(differing)}")
-    # The sum is finite exactly when every element is (no overflow at the size of weights), and needs no copy.
+        raise CheckpointError(f"{source.path}: tied weights differ: {', '.join(differing)}; fetch the file again")
+    # The sum is finite exactly when every element is (weights are too small to overflow it), and needs no copy.
     broken = [name for name, value in tensors.items() if not torch.isfinite(value.sum(dtype=torch.float32))]
     if broken:
-        raise CheckpointError(f"{source.path}: NaN or infinite weights in {', '.join(broken[:8])}; fetch it again")
+        raise CheckpointError(
+            f"{source.path}: NaN or infinite weights in {', '.join(broken[:8])}; fetch the file again"
+        )
     return tensors
 
 
@@ -231,14 +237,14 @@ def _part_of(name: str) -> Part:
 def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
     graph = card.get("graph")
     if graph is not None and not isinstance(graph, str):
-        raise CheckpointError(f"{source.card_path}: graph must be the name of a pair graph, not {graph!r}")
+        raise CheckpointError(f"{source.card_path}: graph is {graph!r}, but must be the name of a pair graph")
     return graph
 
 
 def _flow_weight(card: Mapping[str, Any], source: WeightsSource) -> float | None:
     weight = card.get("flow_weight")
     if weight is not None and not (type(weight) in (int, float) and 0 <= weight < float("inf")):
-        raise CheckpointError(f"{source.card_path}: flow_weight must be a number of at least 0, not {weight!r}")
+        raise CheckpointError(f"{source.card_path}: flow_weight is {weight!r}, but must be a finite number >= 0")
     return weight
 
 
@@ -252,7 +258,7 @@ def _score(card: Mapping[str, Any], source: WeightsSource, config: DUSt3RConfig)
 
 
 def _sha256(path: Path) -> str:
-    """Of the file's content; the hub's cache names its files by it, which saves reading gigabytes."""
+    """SHA-256 of a file; in the hub's cache it is the file's name, so that gigabytes need not be read."""
     blob = path.resolve()
     if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name

@@ -1,1 +1,1 @@
-"""From a clip to a dataset, with a network or with geometry alone."""
+"""Reconstruction of a clip and writing of the dataset, with a network or with multi-view geometry alone."""

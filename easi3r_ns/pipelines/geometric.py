@@ -1,7 +1,7 @@
 """Frames -> Scene without a network (``--weights none``).
 
-Optical flow and epipolar geometry show what moves; COLMAP maps what stands still. There is no dense depth, and none is
-made up: the scene carries cameras, masks and triangulated points.
+Motion masks come from optical flow and epipolar geometry, cameras and points of the static scene from COLMAP. The scene
+has cameras, masks and triangulated points, but no dense depth.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ from .network import check_focal
 from .pipeline import RunConfig
 
 NAME = "none"
-"""What ``--weights`` says for this pipeline."""
+"""Value of ``--weights`` that selects this pipeline."""
 GEOMETRY = ImageGeometry()
-"""Masks are made on the grid of the 512-pixel networks."""
+"""Size of the images on which masks are computed: that of the 512-pixel networks."""
 FEWEST_FRAMES = 3
 FEWEST_SHARE = 0.25
-"""A model with fewer of the frames than these is not the clip."""
-_OF_THE_NETWORK = (
+"""A model that registers fewer frames, or a smaller share of the frames, counts as failed."""
+_NETWORK_OPTIONS = (
     *("graph", "no_adapt", "min_confidence", "device", "dtype", "batch_size"),
     *("max_memory", "window", "loop_closure"),
 )
-_NAMED = 12
+_MOST_NAMED = 12
+"""Most frames that a warning names."""
 
 
 class GeometricPipeline:
-    """:class:`~.pipeline.Pipeline` of optical flow, epipolar geometry and COLMAP."""
+    """:class:`~.pipeline.Pipeline` with optical flow, epipolar geometry and COLMAP."""
 
     has_depth = False
     weights = None
@@ -59,7 +60,7 @@ class GeometricPipeline:
 
     @classmethod
     def handles(cls, weights: str) -> bool:
-        """Whether ``--weights`` means this pipeline."""
+        """Whether the value ``weights`` of ``--weights`` selects this pipeline."""
         return weights == NAME
 
     def check(self, log: RunLog) -> None:
@@ -67,10 +68,10 @@ class GeometricPipeline:
         check_geometric(self._config.easi3r, self._config.align, self._config.refine, log)
 
     def forecast(self, data: Path, log: RunLog) -> None:
-        """None: its time and memory depend on the matches, which nobody knows before."""
+        """None: time and memory depend on the number of feature matches, which is unknown before the run."""
 
     def prepare(self, log: RunLog) -> None:
-        """Nothing is fetched."""
+        """Do nothing: this pipeline needs no weights."""
 
     def reconstruct(
         self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0, budget: Budget = UNBOUNDED
@@ -81,14 +82,16 @@ class GeometricPipeline:
 
 
 def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConfig, log: RunLog) -> None:
-    """Check the options before any work; those that belong to a network are named as without effect.
+    """Check the options before any work, and warn about options of a network, which have no effect.
 
     Raises:
-        InputError: one focal length per frame is asked for, which mapping does not give.
+        InputError: one focal length per frame is requested, which this pipeline does not estimate.
         MissingExtraError: pycolmap is not installed.
     """
     if not align.shared_focal:
-        raise InputError("--weights none maps with one lens for the whole clip: leave out --align.no-shared-focal")
+        raise InputError(
+            "--weights none estimates one focal length for the whole clip: leave out --align.no-shared-focal"
+        )
     try:
         load_pycolmap()
     except MissingExtraError as error:
@@ -98,7 +101,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
         ) from error
     default = Easi3RConfig()
     own = ("device", "batch_size") if config.flow == "raft" else ()
-    others = [n for n in _OF_THE_NETWORK if n not in own and getattr(config, n) != getattr(default, n)]
+    others = [n for n in _NETWORK_OPTIONS if n not in own and getattr(config, n) != getattr(default, n)]
     idle = [f"--{n.replace('_', '-')}" for n in others]
     idle += ["--align.*"] if align != AlignConfig() else []
     idle += ["--refine"] if refine.refine != "none" else []
@@ -112,13 +115,14 @@ def reconstruct_geometric(
     """Cameras, motion masks and static points of a clip; the depth is 0 (unknown) everywhere.
 
     Args:
-        frames: on the grid of :data:`GEOMETRY`.
-        num_eval: this many frames at the end are evaluation views, taken apart from the clip.
-        cache: where finished stages are kept and found.
+        frames: images of the size that :data:`GEOMETRY` describes.
+        num_eval: number of frames at the end that are evaluation views, which were recorded separately from the clip.
+        cache: keeps the results of finished stages.
 
     Returns:
-        The scene of the frames whose cameras were found: it may have fewer frames than ``frames``. World and unit are
-        those of :func:`easi3r_ns.refine.map_static`.
+        The scene of the frames whose cameras were found: it may have fewer frames than ``frames``. World frame and unit
+        are those of :func:`easi3r_ns.refine.mapping.map_static`, up to the scale of
+        :func:`easi3r_ns.core.scene.choose_scale`.
 
     Raises:
         AlignmentError: no texture, no parallax, or too few frames with a camera.
@@ -145,7 +149,7 @@ def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog,
             join_masks([geometric_masks(images, GEOMETRY.patch, log, provider=provider) for images in clips])
         )
 
-    # The thresholds of these masks were set with DIS: another estimator only where it is asked for.
+    # The thresholds of these masks were chosen with DIS flow; another estimator is used only on request.
     flow = "dis" if config.flow == "auto" else config.flow
     return unpack_masks(
         cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, flow, __version__), compute)
@@ -164,7 +168,11 @@ def _cameras(
 
 
 def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) -> np.ndarray:
-    """Positions of the frames that have a camera; says which have none."""
+    """Positions of the frames that have a camera; warns about those that have none.
+
+    Raises:
+        AlignmentError: too few frames have a camera.
+    """
     kept, lost = np.flatnonzero(model.registered), np.flatnonzero(~model.registered)
     needed = max(FEWEST_FRAMES, int(np.ceil(FEWEST_SHARE * len(frames))))
     first_eval = len(frames) - num_eval
@@ -172,13 +180,13 @@ def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) 
         of_clip = int((kept < first_eval).sum())
         shares = f"{of_clip} of {first_eval} frames" + (f", {len(kept) - of_clip} of --eval-data" if num_eval else "")
         raise AlignmentError(
-            f"only {shares} could be placed in one scene: too little texture, blur, or too large steps between the "
-            "frames. Use more frames (--num-frames-target, --fps), check the masks (--no-masks), or use a network "
-            "(--weights tiny or dust3r)"
+            f"only {shares} could be registered in one model: too little texture, blur, or too large camera motion "
+            "between the frames. Use more frames (--num-frames-target, --fps), try without masks (--no-masks), or use "
+            "a network (--weights tiny or dust3r)"
         )
     if len(lost):
-        named = [f"{frames.names[k]} {frames.indices[k]}" for k in lost[:_NAMED]]
-        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        named = [f"{frames.names[k]} {frames.indices[k]}" for k in lost[:_MOST_NAMED]]
+        more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
         log.warn(
             f"{len(lost)} of {len(frames)} frames have no camera and are left out of the dataset: "
             f"{', '.join(named)}{more}"

@@ -1,8 +1,8 @@
-"""Frames -> Scene: the two-pass story of Easi3R (arXiv:2503.24391).
+"""Frames -> Scene with a network: the two passes of Easi3R (arXiv:2503.24391) and global alignment.
 
-Encode every frame once; pass 1 decodes pairs only for their attention, which shows what moves (for small networks
-together with optical flow); pass 2 decodes them with
-the moving tokens silenced; global alignment makes one scene of the pairs.
+Every frame is encoded once. Pass 1 computes only the attention of the pairs, from which motion masks follow (with small
+networks together with optical flow). Pass 2 decodes the pairs with the attention to moving tokens masked. The global
+alignment joins the pointmaps of all pairs in one scene.
 """
 
 from __future__ import annotations
@@ -41,16 +41,18 @@ from ..plan.plan import Network, plan_run, published_network
 from ..refine import check_refine, refine_kept
 from ..storage.cache import StageCache, digest
 from .pipeline import RunConfig
-from .stages import Decoded, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
+from .stages import DecodedPairs, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
 
 MUCH_MOTION = 0.5
-"""Share of moving pixels above which the user is warned."""
+"""Share of moving pixels above which the user gets a warning."""
 
 
 class NetworkPipeline:
-    """:class:`~.pipeline.Pipeline` with a network that sees pairs of frames, and masked bundle adjustment if asked for.
+    """:class:`~.pipeline.Pipeline` with a network over pairs of frames, and masked bundle adjustment on request.
 
-    ``backbone``: one that is there already; such a run has no forecast.
+    Args:
+        backbone: a network that is loaded already; default: the one that ``config`` names. A run with a given backbone
+            has no forecast.
     """
 
     has_depth = True
@@ -60,7 +62,7 @@ class NetworkPipeline:
 
     @classmethod
     def handles(cls, weights: str) -> bool:
-        """Whether ``--weights`` means this pipeline: all weights do."""
+        """True: every value of ``--weights`` that no other pipeline handles names the weights of a network."""
         return True
 
     def check(self, log: RunLog) -> None:
@@ -72,7 +74,7 @@ class NetworkPipeline:
         choose_compute(config.device, config.dtype, config.batch_size)
 
     def forecast(self, data: Path, log: RunLog) -> Forecast | None:
-        """See :meth:`~.pipeline.Pipeline.forecast`; weights that are on this machine are opened first."""
+        """See :meth:`~.pipeline.Pipeline.forecast`; weights that need no download are opened for it."""
         if self._was_given:
             return None
         config = self._config
@@ -111,7 +113,7 @@ class NetworkPipeline:
         return refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
 
     def masks(self, frames: Frames, cache: StageCache, log: RunLog) -> DynamicMasks:
-        """What moves, from the first pass alone: no pair is decoded into points, and nothing is aligned."""
+        """Motion masks of a clip from pass 1 alone, without pointmaps and alignment."""
         config, backbone = replace(self._config.easi3r, no_adapt=False), self._open(log)
         compute = choose_compute(config.device, config.dtype, config.batch_size)
         graph = _pair_graph(backbone.info, config, len(frames), 0)
@@ -144,17 +146,19 @@ def reconstruct(
     """Cameras, depth and motion masks of a clip.
 
     Args:
-        frames: at network size for ``backbone``.
-        num_eval: this many frames at the end are evaluation views, taken apart from the clip.
-        cache: where finished stages are kept and found.
-        budget: how much of the work is in memory at once; does not change the result beyond rounding, except by its
-            window.
+        frames: images of the size that ``backbone`` expects.
+        num_eval: number of frames at the end that are evaluation views, which were recorded separately from the clip.
+        cache: keeps the results of finished stages.
+        budget: batch size, window and use of files that bound the memory; only the window changes the result by more
+            than rounding.
 
     Returns:
-        The scene in the frame of the first camera, in units that suit 16-bit depth maps.
+        The scene in the coordinate frame of the first camera, in a unit that suits 16-bit depth maps.
 
     Raises:
-        InputError, CheckpointError, AlignmentError: with the remedy in the message.
+        InputError: an option does not fit the clip.
+        CheckpointError: the weights are damaged.
+        AlignmentError: the pairs cannot be joined in one scene.
     """
     info = backbone.info
     compute = choose_compute(config.device, config.dtype, budget.batch_size or config.batch_size)
@@ -162,7 +166,7 @@ def reconstruct(
     if align_config.flow_weight is None and info.flow_weight is not None:
         align_config = replace(align_config, flow_weight=info.flow_weight)
     check_focal(config, frames)
-    # Chosen first: where its weights cannot be had, the user should hear of it before the network has run.
+    # The flow estimator is chosen first, so that a user whose weights for it are missing gets the error at once.
     provider = choose_flow(config.flow, compute, log) if align_config.flow_strength > 0 else None
     mask_flow = _mask_flow(info, config, provider, compute, log)
     plan = _plan_windows(graph, budget.window or config.window, num_eval, log)
@@ -194,9 +198,9 @@ def reconstruct(
 def _mask_flow(
     info: WeightsInfo, config: Easi3RConfig, provider: FlowProvider | None, compute: Compute, log: RunLog
 ) -> FlowProvider | None:
-    """The estimator behind masks; None where there is no flow in them.
+    """The optical flow estimator for the motion masks; None where the masks do not depend on flow.
 
-    Formulas are chosen with DIS: another one only where it is asked for.
+    The score formulas were chosen with DIS flow; another estimator is used only on request.
     """
     if masks_are_given(config) or not info.score.flow_residual:
         return None
@@ -216,7 +220,7 @@ def _pair_graph(info: WeightsInfo, config: Easi3RConfig, num_frames: int, num_ev
 
 
 def _plan_windows(graph: PairGraph, size: int, num_eval: int, log: RunLog) -> WindowPlan | None:
-    """None: the clip is aligned as one."""
+    """Windows of at most ``size`` frames; None where the whole clip is aligned at once."""
     if not 0 < size < graph.num_frames:
         return None
     plan = cut_windows(graph, size, num_eval)
@@ -229,7 +233,7 @@ def _plan_windows(graph: PairGraph, size: int, num_eval: int, log: RunLog) -> Wi
 
 
 def _long_clip(
-    plan: WindowPlan, inputs: StageInputs, decoded: Decoded, align_config: AlignConfig, flow: str | None
+    plan: WindowPlan, inputs: StageInputs, decoded: DecodedPairs, align_config: AlignConfig, flow: str | None
 ) -> LongClip:
     config, pixel_map, key = inputs.config, inputs.frames.pixel_map, decoded.key
     focal, dynamic = _known_focal(config, inputs.frames), decoded.dynamic
@@ -250,17 +254,17 @@ def _long_clip(
 
 @dataclass(frozen=True)
 class _Aligner:
-    """Aligns frames of the clip; what does not depend on which frames these are."""
+    """Aligns a part of the clip's frames; its fields are the inputs that all parts share."""
 
     frames: Frames
     dynamic: DynamicMasks
     flow: FlowProvider | None
-    """None: without the flow term."""
+    """Flow estimator of the flow term; None: the alignment has no flow term."""
     config: AlignConfig
     device: torch.device
     seed: int
     folder: Path | None
-    """Takes flows that are too large for the memory."""
+    """Folder for flow fields that do not fit into memory."""
 
     def __call__(
         self, chosen: np.ndarray | slice, predictions: PairPredictions, focal: float | None, log: RunLog
@@ -285,27 +289,33 @@ class _Aligner:
 
 
 def _known_focal(config: Easi3RConfig, frames: Frames) -> float | None:
-    """In network pixels."""
+    """The focal length that the user gave, in network pixels; None if there is none."""
     return None if config.focal_length is None else focal_from_source(config.focal_length, frames.pixel_map)
 
 
 def check_focal(config: Easi3RConfig, frames: Frames) -> None:
-    """Raises InputError for a ``--focal-length`` that no lens has at the size of the source."""
+    """Check ``--focal-length`` against the size of the source images.
+
+    Raises:
+        InputError: it is outside the range of real lenses.
+    """
     longer = max(frames.pixel_map.source_wh)
     low, high = (share * longer for share in FOCAL_RANGE)
     if config.focal_length is not None and not low <= config.focal_length <= high:
         raise InputError(
-            f"--focal-length {config.focal_length:g}: no lens has it at {longer} pixels a side; give a number between "
-            f"{low:.0f} and {high:.0f} pixels of the source image"
+            f"--focal-length {config.focal_length:g} is implausible for images with a long side of {longer} pixels; "
+            f"give a number between {low:.0f} and {high:.0f}, in pixels of the source image"
         )
 
 
 def _warn_about_motion(dynamic: DynamicMasks, num_frames: int, log: RunLog) -> None:
     share = float(dynamic.coverage.mean())
     if share > MUCH_MOTION:
-        log.warn(f"{100 * share:.0f} % of the frame is dynamic: cameras rest on the little that is static")
+        log.warn(
+            f"{100 * share:.0f} % of the pixels are dynamic: the cameras depend on the few static ones; check the masks"
+        )
     if dynamic.source == "attention" and num_frames == 2:
-        log.warn("two frames: motion shows as a deviation over several pairs, so nothing is marked as moving")
+        log.warn("the clip has two frames: motion masks need statistics over several pairs, so nothing is masked")
 
 
 def _provenance(info: WeightsInfo, graph: PairGraph, config: Easi3RConfig, align_config: AlignConfig) -> dict:
@@ -327,7 +337,10 @@ def _alignment_facts(diagnostics: AlignDiagnostics) -> dict:
 
 
 def _pose_sources(aligned: AlignResult) -> tuple[str, ...] | None:
-    """None unless there are frames that nothing holds: those have no confidence anywhere, and interpolated cameras."""
+    """How each frame's camera was found: by the network, or, where no pair constrains it, by interpolation.
+
+    Frames without a constraint have confidence 0 everywhere. None if there are no such frames.
+    """
     held = (aligned.confidence > 0).any(axis=(1, 2))
     return None if held.all() else tuple("network" if h else INTERPOLATED for h in held)
 

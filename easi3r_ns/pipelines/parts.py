@@ -1,4 +1,4 @@
-"""One dataset per part of a clip that cuts to other scenes (``--on-cut split``)."""
+"""One dataset for each part of a clip between cuts (``--on-cut split``)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from ..storage.owned import claim, settle
 from . import run
 
 FEWEST_FRAMES = 5
-"""Shorter parts make no dataset."""
+"""Least number of frames of a part; shorter parts are left out."""
 _FOUND = "parts.json"
+"""Name of the file in the workspace that records the parts and which of them are finished."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One dataset of a run, and what was said while it was made."""
+    """One dataset of a run, and the log of its making."""
 
     result: run.ProcessResult
     log: RunLog
@@ -32,19 +33,23 @@ class Part:
 def process_parts(
     data: Path, output_dir: Path, config: run.RunConfig, *, overwrite: bool, log: RunLog
 ) -> tuple[Part, ...]:
-    """:func:`~.run.process`, and with ``--on-cut split`` one dataset per part in ``OUT/part_01``, ``part_02``.
+    """Call :func:`~.run.process` on a clip, or with ``--on-cut split`` on each of its parts between cuts.
 
-    A clip without cuts is one dataset in ``output_dir`` itself. A part that is too short, or from which no scene can be
-    made, is left out with a warning (its number stays free). The same command after an interruption goes on: parts that
-    are finished are neither made nor returned again.
+    The datasets of the parts are ``output_dir/part_01``, ``part_02`` and so on; a clip without cuts is one dataset in
+    ``output_dir`` itself. A part that is too short, or that cannot be reconstructed, is left out with a warning, and
+    its number is not used. After an interruption, the same command continues: finished parts are neither made again
+    nor returned.
 
     Raises:
-        Easi3RError: as ``process``; also when no part makes a dataset, or with ``eval_data``.
+        Easi3RError: as :func:`~.run.process`; also when no part gives a dataset, or with ``eval_data``.
     """
     if config.frames.on_cut != "split":
         return (Part(run.process(data, output_dir, config, overwrite=overwrite, log=log), log),)
     if config.eval_data is not None:
-        raise InputError("--eval-data belongs to one scene, --on-cut split makes several: use --on-cut longest")
+        raise InputError(
+            f"--eval-data {config.eval_data} belongs to one scene, but --on-cut split makes several: use --on-cut "
+            "longest"
+        )
     state = _find(data, output_dir, config, log)
     spans, done = state["parts"], [] if overwrite else state["done"]
     if len(spans) < 2:
@@ -75,7 +80,10 @@ def process_parts(
         done = sorted({*done, name})
         write_json(output_dir / run.WORKSPACE / _FOUND, state | {"done": done})
     if not made and (failure is not None or not done):
-        raise failure or InputError(f"{data}: every part between its cuts is too short; --on-cut ignore uses all of it")
+        raise failure or InputError(
+            f"{data}: every part between cuts has fewer than {FEWEST_FRAMES} frames; use --on-cut ignore to take the "
+            "clip as one scene"
+        )
     if (output_dir / TRANSFORMS).exists():
         _retire(output_dir)
     for old in sorted(output_dir.glob("part_[0-9][0-9]")):
@@ -87,15 +95,17 @@ def process_parts(
 
 
 def _retire(folder: Path) -> None:
-    """Delete an earlier dataset, of which the parts have taken the place: nobody should train on it by mistake."""
+    """Delete an earlier dataset that the parts replace, so that nobody trains on it by mistake."""
     claim(folder, (), first=TRANSFORMS)
     settle(folder, ())
 
 
 def _find(data: Path, output_dir: Path, config: run.RunConfig, log: RunLog) -> dict[str, Any]:
-    """``parts``: (start, end, number of frames) of each; ``done``: names of the finished ones.
+    """The parts of a clip, from an interrupted run with the same options or else from a new search for cuts.
 
-    What an interrupted run with the same options has found and done counts.
+    Returns:
+        ``parts``: (start, end, number of frames) of each part; ``done``: names of the finished ones; ``key``: source
+        and options.
     """
     file = output_dir / run.WORKSPACE / _FOUND
     key = jsonable({"source": open_source(data).signature(), "config": asdict(config)})
@@ -104,7 +114,7 @@ def _find(data: Path, output_dir: Path, config: run.RunConfig, log: RunLog) -> d
         if found["key"] == key:
             return {"key": key, "parts": list(found["parts"]), "done": list(found["done"])}
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none, or of an older version: look again
+        pass  # there is no file, or its format is not this version's: search again
     spans = [list(span) for span in find_parts(data, config.frames, log)]
     make_folder(file.parent)
     state = {"key": key, "parts": spans, "done": []}

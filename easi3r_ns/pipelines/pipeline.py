@@ -1,5 +1,6 @@
-"""What a run asks of a pipeline, and which pipelines there are: adding one is a module and its entry in
-:func:`choose_pipeline`'s table.
+"""The interface between a run and a pipeline, and the choice of the pipeline.
+
+A new pipeline is a module with a class that implements :class:`Pipeline`, and an entry in :func:`choose_pipeline`.
 """
 
 from __future__ import annotations
@@ -33,61 +34,61 @@ class RunConfig:
 
 
 class Pipeline(Protocol):
-    """Turns the frames of a clip into a scene. A run calls the methods in the order in which they stand here."""
+    """Reconstructs a scene from the frames of a clip; a run calls the methods in the order of their declaration."""
 
     has_depth: bool
-    """Whether its scenes have dense depth."""
+    """Whether the scenes of this pipeline have dense depth."""
 
     def check(self, log: RunLog) -> None:
-        """Look at the options before any work; those without effect are named in a warning.
+        """Check the options before any work, and warn about options without effect.
 
         Raises:
-            Easi3RError: a run with these options cannot succeed, with the remedy.
+            Easi3RError: a run with these options cannot succeed.
         """
 
     def forecast(self, data: Path, log: RunLog) -> Forecast | None:
-        """What the run will cost, before anything is downloaded; None: nobody needs to know.
+        """Predict time and memory of the run before anything is downloaded; None if there is no prediction.
 
         Raises:
-            Easi3RError: the source cannot be used, or the run does not fit the memory that is allowed.
+            Easi3RError: the source cannot be used, or the run would exceed the memory limit.
         """
 
     def prepare(self, log: RunLog) -> None:
-        """Fetch what the pipeline needs (weights).
+        """Find or download the weights, if the pipeline needs any.
 
         Raises:
-            CheckpointError: it cannot be had.
+            CheckpointError: the weights are not available.
         """
 
     @property
     def geometry(self) -> ImageGeometry:
-        """The size and shape of the images that it takes; known when it is prepared."""
+        """Size and shape of the images that the pipeline expects; valid after :meth:`prepare`."""
 
     @property
     def weights(self) -> WeightsInfo | None:
-        """Of its network; None: it has none. Known when it is prepared."""
+        """Description of the network's weights, valid after :meth:`prepare`; None: there is no network."""
 
     def reconstruct(
         self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0, budget: Budget = UNBOUNDED
     ) -> Scene:
-        """Cameras, motion masks and what the pipeline knows of depth.
+        """Reconstruct cameras and motion masks, and depth if :attr:`has_depth`.
 
         Args:
-            frames: of :attr:`geometry`.
-            cache: where finished stages are kept and found.
-            num_eval: this many frames at the end are evaluation views, taken apart from the clip.
-            budget: of the forecast: how much of the work is in memory at once.
+            frames: images of the size and shape that :attr:`geometry` describes.
+            cache: keeps the results of finished stages.
+            num_eval: number of frames at the end that are evaluation views, recorded separately from the clip.
+            budget: the forecast's choices that bound the memory.
 
         Returns:
-            The scene, which may lack frames that found no camera.
+            The scene. Frames whose camera was not found may be missing from it.
 
         Raises:
-            Easi3RError: with the remedy.
+            Easi3RError: the clip cannot be reconstructed; the message says what to do.
         """
 
 
 def choose_pipeline(config: RunConfig) -> Pipeline:
-    """The pipeline for ``--weights``: the first of the table that handles it."""
+    """The first of the known pipelines that handles the value of ``--weights``."""
     from .geometric import GeometricPipeline
     from .network import NetworkPipeline
 

@@ -1,7 +1,7 @@
-"""Clip -> checked dataset: what `ns-process-data easi3r` and `easi3r run` do between their options and their summary.
+"""Clip -> checked dataset: the run behind `ns-process-data easi3r` and `easi3r run`.
 
-Work in progress lives in ``OUTPUT/.easi3r`` (frames, finished stages), where a killed run finds it again.
-``transforms.json`` comes last, after the dataset was loaded back.
+Frames and results of finished stages are kept in ``OUTPUT/.easi3r`` until the end, so that an interrupted run can
+continue. ``transforms.json`` is written last, after the dataset has been loaded for a check.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from ..storage.owned import refuse_foreign
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 
 WORKSPACE = ".easi3r"
+"""Name of the folder for intermediate files in the output folder."""
 
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What a run leaves behind."""
+    """The result of a run."""
 
     scene: Scene
     transforms_path: Path
     weights: WeightsInfo | None
-    """None: no network (``--weights none``)."""
+    """Description of the network's weights; None: there was no network (``--weights none``)."""
     num_source_frames: int
     card: ReportCard = ReportCard()
 
@@ -58,19 +59,21 @@ def process(
     log: RunLog,
     pipeline: Pipeline | None = None,
 ) -> ProcessResult:
-    """Turn a video file or image folder into a nerfstudio dataset that was loaded back and checked.
+    """Reconstruct a video file or image folder and write it as a nerfstudio dataset, which is loaded for a check.
 
-    ``pipeline``: default: the one that ``config.easi3r.weights`` names.
+    Args:
+        overwrite: replace an existing dataset in ``output_dir``.
+        pipeline: default: the one that ``config.easi3r.weights`` selects.
 
     Raises:
-        Easi3RError: with the remedy in its message; ``output_dir`` then holds no ``transforms.json`` of this run.
+        Easi3RError: the message says what to do; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
     refuse_taken(output_dir, overwrite)
     pipeline = pipeline or choose_pipeline(config)
     pipeline.check(log)
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
-        open_source(source)  # a source that cannot be used leaves no folder behind
+        open_source(source)  # raises for an unusable source before any folder is made
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
     plan = pipeline.forecast(data, log)
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
@@ -111,19 +114,19 @@ def _locked(output_dir: Path) -> Iterator[None]:
 
 
 def _refuse_own_output(source: Path, output_dir: Path) -> None:
-    """Raises InputError when a source lies where this run writes."""
+    """Raise InputError if a source lies in a folder that this run writes to."""
     try:
         folder = source.resolve().relative_to(output_dir.resolve()).parts[:1]
     except ValueError:
         return
     if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|scene|\.easi3r", folder[0]):
-        raise InputError(f"{source} is a folder that this run would write to: choose another --output-dir")
+        raise InputError(f"{source} lies in a folder that this run would write to: choose another --output-dir")
 
 
 def _refuse_foreign(
     output_dir: Path, num_frames: int, source_wh: tuple[int, int], config: RunConfig, *, has_depth: bool
 ) -> None:
-    """Raises OutputError, before hours of work, when a file that is not ours lies where one will be written."""
+    """Raise OutputError, before hours of work, if a file of the user has the name of one that will be written."""
     files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth)
     refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
 
@@ -173,7 +176,10 @@ def _process(
 
 
 def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]]:
-    """Positions in the scene, which may lack some of the frames, of the clip (train) and of the evaluation views."""
+    """Positions in the scene of the clip's frames (train) and of the evaluation views (val, test).
+
+    The scene may lack some of the frames.
+    """
     clip = set(frames.source_paths[:num_train])
     train = [k for k, path in enumerate(scene.source_paths) if path in clip]
     held_out = [k for k, path in enumerate(scene.source_paths) if path not in clip]
@@ -195,5 +201,7 @@ def _with_eval_frames(
     held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log)
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]
-        raise InputError(f"--eval-data {eval_data}: its frames are {sizes[0]}, those of --data {sizes[1]}")
+        raise InputError(
+            f"--eval-data {eval_data}: its frames are {sizes[0]}, those of --data {sizes[1]}; give images of one size"
+        )
     return frames.followed_by(held_out)

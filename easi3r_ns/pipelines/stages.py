@@ -1,7 +1,7 @@
 """The stages that need a network: both passes of Easi3R (arXiv:2503.24391) over the pairs of a clip.
 
-encode -> attend -> segment -> decode -> segment: each is a function, and each result is kept under a digest of all that
-decides it, so that a stage that is finished is not computed again.
+The stages are the functions encode -> attend -> segment -> decode -> segment. Their results are cached under a digest
+of all inputs that influence them, so that a finished stage is not computed again.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from ..storage.files import read_png
 from ..storage.rows import MemoryRows, RowStore
 
 FAR_IN_TIME = 0.2
-"""Share of the clip that lies between two frames that may close a loop, at least."""
+"""Least distance in time of two frames that may close a loop, as a share of the clip."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What the stages work on; no stage changes it."""
+    """Inputs that all stages share."""
 
     frames: Frames
     graph: PairGraph
@@ -55,110 +55,113 @@ class StageInputs:
     cache: StageCache
     log: RunLog
     num_eval: int = 0
-    """This many frames at the end are evaluation views, taken apart from the clip."""
+    """Number of frames at the end that are evaluation views, which were recorded separately from the clip."""
     mask_flow: FlowProvider = field(default_factory=DISFlow)
-    """Estimates flow where the score of the weights has it."""
+    """Optical flow estimator for score formulas with a flow residual."""
     spill: bool = False
-    """Encoder features and pair predictions are written to files as they come, and mapped from there."""
+    """Write encoder features and pair predictions to memory-mapped files instead of keeping them in memory."""
 
     @property
     def formula(self) -> ScoreFormula:
-        """Of the dynamic score."""
+        """Formula of the dynamic score."""
         return self.backbone.info.score
 
     @property
     def patch(self) -> int:
-        """Pixels of a token's side."""
+        """Side of a token's patch in pixels."""
         return self.backbone.info.config.patch_size
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(h, w) tokens of a frame."""
+        """Token grid (h, w) of a frame."""
         height, width = self.frames.images.shape[1:3]
         return height // self.patch, width // self.patch
 
     @cached_property
     def features_key(self) -> str:
-        """Digest of what decides the features."""
+        """Digest of the inputs that determine the encoder features."""
         info = self.backbone.info
         return digest(self.frames.images, (__version__, info.sha256, asdict(info.config), str(self.compute.dtype)))
 
     @cached_property
     def key(self) -> str:
-        """Digest of what decides the attention of pass 1."""
+        """Digest of the inputs that determine the attention of pass 1."""
         return digest(self.features_key, self.graph.edges, self.config.seed)
 
     @cached_property
     def flow_key(self) -> str:
-        """Digest of what decides the residual of optical flow."""
+        """Digest of the inputs that determine the residual of optical flow."""
         frames, flow = self.frames, self.mask_flow.name
         return digest(frames.images, frames.pixel_map, self.num_eval, flow, PAIRS, WORK_SIDE, __version__)
 
     def score_key(self) -> tuple:
-        """What decides the score, beside the network and its pairs."""
+        """The inputs that determine the score, beside the network and its pairs."""
         return asdict(self.formula), self.flow_key if self.formula.flow_residual else None
 
 
 class Once(Generic[T]):
-    """A value that is computed when it is first asked for, and held until it is released."""
+    """A value that is computed on the first call, and kept until it is released."""
 
     def __init__(self, compute: Callable[[], T]) -> None:
         self._compute = compute
         self._held: list[T] = []
 
     def __call__(self) -> T:
-        """The value."""
+        """The value, computed if it is not kept."""
         if not self._held:
             self._held.append(self._compute())
         return self._held[0]
 
     def release(self) -> None:
-        """Let the value go; when it is asked for again, it is computed (or read) again."""
+        """Drop the value; the next call computes it again."""
         self._held.clear()
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What both passes need of the frames, each computed once."""
+    """Intermediate results that both passes use, each computed once."""
 
     features: Once[torch.Tensor]
-    """See :func:`encode`."""
+    """Encoder features, the result of :func:`encode`."""
     labels: Once[np.ndarray]
-    """See :func:`cluster`."""
+    """Clusters of the tokens, the result of :func:`cluster`."""
     flow_residual: Once[np.ndarray]
-    """See :func:`explain_flow`."""
+    """Residual of optical flow, the result of :func:`explain_flow`."""
 
     @classmethod
     def of(cls, inputs: StageInputs) -> Shared:
-        """Nothing is computed yet."""
+        """The results for ``inputs``; each is computed when it is first needed."""
         features = Once(partial(encode, inputs))
         return cls(features, Once(lambda: cluster(inputs, features())), Once(partial(explain_flow, inputs)))
 
     def release(self) -> None:
-        """Free the memory."""
+        """Drop all results to free their memory."""
         for value in (self.features, self.labels, self.flow_residual):
             value.release()
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPairs:
     """The result of both passes."""
 
     predictions: PairPredictions
     dynamic: DynamicMasks
     silenced: np.ndarray | None
-    """(F, h, w) bool tokens that pass 2 silenced; None: none."""
+    """(F, h, w) bool, tokens to which the attention was masked in pass 2; None: no attention was masked."""
     key: str
-    """Digest of what decides the pointmaps."""
+    """Digest of the inputs that determine the pointmaps."""
 
 
-def run_passes(inputs: StageInputs, shared: Shared) -> Decoded:
-    """Both passes."""
+def run_passes(inputs: StageInputs, shared: Shared) -> DecodedPairs:
+    """Both passes: masks from pass 1 or from the user, then pointmaps and final masks from pass 2."""
     return decode(inputs, shared, find_masks(inputs, shared))
 
 
 def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
-    """Masks that silence tokens in pass 2: those that are given, or those that pass 1 finds; None with --no-adapt."""
+    """Motion masks for the attention masking of pass 2: those of the user, else those of pass 1.
+
+    None with --no-adapt, if the user gives no masks.
+    """
     given = given_masks(inputs.config, inputs.frames, inputs.patch)
     if given is not None or inputs.config.no_adapt:
         return given
@@ -170,9 +173,9 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
 
 
 def encode(inputs: StageInputs) -> torch.Tensor:
-    """(F, N, D) encoder features: every frame is encoded once, for both passes.
+    """(F, N, D) encoder features; every frame is encoded once for both passes.
 
-    In half precision where the decoders compute in it; on the device unless they are spilled.
+    They are in half precision if the decoders compute in it, and on the device unless they are spilled to a file.
     """
     kept = inputs.cache.get("features", inputs.features_key)
     if kept is None:
@@ -188,7 +191,7 @@ def encode(inputs: StageInputs) -> torch.Tensor:
 
 
 def attend(inputs: StageInputs, shared: Shared) -> Mapping[str, np.ndarray]:
-    """Pass 1: the attention maps (F, h, w) of all pairs, by the names of :data:`~easi3r_ns.core.score.MAPS`."""
+    """Pass 1: statistics over all pairs as maps (F, h, w), named as in :data:`~easi3r_ns.core.score.MAPS`."""
     decoder, sink = _decoder(inputs, shared), SummaryAccumulator(inputs.graph, inputs.formula)
     with inputs.log.stage("pass 1: attention", len(inputs.graph)) as advance:
         decoder.attend(inputs.graph.edges, sink, advance)
@@ -196,7 +199,11 @@ def attend(inputs: StageInputs, shared: Shared) -> Mapping[str, np.ndarray]:
 
 
 def segment(inputs: StageInputs, shared: Shared, fused: Mapping[str, np.ndarray], stage: str) -> DynamicMasks:
-    """Masks from attention maps (F, h, w), and from optical flow where the formula of the score has it."""
+    """Motion masks from attention maps (F, h, w), and from optical flow if the score formula uses it.
+
+    Args:
+        stage: name of the stage in the log.
+    """
     residual = shared.flow_residual() if inputs.formula.flow_residual else None
     with inputs.log.stage(stage):
         maps = dict(fused) if residual is None else {**fused, FLOW_RESIDUAL: residual}
@@ -205,12 +212,12 @@ def segment(inputs: StageInputs, shared: Shared, fused: Mapping[str, np.ndarray]
 
 
 def cluster(inputs: StageInputs, features: torch.Tensor) -> np.ndarray:
-    """(N, F, h, w) clusterings of the tokens, as the formula asks for them."""
+    """(N, F, h, w) cluster labels of the tokens for the N clusterings that the score formula asks for."""
     return cluster_for(inputs.formula, features.unflatten(1, inputs.grid), REFERENCE_SEED + inputs.config.seed)
 
 
 def explain_flow(inputs: StageInputs) -> np.ndarray:
-    """(F, h, w) residual of optical flow per token; that of evaluation views is of a clip of their own."""
+    """(F, h, w) residual of optical flow per token; evaluation views are treated as a clip of their own."""
     frames, times = inputs.frames, enlargement(*inputs.frames.images.shape[1:3])
     larger = enlarged(frames.pixel_map, times)
 
@@ -228,18 +235,18 @@ def explain_flow(inputs: StageInputs) -> np.ndarray:
     return inputs.cache.stage(FLOW_RESIDUAL, inputs.flow_key, compute)[FLOW_RESIDUAL].numpy()
 
 
-def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> Decoded:
+def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> DecodedPairs:
     """Pass 2: pointmaps of all pairs, and the final masks.
 
     Args:
-        before: masks of :func:`find_masks`. Where they come from attention, the attention of this pass makes the final
-            ones; masks that were given are final.
+        before: masks of :func:`find_masks`. Masks from attention are replaced by those from the attention of this pass;
+            masks from the user are final.
     """
     silences = before is not None and before.source != "none" and not inputs.config.no_adapt
     tokens = token_masks(before.masks, inputs.patch) if before is not None and silences else None
     final = before if before is not None and before.source != "attention" else None
     key = digest(inputs.key, tokens, inputs.score_key() if final is None else final.masks)
-    # The pointmaps come first: where the masks are there, so are they.
+    # The pointmaps are written to the cache before the masks: cached masks imply cached pointmaps.
     kept: Tensors | None = {} if final else inputs.cache.get("pass2", key)
     maps = None if kept is None else inputs.cache.get("pointmaps", key)
     if kept is None or maps is None:
@@ -248,7 +255,7 @@ def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> 
         kept = {} if sink is None else pack_masks(segment(inputs, shared, _fused(sink), "pass 2: motion"))
         if kept:
             inputs.cache.put("pass2", key, kept)
-    return Decoded(PairPredictions(inputs.graph, **maps), final or unpack_masks(kept), tokens, key)
+    return DecodedPairs(PairPredictions(inputs.graph, **maps), final or unpack_masks(kept), tokens, key)
 
 
 def _decode_pairs(
@@ -264,19 +271,21 @@ def _decode_pairs(
 
 
 def reopen(inputs: StageInputs, key: str) -> PairPredictions:
-    """The pointmaps of a :class:`Decoded` with this key, mapped anew from their file: no page is in memory yet.
+    """The pointmaps of a :class:`DecodedPairs` with this key, memory-mapped from the cache again.
+
+    The new mapping occupies no memory until its pages are read.
 
     Raises:
-        OutputError: the file is gone or damaged, or the cache has no folder.
+        OutputError: the file is missing or damaged, or the cache has no folder.
     """
     maps = inputs.cache.get("pointmaps", key)
     if maps is None:
-        raise OutputError(f"the pointmaps in {inputs.cache.folder} cannot be read again: check the disk")
+        raise OutputError(f"the pointmaps in {inputs.cache.folder} cannot be read again: check the disk and run again")
     return PairPredictions(inputs.graph, **maps)
 
 
-def find_loops(inputs: StageInputs, shared: Shared, decoded: Decoded, plan: WindowPlan) -> Loops:
-    """Pairs of frames far apart in time that may show the same place, decoded like all others."""
+def find_loops(inputs: StageInputs, shared: Shared, decoded: DecodedPairs, plan: WindowPlan) -> Loops:
+    """Decoded pairs of frames that are far apart in time and may show the same place (candidates for loop closure)."""
     count, features = len(plan.clip_frames), shared.features()
     with inputs.log.stage("find loops"):
         moving = None if decoded.silenced is None else decoded.silenced[:count].reshape(count, -1)
@@ -298,7 +307,7 @@ def find_loops(inputs: StageInputs, shared: Shared, decoded: Decoded, plan: Wind
 
 
 def _decoder(inputs: StageInputs, shared: Shared) -> PairDecoder:
-    features = shared.features()  # before the decoders are loaded: it may need the encoder
+    features = shared.features()  # first: it may load the encoder, which would free the decoders
     return inputs.backbone.pair_decoder(features, inputs.grid, inputs.compute)
 
 

@@ -17,7 +17,7 @@ from easi3r_ns.network.costs import start_bytes
 from easi3r_ns.network.inference import (
     FrameStarts,
     PairNetwork,
-    _Outbox,
+    _AsyncWriter,
     encode_frames,
     silence_for,
     visiting_order,
@@ -164,16 +164,16 @@ def test_on_a_gpu_results_are_written_once_they_have_arrived(monkeypatch):
             seen.append((rows.tolist(), values["conf_i"].dtype))
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(_Outbox, "_to_host", lambda self, value: value)
-    outbox, ones = _Outbox(Store(), torch.device("cuda")), torch.ones(1, 2, 2)
+    monkeypatch.setattr(_AsyncWriter, "_to_host", lambda self, value: value)
+    writer, ones = _AsyncWriter(Store(), torch.device("cuda")), torch.ones(1, 2, 2)
     points = ones[..., None].expand(-1, -1, -1, 3)
     output = PairOutput(points, ones, points, ones, PairAttention(ones, ones))
-    outbox.send(np.array([4]), output)
+    writer.write(np.array([4]), output)
     assert seen == ["sent"]
-    outbox.send(np.array([7]), output)
+    writer.write(np.array([7]), output)
     assert seen[1:] == ["sent", "arrived", ([4], torch.float16)]
-    outbox.deliver()
-    outbox.deliver()
+    writer.flush()
+    writer.flush()
     assert seen[4:] == ["arrived", ([7], torch.float16)]
 
 

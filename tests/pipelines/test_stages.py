@@ -24,7 +24,7 @@ from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.pipelines import stages
 from easi3r_ns.pipelines.network import _mask_flow
-from easi3r_ns.pipelines.stages import Decoded, Shared, StageInputs, explain_flow, reopen, run_passes
+from easi3r_ns.pipelines.stages import DecodedPairs, Shared, StageInputs, explain_flow, reopen, run_passes
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.measure.motion import watch
 from easi3r_ns.training.measure.paths import frames_of
@@ -48,7 +48,7 @@ def run(
     return decoded.predictions, decoded.dynamic, inputs.backbone
 
 
-def both_passes(inputs: StageInputs) -> Decoded:
+def both_passes(inputs: StageInputs) -> DecodedPairs:
     return run_passes(inputs, Shared.of(inputs))
 
 
