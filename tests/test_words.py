@@ -24,11 +24,7 @@ PENDING_REFERENCES: set[str] = {
 }
 """Broken references that wait for their correction, which stands beside each; the set should be empty."""
 PENDING_NAMES: dict[str, str] = {
-    "Cameras": "of align.terms and training.scenes.raycast",
-    "Candidate": "of refine.scene and training.measure.motion",
     "Job": "of evaluate.runs and plan.forecast",
-    "Lens": "of export.gltf and refine.model",
-    "Matches": "of pose_frames.camera and training.losses",
 }
 """Names of public classes that several modules define until one is renamed; the dict should be empty."""
 METAPHORS = re.compile(r"\b(?:roads?|houses?|doors?|riddles?|stor(?:y|ies))\b", re.IGNORECASE)
