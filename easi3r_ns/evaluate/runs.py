@@ -2,7 +2,8 @@
 
 ``OUTPUT/ROW/SEQUENCE/`` is the dataset of one clip under one row of options, with ``run.json`` (what it was made from)
 and ``log.txt`` beside it; ``OUTPUT/ROW.json`` holds the row's scores; ``OUTPUT/results.json`` and ``results.md`` hold
-all rows. Scores are computed anew every time; a dataset is made anew only when what decides it has changed.
+all rows. A command computes the scores of its sequences anew; it makes a dataset anew only when something that decides
+the reconstruction has changed. The row keeps the scores of sequences from earlier commands with the same options.
 """
 
 from __future__ import annotations
@@ -55,15 +56,22 @@ class Job:
 def evaluate_captures(
     captures: Sequence[Capture], output_dir: Path, row: str, config: RunConfig, *, again: bool, log: RunLog
 ) -> list[Result]:
-    """Reconstruct and score the captures, each in a process of its own, and write the row's file and all tables.
+    """Reconstruct and score the captures, each in a process of its own, and write the row's file.
 
-    A capture that fails is a Result with its error. ``again`` makes finished datasets anew.
+    A capture that fails is a Result with its error. ``again`` makes finished datasets anew. Other sequences that the
+    row's file already holds stay in it if the same options, weights and version made them; they are not returned.
 
     Raises:
         CheckpointError: the weights are not there; InputError: a capture cannot be opened.
     """
-    weights = _identity_of_weights(config.easi3r, log)
-    jobs = [_job(capture, output_dir / row, config, weights) for capture in captures]
+    settings = {
+        "version": __version__,
+        "config": jsonable(asdict(config)),
+        "weights": _identity_of_weights(config.easi3r, log),
+    }
+    row_file, row_key = output_dir / f"{row}.json", digest(settings)
+    jobs = [_job(capture, output_dir / row, config, settings) for capture in captures]
+    row_results = _earlier_results(row_file, row_key, log)
     results = []
     for number, job in enumerate(jobs, start=1):
         make_folder(job.folder)
@@ -74,8 +82,9 @@ def evaluate_captures(
         result = _result(job, row, state)
         log.info(f"{number}/{len(jobs)} {job.capture.name}: {result.error or 'scored'}")
         results.append(result)
-        entry = {"row": row, "version": __version__, "options": options_text(config), "results": results}
-        write_json(output_dir / f"{row}.json", _plain(entry))
+        row_results[result.sequence] = asdict(result)
+        entry = {"row": row, "key": row_key, "version": __version__, "options": options_text(config)}
+        write_json(row_file, entry | {"results": list(row_results.values())})
     return results
 
 
@@ -127,23 +136,33 @@ def options_text(config: RunConfig) -> str:
     return " ".join(words) or "(defaults)"
 
 
-def _job(capture: Capture, row_folder: Path, config: RunConfig, weights: Any) -> Job:
-    decides = {
-        "version": __version__,
-        "source": open_source(capture.data).signature(),
-        "config": asdict(config),
-        "weights": weights,
-    }
-    key = digest(json.dumps(jsonable(decides), sort_keys=True))
+def _job(capture: Capture, row_folder: Path, config: RunConfig, settings: dict[str, Any]) -> Job:
+    key = digest(settings | {"source": jsonable(open_source(capture.data).signature())})
     return Job(capture, row_folder / capture.name, config, key)
 
 
+def _earlier_results(row_file: Path, row_key: str, log: RunLog) -> dict[str, dict[str, Any]]:
+    """Sequence -> result, from the row's file; none, with a message, when other settings made them."""
+    try:
+        entry = json.loads(row_file.read_text(encoding="utf-8"))
+        results = {result["sequence"]: result for result in entry["results"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if entry.get("key") != row_key:
+        log.info(f"{row_file}: its results were made with other options, weights or version and are replaced")
+        return {}
+    return results
+
+
 def _identity_of_weights(config: Easi3RConfig, log: RunLog) -> Any:
-    """What tells one network from another: its file's SHA-256 and what its card says about pairs and scores."""
+    """Everything about the network that can change a result: the hash of its file, its architecture, and what its card
+    recommends.
+    """
     if config.weights == "none":
         return None
     _, info = describe(resolve(config.weights, log=log))
-    return [info.sha256, asdict(info.score), info.graph]
+    no_influence = ("name", "source", "licence", "non_commercial")
+    return jsonable({name: value for name, value in asdict(info).items() if name not in no_influence})
 
 
 def _state(folder: Path) -> dict[str, Any]:
@@ -251,14 +270,6 @@ def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
         # A bug in a score costs one clip, loudly, and not the hours of the others.
         logger.exception("%s cannot be scored", job.folder)
         return replace(result, error=f"not scored: {type(error).__name__}: {error}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return asdict(value) if is_dataclass(value) else value
 
 
 def _read_result(entry: dict[str, Any]) -> Result:
