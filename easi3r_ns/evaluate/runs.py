@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .. import __version__
-from ..core.config import Easi3RConfig
+from ..core.config import Easi3RConfig, option_words
 from ..core.errors import AlignmentError, Easi3RError, InputError
 from ..core.runlog import RunLog
 from ..dataset.scene_folder import find_scene
@@ -120,19 +120,11 @@ def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
 
 def options_text(config: RunConfig) -> str:
     """The options of ``easi3r run`` that differ from their defaults, as on the command line."""
-    prefixes = {"align": "align."}
     words: list[str] = []
     for part in fields(config):
-        value, default = getattr(config, part.name), part.default
-        if not is_dataclass(value):
-            continue
-        for option in fields(value):
-            ours, usual = getattr(value, option.name), getattr(default, option.name)
-            flag = f"{prefixes.get(part.name, '')}{option.name}".replace("_", "-")
-            if ours != usual and isinstance(ours, bool):
-                words.append(f"--{flag}" if ours else f"--no-{flag}")
-            elif ours != usual:
-                words.append(f"--{flag} {ours}")
+        if is_dataclass(part.default):
+            prefix = "align." if part.name == "align" else ""
+            words += option_words(asdict(getattr(config, part.name)), asdict(part.default), prefix)
     return " ".join(words) or "(defaults)"
 
 
