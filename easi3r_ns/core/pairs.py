@@ -55,7 +55,9 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
             raise InputError(f"--graph {strategy}: the clip has only {num_frames} frames (numbered from 0)")
         unordered = {(i, reference) for i in range(num_frames) if i != reference}
     else:
-        kind, window, noncyclic = _WINDOWED.fullmatch(strategy).groups()
+        windowed = _WINDOWED.fullmatch(strategy)
+        assert windowed is not None, "check_strategy let it pass"
+        kind, window, noncyclic = windowed.groups()
         unordered = _window_pairs(_OFFSETS[kind](int(window)), num_frames, cyclic=not noncyclic)
     ordered = sorted({pair for i, j in unordered for pair in ((i, j), (j, i))})
     return PairGraph(np.array(ordered, dtype=np.int64), num_frames, strategy)

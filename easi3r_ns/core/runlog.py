@@ -55,7 +55,10 @@ class RunLog:
 
     @contextlib.contextmanager
     def _display(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        yield lambda steps=1: None
+        def advance(steps: int = 1) -> None:
+            """Shows nothing."""
+
+        yield advance
 
 
 def peak_memory_bytes() -> int:

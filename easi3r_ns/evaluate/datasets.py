@@ -188,8 +188,8 @@ def _has_truth(folder: Path) -> bool:
 
 
 def _with_truth(capture: Capture, folder: Path) -> Capture:
-    maps = {kind: _by_key(capture, folder / kind) for kind in ("masks", "depth") if (folder / kind).is_dir()}
-    capture = replace(capture, **maps)
+    masks, depth = (_by_key(capture, folder / kind) if (folder / kind).is_dir() else {} for kind in ("masks", "depth"))
+    capture = replace(capture, masks=masks, depth=depth)
     cameras = _camera_file(folder)
     if cameras is None:
         return capture

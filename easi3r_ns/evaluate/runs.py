@@ -122,7 +122,7 @@ def options_text(config: RunConfig) -> str:
     """The options of ``easi3r run`` that differ from their defaults, as on the command line."""
     words: list[str] = []
     for part in fields(config):
-        if is_dataclass(part.default):
+        if is_dataclass(part.default) and not isinstance(part.default, type):
             prefix = "align." if part.name == "align" else ""
             words += option_words(asdict(getattr(config, part.name)), asdict(part.default), prefix)
     return " ".join(words) or "(defaults)"
@@ -272,7 +272,8 @@ def _read(kind: type, entry: dict[str, Any]) -> Any:
     """The dataclass that ``asdict`` and JSON made a dict of: nested ones by their type hints, lists as tuples."""
     hints, values = get_type_hints(kind), {}
     for name, value in entry.items():
-        inner = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
+        types = (t for t in (hints[name], *get_args(hints[name])) if isinstance(t, type) and is_dataclass(t))
+        inner: type | None = next(types, None)
         if inner is not None and value is not None:
             values[name] = _read(inner, value)
         else:

@@ -65,9 +65,12 @@ def calibrate(network: DUSt3RConfig, grid: tuple[int, int], compute: Compute) ->
 
 def _heads(network: DUSt3RConfig, grid: tuple[int, int], compute: Compute, batch: int) -> float:
     """Seconds of both heads of one pair."""
-    small = tuple(max(2, side // HEAD_SHRINK) for side in grid) if compute.device.type == "cpu" else grid
+    small = grid
+    if compute.device.type == "cpu":
+        small = max(2, grid[0] // HEAD_SHRINK), max(2, grid[1] // HEAD_SHRINK)
     with torch.device(compute.device):
-        head = {"dpt": DPTHead, "linear": LinearHead}[network.head_type](network).eval()
+        head = DPTHead(network) if network.head_type == "dpt" else LinearHead(network)
+        head.eval()
         tokens = {
             layer: torch.randn(batch, small[0] * small[1], network.dec_embed_dim if layer else network.enc_embed_dim)
             for layer in head.layers

@@ -83,7 +83,7 @@ def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
             _report(f"ns-process-data {candidate.name} is not available: {type(error).__name__}: {reason}")
             continue
         known.add(candidate.name)
-    module.Commands = Union[tuple(members)]
+    setattr(module, "Commands", Union[tuple(members)])
 
 
 def _command_name(member: Any) -> str | None:

@@ -38,7 +38,8 @@ class Easi3RDataParser(Nerfstudio):
     config: Easi3RDataParserConfig
     includes_time: bool = True
 
-    def _generate_dataparser_outputs(self, split: str = "train") -> DataparserOutputs:
+    # The base class of all dataparsers takes keyword arguments that nerfstudio's own Nerfstudio does not.
+    def _generate_dataparser_outputs(self, split: str = "train") -> DataparserOutputs:  # type: ignore[override]
         folder, meta = self._read_meta()
         chosen = self.config
         self.config = _scaled_by_points(chosen, meta, folder)
@@ -87,7 +88,7 @@ def _median_distance(meta: dict[str, Any], folder: Path, centre: np.ndarray) -> 
         return 0.0
     import open3d
 
-    points = np.asarray(open3d.io.read_point_cloud(str(folder / meta["ply_file_path"])).points)
+    points = np.asarray(open3d.io.read_point_cloud(folder / meta["ply_file_path"]).points)
     return float(np.median(np.linalg.norm(points - centre, axis=1))) if len(points) else 0.0
 
 

@@ -67,8 +67,8 @@ def undistort_depth(depth: np.ndarray, camera: Cameras) -> np.ndarray:
     K[:2, 2] -= 0.5
     size = depth.shape[1], depth.shape[0]
     pinhole, _ = cv2.getOptimalNewCameraMatrix(K, lens, size, 0)
-    at_x, at_y = cv2.initUndistortRectifyMap(K, lens, None, pinhole, size, cv2.CV_32FC1)
-    return cv2.remap(depth, at_x, at_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    at_x, at_y = cv2.initUndistortRectifyMap(K, lens, np.eye(3), pinhole, size, cv2.CV_32FC1)
+    return cv2.remap(depth, at_x, at_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
 
 
 @dataclass

@@ -23,7 +23,8 @@ _Config = TypeVar("_Config")
 def _specification() -> MethodSpecification:
     from nerfstudio.configs.method_configs import method_configs
 
-    base = deepcopy(method_configs["splatfacto"])
+    # Any: by its annotation the table also holds placeholders for methods that are not installed.
+    base: Any = deepcopy(method_configs["splatfacto"])
     datamanager = _extended(base.pipeline.datamanager, Easi3RDatamanagerConfig, dataparser=Easi3RDataParserConfig())
     model = _extended(base.pipeline.model, Easi3RSplatfactoModelConfig)
     pipeline = _extended(base.pipeline, Easi3RPipelineConfig, datamanager=datamanager, model=model)
