@@ -164,11 +164,11 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from easi3r_ns.pipelines import run
+from easi3r_ns.pipelines import network as pipeline, run
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.runlog import RunLog
-plans, planned = [], run.plan_run
-run.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
+plans, planned = [], pipeline.plan_run
+pipeline.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
 frames, network = FrameConfig(num_frames_target=0), Easi3RConfig(weights="tiny", graph="swin-12-noncyclic")
 align = AlignConfig(solver="adam", iterations=1, max_pixels=0)
 data, log = Path(sys.argv[1]), RunLog()
