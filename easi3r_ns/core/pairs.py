@@ -74,9 +74,9 @@ def _window_pairs(offsets: list[int], num_frames: int, cyclic: bool) -> set[tupl
 
 
 def attach_frames(graph: PairGraph, num_extra: int, links: int = 5) -> PairGraph:
-    """Append frames that were taken apart from the clip (evaluation views) to its graph.
+    """Append evaluation views, which were filmed separately from the clip, to its graph.
 
-    Each is paired with its predecessor among the new frames and with ``links`` frames spread evenly over the clip.
+    Each is paired with its predecessor among the new frames and with ``links`` evenly spaced frames of the clip.
     """
     n = graph.num_frames
     anchors = sorted({round(x) for x in np.linspace(0, n - 1, min(links, n)).tolist()})

@@ -1,4 +1,4 @@
-"""Motion masks against the truth: the Jaccard index J per frame, its mean JM, and JR, the share of frames above 0.5.
+"""Motion masks against the truth: the Jaccard index J of each frame, its mean JM, and the share JR of frames above 0.5.
 
 Two protocols. Paper (arXiv:2503.24391, Table 1): at network resolution, the truth nearest-resized and cropped, pooled
 over all frames of all sequences. Standard (DAVIS toolkit, unsupervised): at source resolution, mean per sequence.

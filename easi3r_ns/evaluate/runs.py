@@ -1,4 +1,4 @@
-"""Reconstruct clips whose truth is known, score them, lay the results out.
+"""Reconstructs clips with ground truth, scores the reconstructions and writes tables of results.
 
 ``OUTPUT/ROW/SEQUENCE/`` is the dataset of one clip under one row of options, with ``run.json`` (what it was made from)
 and ``log.txt`` beside it; ``OUTPUT/ROW.json`` holds the row's scores; ``OUTPUT/results.json`` and ``results.md`` hold
@@ -50,7 +50,7 @@ class Job:
     folder: Path
     config: RunConfig
     key: str
-    """Digest of all that decides the reconstruction."""
+    """Digest of everything that the reconstruction depends on."""
 
 
 def evaluate_captures(
@@ -108,7 +108,7 @@ def write_tables(output_dir: Path) -> list[Section]:
 
 
 def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
-    """Which tables a capture belongs to."""
+    """The kinds of truth that a capture has, which decide the tables that it appears in."""
     known = {
         "cameras": bool(capture.T_world_cam) and not capture.fixed_camera,
         "fixed": capture.fixed_camera,
@@ -165,7 +165,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _is_settled(job: Job, state: dict[str, Any]) -> bool:
-    """Whether this very run has ended: with a dataset, or with the finding that there are no cameras."""
+    """Whether a run with the job's key has ended, either with a dataset or because no cameras could be found."""
     if state.get("key") != job.key:
         return False
     done = bool(state.get("finished")) and (job.folder / "transforms.json").is_file()
@@ -173,7 +173,7 @@ def _is_settled(job: Job, state: dict[str, Any]) -> bool:
 
 
 def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
-    """Run in a process of its own, so that a crash or a lack of memory costs one clip only."""
+    """Run in a process of its own, so that a crash or a lack of memory affects this clip only."""
     goes_on = not again and state.get("key") == job.key and not (job.folder / "transforms.json").exists()
     write_json(job.folder / RUN, {"key": job.key, "finished": False})
     child = multiprocessing.get_context("spawn").Process(target=_work, args=(job, not goes_on))
@@ -181,7 +181,7 @@ def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]
     try:
         child.join()
     except KeyboardInterrupt:
-        child.join()  # it got the signal too
+        child.join()  # the terminal sends Ctrl-C to the child as well
         raise
     state = _state(job.folder)
     if not state.get("finished") and "error" not in state:
@@ -191,7 +191,7 @@ def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]
 
 
 class _LineLog(RunLog):
-    """Writes a line when a stage begins and when it ends, and every message, to where the output goes."""
+    """Writes messages, and a line when a stage begins and ends, to standard output."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -210,7 +210,7 @@ class _LineLog(RunLog):
 
 
 def _work(job: Job, overwrite: bool) -> None:
-    """The child process: everything that it says goes to the log file."""
+    """Runs in the child process; all of its output goes to the log file."""
     log, state = _LineLog(), {"key": job.key, "finished": False}
     with _output_to(job.folder / LOG):
         try:
@@ -227,7 +227,7 @@ def _work(job: Job, overwrite: bool) -> None:
 
 
 def _requested(job: Job, log: RunLog) -> list[str]:
-    """The keys of the frames that the run is going to be given."""
+    """The keys of the frames that the run will select."""
     source, select = open_source(job.capture.data), job.config.frames
     chosen = choose_frames(source.times(select, log), select, source.unit)
     return [job.capture.key(source.name(int(index)), int(index)) for index in chosen]
@@ -235,7 +235,7 @@ def _requested(job: Job, log: RunLog) -> list[str]:
 
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    # The descriptors, not only sys.stdout: native libraries write there too.
+    # Redirects the descriptors and not only sys.stdout, because native libraries write to them directly.
     with path.open("w", encoding="utf-8") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
@@ -259,7 +259,7 @@ def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
     except InputError as error:
         return replace(result, error=str(error))
     except Exception as error:
-        # A bug in a score costs one clip, loudly, and not the hours of the others.
+        # A bug in a score must not lose the results of the other clips; the traceback goes to the log.
         logger.exception("%s cannot be scored", job.folder)
         return replace(result, error=f"not scored: {type(error).__name__}: {error}")
 
@@ -269,7 +269,7 @@ def _read_result(entry: dict[str, Any]) -> Result:
 
 
 def _read(kind: type, entry: dict[str, Any]) -> Any:
-    """The dataclass that ``asdict`` and JSON made a dict of: nested ones by their type hints, lists as tuples."""
+    """Rebuild a dataclass from the dict that ``asdict`` and JSON made of it; lists become tuples."""
     hints, values = get_type_hints(kind), {}
     for name, value in entry.items():
         types = (t for t in (hints[name], *get_args(hints[name])) if isinstance(t, type) and is_dataclass(t))

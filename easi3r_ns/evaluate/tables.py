@@ -1,4 +1,4 @@
-"""Results of many clips and several rows of options, laid out by what was measured."""
+"""Tables of results: many clips under several rows of options, one table for each kind of ground truth."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Result:
     """Name of the options, for example 'tiny' or 'colmap'."""
     sequence: str
     truth: tuple[str, ...]
-    """What the clip has a truth for: 'cameras', 'fixed', 'depth', 'masks'."""
+    """Which kinds of truth the clip has: 'cameras', 'fixed', 'depth', 'masks'."""
     requested: int | None = None
-    """Frames that the run was asked to pose; None where it never got so far."""
+    """Number of frames that the run was asked to pose; None where it failed before that."""
     cpu_seconds: float | None = None
     error: str | None = None
     scores: SequenceScores | None = None
@@ -37,12 +37,12 @@ class Column:
     value: Callable[[SequenceScores], float | None]
     form: str = ".3f"
     pool: Callable[[list[SequenceScores]], float] | None = None
-    """How sequences are joined; None: the mean of their values."""
+    """How the values of several sequences are combined; None: by their mean."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table that is ready to be printed."""
+    """A table of formatted cells."""
 
     title: str
     note: str
@@ -82,14 +82,14 @@ _KINDS = (
         "cameras",
         "Cameras",
         "ATE and RPE (one frame) are RMSE after a Sim(3) alignment, in the truth's unit of length, over the `frames` "
-        "that have a camera: fewer frames make the task easier. Focal errors are joined without their sign.",
+        "that have a camera; the fewer frames, the easier the task. The mean of focal errors is that of their sizes.",
         _CAMERAS,
     ),
     (
         "fixed",
         "Fixed camera",
-        "Every pose should be the same: largest distance between two cameras as a share of the scene's median depth, "
-        "largest rotation between two.",
+        "All true poses are equal. Drift is the largest distance between two estimated cameras as a share of the "
+        "scene's median depth; rotation is the largest angle between two.",
         _FIXED,
     ),
     ("depth", "Depth", "One alignment per sequence, all frames pooled.", _DEPTH),
@@ -168,7 +168,7 @@ def _runs(results: Sequence[Result]) -> Section:
                 state = r.error or ("; ".join(r.scores.problems) if r.scores else "") or "ok"
                 lines.append((r.sequence, r.row, posed, _format(r.cpu_seconds, ".0f"), state))
     failed = sum(r.error is not None for r in results)
-    note = f"{len(results)} runs, {failed} failed. Posed: frames whose camera the route found itself."
+    note = f"{len(results)} runs, {failed} failed. Posed: frames whose camera the pipeline estimated itself."
     return Section("Runs", note, ("sequence", "row", "posed", "CPU seconds", "state"), tuple(lines))
 
 

@@ -1,4 +1,4 @@
-"""``easi3r-data``: nerfstudio's own dataparser plus what it leaves out: time stamps, and cameras that stand still."""
+"""``easi3r-data``: nerfstudio's own dataparser, extended by time stamps and by clips whose camera stands still."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nerfstudio.utils.io import load_from_json
 from nerfstudio.utils.rich_utils import CONSOLE
 
 _STILL = 0.01
-"""Camera spread as a share of the median distance of the points, below which the cameras do not set the scale."""
+"""Extent of the camera path as a share of the median distance of the points, below which the camera counts as still."""
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Easi3RDataParserConfig(NerfstudioDataParserConfig):
 class Easi3RDataParser(Nerfstudio):
     """Adds ``Cameras.times``: (N, 1) in [0, 1], 0 the first and 1 the last frame of the CLIP, for every split.
 
-    When the cameras hardly move (a tripod), scaling the scene by the camera path would blow it up or divide by zero;
-    the median distance of the static points then becomes 1 unit instead, unless ``auto_scale_poses`` is off.
+    nerfstudio scales the scene by the extent of the camera path, which is close to zero for a clip from a tripod. For
+    such a clip the median distance of the static points becomes 1 unit instead, unless ``auto_scale_poses`` is off.
     """
 
     config: Easi3RDataParserConfig
@@ -64,7 +64,7 @@ class Easi3RDataParser(Nerfstudio):
             CONSOLE.print("[bold yellow]Warning: not every frame has a time: Cameras.times is not set")
             return {}
         stamps = np.array([frame["time"] for frame in frames], dtype=float)
-        # Views taken apart from the clip have a clock of their own: the clip's range is what counts.
+        # Evaluation views come from another recording; times are normalised by the range of the clip alone.
         clip = set(meta.get("train_filenames", [frame["file_path"] for frame in frames]))
         inside = stamps[[frame["file_path"] in clip for frame in frames]]
         stamps = np.clip((stamps - inside.min()) / (np.ptp(inside) or 1.0), 0.0, 1.0)
