@@ -121,7 +121,7 @@ def _stretches(num_frames: int, size: int, spans: np.ndarray) -> list[np.ndarray
 
 
 def _attached_members(graph: PairGraph, num_clip: int, size: int) -> list[np.ndarray]:
-    """Frames of the windows of evaluation views: the clip frames that these are paired with, and as many views as fit."""
+    """Frames of each window of evaluation views: the clip frames that these are paired with, and some of the views."""
     views = np.arange(num_clip, graph.num_frames)
     if len(views) == 0:
         return []

@@ -9,6 +9,7 @@ the reconstruction has changed. The row keeps the scores of sequences from earli
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import multiprocessing
@@ -239,6 +240,9 @@ def _output_to(path: Path) -> Iterator[None]:
     with path.open("w", encoding="utf-8") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # in the encoding of the console by default, which lacks letters
+                stream.reconfigure(encoding="utf-8")
         yield
         sys.stdout.flush()
 
