@@ -182,7 +182,7 @@ facts = {"forecast": plan.memory_bytes, "window": plan.budget.window, "limit": l
 planned = {stage.name: stage.memory_bytes for stage in plan.stages}
 peaks = {stage.name: stage.peak_memory_bytes for stage in log.stages}
 print(json.dumps(facts | {"stages": peaks, "plan": planned}), flush=True)
-os._exit(0)  # the interpreter's farewell takes memory of its own
+os._exit(0)  # skips the interpreter's shutdown, which takes memory
 """
 
 
