@@ -130,7 +130,7 @@ def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
         "print(method_configs.all_descriptions['splatfacto-easi3r']); sys.argv[0] = 'ns-train'; entrypoint()"
     )
     shown = call(python, "-W", "ignore", "-c", code, "splatfacto-easi3r", "--help")
-    assert "trained and measured on what stands still" in shown.splitlines()[0]
+    assert "splatfacto on the static parts of the images" in shown.splitlines()[0]
     assert "usage: ns-train splatfacto-easi3r" in shown
     assert "--pipeline.model.depth-weight" in shown and "(default: easi3r-data)" in shown
 

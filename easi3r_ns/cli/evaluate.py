@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class EvaluateFolder:
     """Reconstruct clips whose truth is known and score cameras, depth and masks.
 
-    The row of results is kept beside those of earlier commands with the same --output-dir, and all are shown.
+    Results are kept with those of earlier commands that had the same --output-dir, and all are shown: other rows, and
+    in this row the other sequences, as long as its options stay the same.
     """
 
     root: tuple[Path, ...]

@@ -1,4 +1,4 @@
-"""How much of the work is in memory at once: what the planner decides and the network and alignment stages obey."""
+"""How much of the work is in memory at once; the planner decides it, the network and alignment stages keep to it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Budget:
     """Chosen before a run from counts alone (see :mod:`easi3r_ns.plan.plan`)."""
 
     batch_size: int
-    """Most images or pairs per network call; 0: by device, free memory and size of the image."""
+    """Most images or pairs per network call; 0: chosen by device, free memory and size of the image."""
     window: int
     """Frames that are aligned together; 0: all of them at once."""
     spill: bool
-    """Encoder features and pair predictions lie in memory-mapped files of the workspace, not in memory."""
+    """Whether encoder features and pair predictions are kept in memory-mapped files of the workspace."""
     memory_bytes: float
     """Limit on the memory of the process; infinity: none."""
 
@@ -37,4 +37,4 @@ class Budget:
 
 
 UNBOUNDED = Budget(batch_size=0, window=0, spill=False, memory_bytes=math.inf)
-"""Everything at once, in memory."""
+"""No limit: all frames are processed together, in memory."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from .errors import InputError
 
@@ -18,6 +20,24 @@ def _check(flag: str, value: float | None, low: float, high: float = math.inf, *
         least = f"{'above' if open_low else 'at least'} {low:g}"
         most = f" and at most {high:g}" if high < math.inf else ""
         raise InputError(f"{flag} {value:g}: give a number {least}{most}")
+
+
+def option_words(options: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The options that differ from their defaults, as on a command line: ``--seed 3``, ``--no-depths``.
+
+    Both map names of fields to values; an option without a default is always written. ``prefix`` stands before every
+    name, for example ``align.``.
+    """
+    words = []
+    for name, value in options.items():
+        if name in defaults and value == defaults[name]:
+            continue
+        flag = f"{prefix}{name}".replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words.append(f"--{flag} {shlex.quote(str(value))}")
+    return words
 
 
 @dataclass(frozen=True)

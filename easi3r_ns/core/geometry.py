@@ -21,8 +21,8 @@ Z_UP_FROM_OPENCV_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 
 def interpolate_poses(places: np.ndarray, T_world_cam: np.ndarray, at: np.ndarray) -> np.ndarray:
     """(N, 4, 4) cameras at the places ``at`` (N,) between those (K, 4, 4) known at increasing ``places`` (K,).
 
-    Constant speed along a line and constant turning rate from one to the next; before the first and behind the last,
-    like them.
+    Between two known cameras the position moves along a line at constant speed and the rotation turns at a constant
+    rate. Before the first and after the last known camera the pose stays that of the nearest one.
     """
     from scipy.spatial.transform import Rotation, Slerp
 

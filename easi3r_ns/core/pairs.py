@@ -55,7 +55,9 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
             raise InputError(f"--graph {strategy}: the clip has only {num_frames} frames (numbered from 0)")
         unordered = {(i, reference) for i in range(num_frames) if i != reference}
     else:
-        kind, window, noncyclic = _WINDOWED.fullmatch(strategy).groups()
+        windowed = _WINDOWED.fullmatch(strategy)
+        assert windowed is not None, "check_strategy let it pass"
+        kind, window, noncyclic = windowed.groups()
         unordered = _window_pairs(_OFFSETS[kind](int(window)), num_frames, cyclic=not noncyclic)
     ordered = sorted({pair for i, j in unordered for pair in ((i, j), (j, i))})
     return PairGraph(np.array(ordered, dtype=np.int64), num_frames, strategy)
@@ -72,9 +74,9 @@ def _window_pairs(offsets: list[int], num_frames: int, cyclic: bool) -> set[tupl
 
 
 def attach_frames(graph: PairGraph, num_extra: int, links: int = 5) -> PairGraph:
-    """Append frames that were taken apart from the clip (evaluation views) to its graph.
+    """Append evaluation views, which were filmed separately from the clip, to its graph.
 
-    Each is paired with its predecessor among the new frames and with ``links`` frames spread evenly over the clip.
+    Each is paired with its predecessor among the new frames and with ``links`` evenly spaced frames of the clip.
     """
     n = graph.num_frames
     anchors = sorted({round(x) for x in np.linspace(0, n - 1, min(links, n)).tolist()})

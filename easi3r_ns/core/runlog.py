@@ -1,4 +1,4 @@
-"""What a run says while it works: stages with seconds and peak memory, warnings. Displays subclass :class:`RunLog`."""
+"""Log of a run: stages with their seconds and peak memory, and warnings. Displays subclass :class:`RunLog`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StageRecord:
 
 @dataclass
 class RunLog:
-    """Records stages and warnings; the base class shows nothing, so that libraries and tests stay quiet."""
+    """Records stages and warnings. The base class shows nothing on a terminal."""
 
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -44,22 +44,27 @@ class RunLog:
         )
 
     def warn(self, message: str) -> None:
-        """Say something that the user should act on; repeated in the summary and in the dataset's provenance."""
+        """Report something that the user should act on; repeated in the summary and in the dataset's provenance."""
         if message not in self.warnings:
             self.warnings.append(message)
             logger.warning(message)
 
     def info(self, message: str) -> None:
-        """Say something worth a line."""
+        """Report progress or a decision in one line."""
         logger.info(message)
 
     @contextlib.contextmanager
     def _display(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        yield lambda steps=1: None
+        def advance(steps: int = 1) -> None:
+            """Shows nothing."""
+
+        yield advance
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident set of this process in bytes, since the start of the stage where the system can tell; or 0."""
+    """Largest resident set of this process in bytes: since the start of the stage on Linux, of its whole life on macOS,
+    0 on Windows.
+    """
     peak = _process_status("VmHWM")
     if peak is not None:
         return peak

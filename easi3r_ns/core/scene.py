@@ -14,7 +14,7 @@ import numpy as np
 from .types import DynamicMasks, PixelMap, require
 
 MOST_SCALE_PIXELS = 2**24
-"""Pixels of a scene, about, from whose depths its unit is chosen."""
+"""Approximate number of pixels that are sampled to choose the unit of a scene."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class SparsePoints:
 
 @dataclass(frozen=True)
 class CameraUncertainty:
-    """How far the cameras may be off, 1 sigma each; what all pointmaps get wrong alike is not in it.
+    """Standard deviations (1 sigma) of the camera parameters, from the alignment.
 
-    Errors of the path as a whole are what remains after the best similarity onto the truth, in which the turn of a
-    camera counts as much as the shift that it causes at the median depth. Infinite: nothing observes the value.
+    They do not include systematic errors that all pointmaps share. Global rotation, translation and scale are free:
+    the deviations are those that remain after the best similarity onto the truth, in which the rotation error of a
+    camera counts as much as the displacement that it causes at the median depth. A value that nothing observes is
+    infinite.
     """
 
     rotation_deg: np.ndarray
@@ -76,15 +78,16 @@ class CameraUncertainty:
 
 
 PNP, INTERPOLATED = "pnp", "interpolated"
-"""How a frame in between got its camera: from static points that its neighbours share with it, or between theirs."""
+"""How a frame in between got its camera: by PnP on static points that it shares with its neighbours, or by
+interpolation between the cameras of its neighbours."""
 
 
 @dataclass(frozen=True)
 class PosedFrames:
     """Frames of the clip between those of the Scene, with cameras in its world; they have no depth.
 
-    They stand apart from the Scene's own frames, all of which have a depth, a confidence and a motion score on the
-    network grid: a clip has many times more of them, and nothing of theirs but one bit per pixel is kept in memory.
+    They are not rows of the Scene, whose frames all have a depth, a confidence and a motion score on the network grid:
+    a clip can have many times more frames in between, and only one bit per pixel of each is kept in memory.
     """
 
     T_world_cam: np.ndarray
@@ -94,7 +97,7 @@ class PosedFrames:
     after: np.ndarray
     """(G,) int64 position in the Scene of the frame that each follows; -1: it comes before the first."""
     mask_bits: np.ndarray
-    """(G, H, ceil(W / 8)) uint8: ``np.packbits`` of what moves or cannot be told, see :meth:`moving`."""
+    """(G, H, ceil(W / 8)) uint8: ``np.packbits`` of the mask of what moves or is unknown, see :meth:`moving`."""
     times: np.ndarray
     """(G,) seconds, increasing."""
     indices: np.ndarray
@@ -157,9 +160,10 @@ class Scene:
     """Per frame where its camera comes from: 'network', 'colmap', 'aligned' (the network's, moved into COLMAP's world
     because COLMAP did not register the frame), or :data:`INTERPOLATED` (nothing holds it). None: all 'network'."""
     contradicted: np.ndarray | None = None
-    """(F, H, W) bool: points in front of what another, more confident view sees; kept out of the clouds. None: none."""
+    """(F, H, W) bool: pixels whose point lies in front of the surface that another, more confident view sees; these
+    points are left out of the point clouds. None: there are none."""
     uncertainty: CameraUncertainty | None = None
-    """Of these cameras, by the alignment; None where it was not estimated, or the cameras come from elsewhere."""
+    """Uncertainty of these cameras by the alignment; None where it was not estimated or the cameras are not its own."""
     between: PosedFrames | None = None
     """Frames that were sampled away and posed afterwards."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -195,7 +199,7 @@ class Scene:
 
     @property
     def has_depth(self) -> bool:
-        """Whether any pixel has a depth (the geometric route has none)."""
+        """Whether any pixel has a depth (the geometric pipeline has none)."""
         return bool((self.depth > 0).any())
 
     @property
@@ -208,13 +212,14 @@ class Scene:
 
 
 def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.0) -> float:
-    """Factor that brings a scene into units in which 16-bit depth maps (0.001 a step, 65.535 at most) are fine.
+    """Scale factor for units in which a 16-bit depth map (steps of 0.001, at most 65.535) resolves the scene.
 
-    The median static depth becomes ``median_depth`` units, unless 0.1 % of the depths would then exceed ``far_depth``:
-    then these decide. Without a trusted depth, the triangulated points decide by their median depth alone (no depth map
-    has to hold them); 1 for a scene that has neither.
+    The median static depth becomes ``median_depth`` units. If more than 0.1 % of the depths would then exceed
+    ``far_depth``, the factor is reduced until that share equals 0.1 %. A scene without a trusted depth has no depth
+    maps to fit: there the median depth of the triangulated points becomes ``median_depth``. Returns 1 for a scene that
+    has neither.
     """
-    # A regular sample where there are many: the copies below would be as large as a long clip.
+    # A regular sample of a large scene, because the copies below would be as large as a long clip.
     step = max(1, scene.depth.size // MOST_SCALE_PIXELS)
     depth, confidence, moving = (x.reshape(-1)[::step] for x in (scene.depth, scene.confidence, scene.dynamic.masks))
     trusted = (depth > 0) & (confidence >= scene.min_confidence)
@@ -228,7 +233,7 @@ def choose_scale(scene: Scene, median_depth: float = 4.0, far_depth: float = 60.
 
 
 def sparse_depths(scene: Scene) -> np.ndarray:
-    """(M,) z-depths at which the triangulated points are observed, those in front of their camera."""
+    """(M,) z-depths of the triangulated points in the cameras that observe them, without points behind a camera."""
     if scene.sparse is None:
         return np.empty(0)
     world = scene.sparse.points[scene.sparse.point_index]

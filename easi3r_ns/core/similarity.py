@@ -1,4 +1,4 @@
-"""Similarities of space, Sim(3): turn, scale and shift what one reconstruction calls its world into another."""
+"""Similarities of space, Sim(3): the rotation, scale and translation between the worlds of two reconstructions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Similarity:
         return Similarity(self.scale * first.scale, self.R @ first.R, self.points(first.t))
 
     def inverse(self) -> Similarity:
-        """The way back."""
+        """The similarity that undoes this one."""
         return Similarity(1 / self.scale, self.R.T, -(self.R.T @ self.t) / self.scale)
 
 
@@ -84,9 +84,10 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
 
 
 def between(first: Similarity, second: Similarity, share: float, place: np.ndarray) -> Similarity:
-    """Part of the way (``share`` in [0, 1]) from one similarity to another, as seen at ``place`` (3,).
+    """Interpolate between two similarities; ``share`` in [0, 1], 0 is the first.
 
-    The rotation turns about one axis, the scale grows geometrically, and the image of ``place`` moves along a line.
+    The rotation turns about one axis, the scale grows geometrically, and the image of the point ``place`` (3,) moves
+    along a line.
     """
     turn = Rotation.from_matrix(first.R.T @ second.R).as_rotvec()
     R = first.R @ Rotation.from_rotvec(share * turn).as_matrix()
@@ -96,13 +97,22 @@ def between(first: Similarity, second: Similarity, share: float, place: np.ndarr
 
 
 NEIGHBOURS = 10
-"""Registered frames nearest in time that carry a frame which COLMAP has not registered."""
+"""Number of registered frames, nearest in time, from which the pose of an unregistered frame is derived."""
 
 
 def fill_missing(ours: np.ndarray, refined: np.ndarray, registered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cameras of all frames: the refined ones, and ours, carried along by the nearest refined ones, where they lack.
+    """Complete the refined cameras of a clip with transformed cameras of the network.
 
-    Returns (F, 4, 4) camera-to-world in the refined world, and (F,) the scale that took each of ours there.
+    A frame that was not registered keeps its camera ``ours``, moved into the refined world by the similarity between
+    both sets of cameras over its :data:`NEIGHBOURS` nearest registered frames.
+
+    Args:
+        ours: (F, 4, 4) camera-to-world of all frames, in the network's world.
+        refined: (F, 4, 4) camera-to-world in the refined world; rows of unregistered frames are ignored.
+        registered: (F,) bool.
+
+    Returns:
+        (F, 4, 4) camera-to-world in the refined world, and (F,) the scale of each frame's similarity.
     """
     known = np.flatnonzero(registered)
     out, scales = refined.copy(), np.ones(len(ours))

@@ -16,7 +16,8 @@ _FAR = 1e9
 _MAX_BEND = 0.03
 """Relative second difference of the inverse depth above which neighbours do not lie on one plane."""
 _NOISE_BENDS = 4.0
-"""The same in multiples of its median, for depth maps so rough that bends of that size are noise."""
+"""Multiple of a frame's median relative second difference that replaces ``_MAX_BEND`` where it is larger: in a rough
+depth map, differences of that size are noise."""
 
 
 def trusted_depth(scene: Scene, frame: int) -> np.ndarray:

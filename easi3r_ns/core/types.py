@@ -63,7 +63,7 @@ class PixelMap:
 
 @dataclass(frozen=True)
 class SkippedFrames:
-    """Frames of the clip that were sampled away: on disk only."""
+    """Frames of the clip that were not selected; their images are on disk only."""
 
     times: np.ndarray
     """(G,) float64 seconds from the start of the source, increasing."""
@@ -83,7 +83,7 @@ class SkippedFrames:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of one clip: the network's view of them, and where the upright originals lie."""
+    """Frames of one clip: images at network size, and the paths of the upright originals."""
 
     images: np.ndarray
     """(F, H, W, 3) uint8 RGB at network size."""
@@ -94,7 +94,7 @@ class Frames:
     indices: np.ndarray
     """(F,) int64 index of the frame in the source (counted in presentation order, from 0)."""
     names: tuple[str, ...]
-    """F names of origin: the file of an image folder, or the clip's name F times."""
+    """F names: the file names of an image folder, or F times the name of a video."""
     source_paths: tuple[Path, ...]
     """F lossless upright RGB images at source resolution."""
     num_source_frames: int
@@ -118,13 +118,13 @@ class Frames:
 
     @property
     def places(self) -> np.ndarray:
-        """(F,) int64 place of each frame among the ``num_source_frames``, where one source follows the other."""
+        """(F,) int64 index of each frame among all ``num_source_frames``, counted through the sources one by one."""
         return self.indices if self.offsets is None else self.indices + self.offsets
 
     def followed_by(self, other: Frames) -> Frames:
-        """These frames, then those of another source with the same size; raises ValueError for another size.
+        """These frames, then those of another source; raises ValueError where its frames have another size.
 
-        What was skipped of the other source is left out.
+        The skipped frames of the other source are left out.
         """
         require(self.pixel_map == other.pixel_map, f"sizes differ: {self.pixel_map} and {other.pixel_map}")
         own, others = (np.zeros(len(f), dtype=np.int64) if f.offsets is None else f.offsets for f in (self, other))
@@ -197,7 +197,7 @@ class PairFlow:
     flow: torch.Tensor
     """(E, 2, H, W) float16 or float32, (dx, dy) in network pixels; the backward flow of (i, j) is the row of (j, i)."""
     consistent: torch.Tensor
-    """(E, H, W) bool, True where going there and back again ends near the start (neither occluded nor mismatched)."""
+    """(E, H, W) bool, True where forward and backward flow agree (neither occluded nor mismatched)."""
     provider: str = "unknown"
 
     def __post_init__(self) -> None:
@@ -228,7 +228,7 @@ class AttentionStats:
 
 @dataclass(frozen=True)
 class DynamicMasks:
-    """What moves, per frame."""
+    """Motion masks: what moves in each frame."""
 
     masks: np.ndarray
     """(F, H, W) bool, True where something moves."""
@@ -239,7 +239,7 @@ class DynamicMasks:
     source: str = "attention"
     """'attention', 'geometry', 'user' or 'none'."""
     maps: dict[str, np.ndarray] | None = None
-    """What the score is made of, for people to look at: name -> (F, h, w) float32 in [0, 1]. For 'attention' the
+    """The maps that the score is made of, for display: name -> (F, h, w) float32 in [0, 1]. For 'attention' the
     channel-averaged 'mean_src', 'std_src', 'mean_ref' and 'std_ref' (see :class:`AttentionStats`), and
     'flow_residual' where the formula of the score has it."""
 

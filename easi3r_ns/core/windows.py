@@ -1,4 +1,4 @@
-"""A long clip is cut into overlapping windows: pure functions of its pair graph."""
+"""Cuts a long clip into overlapping windows of frames, by its pair graph alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .errors import InputError
 from .types import PairGraph
 
 OVERLAP_SHARE = 0.25
-"""Of a window's frames that it has in common with the next one, at least."""
+"""Least share of a window's frames that it has in common with the next window."""
 MOST_OVERLAP = 2 / 3
-"""Of a window's frames: pairs that reach farther than this do not make the overlap grow, and may be left out."""
+"""Largest span of a pair, as a share of a window's frames, for which the overlap is enlarged; pairs with a larger span
+may be left out."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Window:
     own: np.ndarray
     """(o,) int64 those of ``rows`` that no earlier window has: every pair is decoded once, for its first window."""
     attached: bool = False
-    """Whether it joins evaluation views to the clip, instead of being a stretch of it."""
+    """Whether the window connects evaluation views to the clip, instead of being an interval of the clip."""
 
     def __str__(self) -> str:
-        """For example 'frames 30 to 79'; for attached views the frames are counted on behind those of the clip."""
+        """For example 'frames 30 to 79'; numbers of evaluation views continue those of the clip."""
         if self.attached:
             return f"evaluation views with frames {', '.join(map(str, self.frames[:8]))} ..."
         return f"frames {self.frames[0]} to {self.frames[-1]}"
@@ -39,7 +40,7 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """All windows of a clip, in the order of time; those of attached views come last."""
+    """All windows of a clip in temporal order; those of evaluation views come last."""
 
     windows: tuple[Window, ...]
     left_out: int
@@ -52,7 +53,7 @@ class WindowPlan:
 
     @property
     def of_clip(self) -> tuple[Window, ...]:
-        """Without those of attached views."""
+        """The windows that are intervals of the clip, without those of evaluation views."""
         return tuple(window for window in self.windows if not window.attached)
 
     @property
@@ -62,24 +63,25 @@ class WindowPlan:
 
 
 def subgraph(graph: PairGraph, rows: np.ndarray) -> tuple[np.ndarray, PairGraph]:
-    """The frames (n,) that some rows of a graph name, increasing, and the graph of these rows with frames 0 .. n - 1.
+    """Restrict a graph to some of its rows, which must hold both orders of every pair; the order of rows is kept.
 
-    The rows must hold both orders of every pair. The order of the rows is kept.
+    Returns:
+        (n,) the frames in these rows, increasing, and the graph of the rows with frames renumbered 0 .. n - 1.
     """
     frames, local = np.unique(graph.edges[rows], return_inverse=True)
     return frames, PairGraph(local.reshape(-1, 2).astype(np.int64), len(frames), graph.strategy)
 
 
 def cut_windows(graph: PairGraph, size: int, num_attached: int = 0) -> WindowPlan:
-    """Windows of ``size`` frames, spread evenly, whose overlaps hold every pair that a window can hold.
+    """Cut a clip into evenly spaced windows of ``size`` frames.
 
-    Two neighbours share at least :data:`OVERLAP_SHARE` of their frames, and as many as the farthest pair spans, up to
-    :data:`MOST_OVERLAP`. The last ``num_attached`` frames of the graph are evaluation views: they get windows of their
-    own, together with the frames of the clip that they are paired with. A clip that is not longer than ``size`` is one
-    window.
+    Consecutive windows share at least :data:`OVERLAP_SHARE` of their frames, and as many as the pair with the largest
+    span needs, up to :data:`MOST_OVERLAP`. The last ``num_attached`` frames of the graph are evaluation views: they get
+    windows of their own, together with the frames of the clip that they are paired with. A clip of at most ``size``
+    frames is one window.
 
     Raises:
-        InputError: the pairs of a window do not join its frames (``oneref``).
+        InputError: the pairs inside a window do not connect all of its frames (``oneref``).
     """
     num_clip = graph.num_frames - num_attached
     i, j = graph.edges.T
@@ -101,7 +103,7 @@ def cut_windows(graph: PairGraph, size: int, num_attached: int = 0) -> WindowPla
 
 
 def centrality(window: Window) -> np.ndarray:
-    """(n,) how far each frame lies inside its window: 1 at its ends, one more with every frame from there."""
+    """(n,) distance of each frame from the nearer end of its window, in frames; 1 for the first and the last frame."""
     from_start = np.arange(1, len(window.frames) + 1)
     return np.minimum(from_start, from_start[::-1]).astype(float)
 
@@ -119,7 +121,7 @@ def _stretches(num_frames: int, size: int, spans: np.ndarray) -> list[np.ndarray
 
 
 def _attached_members(graph: PairGraph, num_clip: int, size: int) -> list[np.ndarray]:
-    """Frames of the windows of attached views: the frames that these are paired with, and as many views as fit."""
+    """Frames of each window of evaluation views: the clip frames that these are paired with, and some of the views."""
     views = np.arange(num_clip, graph.num_frames)
     if len(views) == 0:
         return []

@@ -29,7 +29,7 @@ def check_loads(dataset: Path, log: RunLog) -> None:
     ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split.
     """
     file = dataset if dataset.suffix == ".json" else dataset / "transforms.json"
-    meta = json.loads(file.read_text())
+    meta = json.loads(file.read_text(encoding="utf-8"))
     spread = _camera_spread(meta)
     if spread < MIN_CAMERA_SPREAD:
         log.warn(
@@ -65,7 +65,7 @@ def _load(file: Path, factor: int, split: str, spread: float) -> DataparserOutpu
         load_3D_points=factor == 1,
         auto_scale_poses=spread >= MIN_CAMERA_SPREAD,
     )
-    meta = json.loads(file.read_text())
+    meta = json.loads(file.read_text(encoding="utf-8"))
     if split != "train" and _eval_is_empty(meta, config.train_split_fraction, split):
         return None
     try:

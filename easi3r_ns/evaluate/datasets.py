@@ -1,4 +1,4 @@
-"""Clips with their truth: what lies where, and how frames of a run find their true camera, mask and depth.
+"""Finds clips with their ground truth, and the true camera, mask and depth of each frame.
 
 A capture is a folder with ONE video, or with images in it or in ``images/``, ``color/`` or ``rgb/``; beside them, each
 optional: ``gt_cameras.json``, ``masks/`` (anything above 0 moves), ``depth/`` (16-bit PNG or PGM, millimetres, z-depth,
@@ -34,7 +34,7 @@ DEPTH_UNIT = 0.001
 
 @dataclass(frozen=True)
 class TrueIntrinsics:
-    """Pixels of the source image; first pixel centre at (0.5, 0.5) or (0, 0), as the capture has it."""
+    """True size and focal lengths in pixels of the source image."""
 
     width: int
     height: int
@@ -44,18 +44,18 @@ class TrueIntrinsics:
 
 @dataclass(frozen=True)
 class Capture:
-    """One clip and what is known about it; mappings are keyed by :meth:`key`."""
+    """One clip and its ground truth; mappings are keyed by :meth:`key`."""
 
     name: str
     data: Path
     """A video file or a folder of images."""
     T_world_cam: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(4, 4) camera-to-world, OpenCV axes, in metres or whatever the truth has."""
+    """(4, 4) camera-to-world, OpenCV axes, in the unit of the truth."""
     intrinsics: TrueIntrinsics | None = None
     masks: Mapping[str, Path] = field(default_factory=dict)
     depth: Mapping[str, Path] = field(default_factory=dict)
     fixed_camera: bool = False
-    """Filmed from one place: every pose is the same."""
+    """Whether the camera stood still, so that all true poses are equal."""
 
     @property
     def is_video(self) -> bool:
@@ -63,15 +63,15 @@ class Capture:
         return self.data.is_file()
 
     def key(self, name: str, index: int) -> str:
-        """Under which the truth of a frame lies: its file's stem, or its number in a video."""
+        """The key of a frame in the mappings: the stem of its file, or its number in a video."""
         return str(int(index)) if self.is_video else Path(name).stem
 
     def keys(self, names: Sequence[str], indices: Sequence[int]) -> list[str]:
-        """The keys of frames by their names of origin and their indices in the source."""
+        """The keys of frames with these file names and indices in the source."""
         return [self.key(name, index) for name, index in zip(names, indices, strict=True)]
 
     def truth_files(self) -> list[Path]:
-        """Files whose change changes a score."""
+        """Files on which the scores depend."""
         cameras = _camera_file(self.data) if self.data.is_dir() else None
         cameras = cameras or _camera_file(self.data.parent)
         return [*([cameras] if cameras else []), *self.masks.values(), *self.depth.values()]
@@ -188,8 +188,8 @@ def _has_truth(folder: Path) -> bool:
 
 
 def _with_truth(capture: Capture, folder: Path) -> Capture:
-    maps = {kind: _by_key(capture, folder / kind) for kind in ("masks", "depth") if (folder / kind).is_dir()}
-    capture = replace(capture, **maps)
+    masks, depth = (_by_key(capture, folder / kind) if (folder / kind).is_dir() else {} for kind in ("masks", "depth"))
+    capture = replace(capture, masks=masks, depth=depth)
     cameras = _camera_file(folder)
     if cameras is None:
         return capture
@@ -197,7 +197,7 @@ def _with_truth(capture: Capture, folder: Path) -> Capture:
     if capture.is_video:
         poses = {str(k): pose for k, pose in enumerate(poses.values())}
     else:
-        _refuse_strangers(capture, poses, cameras)
+        _require_common_names(capture, poses, cameras)
     return replace(capture, T_world_cam=poses, intrinsics=lens)
 
 
@@ -206,11 +206,11 @@ def _by_key(capture: Capture, folder: Path) -> dict[str, Path]:
     if capture.is_video:
         return {str(k): file for k, file in enumerate(files)}
     found = {file.stem: file for file in files}
-    _refuse_strangers(capture, found, folder)
+    _require_common_names(capture, found, folder)
     return found
 
 
-def _refuse_strangers(capture: Capture, found: Mapping[str, Any], where: Path) -> None:
+def _require_common_names(capture: Capture, found: Mapping[str, Any], where: Path) -> None:
     stems = {file.stem for file in _files(capture.data, IMAGES)}
     if not stems & set(found):
         raise InputError(f"{where} names none of the images of {capture.data}: file names (without suffix) must agree")

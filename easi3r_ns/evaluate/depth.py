@@ -1,7 +1,7 @@
 """Depth maps against the truth: AbsRel and delta < 1.25 after ONE alignment for the whole sequence.
 
-Two alignments, both in the sense of least absolute differences, so that a few wild pixels do not decide: a scale, and
-a scale with a shift. Pixels of all frames are pooled.
+There are two alignments: by a scale, and by a scale with a shift. Both minimise the sum of absolute differences, which
+is robust against a few outliers. Pixels of all frames are pooled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DepthScore:
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """Both alignments, over the pixels that have a depth in the estimate and in the truth."""
+    """Errors after each of the two alignments, over the pixels with an estimated and a true depth."""
 
     by_scale: DepthScore
     by_scale_and_shift: DepthScore
@@ -44,8 +44,8 @@ class DepthErrors:
 def compare_depths(estimate: np.ndarray, truth: np.ndarray) -> DepthErrors | None:
     """Errors of (F, H, W) z-depths, 0 where unknown, against the true ones on the same grid, in any unit.
 
-    None where no pixel has both. A depth that is not positive after the alignment counts as wrong (delta), and with
-    its full error (AbsRel).
+    Returns None where no pixel has both. A depth that is not positive after the alignment counts as wrong in delta and
+    with its full error in AbsRel.
     """
     if estimate.shape != truth.shape:
         raise ValueError(f"depths of shape {estimate.shape} and {truth.shape}")
@@ -79,7 +79,7 @@ def fit_scale_and_shift(depth: np.ndarray, truth: np.ndarray) -> tuple[float, fl
         return fit_scale(depth, truth), 0.0
     design = np.stack([depth, np.ones_like(depth)], axis=1)
     weight, solution = np.ones_like(depth), np.zeros(2)
-    # Weights stop growing below this residual: the usual guard of iterative re-weighting.
+    # Weights are inverse residuals, bounded for residuals near zero.
     floor = 1e-6 * float(np.median(truth))
     for _ in range(_ITERATIONS):
         weighted = design * weight[:, None]

@@ -1,4 +1,4 @@
-"""Motion masks against the truth: the Jaccard index J per frame, its mean JM, and JR, the share of frames above 0.5.
+"""Motion masks against the truth: the Jaccard index J of each frame, its mean JM, and the share JR of frames above 0.5.
 
 Two protocols. Paper (arXiv:2503.24391, Table 1): at network resolution, the truth nearest-resized and cropped, pooled
 over all frames of all sequences. Standard (DAVIS toolkit, unsupervised): at source resolution, mean per sequence.
@@ -47,7 +47,7 @@ def jaccard(predicted: Sequence[np.ndarray | None], truth: Sequence[np.ndarray])
     return values
 
 
-def pooled(per_sequence: Sequence[np.ndarray]) -> MaskScore:
+def pooled(per_sequence: Sequence[np.ndarray | Sequence[float]]) -> MaskScore:
     """Paper mode: (F_s,) values of J of each sequence -> one score over all frames of all sequences."""
     values = np.concatenate([np.empty(0), *(np.asarray(v, dtype=float) for v in per_sequence)])
     if not len(values):
@@ -55,7 +55,7 @@ def pooled(per_sequence: Sequence[np.ndarray]) -> MaskScore:
     return MaskScore(float(values.mean()), float((values > RECALLED).mean()), len(values))
 
 
-def mean_of_sequences(per_sequence: Sequence[np.ndarray]) -> MaskScore:
+def mean_of_sequences(per_sequence: Sequence[np.ndarray | Sequence[float]]) -> MaskScore:
     """Standard mode: JM and JR of each sequence, then their means."""
     scores = [pooled([values]) for values in per_sequence]
     if not scores:

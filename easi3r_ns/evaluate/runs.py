@@ -1,13 +1,15 @@
-"""Reconstruct clips whose truth is known, score them, lay the results out.
+"""Reconstructs clips with ground truth, scores the reconstructions and writes tables of results.
 
 ``OUTPUT/ROW/SEQUENCE/`` is the dataset of one clip under one row of options, with ``run.json`` (what it was made from)
 and ``log.txt`` beside it; ``OUTPUT/ROW.json`` holds the row's scores; ``OUTPUT/results.json`` and ``results.md`` hold
-all rows. Scores are computed anew every time; a dataset is made anew only when what decides it has changed.
+all rows. A command computes the scores of its sequences anew; it makes a dataset anew only when something that decides
+the reconstruction has changed. The row keeps the scores of sequences from earlier commands with the same options.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import multiprocessing
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .. import __version__
-from ..core.config import Easi3RConfig
+from ..core.config import Easi3RConfig, option_words
 from ..core.errors import AlignmentError, Easi3RError, InputError
 from ..core.runlog import RunLog
 from ..dataset.scene_folder import find_scene
@@ -49,21 +51,28 @@ class Job:
     folder: Path
     config: RunConfig
     key: str
-    """Digest of all that decides the reconstruction."""
+    """Digest of everything that the reconstruction depends on."""
 
 
 def evaluate_captures(
     captures: Sequence[Capture], output_dir: Path, row: str, config: RunConfig, *, again: bool, log: RunLog
 ) -> list[Result]:
-    """Reconstruct and score the captures, each in a process of its own, and write the row's file and all tables.
+    """Reconstruct and score the captures, each in a process of its own, and write the row's file.
 
-    A capture that fails is a Result with its error. ``again`` makes finished datasets anew.
+    A capture that fails is a Result with its error. ``again`` makes finished datasets anew. Other sequences that the
+    row's file already holds stay in it if the same options, weights and version made them; they are not returned.
 
     Raises:
         CheckpointError: the weights are not there; InputError: a capture cannot be opened.
     """
-    weights = _identity_of_weights(config.easi3r, log)
-    jobs = [_job(capture, output_dir / row, config, weights) for capture in captures]
+    settings = {
+        "version": __version__,
+        "config": jsonable(asdict(config)),
+        "weights": _identity_of_weights(config.easi3r, log),
+    }
+    row_file, row_key = output_dir / f"{row}.json", digest(settings)
+    jobs = [_job(capture, output_dir / row, config, settings) for capture in captures]
+    row_results = _earlier_results(row_file, row_key, log)
     results = []
     for number, job in enumerate(jobs, start=1):
         make_folder(job.folder)
@@ -74,8 +83,9 @@ def evaluate_captures(
         result = _result(job, row, state)
         log.info(f"{number}/{len(jobs)} {job.capture.name}: {result.error or 'scored'}")
         results.append(result)
-        entry = {"row": row, "version": __version__, "options": options_text(config), "results": results}
-        write_json(output_dir / f"{row}.json", _plain(entry))
+        row_results[result.sequence] = asdict(result)
+        entry = {"row": row, "key": row_key, "version": __version__, "options": options_text(config)}
+        write_json(row_file, entry | {"results": list(row_results.values())})
     return results
 
 
@@ -99,7 +109,7 @@ def write_tables(output_dir: Path) -> list[Section]:
 
 
 def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
-    """Which tables a capture belongs to."""
+    """The kinds of truth that a capture has, which decide the tables that it appears in."""
     known = {
         "cameras": bool(capture.T_world_cam) and not capture.fixed_camera,
         "fixed": capture.fixed_camera,
@@ -111,39 +121,41 @@ def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
 
 def options_text(config: RunConfig) -> str:
     """The options of ``easi3r run`` that differ from their defaults, as on the command line."""
-    prefixes = {"align": "align."}
     words: list[str] = []
     for part in fields(config):
-        value, default = getattr(config, part.name), part.default
-        if not is_dataclass(value):
-            continue
-        for option in fields(value):
-            ours, usual = getattr(value, option.name), getattr(default, option.name)
-            flag = f"{prefixes.get(part.name, '')}{option.name}".replace("_", "-")
-            if ours != usual and isinstance(ours, bool):
-                words.append(f"--{flag}" if ours else f"--no-{flag}")
-            elif ours != usual:
-                words.append(f"--{flag} {ours}")
+        if is_dataclass(part.default) and not isinstance(part.default, type):
+            prefix = "align." if part.name == "align" else ""
+            words += option_words(asdict(getattr(config, part.name)), asdict(part.default), prefix)
     return " ".join(words) or "(defaults)"
 
 
-def _job(capture: Capture, row_folder: Path, config: RunConfig, weights: Any) -> Job:
-    decides = {
-        "version": __version__,
-        "source": open_source(capture.data).signature(),
-        "config": asdict(config),
-        "weights": weights,
-    }
-    key = digest(json.dumps(jsonable(decides), sort_keys=True))
+def _job(capture: Capture, row_folder: Path, config: RunConfig, settings: dict[str, Any]) -> Job:
+    key = digest(settings | {"source": jsonable(open_source(capture.data).signature())})
     return Job(capture, row_folder / capture.name, config, key)
 
 
+def _earlier_results(row_file: Path, row_key: str, log: RunLog) -> dict[str, dict[str, Any]]:
+    """Sequence -> result, from the row's file; none, with a message, when other settings made them."""
+    try:
+        entry = json.loads(row_file.read_text(encoding="utf-8"))
+        results = {result["sequence"]: result for result in entry["results"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if entry.get("key") != row_key:
+        log.info(f"{row_file}: its results were made with other options, weights or version and are replaced")
+        return {}
+    return results
+
+
 def _identity_of_weights(config: Easi3RConfig, log: RunLog) -> Any:
-    """What tells one network from another: its file's SHA-256 and what its card says about pairs and scores."""
+    """Everything about the network that can change a result: the hash of its file, its architecture, and what its card
+    recommends.
+    """
     if config.weights == "none":
         return None
     _, info = describe(resolve(config.weights, log=log))
-    return [info.sha256, asdict(info.score), info.graph]
+    no_influence = ("name", "source", "licence", "non_commercial")
+    return jsonable({name: value for name, value in asdict(info).items() if name not in no_influence})
 
 
 def _state(folder: Path) -> dict[str, Any]:
@@ -154,7 +166,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _is_settled(job: Job, state: dict[str, Any]) -> bool:
-    """Whether this very run has ended: with a dataset, or with the finding that there are no cameras."""
+    """Whether a run with the job's key has ended, either with a dataset or because no cameras could be found."""
     if state.get("key") != job.key:
         return False
     done = bool(state.get("finished")) and (job.folder / "transforms.json").is_file()
@@ -162,7 +174,7 @@ def _is_settled(job: Job, state: dict[str, Any]) -> bool:
 
 
 def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
-    """Run in a process of its own, so that a crash or a lack of memory costs one clip only."""
+    """Run in a process of its own, so that a crash or a lack of memory affects this clip only."""
     goes_on = not again and state.get("key") == job.key and not (job.folder / "transforms.json").exists()
     write_json(job.folder / RUN, {"key": job.key, "finished": False})
     child = multiprocessing.get_context("spawn").Process(target=_work, args=(job, not goes_on))
@@ -170,7 +182,7 @@ def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]
     try:
         child.join()
     except KeyboardInterrupt:
-        child.join()  # it got the signal too
+        child.join()  # the terminal sends Ctrl-C to the child as well
         raise
     state = _state(job.folder)
     if not state.get("finished") and "error" not in state:
@@ -180,7 +192,7 @@ def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]
 
 
 class _LineLog(RunLog):
-    """Writes a line when a stage begins and when it ends, and every message, to where the output goes."""
+    """Writes messages, and a line when a stage begins and ends, to standard output."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -199,7 +211,7 @@ class _LineLog(RunLog):
 
 
 def _work(job: Job, overwrite: bool) -> None:
-    """The child process: everything that it says goes to the log file."""
+    """Runs in the child process; all of its output goes to the log file."""
     log, state = _LineLog(), {"key": job.key, "finished": False}
     with _output_to(job.folder / LOG):
         try:
@@ -216,7 +228,7 @@ def _work(job: Job, overwrite: bool) -> None:
 
 
 def _requested(job: Job, log: RunLog) -> list[str]:
-    """The keys of the frames that the run is going to be given."""
+    """The keys of the frames that the run will select."""
     source, select = open_source(job.capture.data), job.config.frames
     chosen = choose_frames(source.times(select, log), select, source.unit)
     return [job.capture.key(source.name(int(index)), int(index)) for index in chosen]
@@ -224,10 +236,13 @@ def _requested(job: Job, log: RunLog) -> list[str]:
 
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    # The descriptors, not only sys.stdout: native libraries write there too.
+    # Redirects the descriptors and not only sys.stdout, because native libraries write to them directly.
     with path.open("w", encoding="utf-8") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # in the encoding of the console by default, which lacks letters
+                stream.reconfigure(encoding="utf-8")
         yield
         sys.stdout.flush()
 
@@ -248,17 +263,9 @@ def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
     except InputError as error:
         return replace(result, error=str(error))
     except Exception as error:
-        # A bug in a score costs one clip, loudly, and not the hours of the others.
+        # A bug in a score must not lose the results of the other clips; the traceback goes to the log.
         logger.exception("%s cannot be scored", job.folder)
         return replace(result, error=f"not scored: {type(error).__name__}: {error}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return asdict(value) if is_dataclass(value) else value
 
 
 def _read_result(entry: dict[str, Any]) -> Result:
@@ -266,10 +273,11 @@ def _read_result(entry: dict[str, Any]) -> Result:
 
 
 def _read(kind: type, entry: dict[str, Any]) -> Any:
-    """The dataclass that ``asdict`` and JSON made a dict of: nested ones by their type hints, lists as tuples."""
+    """Rebuild a dataclass from the dict that ``asdict`` and JSON made of it; lists become tuples."""
     hints, values = get_type_hints(kind), {}
     for name, value in entry.items():
-        inner = next((t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None)
+        types = (t for t in (hints[name], *get_args(hints[name])) if isinstance(t, type) and is_dataclass(t))
+        inner: type | None = next(types, None)
         if inner is not None and value is not None:
             values[name] = _read(inner, value)
         else:

@@ -1,4 +1,4 @@
-"""A reconstructed scene against a capture's truth: every score that the truth allows."""
+"""Compares a reconstructed scene with the ground truth of its capture, by every score that the truth allows."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ class MaskErrors:
     source: tuple[float, ...]
     """At source resolution (standard)."""
     true_coverage: float
-    """Share of the source pixels that move: the JM of marking everything."""
+    """Share of the source pixels that truly move."""
     predicted_coverage: float
-    """Share of the network pixels that were marked."""
+    """Share of the network pixels that were marked as moving."""
 
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """What one clip's reconstruction is worth; None where the truth says nothing about it."""
+    """All scores of one clip; None for a score whose ground truth is missing."""
 
     num_frames: int
     """Frames in the reconstruction."""
     num_posed: int
-    """Frames whose camera was found by the route itself, not carried over from another."""
+    """Frames whose camera the pipeline estimated itself, neither interpolated nor transferred from the network."""
     trajectory: TrajectoryErrors | None = None
     drift: Drift | None = None
-    """For a fixed camera."""
+    """Only for a fixed camera."""
     focal_error: float | None = None
     """(estimated - true) / true, horizontal."""
     masks: MaskErrors | None = None
     depth: DepthErrors | None = None
     problems: tuple[str, ...] = ()
-    """Scores that the truth asks for and that could not be computed, with the reason: failures, never left out."""
+    """Scores for which there is a truth and which could not be computed, with the reason; they count as failures."""
 
 
 def score_scene(scene: Scene, capture: Capture, requested: Sequence[str] | None = None) -> SequenceScores:
     """Compare ``scene`` with the truth of the capture that it was made from.
 
-    Frames without a truth are left out of that score only. ``requested`` names (by their keys) the frames that the run
-    was given: one that the scene lacks counts as an empty mask.
+    A frame without a truth is left out of that score only. ``requested`` holds the keys of the frames that the run was
+    given; a frame among them that the scene lacks counts as one with an empty mask.
 
     Raises:
         InputError: the truth has another size than the frames, or cannot be read.
@@ -78,7 +78,7 @@ def score_scene(scene: Scene, capture: Capture, requested: Sequence[str] | None 
 
 
 def typical_depth(scene: Scene) -> float | None:
-    """Median depth of what is static, in scene units: of the depth maps, else of the triangulated points; or None."""
+    """Median static depth in scene units, from the depth maps or else the triangulated points; None without both."""
     static = (scene.depth > 0) & ~scene.dynamic.masks
     if static.any():
         return float(np.median(scene.depth[static]))
@@ -91,7 +91,7 @@ def typical_depth(scene: Scene) -> float | None:
 
 
 def true_depth_on_network(depth: np.ndarray, scene: Scene) -> np.ndarray:
-    """(h, w) true depth of the source's field of view, at any resolution -> (H, W) on the network grid, nearest."""
+    """(h, w) true depth of the whole source image, at any resolution -> (H, W) on the network grid, nearest pixel."""
     width, height = scene.pixel_map.source_wh
     xy = network_to_source(pixel_grid(*scene.images.shape[1:3]), scene.pixel_map)
     cell = np.floor(xy * np.array([depth.shape[1] / width, depth.shape[0] / height])).astype(int)

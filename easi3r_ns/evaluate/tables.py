@@ -1,4 +1,4 @@
-"""Results of many clips and several rows of options, laid out by what was measured."""
+"""Tables of results: many clips under several rows of options, one table for each kind of ground truth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .masks import mean_of_sequences, pooled
+from .masks import MaskScore, mean_of_sequences, pooled
 from .scoring import SequenceScores
 
 NOTHING = "-"
@@ -21,9 +21,9 @@ class Result:
     """Name of the options, for example 'tiny' or 'colmap'."""
     sequence: str
     truth: tuple[str, ...]
-    """What the clip has a truth for: 'cameras', 'fixed', 'depth', 'masks'."""
+    """Which kinds of truth the clip has: 'cameras', 'fixed', 'depth', 'masks'."""
     requested: int | None = None
-    """Frames that the run was asked to pose; None where it never got so far."""
+    """Number of frames that the run was asked to pose; None where it failed before that."""
     cpu_seconds: float | None = None
     error: str | None = None
     scores: SequenceScores | None = None
@@ -37,12 +37,12 @@ class Column:
     value: Callable[[SequenceScores], float | None]
     form: str = ".3f"
     pool: Callable[[list[SequenceScores]], float] | None = None
-    """How sequences are joined; None: the mean of their values."""
+    """How the values of several sequences are combined; None: by their mean."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table that is ready to be printed."""
+    """A table of formatted cells."""
 
     title: str
     note: str
@@ -51,45 +51,45 @@ class Section:
 
 
 _CAMERAS = (
-    Column("frames", lambda s: s.trajectory and s.trajectory.num_frames, ".0f"),
-    Column("ATE", lambda s: s.trajectory and s.trajectory.ate, ".4f"),
-    Column("of path %", lambda s: s.trajectory and 100 * s.trajectory.ate / s.trajectory.path_length, ".2f"),
-    Column("RPE trans", lambda s: s.trajectory and s.trajectory.rpe_translation, ".4f"),
-    Column("RPE rot deg", lambda s: s.trajectory and s.trajectory.rpe_rotation_deg, ".3f"),
+    Column("frames", lambda s: s.trajectory.num_frames if s.trajectory else None, ".0f"),
+    Column("ATE", lambda s: s.trajectory.ate if s.trajectory else None, ".4f"),
+    Column("of path %", lambda s: 100 * s.trajectory.ate / s.trajectory.path_length if s.trajectory else None, ".2f"),
+    Column("RPE trans", lambda s: s.trajectory.rpe_translation if s.trajectory else None, ".4f"),
+    Column("RPE rot deg", lambda s: s.trajectory.rpe_rotation_deg if s.trajectory else None, ".3f"),
     Column("focal error %", lambda s: _percent(s.focal_error), "+.1f", pool=lambda g: _mean_size(g)),
 )
 _FIXED = (
-    Column("drift, % of depth", lambda s: _percent(s.drift and s.drift.relative_translation), ".2f"),
-    Column("rotation deg", lambda s: s.drift and s.drift.rotation_deg, ".2f"),
+    Column("drift, % of depth", lambda s: _percent(s.drift.relative_translation if s.drift else None), ".2f"),
+    Column("rotation deg", lambda s: s.drift.rotation_deg if s.drift else None, ".2f"),
 )
 _DEPTH = (
-    Column("AbsRel, scale", lambda s: s.depth and s.depth.by_scale.abs_rel),
-    Column("d<1.25, scale", lambda s: s.depth and s.depth.by_scale.delta),
-    Column("AbsRel, scale+shift", lambda s: s.depth and s.depth.by_scale_and_shift.abs_rel),
-    Column("d<1.25, scale+shift", lambda s: s.depth and s.depth.by_scale_and_shift.delta),
-    Column("coverage", lambda s: s.depth and s.depth.coverage, ".2f"),
+    Column("AbsRel, scale", lambda s: s.depth.by_scale.abs_rel if s.depth else None),
+    Column("d<1.25, scale", lambda s: s.depth.by_scale.delta if s.depth else None),
+    Column("AbsRel, scale+shift", lambda s: s.depth.by_scale_and_shift.abs_rel if s.depth else None),
+    Column("d<1.25, scale+shift", lambda s: s.depth.by_scale_and_shift.delta if s.depth else None),
+    Column("coverage", lambda s: s.depth.coverage if s.depth else None, ".2f"),
 )
 _MASKS = (
-    Column("JM", lambda s: s.masks and pooled([s.masks.network]).jm, pool=lambda g: _paper(g).jm),
-    Column("JR", lambda s: s.masks and pooled([s.masks.network]).jr, pool=lambda g: _paper(g).jr),
-    Column("JM source", lambda s: s.masks and pooled([s.masks.source]).jm, pool=lambda g: _standard(g).jm),
-    Column("JR source", lambda s: s.masks and pooled([s.masks.source]).jr, pool=lambda g: _standard(g).jr),
-    Column("marked %", lambda s: _percent(s.masks and s.masks.predicted_coverage), ".1f"),
-    Column("moves %", lambda s: _percent(s.masks and s.masks.true_coverage), ".1f"),
+    Column("JM", lambda s: pooled([s.masks.network]).jm if s.masks else None, pool=lambda g: _paper(g).jm),
+    Column("JR", lambda s: pooled([s.masks.network]).jr if s.masks else None, pool=lambda g: _paper(g).jr),
+    Column("JM source", lambda s: pooled([s.masks.source]).jm if s.masks else None, pool=lambda g: _standard(g).jm),
+    Column("JR source", lambda s: pooled([s.masks.source]).jr if s.masks else None, pool=lambda g: _standard(g).jr),
+    Column("marked %", lambda s: _percent(s.masks.predicted_coverage if s.masks else None), ".1f"),
+    Column("moves %", lambda s: _percent(s.masks.true_coverage if s.masks else None), ".1f"),
 )
 _KINDS = (
     (
         "cameras",
         "Cameras",
         "ATE and RPE (one frame) are RMSE after a Sim(3) alignment, in the truth's unit of length, over the `frames` "
-        "that have a camera: fewer frames make the task easier. Focal errors are joined without their sign.",
+        "that have a camera; the fewer frames, the easier the task. The mean of focal errors is that of their sizes.",
         _CAMERAS,
     ),
     (
         "fixed",
         "Fixed camera",
-        "Every pose should be the same: largest distance between two cameras as a share of the scene's median depth, "
-        "largest rotation between two.",
+        "All true poses are equal. Drift is the largest distance between two estimated cameras as a share of the "
+        "scene's median depth; rotation is the largest angle between two.",
         _FIXED,
     ),
     ("depth", "Depth", "One alignment per sequence, all frames pooled.", _DEPTH),
@@ -153,7 +153,8 @@ def _summary(row: str, results: list[Result], columns: Sequence[Column]) -> tupl
         elif column.pool is not None:
             cells.append(_format(column.pool(group), column.form))
         else:
-            cells.append(_format(float(np.mean([column.value(scores) for scores in group])), column.form))
+            values = [value for value in map(column.value, group) if value is not None]
+            cells.append(_format(float(np.mean(values)), column.form))
     done = max(sum(r.scores is not None and c.value(r.scores) is not None for r in results) for c in columns)
     return (f"all: {done} scored, {len(results) - done} not", row, *cells)
 
@@ -167,7 +168,7 @@ def _runs(results: Sequence[Result]) -> Section:
                 state = r.error or ("; ".join(r.scores.problems) if r.scores else "") or "ok"
                 lines.append((r.sequence, r.row, posed, _format(r.cpu_seconds, ".0f"), state))
     failed = sum(r.error is not None for r in results)
-    note = f"{len(results)} runs, {failed} failed. Posed: frames whose camera the route found itself."
+    note = f"{len(results)} runs, {failed} failed. Posed: frames whose camera the pipeline estimated itself."
     return Section("Runs", note, ("sequence", "row", "posed", "CPU seconds", "state"), tuple(lines))
 
 
@@ -183,9 +184,9 @@ def _mean_size(group: list[SequenceScores]) -> float:
     return float(np.mean([100 * abs(s.focal_error) for s in group if s.focal_error is not None]))
 
 
-def _paper(group: list[SequenceScores]):
+def _paper(group: list[SequenceScores]) -> MaskScore:
     return pooled([s.masks.network for s in group if s.masks is not None])
 
 
-def _standard(group: list[SequenceScores]):
+def _standard(group: list[SequenceScores]) -> MaskScore:
     return mean_of_sequences([s.masks.source for s in group if s.masks is not None])

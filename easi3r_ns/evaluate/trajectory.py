@@ -14,11 +14,12 @@ import numpy as np
 from ..core.errors import AlignmentError, MissingExtraError
 
 STRAIGHT = 1e-6
-"""A path whose second extent is below this share of its first is straight: no Sim(3) follows from it."""
+"""A path is straight when its second largest extent is below this share of the largest; a Sim(3) alignment to a
+straight path is not unique."""
 
 
 class DegeneratePath(AlignmentError):
-    """A camera path from which no alignment follows: too few frames, standing still, or straight."""
+    """A camera path that no similarity can be aligned to: it has too few frames, stands still or is straight."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class TrajectoryErrors:
     ate: float
     """RMSE of the aligned camera centres."""
     rpe_translation: float
-    """RMSE of the translation of the error of the motion from frame to frame."""
+    """RMSE of the translation error of the relative motion from frame to frame."""
     rpe_rotation_deg: float
-    """RMSE of its angle in degrees."""
+    """RMSE of the rotation error of that relative motion, in degrees."""
     path_length: float
-    """Length of the true path, through the compared frames."""
+    """Length of the true path through the compared frames."""
     scale: float
     """Units of the truth per unit of the estimate."""
     num_frames: int
@@ -40,12 +41,12 @@ class TrajectoryErrors:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the cameras of a clip stray that was filmed from ONE place."""
+    """Largest differences between the estimated cameras of a clip whose camera stood still."""
 
     translation: float
     """Largest distance between two camera centres, in scene units."""
     relative_translation: float | None
-    """The same as a share of the typical depth of the scene; None where the scene shows no depth."""
+    """``translation`` as a share of the typical depth of the scene; None where the scene has no depth."""
     rotation_deg: float
     """Largest rotation between two cameras in degrees."""
     num_frames: int
@@ -90,7 +91,7 @@ def compare_paths(estimate: np.ndarray, truth: np.ndarray) -> TrajectoryErrors:
 
 
 def _orthonormal(T_world_cam: np.ndarray) -> list[np.ndarray]:
-    """(F, 4, 4) -> the same with the nearest rotations: evo refuses those that are rounded to six digits."""
+    """(F, 4, 4) with every rotation replaced by the nearest exact one: evo refuses matrices rounded to six digits."""
     result = T_world_cam.astype(float)
     U, _, Vt = np.linalg.svd(result[:, :3, :3])
     result[:, :3, :3] = U @ Vt
@@ -121,9 +122,9 @@ def _refuse_degenerate(T_world_cam: np.ndarray, what: str) -> None:
         raise DegeneratePath(f"{what} holds NaN or infinity")
     extents = np.linalg.svd(centres - centres.mean(axis=0), compute_uv=False)
     if extents[0] <= 1e-12 * max(1.0, float(np.abs(centres).max())):
-        raise DegeneratePath(f"{what} stands still: no alignment follows from it (name it a fixed camera instead)")
+        raise DegeneratePath(f"{what} stands still and cannot be aligned: name the clip in --fixed-camera instead")
     if extents[1] <= STRAIGHT * extents[0]:
-        raise DegeneratePath(f"{what} is a straight line: no alignment follows from it")
+        raise DegeneratePath(f"{what} is a straight line: no similarity can be aligned to it")
 
 
 def load_evo() -> dict[str, Any]:

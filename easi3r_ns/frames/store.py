@@ -44,7 +44,7 @@ def frame_file(position: int) -> str:
 def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
     """The clip that was stored under ``key``, or None when there is none or a file of it is missing or changed."""
     try:
-        manifest = json.loads((store / MANIFEST).read_text())
+        manifest = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT or manifest["key"] != key:
             return None
         frames = tuple(StoredFrame(**frame) for frame in manifest["frames"])
@@ -63,7 +63,7 @@ def save(store: Path, key: dict[str, Any], clip: StoredClip) -> None:
 def clear(store: Path) -> None:
     """Remove the manifest (first) and the frames that it names; other files stay."""
     try:
-        files = [str(frame["file"]) for frame in json.loads((store / MANIFEST).read_text())["frames"]]
+        files = [str(frame["file"]) for frame in json.loads((store / MANIFEST).read_text(encoding="utf-8"))["frames"]]
     except (OSError, ValueError, KeyError, TypeError):
         files = []
     (store / MANIFEST).unlink(missing_ok=True)

@@ -162,7 +162,8 @@ def _resolve_best(*, download: bool, log: RunLog | None) -> WeightsSource:
 
 
 def _looks_like_path(spec: str) -> bool:
-    return spec.startswith(("/", ".", "~")) or Path(spec).suffix in (".safetensors", *PICKLE_SUFFIXES)
+    path = Path(spec)
+    return spec.startswith(("/", ".", "~")) or path.is_absolute() or path.suffix in (".safetensors", *PICKLE_SUFFIXES)
 
 
 def _licence_of(stem: str) -> str:

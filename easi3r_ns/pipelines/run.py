@@ -6,18 +6,14 @@ continue. ``transforms.json`` is written last, after the dataset has been loaded
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..core.budget import UNBOUNDED, Budget
-from ..core.errors import InputError, OutputError
+from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import Frames
@@ -30,7 +26,7 @@ from ..pose_frames import pose_between, without_camera
 from ..report.card import FILES as REPORT_FILES
 from ..report.card import ReportCard, drop_report_card, try_report_card
 from ..storage.cache import StageCache
-from ..storage.files import make_folder
+from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 
@@ -80,37 +76,13 @@ def process(
         log.info(line)
     pipeline.prepare(log)
     begin, first = time.perf_counter(), len(log.stages)
-    with _locked(output_dir):
+    with only_writer(output_dir):
         result = _process(
             pipeline, data, output_dir, config, overwrite=overwrite, log=log, budget=plan.budget if plan else UNBOUNDED
         )
     if plan:
         log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
     return result
-
-
-@contextlib.contextmanager
-def _locked(output_dir: Path) -> Iterator[None]:
-    """Keep a second run out of the same folder (on Unix); the lock goes with the process, however it ends."""
-    make_folder(output_dir)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(output_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise OutputError(
-                    f"another run is writing to {output_dir}: wait for it, or choose another --output-dir"
-                ) from error
-            # A file system without locks (some network drives): go on without.
-        yield
-    finally:
-        os.close(handle)
 
 
 def _refuse_own_output(source: Path, output_dir: Path) -> None:

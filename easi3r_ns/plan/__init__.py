@@ -1,1 +1,1 @@
-"""What a run will cost, and how much of it may be in memory at once."""
+"""Forecast of a run's time and memory, and the memory limit that it keeps to."""

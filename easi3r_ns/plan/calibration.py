@@ -1,4 +1,4 @@
-"""How fast this machine runs a network: parts of it are timed with random weights, none of the real ones is loaded."""
+"""Measures how fast this machine runs a network, by timing parts of it with random weights."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from ..network.heads import DPTHead, LinearHead
 from ..network.rope import rope_tables
 
 LEAST_SECONDS = 0.03
-"""Of one measurement: shorter ones are repeated."""
+"""A call is repeated until its timings add up to this; the fastest one counts."""
 HEAD_SHRINK = 2
-"""A head is timed on a grid with this fraction of the side, and scaled by the operations: on a CPU a whole one takes
-seconds."""
+"""On a CPU a head is timed on a token grid whose sides are divided by this, because the whole grid takes seconds; the
+time is then scaled by the number of operations."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that parts of the network take on this machine, and the memory of the process before it is loaded."""
+    """Seconds that parts of the network take on this machine, and the memory of the process without the network."""
 
     encode: float
-    """One frame."""
+    """Seconds of one frame in the encoder."""
     attend: float
-    """One ordered pair in pass 1."""
+    """Seconds of one ordered pair in pass 1."""
     decode: float
-    """One ordered pair in pass 2, heads included."""
+    """Seconds of one ordered pair in pass 2, heads included."""
     base_bytes: float
-    """Resident memory of the process."""
+    """Resident memory of the process before the network is loaded."""
 
 
 @torch.inference_mode()
 def calibrate(network: DUSt3RConfig, grid: tuple[int, int], compute: Compute) -> Rates:
-    """Time one block of the encoder, one of a decoder and a part of a head at the size of the run; one or two seconds
-    for the large networks on a CPU, a tenth for small ones.
+    """Time one encoder block, one decoder block and part of a head at the image size of the run.
+
+    Takes one to two seconds for the published networks on a CPU, and about 0.1 s for small ones.
     """
     base = resident_memory_bytes()
     tokens, item = grid[0] * grid[1], activation_bytes(network, grid)
@@ -65,9 +66,12 @@ def calibrate(network: DUSt3RConfig, grid: tuple[int, int], compute: Compute) ->
 
 def _heads(network: DUSt3RConfig, grid: tuple[int, int], compute: Compute, batch: int) -> float:
     """Seconds of both heads of one pair."""
-    small = tuple(max(2, side // HEAD_SHRINK) for side in grid) if compute.device.type == "cpu" else grid
+    small = grid
+    if compute.device.type == "cpu":
+        small = max(2, grid[0] // HEAD_SHRINK), max(2, grid[1] // HEAD_SHRINK)
     with torch.device(compute.device):
-        head = {"dpt": DPTHead, "linear": LinearHead}[network.head_type](network).eval()
+        head = DPTHead(network) if network.head_type == "dpt" else LinearHead(network)
+        head.eval()
         tokens = {
             layer: torch.randn(batch, small[0] * small[1], network.dec_embed_dim if layer else network.enc_embed_dim)
             for layer in head.layers
@@ -78,7 +82,7 @@ def _heads(network: DUSt3RConfig, grid: tuple[int, int], compute: Compute, batch
 
 
 def _seconds(call: Callable[[], object], compute: Compute) -> float:
-    """Of one call, after one that warms up."""
+    """Fastest time of a call in seconds, after one call to warm up."""
     synchronise = torch.cuda.synchronize if compute.device.type == "cuda" else lambda: None
 
     def once() -> float:

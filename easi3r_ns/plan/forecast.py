@@ -1,4 +1,4 @@
-"""What a run will cost: seconds and peak memory by stage, from counts and the rates of a calibration."""
+"""Forecast of a run: seconds and peak memory of each stage, from counts and the rates of a calibration."""
 
 from __future__ import annotations
 
@@ -21,72 +21,73 @@ from ..network.sources import KNOWN
 from .calibration import Rates
 
 ADAM_SECONDS = 5.2e-8
-"""Per pair, sampled pixel and iteration of the alignment; measured on one core of a server CPU."""
+"""Seconds of the first-order solver per pair, sampled pixel and iteration. All times here were measured on one core of
+a server CPU."""
 NEWTON_SECONDS = 1.1e-6
-"""The same per step of the second-order solver."""
+"""Seconds of the second-order solver per pair, sampled pixel and step."""
 NEWTON_STEPS = 40
-"""10 to 70 were counted: the better the pointmaps agree, the fewer."""
+"""Assumed number of second-order steps; 10 to 70 were observed, fewer where the pointmaps agree better."""
 FLOW_SECONDS = 1.1e-7
-"""Per pair and pixel of the optical flow, likewise."""
+"""Seconds of the optical flow per pair and pixel."""
 RESIDUAL_SECONDS = 1.6e-6
-"""Per frame and pixel of the images in which flow for motion masks is estimated, likewise."""
+"""Seconds of the flow for motion masks, per frame and pixel of the enlarged images in which it is estimated."""
 FILE_SECONDS = 5e-7
-"""Per frame and source pixel of reading, resizing and writing all copies of a frame, likewise."""
+"""Seconds to read, resize and write all copies of a frame, per frame and source pixel."""
 ALIGN_BYTES = 92
-"""Of the alignment's temporaries, per sampled pixel of a pair."""
+"""Temporary memory of the second-order solver per sampled pixel of a pair."""
 ADAM_BYTES = 54
-"""The same for the first-order solver."""
+"""Temporary memory of the first-order solver per sampled pixel of a pair."""
 FRAME_BYTES = 99
-"""Of the alignment's temporaries, per pixel of a frame and pointmap that shows it."""
+"""Temporary memory of the alignment per pixel of a frame and per pointmap that shows the frame."""
 RESULT_BYTES = 9
-"""Depth, confidence and a mark per pixel of every frame."""
+"""Depth, confidence and one flag per pixel of every frame."""
 LIBRARIES_BYTES = 170e6
-"""What the alignment loads beside the network."""
+"""Memory of the libraries that the alignment loads and the network does not."""
 FLOW_BYTES = 5.0
-"""Optical flow and its check, per pair and pixel."""
+"""Optical flow and its consistency check, per pair and pixel."""
 WRITER_BYTES = 400e6
-"""What is loaded to write the dataset, to load it back and to draw the report."""
+"""Memory of the libraries that write the dataset, load it back and draw the report."""
 OPEN_FRAMES = 24
-"""Frames whose statistics are held at a time; in a graph of near frames."""
+"""Number of frames whose attention statistics are in memory at one time, in a graph that pairs near frames."""
 LONG_SECONDS = 3600.0
-"""A forecast beyond this is said together with what would be faster."""
+"""A run that is forecast to take longer is told what would be faster."""
 SMALLER_NETWORK = "dust3r-224"
 NETWORK_STAGES = ("encode frames", "pass 1", "pass 2")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What decides the cost of a run."""
+    """The quantities that determine the cost of a run."""
 
     network: DUSt3RConfig
     grid: tuple[int, int]
     """Tokens (h, w) of a frame."""
     num_frames: int
     num_pairs: int
-    """Ordered."""
+    """Number of ordered pairs."""
     source_pixels: int
-    """Of one frame of the clip."""
+    """Pixels of one frame at source resolution."""
     align: AlignConfig
     two_passes: bool = True
     graph: str = DEFAULT_GRAPH
-    """Strategy of the pair graph."""
+    """Strategy of the pair graph, as in ``--graph``."""
     num_eval: int = 0
-    """Of the frames, those that are evaluation views."""
+    """How many of the frames are evaluation views."""
     flow_residual: bool = False
-    """The score of the weights has optical flow in it."""
+    """Whether the dynamic score of the weights includes optical flow."""
 
     @property
     def tokens(self) -> int:
-        """Of one frame."""
+        """Tokens of one frame."""
         return self.grid[0] * self.grid[1]
 
     @property
     def pixels(self) -> int:
-        """Of one frame at network size."""
+        """Pixels of one frame at network size."""
         return self.tokens * self.network.patch_size**2
 
     def pairs_within(self, window: int) -> int:
-        """Ordered pairs of the largest window of ``window`` frames; 0: all frames.
+        """Number of ordered pairs in the largest window of ``window`` frames; 0 means one window for all frames.
 
         Raises:
             InputError: the pair graph cannot be cut into such windows.
@@ -105,7 +106,7 @@ def _largest_window(strategy: str, num_frames: int, num_eval: int, window: int) 
 
 @dataclass(frozen=True)
 class StageForecast:
-    """One stage."""
+    """Forecast of one stage."""
 
     name: str
     seconds: float
@@ -117,7 +118,7 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run, stage by stage."""
+    """Forecast of a run, stage by stage."""
 
     job: Job
     device: str
@@ -126,7 +127,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Seconds of the whole run."""
         return sum(stage.seconds for stage in self.stages)
 
     @property
@@ -141,7 +142,7 @@ class Forecast:
 
     @property
     def remedy(self) -> str:
-        """What would be faster than a run of hours; empty for shorter ones."""
+        """Which options would shorten a run of more than :data:`LONG_SECONDS`; empty for a shorter one."""
         return f"this takes long; {', '.join(_faster(self))}" if self.seconds > LONG_SECONDS else ""
 
     def __str__(self) -> str:
@@ -167,7 +168,7 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
     sampled = _sampled_pixels(*(s * job.network.patch_size for s in job.grid), job.align.pixel_budget)
     held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
     with_flow = job.align.flow_strength > 0
-    # Pointmaps come from a file: in memory is what is read; of a window also a copy.
+    # Pointmaps are mapped from a file and in memory once they are read; a window works on a copy of its own.
     pairs, copies = job.pairs_within(budget.window), 2 if _windowed(job, budget) else 1
     aligning = held + pairs * job.pixels * (copies * pointmap_bytes(job) + FLOW_BYTES * with_flow)
     flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
@@ -184,7 +185,7 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
 
 
 def _residual_stage(job: Job, budget: Budget, held: float) -> StageForecast:
-    """Optical flow for motion masks, between the passes: the network and its features are still there."""
+    """Optical flow for motion masks: between the two passes, while the network and its features are still in memory."""
     size = [side * job.network.patch_size for side in job.grid]
     pixels = job.pixels * enlargement(*size) ** 2
     seconds = (RESIDUAL_SECONDS * pixels + FILE_SECONDS / 2 * job.source_pixels) * job.num_frames
@@ -234,13 +235,13 @@ _weight_bytes = lru_cache(maxsize=16)(weight_bytes)
 
 
 def pointmap_bytes(job: Job) -> float:
-    """Of two pointmaps and confidences, per pair and pixel."""
+    """Bytes of two pointmaps and confidences, per pair and pixel."""
     size = (side * job.network.patch_size for side in job.grid)
     return 8.0 * map_dtype(job.num_pairs, *size).itemsize
 
 
 def _step_seconds(align: AlignConfig) -> float:
-    """Of all steps, per pair and sampled pixel."""
+    """Seconds of all steps of the solver, per pair and sampled pixel."""
     if align.solver == "adam":
         return ADAM_SECONDS * align.iterations
     return NEWTON_SECONDS * min(align.iterations, NEWTON_STEPS)
@@ -251,25 +252,25 @@ def _windowed(job: Job, budget: Budget) -> bool:
 
 
 def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
-    """What the alignment of all frames, or of the largest window, adds."""
+    """Additional memory while all frames, or those of the largest window, are aligned."""
     windowed, pairs = _windowed(job, budget), job.pairs_within(budget.window)
     frames = budget.window if windowed else job.num_frames
     per_sample = ADAM_BYTES if job.align.solver == "adam" else ALIGN_BYTES
     working = per_sample * pairs * sampled + FRAME_BYTES * job.pixels * 2 * pairs / frames
-    # Spilled, the results of windows are joined in files.
+    # With intermediate results on disk, those of the windows are joined in files.
     results = 0 if windowed and budget.spill else job.num_frames
     return working + LIBRARIES_BYTES + RESULT_BYTES * results * job.pixels
 
 
 def _write_bytes(job: Job) -> float:
-    """What writing, checking and reporting add."""
+    """Additional memory while the dataset is written, checked and reported on."""
     return RESULT_BYTES * job.num_frames * job.pixels + WRITER_BYTES
 
 
 def forecast_lines(plan: Forecast, *, asked_window: bool = False) -> list[str]:
-    """What a run says first: the forecast, what keeps it under its limit, and what would be faster if it takes long.
+    """First lines of a run's log: the forecast, how memory is limited, and what would be faster if the run takes long.
 
-    ``asked_window``: the windows are the user's choice, not the limit's.
+    ``asked_window``: the window size was given by the user and not chosen to keep the limit.
     """
     budget, limit = plan.budget, plan.budget.memory_bytes / GIB
     lines = [str(plan)]
@@ -285,7 +286,7 @@ def forecast_lines(plan: Forecast, *, asked_window: bool = False) -> list[str]:
 
 
 def actual_line(plan: Forecast, seconds: float, stages: Sequence[StageRecord]) -> str:
-    """What a run says last: what it took beside the forecast."""
+    """Last line of a run's log: actual time and memory beside the forecast."""
     peak = max((stage.peak_memory_bytes for stage in stages), default=0)
     return (
         f"took {duration(seconds)} and {peak / GIB:.1f} GiB of memory; "

@@ -1,4 +1,4 @@
-"""How much memory a run may take: what the user allows, or what the machine and its containers leave."""
+"""Memory limit of a run: the one that the user sets, or the free memory of the machine or container."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from ..core.budget import GIB
 
 FREE_SHARE = 0.9
-"""Of the memory that is free on the machine, for a run without a limit of its own: the rest is for what else runs."""
+"""Share of the free memory that a run without a limit of its own may take; the rest is left to other programs."""
 
 
 def memory_limit(max_memory: float | None, resident_bytes: float) -> float:
-    """Bytes that the process may take: ``max_memory`` GiB, or what it has and most of what is free; infinity where the
-    system does not tell.
+    """Limit on the memory of the process in bytes.
+
+    ``max_memory`` GiB where it is given, else the ``resident_bytes`` of the process plus :data:`FREE_SHARE` of the free
+    memory; infinity where the system does not report free memory.
     """
     if max_memory is not None:
         return max_memory * GIB
@@ -23,7 +25,7 @@ def memory_limit(max_memory: float | None, resident_bytes: float) -> float:
 
 
 def available_memory_bytes(root: Path = Path("/")) -> float | None:
-    """Memory that a process could still get without swapping, containers' limits included; None outside Linux."""
+    """Bytes that a process can still allocate without swapping, within its container's limit; None outside Linux."""
     machine = _numbers(root / "proc/meminfo").get("MemAvailable:")
     if machine is None:
         return None
@@ -37,15 +39,15 @@ def available_memory_bytes(root: Path = Path("/")) -> float | None:
 
 
 def _left_in_group(folder: Path, limit: str, usage: str, cached: str) -> float | None:
-    """Bytes left to a control group; files that its processes have read count as free."""
+    """Bytes left to a control group; cached files count as free."""
     with contextlib.suppress(OSError, ValueError):
-        room = int((folder / limit).read_text()) - int((folder / usage).read_text())
-        return float(room + _numbers(folder / "memory.stat").get(cached, 0))
+        left = int((folder / limit).read_text()) - int((folder / usage).read_text())
+        return float(left + _numbers(folder / "memory.stat").get(cached, 0))
     return None
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """The first two words of every line, where the second is a number."""
+    """Name -> number of every line that begins with a word and an integer; empty where the file cannot be read."""
     with contextlib.suppress(OSError):
         words = (line.split()[:2] for line in path.read_text().splitlines())
         return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}

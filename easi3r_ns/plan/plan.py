@@ -1,4 +1,4 @@
-"""What a run will cost and how much of it may be in memory at once, before any weight is fetched or loaded."""
+"""Plans a run before any weights are downloaded or loaded: its cost, and a budget that keeps its memory limit."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from .forecast import Forecast, Job, forecast, pointmap_bytes
 from .limits import memory_limit
 
 MARGIN = 0.85
-"""Of a limit on the memory, up to which a forecast is taken to keep it."""
+"""Share of the memory limit that a forecast may reach; the rest allows for its error."""
 SPILL_BYTES = 2**28
-"""Of pair predictions, from which they are never held in memory as a whole on a CPU: their file is written anyway."""
+"""Size of all pair predictions from which, on a CPU, they are always kept on disk: the file that resumes an interrupted
+run is written in any case."""
 SHRINK = 0.8
-"""Of a window, to the next smaller one that is tried."""
+"""Ratio of one window size to the next larger one that is tried."""
 
 
 class Network(NamedTuple):
-    """What of the weights decides the cost of a run."""
+    """The properties of weights that determine the cost of a run."""
 
     config: DUSt3RConfig
     graph: str = DEFAULT_GRAPH
-    """Pair graph that suits them."""
+    """Pair graph that their card recommends."""
     flow_residual: bool = False
-    """Their dynamic score has optical flow in it."""
+    """Whether their dynamic score includes optical flow."""
 
     @classmethod
     def of(cls, info: WeightsInfo) -> Network:
-        """Of weights on this machine."""
+        """The properties of weights that are on this machine."""
         return cls(info.config, info.graph or DEFAULT_GRAPH, info.score.flow_residual)
 
 
@@ -79,13 +80,13 @@ def plan_run(
     network: Network | None = None,
     eval_data: Path | None = None,
 ) -> Forecast:
-    """What a run on ``data`` will cost; decodes one frame, calibrates, and loads no weights.
+    """Forecast a run on ``data``; decodes one frame and calibrates, but loads no weights.
 
-    ``network``: where the caller knows it; default: that of ``config.weights``.
+    ``network``: for a caller that has it already; default: that of ``config.weights``.
 
     Raises:
-        Easi3RError: what the run would raise for these options before its network starts; InputError also where the
-            run does not fit ``config.max_memory``.
+        Easi3RError: as the run itself before its network starts; InputError also where the run does not fit
+            ``config.max_memory``.
     """
     network = network or network_of(config.weights)
     graph = network.graph if config.graph == "auto" else config.graph
@@ -124,14 +125,14 @@ def _job(
 def choose_budget(
     job: Job, compute: Compute, max_memory: float | None, base_bytes: float, *, window: int = 0
 ) -> Budget:
-    """The budget that keeps the forecast under a limit and costs the result least.
+    """The budget that keeps the forecast under the memory limit with the least effect on the result.
 
     Tried in this order: fewer pairs per call, then intermediate results on disk (on a CPU always where they are large),
     then windows, as long as possible.
 
     Args:
-        max_memory: limit in GiB; None: what is free on the machine, less a margin. Where even the least budget does
-            not fit what happens to be free, it is returned all the same: memory may become free.
+        max_memory: limit in GiB; None: what is free on the machine, less a margin. If no budget fits the free memory,
+            the smallest one is returned, because other programs may release memory during the run.
         base_bytes: resident memory of the process before the run.
         window: frames per window that the user asks for; 0: chosen here.
 
@@ -157,7 +158,7 @@ def choose_budget(
 
 
 def _budgets(job: Job, compute: Compute, window: int, limit: float) -> Iterator[Budget]:
-    """From everything at once to the least, in the order in which they are tried."""
+    """All budgets in the order in which they are tried, from the largest to the smallest."""
     batches = [compute.batch_size]
     if not compute.batch_size and compute.device.type == "cpu":
         size = compute.batch_for(job.tokens, activation_bytes(job.network, job.grid).decode)
@@ -170,13 +171,13 @@ def _budgets(job: Job, compute: Compute, window: int, limit: float) -> Iterator[
 
 
 def _windows(job: Job) -> Iterator[int]:
-    """0 (all frames), then ever shorter windows, as far as the pair graph can be cut."""
+    """0 (all frames), then shorter and shorter windows, as long as the pair graph can be cut into them."""
     yield 0
     window = job.num_frames - job.num_eval
     while window > LEAST_WINDOW:
         window = max(LEAST_WINDOW, int(SHRINK * window))
         try:
             job.pairs_within(window)
-        except InputError:  # the run would say so of a window that the user chose
+        except InputError:  # smaller windows cannot be cut either
             return
         yield window

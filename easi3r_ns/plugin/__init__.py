@@ -1,1 +1,1 @@
-"""What nerfstudio calls: the bridge to ns-process-data, the dataparser, the splatfacto method."""
+"""Extensions that nerfstudio loads: a command of ns-process-data, a dataparser and a splatfacto method."""

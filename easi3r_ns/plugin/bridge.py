@@ -24,7 +24,7 @@ SWITCH_OFF = "EASI3R_NS_NO_BRIDGE"
 def find_spec(name: str, path: Sequence[str] | None = None) -> importlib.machinery.ModuleSpec | None:
     """The spec of ``nerfstudio.scripts.process_data`` with a loader that extends it; None leaves it to other finders.
 
-    Only the path finder is asked, so that two installed bridges cannot call each other in turn.
+    Asks the path finder only, so that two installed bridges cannot call each other endlessly.
     """
     if name != TARGET or os.environ.get(SWITCH_OFF, "0") not in ("", "0"):
         return None
@@ -51,14 +51,15 @@ class _ExtendingLoader(Loader):
         extend(module, entry_points(group=GROUP))
 
     def get_code(self, name: str) -> CodeType:
-        # Asked for by `python -m` alone, which would run the module's last lines before anything could be added.
+        # Only `python -m` calls this; it would run the module's last lines before the Union is extended.
         return compile(f"from {TARGET} import entrypoint\nentrypoint()\n", self._loader.get_filename(name), "exec")
 
 
 def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
     """Add the candidates whose names ``module.Commands`` does not list yet, keeping it one flat Union.
 
-    Every failure is one line on stderr: whoever imports the module may have nothing to do with the new commands.
+    A failure is reported in one line on stderr and raises nothing: the program that imports the module may not use the
+    new commands.
     """
     from typing import Annotated, Union, get_args
 
@@ -83,7 +84,7 @@ def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
             _report(f"ns-process-data {candidate.name} is not available: {type(error).__name__}: {reason}")
             continue
         known.add(candidate.name)
-    module.Commands = Union[tuple(members)]
+    setattr(module, "Commands", Union[tuple(members)])
 
 
 def _command_name(member: Any) -> str | None:

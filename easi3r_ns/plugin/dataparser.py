@@ -1,4 +1,4 @@
-"""``easi3r-data``: nerfstudio's own dataparser plus what it leaves out: time stamps, and cameras that stand still."""
+"""``easi3r-data``: nerfstudio's own dataparser, extended by time stamps and by clips whose camera stands still."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nerfstudio.utils.io import load_from_json
 from nerfstudio.utils.rich_utils import CONSOLE
 
 _STILL = 0.01
-"""Camera spread as a share of the median distance of the points, below which the cameras do not set the scale."""
+"""Extent of the camera path as a share of the median distance of the points, below which the camera counts as still."""
 
 
 @dataclass
@@ -31,14 +31,15 @@ class Easi3RDataParserConfig(NerfstudioDataParserConfig):
 class Easi3RDataParser(Nerfstudio):
     """Adds ``Cameras.times``: (N, 1) in [0, 1], 0 the first and 1 the last frame of the CLIP, for every split.
 
-    When the cameras hardly move (a tripod), scaling the scene by the camera path would blow it up or divide by zero;
-    the median distance of the static points then becomes 1 unit instead, unless ``auto_scale_poses`` is off.
+    nerfstudio scales the scene by the extent of the camera path, which is close to zero for a clip from a tripod. For
+    such a clip the median distance of the static points becomes 1 unit instead, unless ``auto_scale_poses`` is off.
     """
 
     config: Easi3RDataParserConfig
     includes_time: bool = True
 
-    def _generate_dataparser_outputs(self, split: str = "train") -> DataparserOutputs:
+    # The base class of all dataparsers takes keyword arguments that nerfstudio's own Nerfstudio does not.
+    def _generate_dataparser_outputs(self, split: str = "train") -> DataparserOutputs:  # type: ignore[override]
         folder, meta = self._read_meta()
         chosen = self.config
         self.config = _scaled_by_points(chosen, meta, folder)
@@ -63,7 +64,7 @@ class Easi3RDataParser(Nerfstudio):
             CONSOLE.print("[bold yellow]Warning: not every frame has a time: Cameras.times is not set")
             return {}
         stamps = np.array([frame["time"] for frame in frames], dtype=float)
-        # Views taken apart from the clip have a clock of their own: the clip's range is what counts.
+        # Evaluation views come from another recording; times are normalised by the range of the clip alone.
         clip = set(meta.get("train_filenames", [frame["file_path"] for frame in frames]))
         inside = stamps[[frame["file_path"] in clip for frame in frames]]
         stamps = np.clip((stamps - inside.min()) / (np.ptp(inside) or 1.0), 0.0, 1.0)
@@ -87,7 +88,7 @@ def _median_distance(meta: dict[str, Any], folder: Path, centre: np.ndarray) -> 
         return 0.0
     import open3d
 
-    points = np.asarray(open3d.io.read_point_cloud(str(folder / meta["ply_file_path"])).points)
+    points = np.asarray(open3d.io.read_point_cloud(folder / meta["ply_file_path"]).points)
     return float(np.median(np.linalg.norm(points - centre, axis=1))) if len(points) else 0.0
 
 

@@ -133,7 +133,7 @@ def match_features(
             database.write_descriptors(position + 1, pycolmap.FeatureDescriptors(kind, data))
         database.close()
         listed = Path(folder) / "pairs.txt"
-        listed.write_text("".join(f"{image_name(i)} {image_name(j)}\n" for i, j in pairs.tolist()))
+        listed.write_text("".join(f"{image_name(i)} {image_name(j)}\n" for i, j in pairs.tolist()), encoding="utf-8")
         verification = pycolmap.TwoViewGeometryOptions(min_num_inliers=MIN_MATCHES)
         verification.ransac.max_error = MATCH_ERROR
         # The draws of every pair start from this seed, so the number of threads does not matter here.

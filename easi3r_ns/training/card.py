@@ -23,7 +23,7 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a folder of weights; raises CheckpointError where there is none."""
     try:
-        return json.loads((folder / CARD).read_text())
+        return json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder / CARD}: no card that can be read ({error}); export the weights again"

@@ -13,7 +13,7 @@ from .trainer import METRICS
 def read_metrics(output_dir: Path) -> list[dict]:
     """Rows of the metrics log, oldest first."""
     path = output_dir / METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def draw(output_dir: Path, path: Path | None = None) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from ..core.config import option_words
 from ..storage.files import make_folder, write_bytes, write_json
 from .card import write_card
 from .config import TrainConfig
@@ -81,11 +82,4 @@ def training_record(checkpoint: dict[str, Any]) -> dict[str, Any]:
 def training_command(options: dict[str, Any]) -> str:
     """The command line that asks for these options of :class:`TrainConfig`; defaults are left out."""
     defaults = {field.name: field.default for field in fields(TrainConfig)}
-    words = ["python -m easi3r_ns.training --output-dir RUN"]
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words += [f"--{flag}" if value else f"--no-{flag}"] if value != defaults.get(name) else []
-        elif value != defaults.get(name):
-            words.append(f"--{flag} {value}")
-    return " ".join(words)
+    return " ".join(["python -m easi3r_ns.training --output-dir RUN", *option_words(options, defaults)])

@@ -349,7 +349,7 @@ class Trainer:
             "rate": learning_rate(self.config, state),
             **metrics,
         }
-        with (self.config.output_dir / METRICS).open("a") as file:
+        with (self.config.output_dir / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         logger.info(
             "step %d  %d pairs  %.1f min  %s  loss %.3f  error %.3f / %.3f  match %.2f  look %.2f",

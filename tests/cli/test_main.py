@@ -217,6 +217,7 @@ def test_exit_code_reaches_the_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal for one process")
 def test_interrupted_run_says_so_and_goes_on_later(tmp_path: Path) -> None:
     """Ctrl-C after the encoder: code 130, one line, nothing that looks like a dataset."""
     clip = ROOT / "examples" / "clip" / "clip.mp4"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, option_words
 from easi3r_ns.core.errors import InputError
 
 REFUSED = [
@@ -45,3 +46,18 @@ def test_borders_are_accepted():
     assert AlignConfig(iterations=0, flow_weight=0, flow_start=1, max_pixels=0).flow_start == 1
     assert Easi3RConfig(window=4, max_memory=0.5).window == 4
     assert Easi3RConfig(seed=2**32 - 1, min_confidence=0).min_confidence == 0
+
+
+def test_changed_options_as_on_a_command_line():
+    defaults = asdict(Easi3RConfig())
+    changed = asdict(Easi3RConfig(seed=3, loop_closure=False, no_masks=True, weights="my weights.pth"))
+    assert option_words(changed, defaults) == [
+        "--weights 'my weights.pth'",
+        "--no-masks",
+        "--seed 3",
+        "--no-loop-closure",
+    ]
+    assert option_words(asdict(AlignConfig(flow_weight=0.0)), asdict(AlignConfig()), "align.") == [
+        "--align.flow-weight 0.0"
+    ]
+    assert option_words({"width": 4, "deep": False}, {}) == ["--width 4", "--no-deep"]

@@ -116,13 +116,16 @@ def test_only_what_changed_is_computed_again(root: Path, fake: FakeRuns) -> None
     assert fake.done[-2:] == ["one", "two"] and len(fake.done) == 9
 
 
-def test_other_weights_are_another_run(root: Path, fake: FakeRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"flow_weight": 0.5}, {"graph": "complete"}])
+def test_other_weights_are_another_run(
+    root: Path, fake: FakeRuns, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
     main(command(root))
     original = runs.describe
 
     def described(source: Any) -> Any:
         model, info = original(source)
-        return model, replace(info, sha256="0" * 64)
+        return model, replace(info, **change)
 
     monkeypatch.setattr(runs, "describe", described)
     main(command(root))
@@ -171,6 +174,36 @@ def test_rows_stand_side_by_side(root: Path, fake: FakeRuns) -> None:
         ("a", ["one", "two"]),
         ("b", ["two"]),
     ]
+
+
+def sequences_of(root: Path, row: str) -> list[str]:
+    results = json.loads((root.parent / "out" / "results.json").read_text())
+    (entry,) = (entry for entry in results["rows"] if entry["row"] == row)
+    return [result["sequence"] for result in entry["results"]]
+
+
+def test_a_row_keeps_the_sequences_of_earlier_commands(root: Path, fake: FakeRuns) -> None:
+    main(command(root, "--sequences", "one"))
+    main(command(root, "--sequences", "two"))
+    assert sequences_of(root, "tiny") == ["one", "two"]
+    text = (root.parent / "out" / "results.md").read_text()
+    assert "| one | tiny |" in text and "| two | tiny |" in text
+    fake.failures["one"] = {"error": "no parallax", "exit_code": 4}
+    main(command(root, "--sequences", "two", "one", "--again"))  # a new result takes the place of the old one
+    assert sequences_of(root, "tiny") == ["one", "two"]
+    assert "| one | tiny | failed |" in (root.parent / "out" / "results.md").read_text()
+
+
+def test_a_row_holds_results_of_one_set_of_options(
+    root: Path, fake: FakeRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command(root, "--sequences", "one"))
+    main(command(root, "--sequences", "two", "--seed", "3"))
+    assert sequences_of(root, "tiny") == ["two"]
+    assert "made with other options" in " ".join(capsys.readouterr().err.split())
+    (root.parent / "out" / "tiny.json").write_text("{}")
+    main(command(root, "--sequences", "one", "--seed", "3"))
+    assert sequences_of(root, "tiny") == ["one"]
 
 
 def test_an_existing_dataset_is_scored(root: Path, fake: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from easi3r_ns.cli.main import main
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 GUIDE = EXAMPLES / "guide"
-PAGES = [ROOT / "README.md", *sorted(GUIDE.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted(GUIDE.glob("*.md"))]
 README_LINES = 130
 EXAMPLE_LINES = 50
 COMMANDS = ("run", "evaluate folder", "evaluate dataset", "view", "report", "export", "import", "plan", "doctor")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from easi3r_ns.network.blocks import Silence
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.costs import network_cost, num_parameters, weight_bytes
 from easi3r_ns.network.heads import DPTHead
 from easi3r_ns.network.model import DUSt3R
+from tests.support.operations import counted_operations
 
 SMALL = DUSt3RConfig(
     enc_embed_dim=48, enc_depth=3, enc_num_heads=4, dec_embed_dim=32, dec_depth=4, dec_num_heads=4, head_type="linear"
@@ -24,12 +24,6 @@ CONFIGS = {
 }
 
 
-def counted(call, *arguments) -> float:
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        call(*arguments)
-    return counter.get_total_flops()
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_counts_agree_with_torch(name):
     config, grid = CONFIGS[name]
@@ -38,13 +32,15 @@ def test_counts_agree_with_torch(name):
     features = torch.randn(1, tokens, config.enc_embed_dim)
     images = torch.randn(1, 3, *(side * config.patch_size for side in grid))
     silence = Silence(torch.zeros(1, tokens, dtype=torch.bool), torch.ones(1, tokens, dtype=torch.bool))
-    assert cost.encode == counted(model.encode, images)
-    assert cost.attention == pytest.approx(counted(model.attention, features, features, grid))
-    plain = counted(model.decode, features, features, grid)
+    assert cost.encode == counted_operations(lambda: model.encode(images))
+    assert cost.attention == pytest.approx(counted_operations(lambda: model.attention(features, features, grid)))
+    plain = counted_operations(lambda: model.decode(features, features, grid))
     assert cost.decode + cost.heads == pytest.approx(plain)
-    assert cost.start == counted(lambda: model.start(features, grid, 0, heads=False))
-    assert cost.start + cost.start_heads == counted(lambda: model.start(features, grid, 1))
-    assert cost.silence == pytest.approx(counted(model.decode, features, features, grid, silence) - plain)
+    assert cost.start == counted_operations(lambda: model.start(features, grid, 0, heads=False))
+    assert cost.start + cost.start_heads == counted_operations(lambda: model.start(features, grid, 1))
+    assert cost.silence == pytest.approx(
+        counted_operations(lambda: model.decode(features, features, grid, silence)) - plain
+    )
 
 
 def test_published_size():

@@ -164,11 +164,11 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from easi3r_ns.pipelines import run
+from easi3r_ns.pipelines import network as pipeline, run
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.runlog import RunLog
-plans, planned = [], run.plan_run
-run.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
+plans, planned = [], pipeline.plan_run
+pipeline.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
 frames, network = FrameConfig(num_frames_target=0), Easi3RConfig(weights="tiny", graph="swin-12-noncyclic")
 align = AlignConfig(solver="adam", iterations=1, max_pixels=0)
 data, log = Path(sys.argv[1]), RunLog()
@@ -182,7 +182,7 @@ facts = {"forecast": plan.memory_bytes, "window": plan.budget.window, "limit": l
 planned = {stage.name: stage.memory_bytes for stage in plan.stages}
 peaks = {stage.name: stage.peak_memory_bytes for stage in log.stages}
 print(json.dumps(facts | {"stages": peaks, "plan": planned}), flush=True)
-os._exit(0)  # the interpreter's farewell takes memory of its own
+os._exit(0)  # skips the interpreter's shutdown, which takes memory
 """
 
 

@@ -178,7 +178,7 @@ def test_a_run_says_its_forecast_before_it_fetches_weights(tmp_path, monkeypatch
         raise CheckpointError("no connection")
 
     monkeypatch.setattr("easi3r_ns.plan.plan.calibrate", lambda *args: replace(RATES, base_bytes=1e9))
-    monkeypatch.setattr("easi3r_ns.pipelines.run.LazyBackbone.open", offline)
+    monkeypatch.setattr("easi3r_ns.pipelines.network.LazyBackbone.open", offline)
     data, log = write_pan(tmp_path / "clip", 6), Lines()
     config = RunConfig(FrameConfig(num_frames_target=0), Easi3RConfig(weights="dust3r", device="cpu", max_memory=64))
     with pytest.raises(CheckpointError, match="no connection"):

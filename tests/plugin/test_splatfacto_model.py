@@ -44,6 +44,12 @@ def _spoiled(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask, image, 1 - image)
 
 
+def assert_same(key: str, found, expected) -> None:
+    """Equal to the last bit, but for colour correction: its least squares vary from call to call in some releases."""
+    tolerance = 1e-5 if key.startswith("cc_") else 0.0
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=tolerance, atol=0.0)
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("options", [{}, {"color_corrected_metrics": True, "use_scale_regularization": True}])
 @pytest.mark.parametrize("batch", [_batch(), _batch(4), _batch(dtype=torch.uint8)], ids=["rgb", "rgba", "uint8"])
@@ -57,13 +63,16 @@ def test_without_a_mask_everything_is_nerfstudios(batch, options, training):
         expected = getattr(theirs, name)(outputs, batch)
         found = getattr(ours, name)(outputs, batch)
         assert found.keys() == expected.keys()
-        assert all(torch.equal(torch.as_tensor(found[key]), torch.as_tensor(expected[key])) for key in expected)
+        for key in expected:
+            assert_same(key, found[key], expected[key])
     if training:
         return
     (found, picture), (expected, their_picture) = (
         m.get_image_metrics_and_images(outputs, batch) for m in (ours, theirs)
     )
-    assert found == expected | {"static_share": 1.0}
+    assert found.keys() == expected.keys() | {"static_share"} and found["static_share"] == 1
+    for key in expected:
+        assert_same(key, found[key], expected[key])
     assert torch.equal(picture["img"], their_picture["img"])
 
 
@@ -108,11 +117,13 @@ def test_what_moves_changes_nothing(side):
     before, after = model.get_loss_dict(outputs, batch), model.get_loss_dict(other_outputs, other_batch)
     assert torch.equal(before["main_loss"], after["main_loss"])
     before, after = model.get_metrics_dict(outputs, batch), model.get_metrics_dict(other_outputs, other_batch)
-    assert torch.equal(before["psnr"], after["psnr"]) and torch.equal(before["cc_psnr"], after["cc_psnr"])
+    for key in ("psnr", "cc_psnr"):
+        assert_same(key, after[key], before[key])
     before, _ = model.get_image_metrics_and_images(outputs, batch)
     after, _ = model.get_image_metrics_and_images(other_outputs, other_batch)
-    assert before == after
-    assert set(before) == {"psnr", "ssim", "lpips", "cc_psnr", "cc_ssim", "cc_lpips", "static_share"}
+    for key in before:
+        assert_same(key, after[key], before[key])
+    assert set(before) == set(after) == {"psnr", "ssim", "lpips", "cc_psnr", "cc_ssim", "cc_lpips", "static_share"}
 
 
 def test_measures_are_those_of_the_static_pixels():

@@ -1,1 +1,1 @@
-"""``splatfacto-easi3r``: nerfstudio's Gaussian splatting, trained and measured on what stands still."""
+"""``splatfacto-easi3r``: nerfstudio's Gaussian splatting, trained and evaluated on the static parts of the images."""

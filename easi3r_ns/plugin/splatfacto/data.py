@@ -1,4 +1,4 @@
-"""Full images as splatfacto takes them, with the dataset's depth maps where they are asked for."""
+"""nerfstudio's full-image datamanager, optionally with the depth maps of the dataset."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ...core.errors import InputError
 class DepthMapDataset(InputDataset):
     """Images with ``depth_image``: (H, W, 1) float32 z-depth in units of the parsed cameras, 0 where unknown.
 
-    nerfstudio's own DepthDataset downloads a network and invents depths where a dataset has none; this one raises
-    InputError.
+    Where a dataset has no depth maps, nerfstudio's own DepthDataset downloads a network and predicts them; this class
+    raises InputError.
     """
 
     exclude_batch_keys_from_device = [*InputDataset.exclude_batch_keys_from_device, "depth_image"]
@@ -52,10 +52,10 @@ class DepthMapDataset(InputDataset):
 
 
 def undistort_depth(depth: np.ndarray, camera: Cameras) -> np.ndarray:
-    """(H, W) depth on a camera's distorted pixels -> on those of the pinhole camera that nerfstudio replaces it by.
+    """Resample a (H, W) depth map from distorted pixels to those of the pinhole camera that nerfstudio trains with.
 
-    nerfstudio 1.1.5 undistorts image and mask (``_undistort_image``) and only crops the depth, after this. The nearest
-    pixel is taken: a mean across an edge is the depth of nothing. Raises InputError for a fisheye lens.
+    nerfstudio 1.1.5 undistorts image and mask (``_undistort_image``) but not the depth. Takes the nearest pixel,
+    because an average across a depth edge belongs to neither surface. Raises InputError for a fisheye lens.
     """
     if camera.distortion_params is None or not bool(camera.distortion_params.any()):
         return depth
@@ -67,8 +67,8 @@ def undistort_depth(depth: np.ndarray, camera: Cameras) -> np.ndarray:
     K[:2, 2] -= 0.5
     size = depth.shape[1], depth.shape[0]
     pinhole, _ = cv2.getOptimalNewCameraMatrix(K, lens, size, 0)
-    at_x, at_y = cv2.initUndistortRectifyMap(K, lens, None, pinhole, size, cv2.CV_32FC1)
-    return cv2.remap(depth, at_x, at_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    at_x, at_y = cv2.initUndistortRectifyMap(K, lens, np.eye(3), pinhole, size, cv2.CV_32FC1)
+    return cv2.remap(depth, at_x, at_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
 
 
 @dataclass
@@ -87,5 +87,5 @@ class Easi3RDatamanager(FullImageDatamanager):
 
     @property
     def dataset_type(self) -> type[InputDataset]:
-        """What holds the images."""
+        """Class of the dataset that holds the images."""
         return DepthMapDataset if self.config.load_depths else InputDataset

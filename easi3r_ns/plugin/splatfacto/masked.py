@@ -1,7 +1,7 @@
-"""Losses and measures over the pixels that are kept: what lies under the mask changes neither value nor gradient.
+"""Losses and metrics over the kept (static) pixels; masked pixels change neither value nor gradient.
 
-Images are (H, W, 3) in [0, 1]; ``kept`` is (H, W) bool, True where the world stands still. A mean over no pixel at all
-is what the caller says it is: 0 for a loss, NaN for a measure.
+Images are (H, W, 3) in [0, 1]; ``kept`` is (H, W) bool, True where the scene is static. The caller gives the value of a
+mean over no pixel: 0 for a loss, NaN for a metric.
 """
 
 from __future__ import annotations
@@ -60,12 +60,11 @@ def ssim_map(rendered: torch.Tensor, truth: torch.Tensor, ssim: SSIM) -> torch.T
 def mean_ssim(
     rendered: torch.Tensor, truth: torch.Tensor, kept: torch.Tensor, ssim: SSIM, if_none: float
 ) -> torch.Tensor:
-    """Mean structural similarity over the windows in which EVERY pixel is kept; ``if_none`` where there is no such one.
+    """Mean structural similarity over the windows in which EVERY pixel is kept; ``if_none`` where there is none.
 
-    A window that touches what moves is left out rather than computed from its kept part (normalised convolution): what
-    remains are the very numbers that the unmasked measure has there, while a window of few pixels has next to no
-    variance and looks similar to everything. The price is a rim of half a window around the movers, which the L1 term
-    still sees.
+    A window with a masked pixel is left out rather than computed from its kept part (normalised convolution): a window
+    of few pixels has little variance and is similar to anything, and without it all remaining values equal those of the
+    unmasked metric. Pixels within half a window of a mask are therefore covered by the L1 term only.
     """
     hidden = ~kept[..., None]
     values = ssim_map(rendered.masked_fill(hidden, 0.0), truth.masked_fill(hidden, 0.0), ssim)
@@ -75,8 +74,8 @@ def mean_ssim(
 def log_depth_error(rendered: torch.Tensor, measured: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Mean of |log rendered - log measured| over the kept pixels with a measured depth (> 0); 0 where there is none.
 
-    Both are (H, W) z-depths in the same units. Ratios count, not differences: the scene's scale is arbitrary, and the
-    error of a reconstructed depth grows with the distance.
+    Both are (H, W) z-depths in the same units. Ratios are compared and not differences, because the scale of the scene
+    is arbitrary and the error of a reconstructed depth grows with the distance.
     """
     known = kept & (measured > 0)
     ratio = torch.where(known, rendered, 1.0).clamp(min=NEAREST_DEPTH) / torch.where(known, measured, 1.0)

@@ -1,4 +1,4 @@
-"""splatfacto whose losses and measures leave out what moves."""
+"""splatfacto with losses and metrics over the static pixels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...core.errors import InputError
 from .masked import complete_windows, l1, log_depth_error, mean_ssim, psnr
 
 _WHOLE = 0.999
-"""A pixel of a shrunken mask is kept when its whole block was (the mean of the block, up to rounding, is 1)."""
+"""A pixel of a downscaled mask is kept when its whole block is, so that the mean of the block is 1 up to rounding."""
 
 
 @dataclass
 class Easi3RSplatfactoModelConfig(SplatfactoModelConfig):
-    """splatfacto on what stands still."""
+    """splatfacto on the static parts of the images."""
 
     _target: type = field(default_factory=lambda: Easi3RSplatfactoModel)
     depth_weight: float = 0.0
@@ -34,15 +34,15 @@ class Easi3RSplatfactoModelConfig(SplatfactoModelConfig):
 class Easi3RSplatfactoModel(SplatfactoModel):
     """SplatfactoModel of nerfstudio 1.1.5 with three differences where a batch has a mask (True where static).
 
-    * ``get_loss_dict`` there blackens the masked pixels of both images and averages L1 and SSIM over ALL pixels: an
-      image that is half masked weighs half, and windows across the mask's edge see an edge that is not in the world.
-      Here both are means over what is kept, see :mod:`.masked`.
-    * ``get_metrics_dict`` and ``get_image_metrics_and_images`` there do not look at the mask: a perfect background
-      scores badly because the movers are missing. Here PSNR and SSIM are those of the static pixels. LPIPS is left as
-      it is, over the whole image: its receptive fields reach across any mask.
+    * nerfstudio's ``get_loss_dict`` blackens the masked pixels of both images and averages L1 and SSIM over ALL pixels:
+      an image of which half is masked has half the weight, and windows across the border of the mask contain an edge
+      that is not in the scene. Here both are means over the kept pixels, see :mod:`.masked`.
+    * nerfstudio's ``get_metrics_dict`` and ``get_image_metrics_and_images`` ignore the mask, so that even a perfect
+      background scores badly where objects move. Here PSNR and SSIM are those of the static pixels. LPIPS remains that
+      of the whole image, because its receptive fields extend across any mask.
     * With ``depth_weight`` there is a depth term.
 
-    Without a mask every number is nerfstudio's.
+    Without a mask all numbers equal nerfstudio's.
     """
 
     config: Easi3RSplatfactoModelConfig
@@ -52,7 +52,7 @@ class Easi3RSplatfactoModel(SplatfactoModel):
     ) -> dict[str, torch.Tensor]:
         """nerfstudio's losses with ``main_loss`` over static pixels, and ``depth_loss`` where it has a weight.
 
-        ``outputs["rgb"]`` is (h, w, 3), ``outputs["depth"]`` (h, w, 1) z-depth at the resolution of the moment;
+        ``outputs["rgb"]`` is (h, w, 3), ``outputs["depth"]`` (h, w, 1) z-depth at the current training resolution;
         ``batch`` is at full resolution: ``image`` (H, W, 3 or 4), ``mask`` (H, W, 1), ``depth_image`` (H, W, 1).
         Raises InputError when they do not fit each other, or when a depth that has a weight is missing.
         """
@@ -81,7 +81,7 @@ class Easi3RSplatfactoModel(SplatfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """nerfstudio's measures and picture, PSNR and SSIM over static pixels, and ``static_share`` of the image.
+        """nerfstudio's metrics and picture, PSNR and SSIM over static pixels, and the ``static_share`` of the image.
 
         NaN where an image has no static pixel (PSNR) or no wholly static window (SSIM).
         """
@@ -145,7 +145,7 @@ class Easi3RSplatfactoModel(SplatfactoModel):
 
 
 def _corrected(rendered: torch.Tensor, truth: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """``rendered`` with the colours of its kept pixels fitted to those of ``truth``; the others stay as they are."""
+    """``rendered`` with the colours of its kept pixels fitted to those of ``truth``; other pixels are unchanged."""
     if not bool(kept.any()):
         return rendered
     result = rendered.clone()

@@ -1,4 +1,4 @@
-"""The pipeline: one option switches the depth term on everywhere, and averages are over images that can be measured."""
+"""nerfstudio's pipeline with one option for the depth term, and averages over the images with a static part."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Easi3RPipeline(VanillaPipeline):
         super().__init__(_with_depth(config), *args, **kwargs)
 
     def get_average_image_metrics(self, data_loader: Iterable, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Average over the images that have a wholly static window; the others have nothing to be measured by.
+        """Average the metrics over the images that have an entirely static window.
 
         Raises InputError when there is no such image.
         """
         images = list(data_loader)
         measurable = [(camera, batch) for camera, batch in images if self.model.is_measurable(batch)]
         if images and not measurable:
-            raise InputError(f"none of {len(images)} images has a static part to be measured on: look at the masks")
+            raise InputError(f"none of {len(images)} images has a static part to be evaluated on: check the masks")
         if left_out := len(images) - len(measurable):
             CONSOLE.print(f"[bold yellow]{left_out} of {len(images)} images have no static part and are left out")
         return super().get_average_image_metrics(measurable, *args, **kwargs)

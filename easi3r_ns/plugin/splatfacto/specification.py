@@ -1,4 +1,4 @@
-"""What `ns-train` lists: nerfstudio's own splatfacto settings around our model, datamanager and dataparser."""
+"""The method that `ns-train` lists: nerfstudio's splatfacto settings with our model, datamanager and dataparser."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _Config = TypeVar("_Config")
 def _specification() -> MethodSpecification:
     from nerfstudio.configs.method_configs import method_configs
 
-    base = deepcopy(method_configs["splatfacto"])
+    # Any: by its annotation the table also holds placeholders for methods that are not installed.
+    base: Any = deepcopy(method_configs["splatfacto"])
     datamanager = _extended(base.pipeline.datamanager, Easi3RDatamanagerConfig, dataparser=Easi3RDataParserConfig())
     model = _extended(base.pipeline.model, Easi3RSplatfactoModelConfig)
     pipeline = _extended(base.pipeline, Easi3RPipelineConfig, datamanager=datamanager, model=model)
     return MethodSpecification(
         config=replace(base, method_name=METHOD, pipeline=pipeline),
-        description="splatfacto trained and measured on what stands still (dataset of ns-process-data easi3r)",
+        description="splatfacto on the static parts of the images (dataset of ns-process-data easi3r)",
     )
 
 
@@ -42,8 +43,8 @@ def _extended(base: Any, extension: type[_Config], **changes: Any) -> _Config:
 def __getattr__(name: str) -> MethodSpecification:
     if name != "SplatfactoEasi3RSpecification":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # nerfstudio asks for the specification WHILE it imports this module, which by then holds splatfacto: so not at our
-    # top, and here before the cached call, which would otherwise be made twice.
+    # nerfstudio.configs.method_configs loads this specification while it is itself being imported. It is therefore not
+    # imported at the top, and here before the cached call, which would otherwise run twice.
     import nerfstudio.configs.method_configs  # noqa: F401
 
     return _specification()
