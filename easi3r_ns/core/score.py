@@ -69,13 +69,14 @@ class ScoreFormula:
             "clusterings": range(1, MOST_CLUSTERINGS + 1),
         }
         allowed = {**dict.fromkeys(MAPS, range(-1, 2)), **options}
-        complete = isinstance(values, dict) and set(MAPS) <= set(values) <= set(allowed)
         kinds = {**dict.fromkeys(MAPS, (int,)), **dict.fromkeys(options, (int, bool))}
-        if not complete or not all(type(v) in kinds[name] and v in allowed[name] for name, v in values.items()):
+        fields = values if isinstance(values, dict) else {}
+        complete = set(MAPS) <= set(fields) <= set(allowed)
+        if not complete or not all(type(v) in kinds[name] and v in allowed[name] for name, v in fields.items()):
             ranges = ", ".join(f"{numbers[0]} to {numbers[-1]} for {name}" for name, numbers in options.items())
             raise ValueError(f"{values!r} must give -1, 0 or 1 for each of {', '.join(MAPS)}, and may give {ranges}")
-        flags = {name: bool(values[name]) for name in ("centred", "log_std", "flow_residual") if name in values}
-        return cls(**(values | flags))
+        flags = {name: bool(fields[name]) for name in ("centred", "log_std", "flow_residual") if name in fields}
+        return cls(**{**fields, **flags})
 
     def __post_init__(self) -> None:
         signs = self.signs

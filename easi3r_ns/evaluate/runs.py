@@ -44,7 +44,7 @@ RESULTS, TABLES = "results.json", "results.md"
 
 
 @dataclass(frozen=True)
-class Job:
+class CaptureRun:
     """One clip under one row of options."""
 
     capture: Capture
@@ -129,9 +129,9 @@ def options_text(config: RunConfig) -> str:
     return " ".join(words) or "(defaults)"
 
 
-def _job(capture: Capture, row_folder: Path, config: RunConfig, settings: dict[str, Any]) -> Job:
+def _job(capture: Capture, row_folder: Path, config: RunConfig, settings: dict[str, Any]) -> CaptureRun:
     key = digest(settings | {"source": jsonable(open_source(capture.data).signature())})
-    return Job(capture, row_folder / capture.name, config, key)
+    return CaptureRun(capture, row_folder / capture.name, config, key)
 
 
 def _earlier_results(row_file: Path, row_key: str, log: RunLog) -> dict[str, dict[str, Any]]:
@@ -165,7 +165,7 @@ def _state(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_settled(job: Job, state: dict[str, Any]) -> bool:
+def _is_settled(job: CaptureRun, state: dict[str, Any]) -> bool:
     """Whether a run with the job's key has ended, either with a dataset or because no cameras could be found."""
     if state.get("key") != job.key:
         return False
@@ -173,7 +173,7 @@ def _is_settled(job: Job, state: dict[str, Any]) -> bool:
     return done or state.get("exit_code") == AlignmentError.exit_code
 
 
-def _reconstruct(job: Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
+def _reconstruct(job: CaptureRun, state: dict[str, Any], again: bool) -> dict[str, Any]:
     """Run in a process of its own, so that a crash or a lack of memory affects this clip only."""
     goes_on = not again and state.get("key") == job.key and not (job.folder / "transforms.json").exists()
     write_json(job.folder / RUN, {"key": job.key, "finished": False})
@@ -210,7 +210,7 @@ class _LineLog(RunLog):
         super().warn(message)
 
 
-def _work(job: Job, overwrite: bool) -> None:
+def _work(job: CaptureRun, overwrite: bool) -> None:
     """Runs in the child process; all of its output goes to the log file."""
     log, state = _LineLog(), {"key": job.key, "finished": False}
     with _output_to(job.folder / LOG):
@@ -227,7 +227,7 @@ def _work(job: Job, overwrite: bool) -> None:
         write_json(job.folder / RUN, state)
 
 
-def _requested(job: Job, log: RunLog) -> list[str]:
+def _requested(job: CaptureRun, log: RunLog) -> list[str]:
     """The keys of the frames that the run will select."""
     source, select = open_source(job.capture.data), job.config.frames
     chosen = choose_frames(source.times(select, log), select, source.unit)
@@ -247,7 +247,7 @@ def _output_to(path: Path) -> Iterator[None]:
         sys.stdout.flush()
 
 
-def _result(job: Job, row: str, state: dict[str, Any]) -> Result:
+def _result(job: CaptureRun, row: str, state: dict[str, Any]) -> Result:
     result = Result(
         row,
         job.capture.name,

@@ -55,7 +55,7 @@ class FakeRuns:
         self.done: list[str] = []
         self.failures: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, job: runs.Job, state: dict[str, Any], again: bool) -> dict[str, Any]:
+    def __call__(self, job: runs.CaptureRun, state: dict[str, Any], again: bool) -> dict[str, Any]:
         self.done.append(job.capture.name)
         state = {"key": job.key, "finished": True, "requested": KEYS, "cpu_seconds": 1.5}
         if job.capture.name in self.failures:
@@ -279,7 +279,7 @@ def test_a_child_that_dies_is_a_failure_of_one_clip(tmp_path: Path, monkeypatch:
     assert "ended with code 7" in result["error"]
 
 
-def die(job: runs.Job, overwrite: bool) -> None:
+def die(job: runs.CaptureRun, overwrite: bool) -> None:
     """What a segmentation fault or the out-of-memory killer does."""
     import os
 

@@ -36,7 +36,7 @@ class AttentionAccumulator:
         self.add_pairs(np.array([edge]), on_j[None], on_i[None])
 
     def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
-        """See :class:`AttentionSink`."""
+        """See :class:`~easi3r_ns.network.inference.AttentionSink`."""
         i, j = edges.T.tolist()
         src = self._src.merged(j, prepare_maps(on_j, self._centred))
         ref = self._ref.merged(i, prepare_maps(on_i, self._centred))
@@ -85,7 +85,7 @@ class SummaryAccumulator:
         self._done: dict[str, dict[int, tuple[Tensor, Tensor]]] = {name: {} for name in MAPS}
 
     def add_pairs(self, edges: np.ndarray, on_j: Tensor, on_i: Tensor) -> None:
-        """See :class:`AttentionSink`."""
+        """See :class:`~easi3r_ns.network.inference.AttentionSink`."""
         i, j = edges.T.tolist()
         merged = {}
         for side, frames, maps in (("src", j, on_j), ("ref", i, on_i)):
