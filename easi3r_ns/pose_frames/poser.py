@@ -64,7 +64,7 @@ def pose_between(
     masks: Callable[[int], np.ndarray] | None = None,
     provider: FlowProvider | None = None,
 ) -> Scene:
-    """``scene`` with cameras and masks for the ``skipped`` frames of its clip (see :class:`~easi3r_ns.core.scene.PosedFrames`).
+    """``scene`` with cameras and masks for its ``skipped`` frames (:class:`~easi3r_ns.core.scene.PosedFrames`).
 
     ``clip`` names the positions of the clip's frames in the scene (evaluation views have no frames in between). Frames
     before the first and after the last of them have one neighbour; where that is not enough, they are left out with a

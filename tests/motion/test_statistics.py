@@ -256,7 +256,7 @@ def test_early_channels_are_left_out():
     late = accumulate(edges, on_j[..., 2:], on_i[..., 2:], 3)
     score = dynamic_score(accumulate(edges, on_j, on_i, 3), ScoreFormula(first_channel=2))
     np.testing.assert_allclose(score, dynamic_score(late), atol=1e-6)
-    with pytest.raises(ValueError, match="first channel -1"):
+    with pytest.raises(ValueError, match="first_channel -1"):
         ScoreFormula(first_channel=-1)
 
 
