@@ -114,16 +114,6 @@ def mean_query_logits(q: Tensor, k: Tensor) -> Tensor:
         return (mean_q @ k.float().transpose(-1, -2)).squeeze(2)
 
 
-def cross_attention_naive(q: Tensor, k: Tensor, v: Tensor, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
-    """Explicit softmax, the reference of :class:`CrossAttention`: returns (B, H, N, d) and (B, H, N, M) logits."""
-    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    weights = logits.softmax(dim=-1)
-    if silence is not None:
-        silenced = ~silence.query_dynamic[:, None, :, None] & silence.key_dynamic[:, None, None, :]
-        weights = weights.masked_fill(silenced, 0.0)
-    return weights @ v, logits
-
-
 class EncoderBlock(nn.Module):
     """Pre-norm ViT block; (B, N, D) -> (B, N, D)."""
 

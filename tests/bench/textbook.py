@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from easi3r_ns.core.types import AttentionStats
-from easi3r_ns.network.blocks import CrossAttention, SelfAttention, Silence, Tables, cross_attention_naive
+from easi3r_ns.network.blocks import CrossAttention, SelfAttention, Silence, Tables
 from easi3r_ns.network.heads import postprocess
 from easi3r_ns.network.model import DUSt3R, Grid, absolute_positions
 from easi3r_ns.network.rope import apply_rope, rope_tables
-from tests.support.twins import attention_stats_naive
+from tests.support.twins import attention_stats_naive, cross_attention_naive
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from easi3r_ns.motion.attention.statistics import (
     fused_maps,
     min_max_per_frame,
     score_of,
-    summarise,
 )
 from easi3r_ns.network.inference import visiting_order
 from tests.support.helpers import load_golden
-from tests.support.twins import attention_stats_naive
+from tests.support.twins import attention_stats_naive, summarise
 
 OFFICIAL = {"mean_src": "k_i_mean", "std_src": "k_i_std", "mean_ref": "k_j_mean", "std_ref": "k_j_std"}
 

@@ -12,13 +12,13 @@ from easi3r_ns.network.blocks import (
     CrossAttention,
     Silence,
     attend_silenced,
-    cross_attention_naive,
     mean_query_logits,
 )
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import DUSt3R, Start, absolute_positions
 from easi3r_ns.network.rope import apply_rope, rope_tables
 from tests.support.helpers import GOLDEN, golden_model, load_golden
+from tests.support.twins import cross_attention_naive
 
 CASES = [
     ("tiny_dpt", "tiny_dpt_64x96"),

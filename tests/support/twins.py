@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.core.types import AttentionStats, PairGraph, PairPredictions
-from easi3r_ns.motion.attention.statistics import AttentionAccumulator, without_sink
+from easi3r_ns.motion.attention.statistics import AttentionAccumulator, MapSummary, maps_of, without_sink
+from easi3r_ns.network.blocks import Silence
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.inference import Advance, PairNetwork, map_dtype, map_shapes
 from easi3r_ns.network.model import DUSt3R, Grid
@@ -91,3 +93,19 @@ def confidence_loss_naive(
             ]
             total += sum(terms) / len(terms) / len(predicted[0])
     return total
+
+
+def cross_attention_naive(q: Tensor, k: Tensor, v: Tensor, silence: Silence | None = None) -> tuple[Tensor, Tensor]:
+    """Explicit softmax, the reference of :class:`CrossAttention`: returns (B, H, N, d) and (B, H, N, M) logits."""
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    weights = logits.softmax(dim=-1)
+    if silence is not None:
+        silenced = ~silence.query_dynamic[:, None, :, None] & silence.key_dynamic[:, None, None, :]
+        weights = weights.masked_fill(silenced, 0.0)
+    return weights @ v, logits
+
+
+def summarise(stats: AttentionStats, formula: ScoreFormula | None = None) -> dict[str, MapSummary]:
+    """The same from the statistics of all channels at once: the plain twin of :class:`SummaryAccumulator`."""
+    maps = maps_of(stats, formula or ScoreFormula())
+    return {name: MapSummary(m.mean(axis=-1), float(m.min()), float(m.max())) for name, m in maps.items()}

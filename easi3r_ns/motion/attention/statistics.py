@@ -119,12 +119,6 @@ class SummaryAccumulator:
             self._done[f"{kind}_{side}"][frame] = (values.mean(dim=-1), torch.stack(values.aminmax()))
 
 
-def summarise(stats: AttentionStats, formula: ScoreFormula | None = None) -> dict[str, MapSummary]:
-    """The same from the statistics of all channels at once: the plain twin of :class:`SummaryAccumulator`."""
-    maps = _maps_of(stats, formula or ScoreFormula())
-    return {name: MapSummary(m.mean(axis=-1), float(m.min()), float(m.max())) for name, m in maps.items()}
-
-
 def fuse(maps: np.ndarray) -> np.ndarray:
     """(F, h, w, C) -> (F, h, w) in [0, 1]: min-max over the whole clip, mean over channels, min-max again."""
     return _min_max(_min_max(maps).mean(axis=-1))
@@ -132,10 +126,10 @@ def fuse(maps: np.ndarray) -> np.ndarray:
 
 def fused_maps(stats: AttentionStats, formula: ScoreFormula | None = None) -> dict[str, np.ndarray]:
     """The four maps (F, h, w) of which the score is made, by the names of :class:`ScoreFormula`."""
-    return {name: fuse(maps) for name, maps in _maps_of(stats, formula or ScoreFormula()).items()}
+    return {name: fuse(maps) for name, maps in maps_of(stats, formula or ScoreFormula()).items()}
 
 
-def _maps_of(stats: AttentionStats, formula: ScoreFormula) -> dict[str, np.ndarray]:
+def maps_of(stats: AttentionStats, formula: ScoreFormula) -> dict[str, np.ndarray]:
     """The four maps (F, h, w, C) in those channels and in that scale which the formula asks for."""
     maps = {name: getattr(stats, name)[..., formula.first_channel :] for name in MAPS}
     deviations = [name for name in MAPS if formula.log_std and name.startswith("std")]
