@@ -231,9 +231,14 @@ def test_the_minimum_is_that_of_adam_run_long():
     config = AlignConfig(flow_weight=0.02, smooth_weight=0.01)
     start = start_of(problem)
     long = replace(config, iterations=500, learning_rate_min=1e-5)
-    reference, _ = adam.optimise(problem, start, long, False, lambda n: None)
     ours, curve, _ = solved(problem, config, start)
-    values = [float(adam.objective(x, problem, config, None, True)) for x in (ours, reference)]
+
+    def value(x: State) -> float:
+        return float(adam.objective(x, problem, config, None, True))
+
+    # From the start alone, Adam ends in a shallower minimum with some releases of torch.
+    reference = min((adam.optimise(problem, x, long, False, lambda n: None)[0] for x in (start, ours)), key=value)
+    values = [value(ours), value(reference)]
     assert curve[-1] == pytest.approx(values[0], rel=1e-4)
     assert values[0] < values[1] * (1 + 5e-5) and curve[0] > 1.05 * values[0]
     now, then = (decode(x, problem.sample.xy, problem.principal_point) for x in (ours, reference))
