@@ -45,8 +45,8 @@ def _spoiled(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def assert_same(key: str, found, expected) -> None:
-    """Equal to the last bit, but for colour correction: its least squares vary from call to call in some releases."""
-    tolerance = 1e-4 if key.startswith("cc_") else 0.0
+    """Equal to the last bit. Torch 2.1's least squares, in the colour correction, vary from call to call."""
+    tolerance = 1e-4 if key.startswith("cc_") and torch.__version__.startswith("2.1.") else 0.0
     torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=0.0, atol=tolerance)
 
 
