@@ -53,7 +53,7 @@ class Operations(Protocol):
 class OpenCVOperations:
     """On the CPU."""
 
-    xp = np
+    xp: Any = np
 
     def put(self, values: np.ndarray) -> Array:
         return np.ascontiguousarray(values, dtype=np.float32)
@@ -89,7 +89,7 @@ class OpenCVOperations:
 class TorchOperations:
     """On a CUDA or MPS device, or for comparison on the CPU."""
 
-    xp = torch
+    xp: Any = torch
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

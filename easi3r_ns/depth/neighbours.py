@@ -41,7 +41,8 @@ def surroundings(scene: Scene, most: int) -> tuple[Surroundings | None, ...]:
     sparse = scene.sparse
     if sparse is None or not len(sparse):
         return (None,) * len(scene)
-    seen = _seen(scene)
+    seen = np.zeros((len(scene), len(sparse)), dtype=np.bool_)
+    seen[sparse.frame_index, sparse.point_index] = True
     centres = scene.T_world_cam[:, :3, 3]
     rays = sparse.points[None] - centres[:, None]
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
@@ -84,10 +85,3 @@ def _spread(worth: np.ndarray, most: int) -> list[int]:
         chosen.append(best)
         held += worth[best]
     return chosen
-
-
-def _seen(scene: Scene) -> np.ndarray:
-    """(F, N) bool: which frame sees which point."""
-    seen = np.zeros((len(scene), len(scene.sparse)), dtype=bool)
-    seen[scene.sparse.frame_index, scene.sparse.point_index] = True
-    return seen

@@ -84,10 +84,11 @@ def stereo_depth(
     key = _key(scene, config, device)
     inverse: list[np.ndarray | None] = []
     depth, confidence = np.zeros_like(scene.depth), np.zeros_like(scene.confidence)
-    with log.stage("stereo", 2 * len(scene)) as advance:
+    with log.stage("stereo", len(scene)) as advance:
         for frame, near in enumerate(around):
             inverse.append(None if near is None else _kept(frame, near, views, config, cache, key))
             advance(1)
+    with log.stage("stereo agreement", len(scene)) as advance:
         for frame, near in enumerate(around):
             if near is not None:
                 depth[frame], confidence[frame] = _agreed(frame, near.neighbours, inverse, views)
@@ -107,7 +108,7 @@ def measure(
     planes = sweep_planes(coarse, nearest, farthest, config)
     step = float(planes[1] - planes[0])
     scores = plane_scores(ops, coarse[0], coarse[1:], planes, config.coarse_radius)
-    index, shift, _ = peak(ops, smoothed(ops, scores, coarse[0].image, config.smoothness))
+    index, shift, _ = peak(ops, smoothed(ops, scores, coarse[0].image * coarse[0].weight, config.smoothness))
     surface = _enlarged(planes[0] + ops.get(index + shift) * step, fine[0].size, step)
     for share, side in config.passes:
         offsets = np.arange(-side, side + 1) * (share * step)

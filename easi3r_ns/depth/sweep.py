@@ -103,8 +103,8 @@ def plane_scores(
     def scores(inverse_depth: float) -> Iterator[Array]:
         for other, (A, b) in zip(others, motions, strict=True):
             H = A.copy()
-            # The plane z = 1 / inverse_depth: its points' third ray coordinate is 1, so the shift acts there.
-            H += inverse_depth * np.outer(b, np.linalg.inv(reference.K)[2])
+            # Pixels are (x, y, 1): what is added to all of them alike stands in the last column.
+            H[:, 2] += inverse_depth * b
             warped = ops.warp(other.image, H, reference.size)
             yield correlation(ops, window, warped, ops.warp_nearest(other.whole, H, reference.size))
 

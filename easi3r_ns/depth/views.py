@@ -65,7 +65,7 @@ def sweep_view(
 ) -> SweepView:
     """A view from (H, W) grey values and 1 where the picture is known and stands still; for windows of ``radius``."""
     side = 2 * radius + 1
-    whole = cv2.erode(still, np.ones((side, side)), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    whole = cv2.erode(still, np.ones((side, side), dtype=np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=[0.0])
     return SweepView(ops.put(image), ops.put(still), ops.put(whole), K, np.linalg.inv(T_world_cam))
 
 
