@@ -51,7 +51,7 @@ def surroundings(scene: Scene, most: int) -> tuple[Surroundings | None, ...]:
         own = np.flatnonzero(seen[frame])
         depth = transform(np.linalg.inv(scene.T_world_cam[frame]), sparse.points[own])[:, 2]
         own, depth = own[depth > 0], depth[depth > 0]
-        order = _spread(_worth(rays[:, own], seen[:, own], frame), most)
+        order = spread(_worth(rays[:, own], seen[:, own], frame), most)
         if len(own) < FEWEST_POINTS or not order:
             found.append(None)
             continue
@@ -70,7 +70,7 @@ def _worth(rays: np.ndarray, seen: np.ndarray, frame: int) -> np.ndarray:
     return worth
 
 
-def _spread(worth: np.ndarray, most: int) -> list[int]:
+def spread(worth: np.ndarray, most: int) -> list[int]:
     """Frames chosen one by one, each for what it adds: a point counts by the root of the worth that it has already.
 
     So the second view of a corner of the picture counts more than the seventh of its middle.

@@ -79,7 +79,7 @@ def stereo_depth(
         Depth on the scene's own (distorted) pixel grid, in scene units.
     """
     ops = choose_operations(device)
-    views = SceneViews(scene, ops, (config.coarse_radius, config.fine_radius), HELD_VIEWS * config.views)
+    views = SceneViews(scene, ops, HELD_VIEWS * config.views)
     around = surroundings(scene, config.views)
     key = _key(scene, config, device)
     inverse: list[np.ndarray | None] = []

@@ -27,8 +27,8 @@ class SweepView:
     """(H, W) grey values in [0, 1]."""
     weight: Array
     """(H, W) 1 where the picture is known and stands still, else 0."""
-    whole: Array
-    """(H, W) 1 where the whole window around the pixel is so."""
+    sure: Array
+    """(H, W) 1 where the pixels around it are so too, so that a place between them can be looked at."""
     K: np.ndarray
     """(3, 3)."""
     T_cam_world: np.ndarray
@@ -70,15 +70,17 @@ def make_window(ops: Operations, view: SweepView, radius: int) -> Window:
 def correlation(ops: Operations, window: Window, other: Array, known: Array) -> Array:
     """(H, W) NCC in [0, 1] of the reference with another picture that was brought onto its grid.
 
-    Pixels of the reference without weight are left out of both windows. Anticorrelated, ``known`` 0 or too little left
-    of the window: 0, which is what unrelated pictures have.
+    Pixels of the reference without weight are left out of both windows. Where the rest is too little, or the other
+    picture is not ``known`` (1, else 0) at all of it, and where they are anticorrelated: 0, as of unrelated pictures.
     """
+    lost = ops.box(window.weight * (1 - known), window.radius)
+    usable = window.enough * ops.mark(lost < 0.5 / (2 * window.radius + 1) ** 2)
     weighted = other * window.weight
     mean = ops.box(weighted, window.radius) / window.share
     variance = ops.box(weighted * other, window.radius) / window.share - mean * mean
     covariance = ops.box(weighted * window.image, window.radius) / window.share - mean * window.mean
     power = (window.variance + NOISE**2) * (ops.xp.clip(variance, 0.0, 1.0) + NOISE**2)
-    return ops.xp.clip(covariance / ops.xp.sqrt(power), 0.0, 1.0) * (known * window.enough)
+    return ops.xp.clip(covariance / ops.xp.sqrt(power), 0.0, 1.0) * usable
 
 
 def best_half(ops: Operations, scores: Iterator[Array], count: int) -> Array:
@@ -106,7 +108,7 @@ def plane_scores(
             # Pixels are (x, y, 1): what is added to all of them alike stands in the last column.
             H[:, 2] += inverse_depth * b
             warped = ops.warp(other.image, H, reference.size)
-            yield correlation(ops, window, warped, ops.warp_nearest(other.whole, H, reference.size))
+            yield correlation(ops, window, warped, ops.warp_nearest(other.sure, H, reference.size))
 
     return ops.xp.stack([best_half(ops, scores(float(d)), len(others)) for d in inverse_depths])
 
@@ -129,7 +131,7 @@ def surface_scores(
     def scores(inverse: Array) -> Iterator[Array]:
         for other, place in zip(others, places, strict=True):
             x, y, _ = place(inverse)
-            yield correlation(ops, window, ops.look_up(other.image, x, y), ops.look_up_nearest(other.whole, x, y))
+            yield correlation(ops, window, ops.look_up(other.image, x, y), ops.look_up_nearest(other.sure, x, y))
 
     return ops.xp.stack([best_half(ops, scores(inverse_depth + float(step)), len(others)) for step in offsets])
 

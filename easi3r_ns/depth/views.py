@@ -28,10 +28,9 @@ class TwoSizes:
 class SceneViews:
     """Pictures by frame, made when they are asked for; only the last ``most`` are held."""
 
-    def __init__(self, scene: Scene, ops: Operations, radii: tuple[int, int], most: int) -> None:
-        """``radii``: of the windows on the coarse and on the fine picture."""
+    def __init__(self, scene: Scene, ops: Operations, most: int) -> None:
         self.ops = ops
-        self._scene, self._radii, self._most = scene, radii, most
+        self._scene, self._most = scene, most
         self._grids: dict[float, PinholeGrid] = {}
         self._held: OrderedDict[int, TwoSizes] = OrderedDict()
 
@@ -56,17 +55,16 @@ class SceneViews:
         grey = cv2.cvtColor(self._scene.images[frame], cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
         image, still = grid.picture(grey), grid.still(~self._scene.dynamic.masks[frame])
         small, small_still, small_K = _smaller(image, still, grid.K)
-        coarse = sweep_view(self.ops, small, small_still, small_K, pose, self._radii[0])
-        return TwoSizes(coarse, sweep_view(self.ops, image, still, grid.K, pose, self._radii[1]))
+        coarse = sweep_view(self.ops, small, small_still, small_K, pose)
+        return TwoSizes(coarse, sweep_view(self.ops, image, still, grid.K, pose))
 
 
 def sweep_view(
-    ops: Operations, image: np.ndarray, still: np.ndarray, K: np.ndarray, T_world_cam: np.ndarray, radius: int
+    ops: Operations, image: np.ndarray, still: np.ndarray, K: np.ndarray, T_world_cam: np.ndarray
 ) -> SweepView:
-    """A view from (H, W) grey values and 1 where the picture is known and stands still; for windows of ``radius``."""
-    side = 2 * radius + 1
-    whole = cv2.erode(still, np.ones((side, side), dtype=np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=[0.0])
-    return SweepView(ops.put(image), ops.put(still), ops.put(whole), K, np.linalg.inv(T_world_cam))
+    """A view from (H, W) grey values and 1 where the picture is known and stands still."""
+    sure = cv2.boxFilter(still, -1, (3, 3), borderType=cv2.BORDER_REPLICATE) > 0.999
+    return SweepView(ops.put(image), ops.put(still), ops.put(sure), K, np.linalg.inv(T_world_cam))
 
 
 def _smaller(image: np.ndarray, still: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

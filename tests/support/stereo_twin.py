@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from easi3r_ns.depth.agree import SAME
+from easi3r_ns.depth.agree import SAME, SURFACE
 from easi3r_ns.depth.smooth import Smoothness
 from easi3r_ns.depth.sweep import LEAST_WINDOW, NOISE
 
@@ -19,7 +19,7 @@ class TwinView:
 
     image: np.ndarray
     weight: np.ndarray
-    whole: np.ndarray
+    sure: np.ndarray
     K: np.ndarray
     T_cam_world: np.ndarray
 
@@ -53,32 +53,31 @@ def nearest(image: np.ndarray, x: float, y: float) -> float:
 def scores(reference: TwinView, others: Sequence[TwinView], inverse: np.ndarray, radius: int) -> np.ndarray:
     """(H, W) agreement at a surface of inverse depth (H, W): mean NCC of the better half of the views."""
     height, width = reference.image.shape
+    of_views = []
+    for other in others:
+        seen, known = np.zeros((height, width)), np.zeros((height, width))
+        for y in range(height):
+            for x in range(width):
+                u, v, _ = seen_at(reference, other, x, y, inverse[y, x])
+                seen[y, x], known[y, x] = bilinear(other.image, u, v), nearest(other.sure, u, v)
+        of_views.append(_correlations(reference, seen, known, radius))
+    best = np.sort(np.stack(of_views), axis=0)[::-1][: max(1, len(others) // 2)]
+    return best.mean(axis=0)
+
+
+def _correlations(reference: TwinView, seen: np.ndarray, known: np.ndarray, radius: int) -> np.ndarray:
+    height, width = reference.image.shape
     found = np.zeros((height, width))
-    places = [[[seen_at(reference, o, x, y, inverse[y, x]) for x in range(width)] for y in range(height)] for o in others]
-    warped = [[[bilinear(o.image, u, v) for u, v, _ in row] for row in rows] for o, rows in zip(others, places)]
     for y in range(height):
         for x in range(width):
-            of_views = []
-            for other, rows, picture in zip(others, places, warped):
-                known = nearest(other.whole, *rows[y][x][:2])
-                of_views.append(known * _ncc(reference, picture, x, y, radius))
-            best = sorted(of_views, reverse=True)[: max(1, len(others) // 2)]
-            found[y, x] = sum(best) / len(best)
+            window = np.s_[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+            still = reference.weight[window] > 0
+            if still.sum() < LEAST_WINDOW * (2 * radius + 1) ** 2 or not known[window][still].all():
+                continue
+            a, b = reference.image[window][still], seen[window][still]
+            covariance = np.mean((a - a.mean()) * (b - b.mean()))
+            found[y, x] = np.clip(covariance / np.sqrt((a.var() + NOISE**2) * (b.var() + NOISE**2)), 0, 1)
     return found
-
-
-def _ncc(reference: TwinView, picture: Sequence[Sequence[float]], x: int, y: int, radius: int) -> float:
-    height, width = reference.image.shape
-    a, b = [], []
-    for row in range(max(0, y - radius), min(height, y + radius + 1)):
-        for column in range(max(0, x - radius), min(width, x + radius + 1)):
-            if reference.weight[row, column]:
-                a.append(reference.image[row, column])
-                b.append(picture[row][column])
-    if len(a) < LEAST_WINDOW * (2 * radius + 1) ** 2:
-        return 0.0
-    covariance = np.mean((a - np.mean(a)) * (b - np.mean(b)))
-    return float(np.clip(covariance / np.sqrt((np.var(a) + NOISE**2) * (np.var(b) + NOISE**2)), 0, 1))
 
 
 def smoothed(values: np.ndarray, image: np.ndarray, s: Smoothness) -> np.ndarray:
@@ -109,7 +108,8 @@ def agreeing(reference: TwinView, inverse: np.ndarray, others: Sequence[tuple[Tw
     for y, x in np.argwhere(inverse > 0):
         for other, measured in others:
             u, v, depth = seen_at(reference, other, x, y, inverse[y, x])
-            there = nearest(measured, u, v)
+            there, between = nearest(measured, u, v), bilinear(measured, u, v)
+            there = between if abs(between - there) < SURFACE * there else there
             # Relative to the depth that the other view measured.
             count[y, x] += there > 0 and abs(1 / there - depth) < SAME * depth
     return count
