@@ -12,6 +12,7 @@ import argparse
 import os
 import runpy
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def page(rows: list[Row], mesh: str, command: str) -> str:
         numbers = f"{r.coverage:.3f} | {r.abs_rel:.4f} | {r.median:.4f} | {r.delta:.4f} | {r.seconds:.0f}"
         goal = GOALS.get(r.name, "")
         lines.append(f"| {r.name} | {r.frames} | {r.size} | {numbers} | {100 * r.marked:.1f} % | {goal} |")
-    return TEXT.format(command=command, table="\n".join(lines), mesh=mesh)
+    return TEXT.format(command=command, table="\n".join(lines), mesh=textwrap.fill(mesh, 118))
 
 
 TEXT = """# Depth without a network
