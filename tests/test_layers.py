@@ -22,7 +22,7 @@ RANKS = {
             "frames network",
             "motion",
             "align",
-            "refine pose_frames plan",
+            "refine depth pose_frames plan",
             "dataset",
             "export importers",
             "view",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..pipelines.run import ProcessResult
     from ..report.card import ReportCard
 
-NO_NETWORK = "none: motion from optical flow, cameras from COLMAP, no depth"
+NO_NETWORK = "none: motion from optical flow, cameras from COLMAP"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as is usual in shells."""
 
@@ -174,9 +174,17 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         *_refined(scene),
         ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
         ("weights", f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else NO_NETWORK),
+        *([] if result.weights else [("depth", _stereo_text(scene))]),
         ("dataset", str(result.transforms_path.parent)),
         *_report(result.card),
     ]
+
+
+def _stereo_text(scene: Scene) -> str:
+    still = ~scene.dynamic.masks
+    if not scene.has_depth or not still.any():
+        return "none"
+    return f"of what stands still, by stereo: {100 * (scene.depth[still] > 0).mean():.0f} % of its pixels"
 
 
 def _between(scene: Scene) -> list[tuple[str, str]]:

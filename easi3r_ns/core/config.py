@@ -150,7 +150,7 @@ class Easi3RConfig:
     """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
     with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository. auto is
     dust3r, and nothing else when that cannot be had. none uses no network: motion from optical flow, cameras from
-    COLMAP (extra easi3r-ns[refine]), no depth."""
+    COLMAP (extra easi3r-ns[refine]), depth of what stands still from multi-view stereo."""
     graph: str = "auto"
     """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete,
     oneref-R, swin-W, swinstride-W, swin2stride-W, swinskip_start-W or logwin-W; -noncyclic appended for video."""
@@ -165,6 +165,9 @@ class Easi3RConfig:
     """Optical flow: dis (OpenCV, fast on a CPU) or raft (torchvision's RAFT, for GPUs; downloads 20 MB). auto is dis on
     a CPU, and on a GPU raft if its weights are already on this machine. Masks that need flow (of --weights none, and of
     weights whose card says so) take dis unless raft is asked for."""
+    depth: Literal["stereo", "none"] = "stereo"
+    """With --weights none: stereo measures the depth of what stands still from several views; none leaves it unknown,
+    which is faster. A network brings its own depth."""
     focal_length: Optional[float] = None
     """Known focal length in pixels of the SOURCE image; kept fixed."""
     min_confidence: float = 1.1

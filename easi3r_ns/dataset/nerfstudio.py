@@ -135,8 +135,8 @@ def _frame_files(scene: Scene, number: int, frame: Listed, config: DatasetConfig
     if frame.position is None:
         files = _named_files(number, depth=False, cloud=False)
         return replace(files, depth=UNKNOWN_DEPTH if depth else None)
-    moving = scene.has_depth and scene.dynamic.masks[frame.position].any()
-    return _named_files(number, depth=depth, cloud=bool(moving))
+    moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
+    return _named_files(number, depth=depth, cloud=bool(moving.any()))
 
 
 def _named_files(position: int, *, depth: bool, cloud: bool) -> _FrameFiles:

@@ -63,6 +63,17 @@ def require_depth(scene: Scene) -> None:
     """Raises InputError for a scene without depth."""
     if not scene.has_depth:
         raise InputError(
-            "the scene has no depth and so no surface: run again with network weights, which give it, or choose "
-            "formats that need none, such as cloud, colmap, tum or glb"
+            "the scene has no depth and so no surface: run again without --depth none, or with network weights, or "
+            "choose formats that need none, such as cloud, colmap, tum or glb"
+        )
+
+
+def require_moving_depth(scene: Scene) -> None:
+    """Raises InputError for a scene in which something moves, but nothing that moves has a depth."""
+    require_depth(scene)
+    masks = scene.dynamic.masks
+    if masks.any() and not (masks & (scene.depth > 0)).any():
+        raise InputError(
+            "nothing that moves has a depth: with --weights none stereo measures what stands still; run again with "
+            "network weights, which give both"
         )

@@ -156,8 +156,8 @@ def _resolve_best(*, download: bool, log: RunLog | None) -> WeightsSource:
             f"--weights {AUTO} means {BEST} ({known.description}, licence {known.licence}); {error.reason}. There are "
             f"three ways to continue:\n  --weights {BEST}: {error.by_hand}\n"
             "  --weights tiny: ships with the package; all commands work, at preview quality\n"
-            "  --weights none: no network; motion from optical flow, cameras from COLMAP, no depth (needs pip install "
-            "'easi3r-ns[refine]')"
+            "  --weights none: no network; motion from optical flow, cameras from COLMAP, depth from stereo, of what "
+            "stands still (needs pip install 'easi3r-ns[refine]')"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Frames -> Scene without a network (``--weights none``).
 
-Motion masks come from optical flow and epipolar geometry, cameras and points of the static scene from COLMAP. The scene
-has cameras, masks and triangulated points, but no dense depth.
+Motion masks come from optical flow and epipolar geometry, cameras and points of the static scene from COLMAP, and its
+depth from multi-view stereo. What moves has no depth.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..core.geometry import focal_from_source, source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
+from ..depth.stereo import stereo_depth
 from ..frames import ImageGeometry
 from ..motion.flow.choose import choose_flow
 from ..motion.given import given_masks
@@ -51,12 +52,16 @@ _MOST_NAMED = 12
 class GeometricPipeline:
     """:class:`~.pipeline.Pipeline` with optical flow, epipolar geometry and COLMAP."""
 
-    has_depth = False
     weights = None
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self.geometry = replace(GEOMETRY, square_ok=config.frames.square_ok)
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether ``--depth`` asks for it."""
+        return self._config.easi3r.depth != "none"
 
     @classmethod
     def handles(cls, weights: str) -> bool:
@@ -85,7 +90,8 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
     """Check the options before any work, and warn about options of a network, which have no effect.
 
     Raises:
-        InputError: one focal length per frame is requested, which this pipeline does not estimate.
+        InputError: one focal length per frame is requested, which this pipeline does not estimate; or the device is
+            not there.
         MissingExtraError: pycolmap is not installed.
     """
     if not align.shared_focal:
@@ -100,7 +106,10 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
             f"--weights none finds its cameras with COLMAP: pip install 'easi3r-ns[refine]' ({reason})"
         ) from error
     default = Easi3RConfig()
-    own = ("device", "batch_size") if config.flow == "raft" else ()
+    own = {"device", "batch_size"} if config.flow == "raft" else set()
+    if config.depth != "none":
+        own |= {"device", "min_confidence"}
+        choose_compute(config.device, "auto", 0)
     others = [n for n in _NETWORK_OPTIONS if n not in own and getattr(config, n) != getattr(default, n)]
     idle = [f"--{n.replace('_', '-')}" for n in others]
     idle += ["--align.*"] if align != AlignConfig() else []
@@ -112,7 +121,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
 def reconstruct_geometric(
     frames: Frames, config: Easi3RConfig, refine: RefineConfig, cache: StageCache, log: RunLog, *, num_eval: int = 0
 ) -> Scene:
-    """Cameras, motion masks and static points of a clip; the depth is 0 (unknown) everywhere.
+    """Cameras, motion masks, static points and, with ``config.depth``, the depth of what stands still.
 
     Args:
         frames: images of the size that :data:`GEOMETRY` describes.
@@ -133,6 +142,10 @@ def reconstruct_geometric(
     model = _cameras(frames, dynamic, config, refine, cache, log)
     kept = _registered(model, frames, num_eval, log)
     scene = _scene(frames, dynamic, model, kept, config)
+    if config.depth != "none":
+        scene = stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
+        if not scene.has_depth:
+            log.warn("no depth could be measured: too few views of the same places, or too little texture")
     return rescale_scene(scene, choose_scale(scene))
 
 
@@ -217,7 +230,7 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
         distortion=model.distortion,
         sparse=replace(model.sparse, frame_index=position[model.sparse.frame_index]),
         pose_sources=("colmap",) * len(kept),
-        provenance={"version": __version__, "weights": {"name": NAME}, "seed": config.seed},
+        provenance={"version": __version__, "weights": {"name": NAME}, "depth": config.depth, "seed": config.seed},
     )
 
 

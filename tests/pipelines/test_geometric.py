@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from easi3r_ns.core.geometry import project, transform
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scene, sparse_depths
 from easi3r_ns.core.types import DynamicMasks, Frames
+from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.motion.attention.masks import static_masks
 from easi3r_ns.motion.flow.choose import ESTIMATORS
 from easi3r_ns.motion.flow.dis import DISFlow
@@ -33,7 +35,7 @@ from tests.support.helpers import align_sim3
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clip"
 NUM_FRAMES = 6
-NONE = Easi3RConfig(weights="none")
+NONE = Easi3RConfig(weights="none", depth="none")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,36 @@ def test_dataset_has_cameras_masks_and_points_but_no_depth(tmp_path, clip, mappe
     centres = np.array([frame["transform_matrix"] for frame in meta["frames"]])[:, :3, 3]
     assert align_sim3(centres, clip.T_world_cam[:, :3, 3]).rmse < 1e-6
     assert meta["easi3r"]["weights"] == {"name": "none"}
+
+
+def test_dataset_has_depth_of_what_stands_still(tmp_path, clip, mapped) -> None:
+    mapped()
+    log = RunLog()
+    out = run(tmp_path, write_clip(clip, tmp_path / "clip"), log, depth="stereo")
+    meta = json.loads((out / "transforms.json").read_text())
+    assert {"stereo", "stereo agreement"} <= {stage.name for stage in log.stages}
+    assert meta["easi3r"]["depth"] == "stereo" and not (out / "dynamic").exists()
+    scene = read_scene(out / "scene")
+    still = ~scene.dynamic.masks
+    assert scene.dynamic.masks.any() and (scene.depth[~still] == 0).all() and (scene.depth[still] > 0).mean() > 0.3
+    static = scene.depth[scene.depth > 0]
+    assert np.median(static) == pytest.approx(4.0, rel=0.01) and choose_scale(scene) == pytest.approx(1.0, rel=0.01)
+    truth = np.stack([cv2.resize(d, scene.depth.shape[:0:-1], interpolation=cv2.INTER_NEAREST) for d in clip.depth])
+    ratio = (scene.depth / truth)[scene.depth > 0]
+    assert (np.abs(ratio / np.median(ratio) - 1) < 0.05).mean() > 0.9
+    for frame in meta["frames"]:
+        assert "dynamic_ply_path" not in frame
+        assert cv2.imread(str(out / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED).any()
+    header = (out / meta["ply_file_path"]).read_bytes()[:400].decode("latin-1")
+    assert int(header.split("element vertex ")[1].split()[0]) > 10 * len(true_model(clip, NUM_FRAMES).sparse)
+
+
+def test_depth_that_cannot_be_measured_is_said(tmp_path, clip, mapped) -> None:
+    mapped()
+    log = RunLog()
+    grey = replace(clip, images=np.full_like(clip.images, 128))
+    run(tmp_path, write_clip(grey, tmp_path / "clip"), log, depth="stereo")
+    assert any("no depth could be measured" in warning for warning in log.warnings)
 
 
 def test_frames_without_a_camera_are_left_out_and_named(tmp_path, clip, mapped) -> None:
@@ -233,7 +265,11 @@ def test_options_of_the_network_are_named() -> None:
     quiet = RunLog()
     check_geometric(replace(NONE, flow="raft", device="cpu"), AlignConfig(), RefineConfig(), quiet)
     check_geometric(NONE, AlignConfig(), RefineConfig(), quiet)
+    stereo = replace(NONE, depth="stereo", device="cpu", min_confidence=3.0)
+    check_geometric(stereo, AlignConfig(), RefineConfig(), quiet)
     assert not quiet.warnings
+    check_geometric(replace(stereo, depth="none"), AlignConfig(), RefineConfig(), log)
+    assert "--min-confidence, --device has no effect" in log.warnings[1]
 
 
 def test_one_focal_length_per_frame_is_refused() -> None:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from easi3r_ns.core.geometry import transform
-from easi3r_ns.core.scene import Scene
+from easi3r_ns.core.geometry import project, transform
+from easi3r_ns.core.scene import Scene, SparsePoints
 from easi3r_ns.core.types import DynamicMasks, PixelMap
 from easi3r_ns.training.scenes import Clip, ClipOptions, render_clip
 
@@ -67,3 +67,25 @@ class TrueSurface:
 def from_dataset_world(points: np.ndarray, applied_transform: np.ndarray) -> np.ndarray:
     """Undo the (4, 4) ``applied_transform`` of transforms.json."""
     return transform(np.linalg.inv(applied_transform), points)
+
+
+def true_points(clip: Clip, per_frame: int = 200, seed: int = 0) -> SparsePoints:
+    """Points of what stands still, seen by every frame that shows them: what mapping would find."""
+    rng = np.random.default_rng(seed)
+    n, height, width = clip.depth.shape
+    places = [rng.choice(np.flatnonzero(~clip.moving[f]), per_frame) for f in range(n)]
+    points = np.concatenate([clip.points(f).reshape(-1, 3)[at] for f, at in enumerate(places)])
+    colors = np.concatenate([clip.images[f].reshape(-1, 3)[at] for f, at in enumerate(places)])
+    seen = []
+    for frame in range(n):
+        local = transform(np.linalg.inv(clip.T_world_cam[frame]), points)
+        xy = project(local, clip.focal, clip.focal, *clip.principal_point)
+        column, row = np.rint(xy).astype(int).T
+        inside = (local[:, 2] > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        index = np.flatnonzero(inside)
+        row, column = row[index], column[index]
+        shown = np.abs(clip.depth[frame][row, column] - local[index, 2]) < 0.02 * local[index, 2]
+        index = index[shown & ~clip.moving[frame][row, column]]
+        seen.append((index, np.full(len(index), frame), xy[index] + 0.5))
+    index, frames, pixels = (np.concatenate(column) for column in zip(*seen, strict=True))
+    return SparsePoints(points, colors, np.zeros(len(points)), index, frames, pixels)

@@ -10,7 +10,7 @@ from ...core.geometry import Z_UP_FROM_OPENCV_WORLD
 from ...core.scene import Scene
 from ...core.surface import on_surface, trusted_depth, world_points
 from ...storage.files import make_folder
-from ..exporter import Exporter, ExportJob, require_depth
+from ..exporter import Exporter, ExportJob, require_moving_depth
 from .files import write_mesh
 from .triangles import Mesh, canonical
 
@@ -52,5 +52,5 @@ def _write(job: ExportJob) -> list[Path]:
 
 
 EXPORTER = Exporter(
-    files=lambda job: {_file(frame) for frame in range(len(job.scene))}, write=_write, needs=require_depth
+    files=lambda job: {_file(frame) for frame in range(len(job.scene))}, write=_write, needs=require_moving_depth
 )

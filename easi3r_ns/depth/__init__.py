@@ -1,0 +1,1 @@
+"""Depth of what stands still, from cameras that are known: multi-view stereo."""
