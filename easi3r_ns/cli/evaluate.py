@@ -74,7 +74,7 @@ class EvaluateFolder:
         if self.baseline == "colmap":
             if easi3r.weights not in (Easi3RConfig().weights, "none") or easi3r.masks is not None:
                 raise InputError("--baseline colmap uses neither weights nor masks: leave out --weights and --masks")
-            easi3r = replace(easi3r, weights="none", no_masks=True)
+            easi3r = replace(easi3r, weights="none", no_masks=True, depth="none")
         dataset = DatasetConfig(num_downscales=0)
         return RunConfig(self.frames, easi3r, self.align, dataset, refine=self.refine)
 

@@ -173,11 +173,19 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("focal", _focal_text(scene)),
         *_refined(scene),
         ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
-        ("weights", f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else NO_NETWORK),
+        (
+            "weights",
+            f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else _no_weights(scene),
+        ),
         *([] if result.weights else [("depth", _stereo_text(scene))]),
         ("dataset", str(result.transforms_path.parent)),
         *_report(result.card),
     ]
+
+
+def _no_weights(scene: Scene) -> str:
+    name = scene.provenance["weights"]["name"]
+    return NO_NETWORK if name == "none" else str(name)
 
 
 def _stereo_text(scene: Scene) -> str:

@@ -72,6 +72,8 @@ class NetworkPipeline:
         if config.graph != "auto":
             check_strategy(config.graph)
         choose_compute(config.device, config.dtype, config.batch_size)
+        if config.depth != Easi3RConfig().depth:
+            log.warn(f"--depth {config.depth} has no effect: a network brings its own depth (see --weights none)")
 
     def forecast(self, data: Path, log: RunLog) -> Forecast | None:
         """See :meth:`~.pipeline.Pipeline.forecast`; weights that need no download are opened for it."""

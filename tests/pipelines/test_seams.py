@@ -93,6 +93,14 @@ def test_weights_choose_the_pipeline(weights, kind):
     assert type(choose_pipeline(RunConfig(easi3r=Easi3RConfig(weights=weights)))) is kind
 
 
+def test_an_option_without_effect_is_named():
+    log = RunLog()
+    NetworkPipeline(RunConfig(easi3r=Easi3RConfig(weights="tiny", depth="none"))).check(log)
+    assert "--depth none has no effect" in log.warnings[0]
+    NetworkPipeline(RunConfig(easi3r=Easi3RConfig(weights="tiny"))).check(again := RunLog())
+    assert not again.warnings
+
+
 class LeftHalf:
     """A source of masks that needs no option."""
 
