@@ -42,7 +42,7 @@ class SweepView:
 
 
 @dataclass(frozen=True)
-class Window:
+class ScoreWindow:
     """What NCC needs of the reference view, over the window around each pixel (H, W)."""
 
     image: Array
@@ -56,7 +56,7 @@ class Window:
     radius: int
 
 
-def make_window(ops: Operations, view: SweepView, radius: int) -> Window:
+def make_window(ops: Operations, view: SweepView, radius: int) -> ScoreWindow:
     """Mean and variance of a reference view, of the pixels with weight alone."""
     weighted = view.image * view.weight
     share = ops.box(view.weight, radius)
@@ -64,10 +64,10 @@ def make_window(ops: Operations, view: SweepView, radius: int) -> Window:
     share = ops.xp.clip(share, LEAST_WINDOW, 1.0)
     mean = ops.box(weighted, radius) / share
     variance = ops.box(weighted * view.image, radius) / share - mean * mean
-    return Window(view.image, view.weight, share, enough, mean, ops.xp.clip(variance, 0.0, 1.0), radius)
+    return ScoreWindow(view.image, view.weight, share, enough, mean, ops.xp.clip(variance, 0.0, 1.0), radius)
 
 
-def correlation(ops: Operations, window: Window, other: Array, known: Array) -> Array:
+def correlation(ops: Operations, window: ScoreWindow, other: Array, known: Array) -> Array:
     """(H, W) NCC in [0, 1] of the reference with another picture that was brought onto its grid.
 
     Pixels of the reference without weight are left out of both windows. Where the rest is too little, or the other

@@ -36,8 +36,9 @@ class RunConfig:
 class Pipeline(Protocol):
     """Reconstructs a scene from the frames of a clip; a run calls the methods in the order of their declaration."""
 
-    has_depth: bool
-    """Whether the scenes of this pipeline have dense depth."""
+    @property
+    def has_depth(self) -> bool:
+        """Whether the scenes of this pipeline have dense depth."""
 
     def check(self, log: RunLog) -> None:
         """Check the options before any work, and warn about options without effect.
