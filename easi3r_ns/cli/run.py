@@ -220,8 +220,10 @@ def _report(card: ReportCard) -> list[tuple[str, str]]:
 
 
 def count_points(transforms_path: Path) -> int:
-    """Number of points of the static cloud that ``transforms.json`` names, from the header of the PLY file."""
-    name = json.loads(transforms_path.read_text(encoding="utf-8"))["ply_file_path"]
+    """Number of points of the static cloud that ``transforms.json`` names, by the PLY file's header; 0: it names none."""
+    name = json.loads(transforms_path.read_text(encoding="utf-8")).get("ply_file_path")
+    if name is None:
+        return 0
     with (transforms_path.parent / name).open("rb") as file:
         for line in file:
             if line.startswith(b"element vertex"):

@@ -80,6 +80,8 @@ class CameraUncertainty:
 PNP, INTERPOLATED = "pnp", "interpolated"
 """How a frame in between got its camera: by PnP on static points that it shares with its neighbours, or by
 interpolation between the cameras of its neighbours."""
+FIXED, TURNING = "fixed", "turning"
+"""How a frame got its camera where the camera does not leave its place: all are equal, or turn about one centre."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class Scene:
     """Triangulated points, where bundle adjustment ran."""
     pose_sources: tuple[str, ...] | None = None
     """Per frame where its camera comes from: 'network', 'colmap', 'aligned' (the network's, moved into COLMAP's world
-    because COLMAP did not register the frame), or :data:`INTERPOLATED` (nothing holds it). None: all 'network'."""
+    because COLMAP did not register the frame), :data:`INTERPOLATED` (nothing holds it), or :data:`FIXED` or
+    :data:`TURNING` (see :attr:`stays`). None: all 'network'."""
     contradicted: np.ndarray | None = None
     """(F, H, W) bool: pixels whose point lies in front of the surface that another, more confident view sees; these
     points are left out of the point clouds. None: there are none."""
@@ -201,6 +204,11 @@ class Scene:
     def has_depth(self) -> bool:
         """Whether any pixel has a depth (the geometric pipeline has none)."""
         return bool((self.depth > 0).any())
+
+    @property
+    def stays(self) -> bool:
+        """Whether the camera was found not to leave its place: it stands still, or only turns."""
+        return bool(self.pose_sources) and set(self.pose_sources or ()) <= {FIXED, TURNING}
 
     @property
     def focals_xy(self) -> np.ndarray:

@@ -66,7 +66,8 @@ def write_dataset(
     """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which appears last.
 
     Poses are camera-to-world with OpenGL axes in a world whose z points up; ``applied_transform`` leads there from the
-    scene's world. Depth is z-depth in scene units (see ``core.scene.choose_scale``). The scene itself goes
+    scene's world. Depth is z-depth in scene units (see ``core.scene.choose_scale``). A scene that has neither depth
+    nor triangulated points gets no static cloud (nerfstudio then starts from random points). The scene itself goes
     into ``scene/`` (see :mod:`~easi3r_ns.dataset.scene_folder`), with these images as its sources. ``splits`` gives the
     frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
 
@@ -195,6 +196,9 @@ def refuse_taken(output_dir: Path, overwrite: bool) -> None:
 def _write_static_cloud(
     scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog, frames: Sequence[int] | None
 ) -> None:
+    if not _has_points(scene):
+        (output_dir / POINTS).unlink(missing_ok=True)
+        return
     points, colors = static_points(scene, config.max_init_points, config.mask_growth, frames)
     if len(points) < min(_FEW_POINTS, config.max_init_points):
         log.warn(
@@ -203,6 +207,11 @@ def _write_static_cloud(
             f"({config.mask_growth})"
         )
     write_ply(output_dir / POINTS, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+
+
+def _has_points(scene: Scene) -> bool:
+    """Whether there can be a static cloud at all: readers of PLY files refuse an empty one."""
+    return scene.has_depth or scene.sparse is not None
 
 
 def _frame_writer(
@@ -257,7 +266,8 @@ def _transforms(
     shared = all(entry == intrinsics[0] for entry in intrinsics)
     meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
     meta |= intrinsics[0] if shared else {}
-    meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3], "ply_file_path": POINTS}
+    meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3]}
+    meta |= {"ply_file_path": POINTS} if _has_points(scene) else {}
     entries = []
     for number, (frame, files) in enumerate(zip(listed, frames)):
         entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}

@@ -25,6 +25,7 @@ from ..frames import ImageGeometry
 from ..motion.flow.choose import choose_flow
 from ..motion.given import given_masks
 from ..motion.packing import join_masks, pack_masks, unpack_masks
+from ..motion.still import as_turning
 from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import PAIRS
 from ..network.compute import choose_compute
@@ -33,6 +34,7 @@ from ..refine.library import load_pycolmap
 from ..storage.cache import StageCache, Tensors, digest
 from .network import check_focal
 from .pipeline import RunConfig
+from .still import find_camera_motion, pinned_scene
 
 NAME = "none"
 """Value of ``--weights`` that selects this pipeline."""
@@ -131,7 +133,8 @@ def reconstruct_geometric(
     Returns:
         The scene of the frames whose cameras were found: it may have fewer frames than ``frames``. World frame and unit
         are those of :func:`easi3r_ns.refine.mapping.map_static`, up to the scale of
-        :func:`easi3r_ns.core.scene.choose_scale`.
+        :func:`easi3r_ns.core.scene.choose_scale`. Where the camera does not leave its
+        place, the scene has all frames and no points.
 
     Raises:
         AlignmentError: no texture, no parallax, or too few frames with a camera.
@@ -139,8 +142,16 @@ def reconstruct_geometric(
     """
     check_focal(config, frames)
     dynamic = _masks(frames, config, cache, log, num_eval)
-    model = _cameras(frames, dynamic, config, refine, cache, log)
-    kept = _registered(model, frames, num_eval, log)
+    motion = find_camera_motion(frames, dynamic, config, log)
+    if motion.stays:
+        return pinned_scene(frames, dynamic, motion, config, log, name=NAME)
+    try:
+        model = _cameras(frames, dynamic, config, refine, cache, log)
+        kept = _registered(model, frames, num_eval, log)
+    except AlignmentError:
+        if (nearly := as_turning(motion)) is None:
+            raise
+        return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
     scene = _scene(frames, dynamic, model, kept, config)
     if config.depth != "none":
         scene = stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)

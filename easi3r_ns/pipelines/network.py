@@ -42,6 +42,7 @@ from ..refine import check_refine, refine_kept
 from ..storage.cache import StageCache, digest
 from .pipeline import RunConfig
 from .stages import DecodedPairs, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
+from .still import find_camera_motion, motion_facts, pinned_alignment, pose_sources
 
 MUCH_MOTION = 0.5
 """Share of moving pixels above which the user gets a warning."""
@@ -110,6 +111,9 @@ class NetworkPipeline:
         options = (config.easi3r, config.align, cache, log)
         scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
         if config.refine.refine == "none":
+            return scene
+        if scene.stays:
+            log.warn("--refine has no effect: bundle adjustment needs a camera that travels")
             return scene
         fixed_focal = config.easi3r.focal_length is not None
         return refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
@@ -194,7 +198,11 @@ def reconstruct(
         del decoded
         stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
         aligned, facts["windows"] = stitched.result, stitched.facts
-    return _scene(frames, aligned, dynamic, config, facts)
+    motion = find_camera_motion(frames, dynamic, config, log)
+    if motion.stays:
+        aligned = pinned_alignment(aligned, frames, dynamic, motion, log)
+        facts |= motion_facts(motion)
+    return _scene(frames, aligned, dynamic, config, facts, pose_sources(motion) if motion.stays else None)
 
 
 def _mask_flow(
@@ -348,7 +356,12 @@ def _pose_sources(aligned: AlignResult) -> tuple[str, ...] | None:
 
 
 def _scene(
-    frames: Frames, aligned: AlignResult, dynamic: DynamicMasks, config: Easi3RConfig, provenance: dict
+    frames: Frames,
+    aligned: AlignResult,
+    dynamic: DynamicMasks,
+    config: Easi3RConfig,
+    provenance: dict,
+    sources: tuple[str, ...] | None,
 ) -> Scene:
     scene = Scene(
         images=frames.images,
@@ -359,7 +372,7 @@ def _scene(
         confidence=aligned.confidence,
         contradicted=aligned.contradicted,
         uncertainty=aligned.uncertainty,
-        pose_sources=_pose_sources(aligned),
+        pose_sources=sources or _pose_sources(aligned),
         dynamic=dynamic,
         pixel_map=frames.pixel_map,
         times=frames.times,

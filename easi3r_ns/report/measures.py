@@ -93,6 +93,8 @@ class Measures:
     unregistered: float
     """Share of the frames whose camera the bundle adjustment did not register."""
     has_depth: bool
+    stays: bool
+    """Whether the camera was found not to leave its place."""
     preview_weights: bool
     """Whether the weights are a preview (see :data:`PREVIEW_WEIGHTS`)."""
     position_sigma: float | None = None
@@ -155,6 +157,7 @@ def measure(scene: Scene) -> MeasuredScene:
         focal_known=known,
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
         has_depth=scene.has_depth,
+        stays=scene.stays,
         preview_weights=(scene.provenance.get("weights") or {}).get("name") in PREVIEW_WEIGHTS,
         position_sigma=None if sigma is None else _finite_median(sigma.centre[:count] / unit),
         rotation_sigma=None if sigma is None else _finite_median(sigma.rotation_deg[:count]),

@@ -111,6 +111,18 @@ RULES = (
         remedy="Use more of the clip: a higher --num-frames-target, or --fps.",
     ),
     Rule(
+        key="stays",
+        title="Camera stays in one place",
+        fine="at most",
+        stop=0,
+        show=_yes_or_no,
+        fine_when="no",
+        reason="The camera stands still or only turns: its views hold no parallax, so no radiance field can be learned "
+        "from them.",
+        remedy="Use the dataset for its masks, or with a 4D method that takes depth (depth comes from a network only). "
+        "For a radiance field, film again while walking.",
+    ),
+    Rule(
         key="picture_change",
         title="Change of the static picture",
         fine="at least",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.scene import INTERPOLATED, Scene
+from ...core.scene import FIXED, INTERPOLATED, TURNING, Scene
 from ...core.surface import world_points
 from ..contents import Chart
 from ..figures import Axes, Line, MapExtent, line_chart, map_chart
@@ -26,6 +26,8 @@ _SOURCES = {
     "network": "from the network",
     "aligned": "not registered by COLMAP and moved into its world",
     INTERPOLATED: "interpolated, in no split",
+    FIXED: "of a camera that stands still",
+    TURNING: "of a camera that only turns",
 }
 """Where a camera comes from, see :attr:`easi3r_ns.core.scene.Scene.pose_sources`."""
 
@@ -45,8 +47,12 @@ def camera_path_section(scene: Scene, measured: MeasuredScene) -> CameraPathSect
         return CameraPathSection("One frame has no path.", ())
     parallax = or_not_measured(m.parallax, lambda v: f"{v:.1f} degrees")
     lead = (
-        f"The camera travels {m.travel:.2g} times the typical depth of the scene. The directions from which the "
-        f"cameras see a typical background point span {parallax}."
+        "The camera does not leave its place."
+        if scene.stays
+        else (
+            f"The camera travels {m.travel:.2g} times the typical depth of the scene. The directions from which the "
+            f"cameras see a typical background point span {parallax}."
+        )
     )
     if scene.pose_sources is not None:
         lead += f" {_pose_sources(scene.pose_sources)}"

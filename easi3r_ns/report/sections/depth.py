@@ -41,7 +41,9 @@ class DepthSection:
 def depth_section(scene: Scene, measured: MeasuredScene) -> DepthSection:
     """A few frames over the whole clip, all on one scale of colours."""
     if not scene.has_depth:
-        count = 0 if scene.sparse is None else len(scene.sparse)
+        if scene.sparse is None:
+            return DepthSection("This scene has neither depth maps nor points: a network would give them.", (), ())
+        count = len(scene.sparse)
         return DepthSection(
             f"This scene has no depth maps; training starts from {count:,} triangulated points.", (), ()
         )

@@ -1,0 +1,158 @@
+"""Does the camera stand still, only turn, or travel?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ...core.runlog import RunLog
+from .tracks import Matches, follow_corners, num_pairs
+from .turning import FOCAL_SPREAD, Lens, Turning, fit_turning, turn_errors
+
+Kind = Literal["fixed", "turning", "travelling"]
+FocalSource = Literal["given", "turn", "default"]
+
+WORK_SIDE = 512
+"""Pixels of the longer side of the images, about, for which the limits in pixels below hold."""
+TOLERANCE_PX = 0.5
+"""A corner is explained when it is seen this close to where the camera's turn puts it: about three deviations of a
+followed corner. Parallax of half a pixel is a twentieth of a degree, of no use for mapping."""
+EXPLAINED = 0.85
+"""Share of the static corners, over the longer gaps, that must be explained. The rest was moved or covered."""
+EXPLAINED_OF_ALL = 0.5
+"""The same of all corners, moving ones included: masks may hide the parallax of what is near."""
+EXPLAINED_PER_FRAME = 0.5
+"""The same of the static corners of every single frame, so that no part of the clip travels."""
+LONG_GAP = 0.125
+"""Share of the clip from which on a gap is long: parallax accumulates, the noise does not."""
+FOCAL_KNOWN = 0.05
+"""A focal length with a smaller relative deviation than this is taken from the turn."""
+FOCAL_RANGE = (0.4, 3.0)
+"""Focal lengths over the longer side that are believed. Sideways travel along a wall looks like the turn of a very long
+lens."""
+HARDLY_DEGREES = 0.5
+"""Where mapping has failed: cameras hardly travel when this parallax explains what a turn does not."""
+
+
+@dataclass(frozen=True)
+class CameraMotion:
+    """What the camera of a clip does."""
+
+    kind: Kind
+    R: np.ndarray
+    """(F, 3, 3) camera-to-world rotations with OpenCV axes, the first the identity; all are where nothing turns, and
+    for a camera that travels."""
+    focal: float
+    """Horizontal focal length in pixels of the images that were looked at."""
+    focal_sigma: float
+    """Its relative standard deviation; 0 where it was given."""
+    focal_source: FocalSource
+    """Given by the user, estimated from the turn, or a guess."""
+    explained: float
+    """Share of the static corners that this motion explains over long gaps."""
+    error_px: float
+    """Pixels within which :data:`EXPLAINED` of the static corners are explained: noise, and what parallax is left."""
+    nearly: bool = False
+    """Of a camera that travels: its parallax is below :data:`HARDLY_DEGREES`."""
+
+    @property
+    def stays(self) -> bool:
+        """Whether the camera's centre stays where it is."""
+        return self.kind != "travelling"
+
+    @property
+    def error_degrees(self) -> float:
+        """:attr:`error_px` as an angle in the middle of the picture."""
+        return float(np.degrees(np.arctan(self.error_px / self.focal)))
+
+
+def detect_camera_motion(
+    grey: Sequence[np.ndarray], moving: np.ndarray, lens: Lens, log: RunLog, *, fixed_focal: bool
+) -> CameraMotion:
+    """Tell cameras that stand still or only turn from those that travel; when in doubt, they travel.
+
+    Corners are followed over gaps of all lengths, and one rotation per frame with one focal length is fitted to all
+    that lie outside the masks. The camera travels where that leaves more than the noise of a followed corner.
+
+    Args:
+        grey: F images (H, W) uint8 of about :data:`WORK_SIDE` pixels.
+        moving: (F, H, W) bool.
+        lens: with the user's focal length (``fixed_focal``), or with a guess.
+
+    Returns:
+        The motion. ``kind`` 'travelling' still has the error of the best turn.
+    """
+    with log.stage("does the camera stand still", num_pairs(len(grey))) as advance:
+        if len(grey) < 2:
+            return _travels(len(grey), lens)
+        return judge(follow_corners(grey, moving, advance), len(grey), lens, max(grey[0].shape), fixed_focal)
+
+
+def judge(matches: Matches, num_frames: int, lens: Lens, longer_side: int, fixed_focal: bool) -> CameraMotion:
+    """:func:`detect_camera_motion` for corners that were followed; ``longer_side`` of the images in pixels."""
+    static = matches.chosen(matches.static)
+    fixed = Turning(np.tile(np.eye(3), (num_frames, 1, 1)), lens, 0.0 if fixed_focal else FOCAL_SPREAD)
+    if _explains(fixed, matches):
+        return _motion("fixed", fixed, static, "given" if fixed_focal else "default")
+    turning = fit_turning(static, num_frames, lens, fixed_focal=fixed_focal)
+    if turning is None:
+        return _travels(num_frames, lens)
+    source: FocalSource = "given" if fixed_focal else "turn"
+    if not fixed_focal and turning.focal_sigma > FOCAL_KNOWN:
+        kept = fit_turning(static, num_frames, lens, fixed_focal=True)
+        assert kept is not None, "its frames are joined"
+        turning, source = replace(kept, focal_sigma=FOCAL_SPREAD), "default"
+    low, high = (share * longer_side for share in FOCAL_RANGE)
+    believed = fixed_focal or low <= turning.lens.focal <= high
+    if believed and _explains(turning, matches):
+        return _motion("turning", turning, static, source)
+    hardly = turning.lens.focal * float(np.tan(np.radians(HARDLY_DEGREES)))
+    nearly = believed and _explains(turning, matches, hardly)
+    return replace(_motion("travelling", turning, static, source), nearly=nearly)
+
+
+def as_turning(motion: CameraMotion) -> CameraMotion | None:
+    """The motion of a camera that nearly only turns as that of one that does; None for one that travels further."""
+    return replace(motion, kind="turning", nearly=True) if motion.stays or motion.nearly else None
+
+
+def _explains(turning: Turning, matches: Matches, tolerance_px: float = TOLERANCE_PX) -> bool:
+    num_frames = len(turning.R)
+    good = turn_errors(matches, turning) < tolerance_px
+    long = _long(matches, num_frames)
+    static = matches.static
+    if not (long & static).any() or good[long & static].mean() < EXPLAINED or good[long].mean() < EXPLAINED_OF_ALL:
+        return False
+    seen, explained = (
+        sum(np.bincount(side[which], minlength=num_frames) for side in (matches.first, matches.second))
+        for which in (static, static & good)
+    )
+    return bool((explained >= EXPLAINED_PER_FRAME * np.maximum(seen, 1)).all())
+
+
+def _long(matches: Matches, num_frames: int) -> np.ndarray:
+    """(M,) bool; where flow follows no long gap, the longest that it follows."""
+    gap = matches.second - matches.first
+    return gap >= min(max(1, LONG_GAP * num_frames), gap.max(initial=1))
+
+
+def _motion(kind: Kind, turning: Turning, static: Matches, source: FocalSource) -> CameraMotion:
+    error = turn_errors(static, turning)[_long(static, len(turning.R))]
+    return CameraMotion(
+        kind=kind,
+        R=turning.R,
+        focal=turning.lens.focal,
+        focal_sigma=turning.focal_sigma,
+        focal_source=source,
+        explained=float((error < TOLERANCE_PX).mean()) if len(error) else 0.0,
+        error_px=float(np.quantile(error, EXPLAINED)) if len(error) else float("inf"),
+    )
+
+
+def _travels(num_frames: int, lens: Lens) -> CameraMotion:
+    """For clips that cannot be followed."""
+    R = np.tile(np.eye(3), (num_frames, 1, 1))
+    return CameraMotion("travelling", R, lens.focal, FOCAL_SPREAD, "default", 0.0, float("inf"))
