@@ -142,7 +142,8 @@ def print_summary(
         console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
     for warning in to_mind:
         console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
-    console.print(f"[bold]{'next':<9}[/] {escape(next_command(result.transforms_path.parent))}", soft_wrap=True)
+    command = next_command(result.transforms_path.parent, stays=result.scene.stays)
+    console.print(f"[bold]{'next':<9}[/] {escape(command)}", soft_wrap=True)
 
 
 def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console) -> None:
@@ -220,7 +221,7 @@ def _report(card: ReportCard) -> list[tuple[str, str]]:
 
 
 def count_points(transforms_path: Path) -> int:
-    """Number of points of the static cloud that ``transforms.json`` names, by the PLY file's header; 0: it names none."""
+    """Vertices of the static cloud that ``transforms.json`` names, by the PLY file's header; 0: it names none."""
     name = json.loads(transforms_path.read_text(encoding="utf-8")).get("ply_file_path")
     if name is None:
         return 0

@@ -63,8 +63,11 @@ def drop_report_card(dataset: Path) -> None:
     claim(dataset, (), group=GROUP)
 
 
-def next_command(dataset: Path) -> str:
-    """The command that trains on the dataset."""
+def next_command(dataset: Path, *, stays: bool = False) -> str:
+    """The command that trains on the dataset, or shows it: a camera that ``stays`` in its place gives nothing to train.
+    """
+    if stays:
+        return f"easi3r view {shlex.quote(str(dataset))}"
     return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(dataset))}"
 
 

@@ -93,8 +93,6 @@ class Measures:
     unregistered: float
     """Share of the frames whose camera the bundle adjustment did not register."""
     has_depth: bool
-    stays: bool
-    """Whether the camera was found not to leave its place."""
     preview_weights: bool
     """Whether the weights are a preview (see :data:`PREVIEW_WEIGHTS`)."""
     position_sigma: float | None = None
@@ -103,6 +101,8 @@ class Measures:
     """Median uncertainty of a camera's rotation, 1 sigma in degrees."""
     unconstrained: float = 0.0
     """Share of the frames whose camera no pair of frames constrains: its uncertainty is infinite."""
+    stays: bool = False
+    """Whether the camera was found not to leave its place."""
     no_parallax: float | None = None
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
 

@@ -22,8 +22,9 @@ TOLERANCE_PX = 0.5
 followed corner. Parallax of half a pixel is a twentieth of a degree, of no use for mapping."""
 EXPLAINED = 0.85
 """Share of the static corners, over the longer gaps, that must be explained. The rest was moved or covered."""
-EXPLAINED_OF_ALL = 0.5
-"""The same of all corners, moving ones included: masks may hide the parallax of what is near."""
+EXPLAINED_OF_ALL = {"fixed": 0.5, "turning": 0.7}
+"""The same of all corners, moving ones included: masks may hide the parallax of what is near. A turn can follow the
+parallax of what is far, a camera that stands still cannot."""
 EXPLAINED_PER_FRAME = 0.5
 """The same of the static corners of every single frame, so that no part of the clip travels."""
 LONG_GAP = 0.125
@@ -95,7 +96,7 @@ def judge(matches: Matches, num_frames: int, lens: Lens, longer_side: int, fixed
     """:func:`detect_camera_motion` for corners that were followed; ``longer_side`` of the images in pixels."""
     static = matches.chosen(matches.static)
     fixed = Turning(np.tile(np.eye(3), (num_frames, 1, 1)), lens, 0.0 if fixed_focal else FOCAL_SPREAD)
-    if _explains(fixed, matches):
+    if _explains(fixed, matches, EXPLAINED_OF_ALL["fixed"]):
         return _motion("fixed", fixed, static, "given" if fixed_focal else "default")
     turning = fit_turning(static, num_frames, lens, fixed_focal=fixed_focal)
     if turning is None:
@@ -107,10 +108,10 @@ def judge(matches: Matches, num_frames: int, lens: Lens, longer_side: int, fixed
         turning, source = replace(kept, focal_sigma=FOCAL_SPREAD), "default"
     low, high = (share * longer_side for share in FOCAL_RANGE)
     believed = fixed_focal or low <= turning.lens.focal <= high
-    if believed and _explains(turning, matches):
+    if believed and _explains(turning, matches, EXPLAINED_OF_ALL["turning"]):
         return _motion("turning", turning, static, source)
     hardly = turning.lens.focal * float(np.tan(np.radians(HARDLY_DEGREES)))
-    nearly = believed and _explains(turning, matches, hardly)
+    nearly = believed and _explains(turning, matches, EXPLAINED_OF_ALL["fixed"], hardly)
     return replace(_motion("travelling", turning, static, source), nearly=nearly)
 
 
@@ -119,12 +120,12 @@ def as_turning(motion: CameraMotion) -> CameraMotion | None:
     return replace(motion, kind="turning", nearly=True) if motion.stays or motion.nearly else None
 
 
-def _explains(turning: Turning, matches: Matches, tolerance_px: float = TOLERANCE_PX) -> bool:
+def _explains(turning: Turning, matches: Matches, of_all: float, tolerance_px: float = TOLERANCE_PX) -> bool:
     num_frames = len(turning.R)
     good = turn_errors(matches, turning) < tolerance_px
     long = _long(matches, num_frames)
     static = matches.static
-    if not (long & static).any() or good[long & static].mean() < EXPLAINED or good[long].mean() < EXPLAINED_OF_ALL:
+    if not (long & static).any() or good[long & static].mean() < EXPLAINED or good[long].mean() < of_all:
         return False
     seen, explained = (
         sum(np.bincount(side[which], minlength=num_frames) for side in (matches.first, matches.second))
