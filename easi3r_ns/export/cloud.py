@@ -38,6 +38,8 @@ def write_clouds(scene: Scene, path: Path, *, mask_growth: float = 3, max_points
     OutputError when the disk refuses.
     """
     points, colors = static_points(scene, max_points, mask_growth)
+    if not scene.has_depth and scene.sparse is None:
+        raise InputError("the scene has neither depth nor points: run again with network weights, which give depth")
     if not len(points):
         raise InputError("no point is static and confident: look at the masks, and lower --mask-growth")
     normals = facing(points, estimate_normals(points), scene.T_world_cam[:, :3, 3])

@@ -64,8 +64,7 @@ def drop_report_card(dataset: Path) -> None:
 
 
 def next_command(dataset: Path, *, stays: bool = False) -> str:
-    """The command that trains on the dataset, or shows it: a camera that ``stays`` in its place gives nothing to train.
-    """
+    """The command that trains on the dataset, or shows it where the camera ``stays`` in its place: no parallax."""
     if stays:
         return f"easi3r view {shlex.quote(str(dataset))}"
     return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(dataset))}"

@@ -125,6 +125,8 @@ def _reach(scene: Scene) -> float:
     if scene.sparse is not None and len(scene.sparse):
         centres = scene.T_world_cam[scene.sparse.frame_index, :3, 3]
         return float(np.median(np.linalg.norm(scene.sparse.points[scene.sparse.point_index] - centres, axis=1)))
+    if scene.stays:
+        return 1.0  # nothing has a size
     return max(4 * float(np.linalg.norm(np.ptp(scene.T_world_cam[:, :3, 3], axis=0))), 1e-3)
 
 

@@ -29,6 +29,12 @@ def lens_section(scene: Scene, measured: MeasuredScene) -> LensSection:
     estimates = focal_estimates(scene, count) / scene.pixel_map.scale_xy[0]
     if m.focal_known:
         lead = "The focal length was given (--focal-length) and kept."
+    elif (scene.provenance.get("camera_motion") or {}).get("focal") == "turn":
+        lead = "The turn of the camera shows the focal length."
+    elif scene.stays and not scene.has_depth:
+        lead = (
+            "Nothing in the pictures shows the focal length: it is a guess. Give --focal-length if the lens is known."
+        )
     elif m.focal_spread is None:
         lead = "The uncertainty of the focal length was not estimated."
     else:
