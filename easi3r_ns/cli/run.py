@@ -200,8 +200,8 @@ def _between(scene: Scene) -> list[tuple[str, str]]:
     counts = scene.provenance.get("between")
     if not counts:
         return []
-    named = {"pnp": "posed", "interpolated": "interpolated", "left_out": "left out"}
-    return [("between", ", ".join(f"{counts[key]} {word}" for key, word in named.items() if counts[key]))]
+    named = {"pnp": "posed", "fixed": "with the fixed camera", "interpolated": "interpolated", "left_out": "left out"}
+    return [("between", ", ".join(f"{counts[key]} {word}" for key, word in named.items() if counts.get(key)))]
 
 
 def _refined(scene: Scene) -> list[tuple[str, str]]:

@@ -108,7 +108,7 @@ class PosedFrames:
     source_paths: tuple[Path, ...]
     """G upright RGB images at source resolution."""
     pose_sources: tuple[str, ...]
-    """G of :data:`PNP` and :data:`INTERPOLATED`."""
+    """G of :data:`PNP`, :data:`INTERPOLATED` and :data:`FIXED`."""
 
     def __post_init__(self) -> None:
         n = len(self.source_paths)

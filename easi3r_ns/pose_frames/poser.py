@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.geometry import interpolate_poses, transform
 from ..core.runlog import RunLog
-from ..core.scene import INTERPOLATED, PNP, PosedFrames, Scene
+from ..core.scene import FIXED, INTERPOLATED, PNP, PosedFrames, Scene
 from ..core.types import Frames, SkippedFrames
 from ..frames import resize_and_crop
 from ..motion.flow.dis import DISFlow
@@ -79,12 +79,12 @@ def pose_between(
     packed: list[np.ndarray] = []
     with log.stage("frames in between", len(skipped)) as advance:
         for left, right, rows in _gaps(scene, skipped, clip):
-            for result in poser.gap(left, right, rows):
+            for result in (_in_place(r, scene) for r in poser.gap(left, right, rows)):
                 moving = result.moving & (scene.dynamic.source != "none") if masks is None else masks(result.row)
                 packed.append(np.packbits(moving, axis=-1))
                 found.append(replace(result, moving=np.empty((0, 0), dtype=bool)))
             advance(len(rows))
-    counts = {source: sum(result.source == source for result in found) for source in (PNP, INTERPOLATED)}
+    counts = {source: sum(result.source == source for result in found) for source in (PNP, INTERPOLATED, FIXED)}
     counts["left_out"] = len(skipped) - len(found)
     _warn(counts, len(skipped), log)
     provenance = scene.provenance | {"between": counts}
@@ -133,6 +133,17 @@ def _gaps(
         left = int(keys[gap - 1]) if gap > 0 else None
         right = int(keys[gap]) if gap < len(keys) else None
         yield left, right, np.flatnonzero(after == gap).tolist()
+
+
+def _in_place(result: _Found, scene: Scene) -> _Found:
+    """The same for a camera that does not leave its place: there; and what it sees is known when it stands still."""
+    if not scene.stays:
+        return result
+    if set(scene.pose_sources or ()) == {FIXED}:
+        return replace(result, T_world_cam=scene.T_world_cam[0], source=FIXED)
+    pose = result.T_world_cam.copy()
+    pose[:3, 3] = scene.T_world_cam[0, :3, 3]
+    return replace(result, T_world_cam=pose)
 
 
 def _warn(counts: dict[str, int], total: int, log: RunLog) -> None:
