@@ -84,7 +84,7 @@ def pose_between(
                 packed.append(np.packbits(moving, axis=-1))
                 found.append(replace(result, moving=np.empty((0, 0), dtype=bool)))
             advance(len(rows))
-    counts = {source: sum(result.source == source for result in found) for source in (PNP, INTERPOLATED, FIXED)}
+    counts = {source: sum(result.source == source for result in found) for source in _counted(scene)}
     counts["left_out"] = len(skipped) - len(found)
     _warn(counts, len(skipped), log)
     provenance = scene.provenance | {"between": counts}
@@ -133,6 +133,11 @@ def _gaps(
         left = int(keys[gap - 1]) if gap > 0 else None
         right = int(keys[gap]) if gap < len(keys) else None
         yield left, right, np.flatnonzero(after == gap).tolist()
+
+
+def _counted(scene: Scene) -> tuple[str, ...]:
+    """Sources of cameras that can occur; the provenance counts them."""
+    return (PNP, INTERPOLATED, FIXED) if scene.stays else (PNP, INTERPOLATED)
 
 
 def _in_place(result: _Found, scene: Scene) -> _Found:
