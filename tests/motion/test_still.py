@@ -14,7 +14,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import Frames
 from easi3r_ns.frames import ImageGeometry, load_frames
 from easi3r_ns.motion.still import CameraMotion, Pinhole, as_turning, detect_camera_motion
-from easi3r_ns.motion.still.tracks import NO_MATCHES, Matches, follow_corners, num_pairs, pair_gaps
+from easi3r_ns.motion.still.tracks import NO_MATCHES, CornerMatches, follow_corners, num_pairs, pair_gaps
 from easi3r_ns.motion.still.turning import FOCAL_SPREAD, Turning, _Fit, _jacobian, _turned, fit_turning, turn_errors
 from easi3r_ns.training.scenes import Clip
 from tests.support.helpers import shared_data
@@ -127,7 +127,9 @@ def test_nothing_to_follow_means_travelling(image) -> None:
     )
 
 
-def noisy_matches(focal: float, noise: float = 0.05, outliers: float = 0.2) -> tuple[Matches, np.ndarray, Pinhole]:
+def noisy_matches(
+    focal: float, noise: float = 0.05, outliers: float = 0.2
+) -> tuple[CornerMatches, np.ndarray, Pinhole]:
     """Corners of a camera with known rotations; some of them go astray."""
     rng, lens = np.random.default_rng(0), Pinhole(focal, (150.0, 100.0), 1.02)
     R = Rotation.from_euler("YXZ", np.linspace(0, 1, 6)[:, None] * [12, 3, -2], degrees=True).as_matrix()
@@ -138,9 +140,9 @@ def noisy_matches(focal: float, noise: float = 0.05, outliers: float = 0.2) -> t
             turned = lens.rays(start) @ (R[i + gap].T @ R[i]).T
             end = lens.pixels(turned) + noise * rng.standard_normal((120, 2))
             end[rng.uniform(size=120) < outliers] += rng.uniform(5, 30, 2)
-            parts.append(Matches(np.full(120, i), np.full(120, i + gap), start, end, np.ones(120, bool)))
+            parts.append(CornerMatches(np.full(120, i), np.full(120, i + gap), start, end, np.ones(120, bool)))
     names = ("first", "second", "start", "end", "static")
-    return Matches(*(np.concatenate([getattr(p, n) for p in parts]) for n in names)), R, lens
+    return CornerMatches(*(np.concatenate([getattr(p, n) for p in parts]) for n in names)), R, lens
 
 
 def test_fit_finds_rotations_and_focal_length_among_outliers() -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ...core.runlog import RunLog
-from .tracks import Matches, follow_corners, num_pairs
+from .tracks import CornerMatches, follow_corners, num_pairs
 from .turning import FOCAL_SPREAD, Pinhole, Turning, fit_turning, turn_errors
 
 Kind = Literal["fixed", "turning", "travelling"]
@@ -92,7 +92,7 @@ def detect_camera_motion(
         return judge(follow_corners(grey, moving, advance), len(grey), lens, max(grey[0].shape), fixed_focal)
 
 
-def judge(matches: Matches, num_frames: int, lens: Pinhole, longer_side: int, fixed_focal: bool) -> CameraMotion:
+def judge(matches: CornerMatches, num_frames: int, lens: Pinhole, longer_side: int, fixed_focal: bool) -> CameraMotion:
     """:func:`detect_camera_motion` for corners that were followed; ``longer_side`` of the images in pixels."""
     static = matches.chosen(matches.static)
     fixed = Turning(np.tile(np.eye(3), (num_frames, 1, 1)), lens, 0.0 if fixed_focal else FOCAL_SPREAD)
@@ -120,7 +120,7 @@ def as_turning(motion: CameraMotion) -> CameraMotion | None:
     return replace(motion, kind="turning", nearly=True) if motion.stays or motion.nearly else None
 
 
-def _explains(turning: Turning, matches: Matches, of_all: float, tolerance_px: float = TOLERANCE_PX) -> bool:
+def _explains(turning: Turning, matches: CornerMatches, of_all: float, tolerance_px: float = TOLERANCE_PX) -> bool:
     num_frames = len(turning.R)
     good = turn_errors(matches, turning) < tolerance_px
     long = _long(matches, num_frames)
@@ -134,13 +134,13 @@ def _explains(turning: Turning, matches: Matches, of_all: float, tolerance_px: f
     return bool((explained >= EXPLAINED_PER_FRAME * np.maximum(seen, 1)).all())
 
 
-def _long(matches: Matches, num_frames: int) -> np.ndarray:
+def _long(matches: CornerMatches, num_frames: int) -> np.ndarray:
     """(M,) bool; where flow follows no long gap, the longest that it follows."""
     gap = matches.second - matches.first
     return gap >= min(max(1, LONG_GAP * num_frames), gap.max(initial=1))
 
 
-def _motion(kind: Kind, turning: Turning, static: Matches, source: FocalSource) -> CameraMotion:
+def _motion(kind: Kind, turning: Turning, static: CornerMatches, source: FocalSource) -> CameraMotion:
     error = turn_errors(static, turning)[_long(static, len(turning.R))]
     return CameraMotion(
         kind=kind,

@@ -34,7 +34,7 @@ _LEAST_DETERMINANT = 1e-6
 
 
 @dataclass(frozen=True)
-class Matches:
+class CornerMatches:
     """M corners, each followed from one frame to another; those of a pair of frames are neighbours."""
 
     first: np.ndarray
@@ -51,12 +51,12 @@ class Matches:
     def __len__(self) -> int:
         return len(self.first)
 
-    def chosen(self, which: np.ndarray) -> Matches:
+    def chosen(self, which: np.ndarray) -> CornerMatches:
         """Those that (M,) bool names."""
-        return Matches(*(getattr(self, name)[which] for name in ("first", "second", "start", "end", "static")))
+        return CornerMatches(*(getattr(self, name)[which] for name in ("first", "second", "start", "end", "static")))
 
 
-NO_MATCHES = Matches(
+NO_MATCHES = CornerMatches(
     np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 2)), np.empty(0, bool)
 )
 
@@ -72,7 +72,7 @@ def num_pairs(num_frames: int) -> int:
     return sum(len(starts) for _, starts in pair_gaps(num_frames)) + max(num_frames - 1, 0)
 
 
-def follow_corners(grey: Sequence[np.ndarray], moving: np.ndarray, advance: Callable[[int], None]) -> Matches:
+def follow_corners(grey: Sequence[np.ndarray], moving: np.ndarray, advance: Callable[[int], None]) -> CornerMatches:
     """Corners followed by pyramidal Lucas-Kanade over gaps of 1, 2, 4, ... frames, and from the first frame to all.
 
     Longer gaps start where the homographies of the shorter ones lead, so that turns far beyond the patch are followed.
@@ -93,9 +93,9 @@ class _Follower:
         self._moving = [cv2.dilate(mask.astype(np.uint8), patch) > 0 for mask in moving]
         self._corners = [_find_corners(image) for image in grey]
         self._warps: dict[tuple[int, int], np.ndarray] = {}
-        self._found: list[Matches] = []
+        self._found: list[CornerMatches] = []
 
-    def run(self, advance: Callable[[int], None]) -> Matches:
+    def run(self, advance: Callable[[int], None]) -> CornerMatches:
         count = len(self._grey)
         for gap, starts in pair_gaps(count):
             for i in starts:
@@ -107,7 +107,7 @@ class _Follower:
             advance(1)
         names = ("first", "second", "start", "end", "static")
         parts = [NO_MATCHES, *self._found]
-        return Matches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return CornerMatches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def _pair(self, i: int, middle: int, j: int) -> None:
         """Follow the corners of i to j, and back again; the guess leads by way of a frame between them."""
@@ -126,7 +126,7 @@ class _Follower:
             return
         start, end = start[good].astype(np.float64), end[good].astype(np.float64)
         static = ~(_at(self._moving[i], start) | _at(self._moving[j], end))
-        self._found.append(Matches(np.full(len(start), i), np.full(len(start), j), start, end, static))
+        self._found.append(CornerMatches(np.full(len(start), i), np.full(len(start), j), start, end, static))
         fitted = static if static.sum() >= FEWEST else np.ones(len(static), dtype=bool)
         model, _ = cv2.findHomography(
             start[fitted], end[fitted], cv2.USAC_MAGSAC, _HOMOGRAPHY_PX, maxIters=500, confidence=0.99

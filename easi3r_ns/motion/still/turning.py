@@ -11,14 +11,14 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.similarity import nearest_rotation
-from .tracks import FEWEST, Matches
+from .tracks import FEWEST, CornerMatches
 
 NOISE_PX = 0.3
 """Deviation of a followed corner, for the weights of the fit: one that is off by more than this counts less."""
 FOCAL_SPREAD = 0.35
 """Standard deviation of the logarithm of an unknown focal length about its guess: what cameras and phones have."""
 CORRELATED = 10.0
-"""Matches that count as one: a corner is followed in many pairs, and its neighbours share its errors."""
+"""CornerMatches that count as one: a corner is followed in many pairs, and its neighbours share its errors."""
 ITERATIONS = 30
 _CONVERGED = 1e-6
 _START_PX = 8.0
@@ -62,7 +62,7 @@ class Turning:
     """Standard deviation of the logarithm of the focal length; 0 where it was given."""
 
 
-def turn_errors(matches: Matches, turning: Turning) -> np.ndarray:
+def turn_errors(matches: CornerMatches, turning: Turning) -> np.ndarray:
     """(M,) pixels between where a corner was seen and where the rotations put it; infinite behind the camera."""
     p = _turned(matches, turning)
     error = np.full(len(p), np.inf)
@@ -71,7 +71,7 @@ def turn_errors(matches: Matches, turning: Turning) -> np.ndarray:
     return error
 
 
-def fit_turning(matches: Matches, num_frames: int, lens: Pinhole, *, fixed_focal: bool) -> Turning | None:
+def fit_turning(matches: CornerMatches, num_frames: int, lens: Pinhole, *, fixed_focal: bool) -> Turning | None:
     """Rotations, and a focal length unless ``fixed_focal``, by iteratively re-weighted Gauss-Newton on all matches.
 
     The focal length has a prior about that of ``lens``, so that it stays where nothing turns. None: too few matches
@@ -91,13 +91,13 @@ def fit_turning(matches: Matches, num_frames: int, lens: Pinhole, *, fixed_focal
     return turning
 
 
-def _turned(matches: Matches, turning: Turning) -> np.ndarray:
+def _turned(matches: CornerMatches, turning: Turning) -> np.ndarray:
     """(M, 3) the corners' directions in the cameras of their second frames."""
     relative = turning.R[matches.second].transpose(0, 2, 1) @ turning.R[matches.first]
     return (relative @ turning.lens.rays(matches.start)[..., None])[..., 0]
 
 
-def _chain(matches: Matches, num_frames: int, lens: Pinhole) -> np.ndarray | None:
+def _chain(matches: CornerMatches, num_frames: int, lens: Pinhole) -> np.ndarray | None:
     """(F, 3, 3) rotations, each by way of the earlier frame that shares most corners with it."""
     R = np.tile(np.eye(3), (num_frames, 1, 1))
     for k in range(1, num_frames):
@@ -109,7 +109,7 @@ def _chain(matches: Matches, num_frames: int, lens: Pinhole) -> np.ndarray | Non
     return R
 
 
-def _turn(matches: Matches, lens: Pinhole) -> np.ndarray:
+def _turn(matches: CornerMatches, lens: Pinhole) -> np.ndarray:
     """(3, 3) rotation of the directions of one pair of frames: least absolute distances, by re-weighting."""
     rays = (lens.rays(xy) for xy in (matches.start, matches.end))
     source, target = (ray / np.linalg.norm(ray, axis=1)[:, None] for ray in rays)
@@ -127,7 +127,7 @@ class _Fit:
     The first camera does not move.
     """
 
-    def __init__(self, matches: Matches, focal: float, fixed_focal: bool) -> None:
+    def __init__(self, matches: CornerMatches, focal: float, fixed_focal: bool) -> None:
         self._matches, self._focal, self._fixed = matches, focal, fixed_focal
 
     def improve(self, turning: Turning, scale: float) -> tuple[Turning, float]:
@@ -165,7 +165,7 @@ class _Fit:
         return normal, right
 
 
-def _jacobian(turning: Turning, matches: Matches, seen: np.ndarray) -> np.ndarray:
+def _jacobian(turning: Turning, matches: CornerMatches, seen: np.ndarray) -> np.ndarray:
     """(M, 2, 7) change of the pixels in the second frame: with the turns of both cameras and the focal length.
 
     ``seen``: directions of :func:`_turned`.
