@@ -15,7 +15,7 @@ from ..core.geometry import focal_from_source, image_centre_in_network, source_t
 from ..core.runlog import RunLog
 from ..core.scene import FIXED, TURNING, CameraUncertainty, Scene
 from ..core.types import DynamicMasks, Frames, PixelMap
-from ..motion.still import CameraMotion, Pinhole, detect_camera_motion
+from ..motion.still import CameraMotion, PinholeLens, detect_camera_motion
 from ..motion.still.detect import WORK_SIDE
 from ..refine.features import default_focal
 from ..storage.files import read_png
@@ -40,7 +40,7 @@ def find_camera_motion(frames: Frames, dynamic: DynamicMasks, config: Easi3RConf
         moving = _on_source(dynamic.masks, frames.pixel_map, (width, height))
     else:
         centre = tuple(image_centre_in_network(frames.pixel_map))
-    lens = Pinhole(focal * scale[0], centre, scale[1] / scale[0])
+    lens = PinholeLens(focal * scale[0], centre, scale[1] / scale[0])
     found = detect_camera_motion(grey, moving, lens, log, fixed_focal=config.focal_length is not None)
     return replace(found, focal=found.focal / scale[0])
 

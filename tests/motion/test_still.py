@@ -13,7 +13,7 @@ from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import Frames
 from easi3r_ns.frames import ImageGeometry, load_frames
-from easi3r_ns.motion.still import CameraMotion, Pinhole, as_turning, detect_camera_motion
+from easi3r_ns.motion.still import CameraMotion, PinholeLens, as_turning, detect_camera_motion
 from easi3r_ns.motion.still.tracks import NO_MATCHES, CornerMatches, follow_corners, num_pairs, pair_gaps
 from easi3r_ns.motion.still.turning import FOCAL_SPREAD, Turning, _Fit, _jacobian, _turned, fit_turning, turn_errors
 from easi3r_ns.training.scenes import Clip
@@ -28,7 +28,7 @@ def grey_of(images: np.ndarray) -> list[np.ndarray]:
 
 
 def detect(clip: Clip, focal: float | None = None, masks: np.ndarray | None = None) -> CameraMotion:
-    lens = Pinhole(focal or 1.2 * clip.images.shape[2], tuple(clip.principal_point))
+    lens = PinholeLens(focal or 1.2 * clip.images.shape[2], tuple(clip.principal_point))
     moving = clip.moving if masks is None else masks
     return detect_camera_motion(grey_of(clip.images), moving, lens, RunLog(), fixed_focal=focal is not None)
 
@@ -111,7 +111,7 @@ def test_masks_over_what_is_near_do_not_hide_the_travel() -> None:
 def test_a_part_that_travels_is_enough() -> None:
     still, moved = still_clip("fixed"), still_clip("forward", 1, 0.6)
     images = np.concatenate([np.repeat(still.images[:1], 3 * len(still), axis=0), moved.images[-4:]])
-    lens = Pinhole(1.2 * images.shape[2], tuple(still.principal_point))
+    lens = PinholeLens(1.2 * images.shape[2], tuple(still.principal_point))
     found = detect_camera_motion(grey_of(images), np.zeros(images.shape[:3], bool), lens, RunLog(), fixed_focal=False)
     assert found.kind == "travelling"
 
@@ -119,7 +119,7 @@ def test_a_part_that_travels_is_enough() -> None:
 @pytest.mark.parametrize("image", [np.zeros, np.ones])
 def test_nothing_to_follow_means_travelling(image) -> None:
     grey = [image((48, 64), np.uint8)] * 5
-    lens = Pinhole(80.0, (31.5, 23.5))
+    lens = PinholeLens(80.0, (31.5, 23.5))
     found = detect_camera_motion(grey, np.zeros((5, 48, 64), bool), lens, RunLog(), fixed_focal=False)
     assert found.kind == "travelling" and as_turning(found) is None
     assert detect_camera_motion(grey[:1], np.zeros((1, 48, 64), bool), lens, RunLog(), fixed_focal=False).R.shape == (
@@ -129,9 +129,9 @@ def test_nothing_to_follow_means_travelling(image) -> None:
 
 def noisy_matches(
     focal: float, noise: float = 0.05, outliers: float = 0.2
-) -> tuple[CornerMatches, np.ndarray, Pinhole]:
+) -> tuple[CornerMatches, np.ndarray, PinholeLens]:
     """Corners of a camera with known rotations; some of them go astray."""
-    rng, lens = np.random.default_rng(0), Pinhole(focal, (150.0, 100.0), 1.02)
+    rng, lens = np.random.default_rng(0), PinholeLens(focal, (150.0, 100.0), 1.02)
     R = Rotation.from_euler("YXZ", np.linspace(0, 1, 6)[:, None] * [12, 3, -2], degrees=True).as_matrix()
     parts = []
     for gap, starts in pair_gaps(6):
@@ -147,7 +147,7 @@ def noisy_matches(
 
 def test_fit_finds_rotations_and_focal_length_among_outliers() -> None:
     matches, R, lens = noisy_matches(400.0)
-    found = fit_turning(matches, 6, Pinhole(300.0, lens.principal_point, lens.aspect), fixed_focal=False)
+    found = fit_turning(matches, 6, PinholeLens(300.0, lens.principal_point, lens.aspect), fixed_focal=False)
     assert found is not None
     assert degrees_off(found.R, R).max() < 0.01
     assert abs(found.lens.focal / 400 - 1) < 0.003 and found.focal_sigma < 0.02
@@ -175,7 +175,7 @@ def test_jacobian_is_the_slope() -> None:
             turned = R.copy()
             turned[frame] = R[frame] @ Rotation.from_rotvec(step * np.eye(3)[axis]).as_matrix()
             columns.append((pixels(Turning(turned, lens, 0.0)) - pixels(turning)) / step)
-    longer = Pinhole(lens.focal * np.exp(step), lens.principal_point, lens.aspect)
+    longer = PinholeLens(lens.focal * np.exp(step), lens.principal_point, lens.aspect)
     columns.append((pixels(Turning(R, longer, 0.0)) - pixels(turning)) / step)
     np.testing.assert_allclose(found, np.stack(columns, axis=2), rtol=1e-3, atol=1e-2)
 
@@ -215,7 +215,7 @@ def real_motion(data: Path, folder: Path, geometry: ImageGeometry = ImageGeometr
     """Of a clip in which nothing is masked: harder than with masks."""
     frames: Frames = load_frames(data, folder, select=FrameConfig(), geometry=geometry, log=RunLog())
     height, width = frames.images.shape[1:3]
-    lens = Pinhole(1.2 * width, ((width - 1) / 2, (height - 1) / 2))
+    lens = PinholeLens(1.2 * width, ((width - 1) / 2, (height - 1) / 2))
     still = np.zeros(frames.images.shape[:3], bool)
     return detect_camera_motion(grey_of(frames.images), still, lens, RunLog(), fixed_focal=False)
 

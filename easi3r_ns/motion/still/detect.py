@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.runlog import RunLog
 from .tracks import CornerMatches, follow_corners, num_pairs
-from .turning import FOCAL_SPREAD, Pinhole, Turning, fit_turning, turn_errors
+from .turning import FOCAL_SPREAD, PinholeLens, Turning, fit_turning, turn_errors
 
 Kind = Literal["fixed", "turning", "travelling"]
 FocalSource = Literal["given", "turn", "default"]
@@ -71,7 +71,7 @@ class CameraMotion:
 
 
 def detect_camera_motion(
-    grey: Sequence[np.ndarray], moving: np.ndarray, lens: Pinhole, log: RunLog, *, fixed_focal: bool
+    grey: Sequence[np.ndarray], moving: np.ndarray, lens: PinholeLens, log: RunLog, *, fixed_focal: bool
 ) -> CameraMotion:
     """Tell cameras that stand still or only turn from those that travel; when in doubt, they travel.
 
@@ -92,7 +92,9 @@ def detect_camera_motion(
         return judge(follow_corners(grey, moving, advance), len(grey), lens, max(grey[0].shape), fixed_focal)
 
 
-def judge(matches: CornerMatches, num_frames: int, lens: Pinhole, longer_side: int, fixed_focal: bool) -> CameraMotion:
+def judge(
+    matches: CornerMatches, num_frames: int, lens: PinholeLens, longer_side: int, fixed_focal: bool
+) -> CameraMotion:
     """:func:`detect_camera_motion` for corners that were followed; ``longer_side`` of the images in pixels."""
     static = matches.chosen(matches.static)
     fixed = Turning(np.tile(np.eye(3), (num_frames, 1, 1)), lens, 0.0 if fixed_focal else FOCAL_SPREAD)
@@ -153,7 +155,7 @@ def _motion(kind: Kind, turning: Turning, static: CornerMatches, source: FocalSo
     )
 
 
-def _travels(num_frames: int, lens: Pinhole) -> CameraMotion:
+def _travels(num_frames: int, lens: PinholeLens) -> CameraMotion:
     """For clips that cannot be followed."""
     R = np.tile(np.eye(3), (num_frames, 1, 1))
     return CameraMotion("travelling", R, lens.focal, FOCAL_SPREAD, "default", 0.0, float("inf"))

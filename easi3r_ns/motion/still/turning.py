@@ -30,7 +30,7 @@ _LEAST_ANGLE = 1e-6
 
 
 @dataclass(frozen=True)
-class Pinhole:
+class PinholeLens:
     """Pinhole with known principal point."""
 
     focal: float
@@ -57,7 +57,7 @@ class Turning:
 
     R: np.ndarray
     """(F, 3, 3), the first the identity."""
-    lens: Pinhole
+    lens: PinholeLens
     focal_sigma: float
     """Standard deviation of the logarithm of the focal length; 0 where it was given."""
 
@@ -71,7 +71,7 @@ def turn_errors(matches: CornerMatches, turning: Turning) -> np.ndarray:
     return error
 
 
-def fit_turning(matches: CornerMatches, num_frames: int, lens: Pinhole, *, fixed_focal: bool) -> Turning | None:
+def fit_turning(matches: CornerMatches, num_frames: int, lens: PinholeLens, *, fixed_focal: bool) -> Turning | None:
     """Rotations, and a focal length unless ``fixed_focal``, by iteratively re-weighted Gauss-Newton on all matches.
 
     The focal length has a prior about that of ``lens``, so that it stays where nothing turns. None: too few matches
@@ -97,7 +97,7 @@ def _turned(matches: CornerMatches, turning: Turning) -> np.ndarray:
     return (relative @ turning.lens.rays(matches.start)[..., None])[..., 0]
 
 
-def _chain(matches: CornerMatches, num_frames: int, lens: Pinhole) -> np.ndarray | None:
+def _chain(matches: CornerMatches, num_frames: int, lens: PinholeLens) -> np.ndarray | None:
     """(F, 3, 3) rotations, each by way of the earlier frame that shares most corners with it."""
     R = np.tile(np.eye(3), (num_frames, 1, 1))
     for k in range(1, num_frames):
@@ -109,7 +109,7 @@ def _chain(matches: CornerMatches, num_frames: int, lens: Pinhole) -> np.ndarray
     return R
 
 
-def _turn(matches: CornerMatches, lens: Pinhole) -> np.ndarray:
+def _turn(matches: CornerMatches, lens: PinholeLens) -> np.ndarray:
     """(3, 3) rotation of the directions of one pair of frames: least absolute distances, by re-weighting."""
     rays = (lens.rays(xy) for xy in (matches.start, matches.end))
     source, target = (ray / np.linalg.norm(ray, axis=1)[:, None] for ray in rays)
