@@ -82,6 +82,22 @@ class SkippedFrames:
 
 
 @dataclass(frozen=True)
+class NearFrames:
+    """Source frames shortly before and after the frames of a clip: small, on disk only."""
+
+    places: np.ndarray
+    """(N,) int64 place among the source frames (see :attr:`Frames.places`), increasing; none is a frame of the clip."""
+    paths: tuple[Path, ...]
+    """N lossless upright RGB images, small, of the whole picture."""
+
+    def __post_init__(self) -> None:
+        require(len(self.places) == len(self.paths), f"{len(self.places)} places for {len(self.paths)} near frames")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
 class Frames:
     """Frames of one clip: images at network size, and the paths of the upright originals."""
 
@@ -103,6 +119,8 @@ class Frames:
     """The frames in between, where they are to be posed too."""
     offsets: np.ndarray | None = None
     """(F,) int64 number of source frames in the sources before a frame's own; None: there is one source."""
+    near: NearFrames | None = None
+    """The source frames around these, for optical flow at the rate at which the clip was filmed; None: not known."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -138,7 +156,16 @@ class Frames:
             num_source_frames=self.num_source_frames + other.num_source_frames,
             skipped=self.skipped,
             offsets=np.concatenate([own, others + self.num_source_frames]),
+            near=_joined(self.near, other.near, self.num_source_frames),
         )
+
+
+def _joined(near: NearFrames | None, other: NearFrames | None, offset: int) -> NearFrames | None:
+    """Near frames of two sources, of which the second begins ``offset`` places later."""
+    if near is None and other is None:
+        return None
+    parts = [(p.places + shift, p.paths) for p, shift in ((near, 0), (other, offset)) if p is not None]
+    return NearFrames(np.concatenate([places for places, _ in parts]), sum((paths for _, paths in parts), ()))
 
 
 @dataclass(frozen=True)

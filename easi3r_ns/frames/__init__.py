@@ -1,11 +1,12 @@
 """Video file or image folder -> :class:`~easi3r_ns.core.types.Frames`: decode, turn upright, select, resize, crop."""
 
 from .loader import find_parts, load_frames, open_source, preview_source
-from .preprocess import ImageGeometry, enlarged, plan_preprocessing, resize_and_crop
+from .preprocess import ImageGeometry, enlarged, enlargement, plan_preprocessing, resize_and_crop
 
 __all__ = [
     "ImageGeometry",
     "enlarged",
+    "enlargement",
     "find_parts",
     "load_frames",
     "open_source",

@@ -14,14 +14,15 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import Frames, PixelMap, SkippedFrames
+from ..core.types import Frames, NearFrames, PixelMap, SkippedFrames
 from ..storage.files import jsonable, make_folder, read_png, write_png
 from . import store as frame_store
 from .cuts import Cut, CutFinder, Watch, parts
 from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
+from .near import near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .select import choose_frames, inside_range
-from .store import StoredClip, StoredFrame
+from .store import StoredClip, StoredFrame, StoredNear
 from .video import Video
 
 _WRITERS = 2
@@ -47,6 +48,7 @@ class Source(Protocol):
 def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> Frames:
     """Frames of a video file or image folder ``data``: at network size in memory, at source size as PNG in ``store``.
 
+    Source frames around them go into ``store`` too, in a small size: at most 8 for each.
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
     ``select.square_ok`` and ``geometry.square_ok`` mean the same, either is enough. Time stamps of a folder count its
     images. Raises InputError (unusable input, fewer than two frames) and OutputError (``store`` cannot be written).
@@ -140,7 +142,7 @@ def _extract(source: Source, store: Path, select: FrameConfig, network: _Network
     times = source.times(select, log)
     finder = None if select.on_cut == "ignore" else CutFinder()
     written = _write_frames(source, store, _plan(times, select, source), network, log, finder)
-    if len(written) < len(_plan(times, select, source).read):
+    if len(written.frames) < len(_plan(times, select, source).read):
         times = source.recount(log)
         finder = finder and CutFinder()
         written = _write_frames(source, store, _plan(times, select, source), network, log, finder)
@@ -148,14 +150,15 @@ def _extract(source: Source, store: Path, select: FrameConfig, network: _Network
     if cuts:
         select = _between_cuts(times, cuts, select, source, log)
         written = _write_frames(source, store, _plan(times, select, source), network, log)
-    if len(written) < 2:
-        raise InputError(f"only {len(written)} frame can be decoded: the clip is damaged, convert or replace it")
+    if len(written.frames) < 2:
+        raise InputError(f"only {len(written.frames)} frame can be decoded: the clip is damaged, convert or replace it")
     used = set(_plan(times, select, source).used.tolist())
     frames = tuple(
         StoredFrame(file, (store / file).stat().st_size, index, float(times[index]), source.name(index), index in used)
-        for index, file in written.items()
+        for index, file in written.frames.items()
     )
-    return StoredClip(frames, len(times), tuple(log.warnings[told:]))
+    near = tuple(StoredNear(file, (store / file).stat().st_size, index) for index, file in written.near.items())
+    return StoredClip(frames, near, len(times), tuple(log.warnings[told:]))
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,21 @@ class _Plan:
 
     used: np.ndarray
     read: np.ndarray
+    near: np.ndarray
+    """Frames of which a small copy is kept, see :func:`~.near.near_indices`."""
+
+
+@dataclass
+class _Written:
+    """Index -> file of what could be read."""
+
+    frames: dict[int, str]
+    near: dict[int, str]
 
 
 def _plan(times: np.ndarray, select: FrameConfig, source: Source) -> _Plan:
-    used = _choose(times, select, source)
-    return _Plan(used, inside_range(times, select) if select.pose_all_frames else used)
+    used, inside = _choose(times, select, source), inside_range(times, select)
+    return _Plan(used, inside if select.pose_all_frames else used, near_indices(used, inside))
 
 
 def _choose(times: np.ndarray, select: FrameConfig, source: Source) -> np.ndarray:
@@ -184,25 +197,53 @@ def _write_frames(
     network: _NetworkImages,
     log: RunLog,
     finder: CutFinder | None = None,
-) -> dict[int, str]:
-    """Index -> file of every frame that could be read. Threads compress the PNG files while decoding goes on."""
-    written: dict[int, str] = {}
+) -> _Written:
+    """Write every frame of the plan that can be read. Threads compress the PNG files while decoding goes on."""
+    written = _Written({}, {})
     pending: list[Future[None]] = []
     network.images.clear()
-    used = set(plan.used.tolist())
+    used, read, near = (set(indices.tolist()) for indices in (plan.used, plan.read, plan.near))
     watch = finder and _watch(finder, plan.read)
+
+    def write(pool: ThreadPoolExecutor, file: str, image: np.ndarray) -> None:
+        if len(pending) > _WRITERS:
+            pending.pop(0).result()
+        pending.append(pool.submit(write_png, store / file, image))
+
+    def write_near(pool: ThreadPoolExecutor, index: int, image: np.ndarray) -> None:
+        written.near[index] = frame_store.near_file(len(written.near))
+        write(pool, written.near[index], near_size(image))
+
     with ThreadPoolExecutor(_WRITERS) as pool:
-        for index, image in source.read(plan.read.tolist(), log, watch):
-            file = frame_store.frame_file(len(written))
-            if len(pending) > _WRITERS:
-                pending.pop(0).result()
-            pending.append(pool.submit(write_png, store / file, image))
+        decoded = read | near if source.shows_all else read
+        for index, image in source.read(sorted(decoded), log, watch):
+            if index in read:
+                written.frames[index] = frame_store.frame_file(len(written.frames))
+                write(pool, written.frames[index], image)
             if index in used:
                 network.add(image)
-            written[index] = file
+            if index in near:
+                write_near(pool, index, image)
+        size = None if network.pixel_map is None else network.pixel_map.source_wh
+        for index, image in _readable(source, sorted(near - decoded), size, log):
+            write_near(pool, index, image)
         for future in pending:
             future.result()
+    written.near = dict(sorted(written.near.items()))
     return written
+
+
+def _readable(
+    source: Source, indices: list[int], size: tuple[int, int] | None, log: RunLog
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Those of the images of a folder that are fit for use: one that nobody asked for is no reason to stop."""
+    for index in indices:
+        try:
+            image = next(image for _, image in source.read([index], log))
+        except InputError:
+            continue
+        if image.shape[1::-1] == size:
+            yield index, image
 
 
 def _watch(finder: CutFinder, indices: np.ndarray) -> Watch:
@@ -261,6 +302,10 @@ def _frames(clip: StoredClip, store: Path, network: _NetworkImages) -> Frames:
         pixel_map=network.pixel_map,
         num_source_frames=clip.num_source_frames,
         skipped=SkippedFrames(**_columns(skipped, store)) if skipped else None,
+        near=NearFrames(
+            np.array([picture.index for picture in clip.near], dtype=np.int64),
+            tuple(store / picture.file for picture in clip.near),
+        ),
         **_columns(used, store),
     )
 

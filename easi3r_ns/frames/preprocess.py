@@ -58,6 +58,15 @@ def enlarged(pixel_map: PixelMap, times: int) -> PixelMap:
     return PixelMap(pixel_map.source_wh, (times * width, times * height), (left, top, right, bottom))
 
 
+FLOW_SIDE = 384
+"""Pixels of the longer side, about, of the images in which optical flow is estimated for motion masks."""
+
+
+def enlargement(height: int, width: int) -> int:
+    """Times that images of a network's size are enlarged for optical flow; tokens stay whole pixels."""
+    return max(1, round(FLOW_SIDE / max(height, width)))
+
+
 def resize_and_crop(image: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     """(H, W, 3) uint8 RGB at source size -> the same at network size; Lanczos when shrinking, else bicubic."""
     shrinks = max(pixel_map.source_wh) > max(pixel_map.resized_wh)

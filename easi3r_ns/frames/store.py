@@ -10,7 +10,7 @@ from typing import Any
 from ..storage.files import write_json
 
 MANIFEST = "frames.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,20 @@ class StoredFrame:
 
 
 @dataclass(frozen=True)
+class StoredNear:
+    """A small copy of a source frame near one that is used."""
+
+    file: str
+    bytes: int
+    index: int
+
+
+@dataclass(frozen=True)
 class StoredClip:
     """What the store holds."""
 
     frames: tuple[StoredFrame, ...]
+    near: tuple[StoredNear, ...]
     num_source_frames: int
     warnings: tuple[str, ...]
     """Logged when the frames were extracted, and again when they are reused."""
@@ -41,6 +51,11 @@ def frame_file(position: int) -> str:
     return f"frame_{position + 1:05d}.png"
 
 
+def near_file(position: int) -> str:
+    """File name of the ``position``-th small copy (from 0)."""
+    return f"near_{position + 1:05d}.png"
+
+
 def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
     """The clip that was stored under ``key``, or None when there is none or a file of it is missing or changed."""
     try:
@@ -48,9 +63,10 @@ def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
         if manifest["format"] != _FORMAT or manifest["key"] != key:
             return None
         frames = tuple(StoredFrame(**frame) for frame in manifest["frames"])
-        if any((store / frame.file).stat().st_size != frame.bytes for frame in frames):
+        near = tuple(StoredNear(**picture) for picture in manifest["near"])
+        if any((store / stored.file).stat().st_size != stored.bytes for stored in (*frames, *near)):
             return None
-        return StoredClip(frames, int(manifest["num_source_frames"]), tuple(manifest["warnings"]))
+        return StoredClip(frames, near, int(manifest["num_source_frames"]), tuple(manifest["warnings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -68,5 +84,5 @@ def clear(store: Path) -> None:
         files = []
     (store / MANIFEST).unlink(missing_ok=True)
     for file in files:
-        if Path(file).name == file and file.startswith("frame_"):
+        if Path(file).name == file and file.startswith(("frame_", "near_")):
             (store / file).unlink(missing_ok=True)

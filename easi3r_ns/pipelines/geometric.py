@@ -22,12 +22,13 @@ from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
 from ..depth.stereo import stereo_depth
 from ..frames import ImageGeometry
+from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
 from ..motion.given import given_masks
 from ..motion.packing import join_masks, pack_masks, unpack_masks
 from ..motion.still import as_turning
 from ..motion.two_view import geometric_masks
-from ..motion.two_view.masks import PAIRS
+from ..motion.two_view.masks import METHOD
 from ..network.compute import choose_compute
 from ..refine import Lens, SparseModel, map_static
 from ..refine.library import load_pycolmap
@@ -167,16 +168,26 @@ def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog,
     cut = len(frames) - num_eval
 
     def compute() -> Tensors:
-        clips = [images for images in (frames.images[:cut], frames.images[cut:]) if len(images)]
+        clips = [rows for rows in (range(cut), range(cut, len(frames))) if rows]
         provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
-        return pack_masks(
-            join_masks([geometric_masks(images, GEOMETRY.patch, log, provider=provider) for images in clips])
-        )
+        masks = [
+            geometric_masks(
+                frames.images[rows.start : rows.stop],
+                GEOMETRY.patch,
+                log,
+                provider=provider,
+                shot=shot(frames, rows, frames.images.__getitem__, frames.pixel_map),
+            )
+            for rows in clips
+        ]
+        return pack_masks(join_masks(masks))
 
     # The thresholds of these masks were chosen with DIS flow; another estimator is used only on request.
     flow = "dis" if config.flow == "auto" else config.flow
     return unpack_masks(
-        cache.stage("geometry-masks", digest(frames.images, num_eval, PAIRS, flow, __version__), compute)
+        cache.stage(
+            "geometry-masks", digest(frames.images, near_places(frames), num_eval, METHOD, flow, __version__), compute
+        )
     )
 
 

@@ -23,14 +23,16 @@ from ..core.runlog import RunLog
 from ..core.score import FLOW_RESIDUAL, ScoreFormula
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan
-from ..frames import enlarged, resize_and_crop
+from ..frames import enlarged, enlargement, resize_and_crop
+from ..frames.near import near_places, shot
 from ..motion.attention.masks import REFERENCE_SEED, cluster_for, segment_dynamic, token_masks
 from ..motion.attention.statistics import SummaryAccumulator, score_of
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider
 from ..motion.given import given_masks
 from ..motion.packing import pack_masks, unpack_masks
-from ..motion.two_view import PAIRS, WORK_SIDE, enlargement, flow_residual
+from ..motion.two_view import flow_residual
+from ..motion.two_view.tokens import METHOD
 from ..network.backbone import Backbone, PairDecoder
 from ..network.compute import Compute
 from ..network.inference import FEATURES, map_dtype, map_shapes
@@ -92,7 +94,10 @@ class StageInputs:
     def flow_key(self) -> str:
         """Digest of the inputs that determine the residual of optical flow."""
         frames, flow = self.frames, self.mask_flow.name
-        return digest(frames.images, frames.pixel_map, self.num_eval, flow, PAIRS, WORK_SIDE, __version__)
+        size = enlargement(*frames.images.shape[1:3])
+        return digest(
+            frames.images, frames.pixel_map, near_places(frames), size, self.num_eval, flow, METHOD, __version__
+        )
 
     def score_key(self) -> tuple:
         """The inputs that determine the score, beside the network and its pairs."""
@@ -225,7 +230,7 @@ def explain_flow(inputs: StageInputs) -> np.ndarray:
         return frames.images[frame] if times == 1 else resize_and_crop(read_png(frames.source_paths[frame]), larger)
 
     def of(clip: range) -> np.ndarray:
-        return flow_residual(lambda k: image(clip[k]), len(clip), times * inputs.patch, inputs.mask_flow, inputs.log)
+        return flow_residual(shot(frames, clip, image, larger), times * inputs.patch, inputs.mask_flow, inputs.log)
 
     def compute() -> Tensors:
         cut = len(frames) - inputs.num_eval

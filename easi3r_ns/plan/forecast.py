@@ -12,7 +12,8 @@ from ..core.config import LEAST_WINDOW, AlignConfig
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import StageRecord
 from ..core.windows import cut_windows
-from ..motion.two_view import enlargement, residual_bytes
+from ..frames import enlargement
+from ..motion.two_view import residual_bytes
 from ..network.compute import Compute
 from ..network.config import DUSt3RConfig
 from ..network.costs import activation_bytes, network_cost, start_bytes, weight_bytes

@@ -1,6 +1,6 @@
 """What moves, without a network: optical flow that no motion of the camera explains."""
 
 from .masks import geometric_masks
-from .tokens import PAIRS, WORK_SIDE, enlargement, flow_residual, residual_bytes
+from .tokens import flow_residual, residual_bytes
 
-__all__ = ["PAIRS", "WORK_SIDE", "enlargement", "flow_residual", "geometric_masks", "residual_bytes"]
+__all__ = ["flow_residual", "geometric_masks", "residual_bytes"]

@@ -22,8 +22,10 @@ FEWEST_SAMPLES = 20
 """Pairs with fewer consistent vectors are not used."""
 NOISE_PX = 0.4
 NOISE_PER_FLOW = 0.03
-"""Deviation of the flow of a static surface from the model, for the choice between models: at least NOISE_PX, and
-NOISE_PER_FLOW of the median flow, which is also how much parallax still counts as none."""
+"""Deviation of the flow of a static surface from the model, for the choice between fits of one kind: at least NOISE_PX,
+and NOISE_PER_FLOW of the median flow."""
+DEVIATIONS_PER_MEDIAN = 1.4826
+"""Standard deviation of a normal distribution over the median of its absolute values."""
 _HOMOGRAPHY_TOLERANCE_PX = 1.0
 _FUNDAMENTAL_TOLERANCE_PX = 0.5
 _ITERATIONS = 2000
@@ -45,9 +47,14 @@ class Samples:
         return len(self.start)
 
     @property
+    def lengths(self) -> np.ndarray:
+        """(N,) lengths of the vectors in pixels."""
+        return np.linalg.norm(self.end - self.start, axis=1)
+
+    @property
     def median_flow(self) -> float:
         """Median length of the vectors in pixels."""
-        return float(np.median(np.linalg.norm(self.end - self.start, axis=1)))
+        return float(np.median(self.lengths))
 
 
 def sample(flow: np.ndarray, consistent: np.ndarray) -> Samples:
@@ -121,13 +128,16 @@ def homography_preferred(samples: Samples) -> float | None:
     if samples.border.sum() < FEWEST_SAMPLES:
         return None
     start, end = samples.start[samples.border], samples.end[samples.border]
-    scores: dict[Kind, float] = {}
+    errors: dict[Kind, np.ndarray] = {}
     for kind in ("homography", "fundamental"):
         model = fit(kind, samples)
         if model is None:
             return None
-        scores[kind] = gric(kind, distance(kind, model, start, end), noise(samples))
-    return scores["fundamental"] - scores["homography"]
+        errors[kind] = distance(kind, model, start, end)
+    # The fundamental matrix explains parallax and no parallax: what it leaves is the noise of this pair's flow. Flow
+    # that is long need not be noisy: to call a share of its length noise would hide parallax of a pixel or two.
+    deviation = max(NOISE_PX, DEVIATIONS_PER_MEDIAN * float(np.median(errors["fundamental"])))
+    return gric("fundamental", errors["fundamental"], deviation) - gric("homography", errors["homography"], deviation)
 
 
 def _magsac(kind: Kind, start: np.ndarray, end: np.ndarray) -> np.ndarray | None:

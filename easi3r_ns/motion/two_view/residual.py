@@ -1,17 +1,19 @@
-"""How strongly every pixel breaks the camera's motion: mean and deviation over the pairs of a frame."""
+"""How strongly every pixel breaks the camera's motion, pair by pair: mean and deviation over the pairs of a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
-from ...core.types import PairGraph
-from ..flow.provider import FlowProvider, forward_backward_consistent
-from .background import FEWEST_SAMPLES, Kind, distance, fit, homography_preferred, sample
+from ...frames.near import Shot
+from ..flow.provider import FlowProvider
+from .background import FEWEST_SAMPLES, Kind, Samples, distance, fit, homography_preferred, noise, sample
+from .flows import FOLLOWED, both_ways
+from .plan import PairPlan, spread
 
 STATIC_NOISE_PX = 0.3
 STATIC_NOISE_PER_FLOW = 0.02
@@ -22,143 +24,166 @@ TEXTURE_NOISE_MOST_PX = 3.0
 TEXTURE_WINDOW_PX = 3.5
 MOST_DEVIATIONS = 30.0
 """Residuals above this many deviations all count the same."""
-INCONSISTENT_WEIGHT = 0.1
-"""Weight of a pixel whose forward and backward flow disagree: little, but it decides where no pair agrees."""
-FOLLOWED = 0.3
-"""Share of consistent pixels from which on the flow of a pair is used at all."""
-VOTING_PAIRS = 12
-"""Approximate number of pairs that decide between homography and fundamental matrix."""
-
-Load = Callable[[Sequence[int]], np.ndarray]
-"""Numbers of n frames -> their images (n, H, W, 3) uint8 RGB."""
-Links = Callable[[int, int, np.ndarray], None]
-"""Called with (i, j, flow (H, W, 2) from i to j) for every ordered pair."""
+FEWEST_VOTES = 12
+VOTES_PER_FRAME = 1 / 3
+"""Pairs, about, that decide between homography and fundamental matrix: at least, and per frame of the clip."""
+STRETCH_VOTES = 8
+"""Votes next to a pair, in time, that decide which of both it gets."""
+IMPLAUSIBLE_SHARE, IMPLAUSIBLE_NOISE = 0.5, 4.0
+"""A homography that misses more than this share of the flow by more than so many times its noise is not the motion of
+the background: what it misses is a net of near things, not what moves."""
+_TEXTURELESS = 1e-3
+_IMAGES_KEPT = 24
 
 
 @dataclass(frozen=True)
-class MotionStats:
-    """Mean and deviation, over the pairs of a frame, of the residual in [0, 1]."""
+class PairMotion:
+    """What a pair of frames shows."""
 
-    mean: np.ndarray
-    """(F, H, W) float32."""
-    deviation: np.ndarray
-    """(F, H, W) float32."""
-    trust: np.ndarray
-    """(F, H, W) float32 in [0, 1]: share of the frame's pairs whose flow is consistent here."""
-    pairs_used: int
-    """Unordered pairs whose flow was used."""
+    pair: tuple[int, int]
+    """Places (i, j), i < j."""
+    flows: tuple[np.ndarray, np.ndarray]
+    """(H, W, 2) from i to j, and back."""
+    agree: tuple[np.ndarray, np.ndarray]
+    """(H, W) bool in i and in j: forward and backward flow agree."""
+    residuals: tuple[np.ndarray, np.ndarray] | None
+    """(H, W) float32 in [0, 1] in i and in j: logarithm of the residual in deviations of static flow. None: flow cannot
+    follow this pair, or no model fits it."""
 
 
-def motion_stats(
-    images: np.ndarray,
-    graph: PairGraph,
-    kind: Kind,
-    provider: FlowProvider,
-    advance: Callable[[int], None],
-    links: Links | None = None,
-) -> MotionStats:
-    """Residuals of all pairs of a clip under one kind of model.
+class Pictures:
+    """Images of a shot and the noise of flow on them; those that were asked for last stay in memory."""
 
-    Args:
-        images: (F, H, W, 3) uint8 RGB.
-        kind: from :func:`choose_kind`.
-        advance: called with the number of unordered pairs that were done.
-        links: is handed every flow, which is not kept.
+    def __init__(self, shot: Shot) -> None:
+        self._shot = shot
+        self._kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    def image(self, place: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return self._get(place)[0]
+
+    def texture_noise(self, place: int) -> np.ndarray:
+        """See :func:`texture_noise`."""
+        return self._get(place)[1]
+
+    def _get(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        if place not in self._kept:
+            image = self._shot.image(place)
+            self._kept[place] = image, texture_noise(image)
+            while len(self._kept) > _IMAGES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(place)
+        return self._kept[place]
+
+
+class Kinds:
+    """Homography or fundamental matrix, for every stretch of a clip.
+
+    A homography describes the background of a turning camera, and a flat background; a fundamental matrix would then
+    explain moving things as parallax. Where there is parallax, a homography would take near things for moving ones.
+    One pair alone often cannot tell, so that those around it decide with it.
     """
-    noise = [_texture_noise(image) for image in images]
-    moments = _Moments(images.shape[:3])
-    used = 0
-    for i, j in unordered(graph):
-        flows, agree = _both_ways(images[[i, j]], provider)
+
+    def __init__(self, times: np.ndarray, preferences: np.ndarray) -> None:
+        """(n,) middles of the pairs that voted, and by how much each prefers a homography."""
+        self._times, self._preferences = times, preferences
+
+    def of(self, pair: tuple[int, int]) -> Kind:
+        """For a pair of places; a homography where nobody can tell."""
+        if len(self._times) == 0:
+            return "homography"
+        nearest = np.argsort(np.abs(self._times - sum(pair) / 2), kind="stable")[:STRETCH_VOTES]
+        return "homography" if self._preferences[nearest].mean() > 0 else "fundamental"
+
+
+def choose_kinds(plan: PairPlan, pictures: Pictures, num_frames: int, provider: FlowProvider) -> Kinds:
+    """Votes of pairs over all gaps that flow can follow, spread over the clip."""
+    times, preferences = [], []
+    for i, j in spread(plan.pairs, max(FEWEST_VOTES, round(VOTES_PER_FRAME * num_frames))):
+        flows, agree = both_ways(np.stack([pictures.image(i), pictures.image(j)]), provider)
+        if min(mask.mean() for mask in agree) >= FOLLOWED:
+            preference = homography_preferred(sample(flows[0], agree[0]))
+            if preference is not None:
+                times.append((i + j) / 2)
+                preferences.append(preference)
+    return Kinds(np.array(times), np.array(preferences))
+
+
+def follow_pairs(
+    plan: PairPlan, pictures: Pictures, kinds: Kinds, provider: FlowProvider, advance: Callable[[int], None]
+) -> Iterator[PairMotion]:
+    """All pairs of a plan, one after the other; ``advance`` is called with 1 after each."""
+    for i, j in plan.pairs:
+        flows, agree = both_ways(np.stack([pictures.image(i), pictures.image(j)]), provider)
         followed = min(mask.mean() for mask in agree) >= FOLLOWED
-        used += followed
-        for (first, second), flow, consistent in zip(((i, j), (j, i)), flows, agree, strict=True):
-            if links is not None:
-                links(first, second, flow)
-            residual = _residual(kind, flow, consistent, noise[first]) if followed else None
-            if residual is not None:
-                moments.add(first, residual, np.where(consistent, 1.0, INCONSISTENT_WEIGHT).astype(np.float32))
+        textures = pictures.texture_noise(i), pictures.texture_noise(j)
+        residuals = _residuals(kinds.of((i, j)), flows, agree[0], textures) if followed else None
+        yield PairMotion((i, j), flows, agree, residuals)
         advance(1)
-    return moments.finish(used)
 
 
-def unordered(graph: PairGraph) -> list[tuple[int, int]]:
-    """The pairs (i, j) of a graph with i < j."""
-    return [(i, j) for i, j in graph.edges.tolist() if i < j]
-
-
-def choose_kind(load: Load, graph: PairGraph, provider: FlowProvider) -> Kind:
-    """Homography or fundamental matrix: GRIC over pairs with the longest gap that flow can follow.
-
-    A homography describes the background of a turning camera, and a flat background. A fundamental matrix would then
-    explain moving objects as parallax. Parallax is largest over long gaps, so that only the longest gap that flow can
-    follow decides. One kind holds for the whole clip: the residuals of both are not comparable.
-    """
-    pairs = unordered(graph)
-    for gap in sorted({j - i for i, j in pairs}, reverse=True):
-        of_gap = [pair for pair in pairs if pair[1] - pair[0] == gap]
-        step = max(1, len(of_gap) // VOTING_PAIRS)
-        votes = []
-        for i, j in of_gap[step // 2 :: step]:
-            flows, agree = _both_ways(load([i, j]), provider)
-            vote = homography_preferred(sample(flows[0], agree[0])) if agree[0].mean() >= FOLLOWED else None
-            votes.append(vote)
-        cast = [vote for vote in votes if vote is not None]
-        if 2 * len(cast) > len(votes):
-            return "homography" if float(np.mean(cast)) > 0 else "fundamental"
-    return "homography"
-
-
-def _both_ways(
-    images: np.ndarray, provider: FlowProvider
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Flows (H, W, 2) between two images (2, H, W, 3), there and back, and where each agrees with the other (H, W)."""
-    fields = provider.flow(images, images[[1, 0]])
-    there = torch.from_numpy(fields).permute(0, 3, 1, 2)
-    agree = forward_backward_consistent(there, there.flip(0)).numpy()
-    return (fields[0], fields[1]), (agree[0], agree[1])
-
-
-def _residual(kind: Kind, flow: np.ndarray, consistent: np.ndarray, texture: np.ndarray) -> np.ndarray | None:
-    """(H, W) in [0, 1]: logarithm of the residual in deviations of static flow; None where no model fits."""
-    samples = sample(flow, consistent)
-    model = fit(kind, samples) if len(samples) >= FEWEST_SAMPLES else None
-    if model is None:
-        return None
-    height, width = consistent.shape
-    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    start = np.stack([columns, rows], axis=-1)
-    off = distance(kind, model, start, start + flow)
-    deviation = np.sqrt(STATIC_NOISE_PX**2 + (STATIC_NOISE_PER_FLOW * samples.median_flow) ** 2 + texture**2)
-    return (np.log1p(np.minimum(off / deviation, MOST_DEVIATIONS)) / np.log1p(MOST_DEVIATIONS)).astype(np.float32)
-
-
-def _texture_noise(image: np.ndarray) -> np.ndarray:
-    """(H, W) pixels of deviation that optical flow has because there is little texture."""
+def texture_noise(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (H, W) pixels of deviation, unbounded, that flow has because there is little texture."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
     across, down = (cv2.Sobel(grey, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
     products = (across * across, across * down, down * down)
     xx, xy, yy = (cv2.GaussianBlur(product, (0, 0), TEXTURE_WINDOW_PX) for product in products)
     weaker = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    return np.minimum(TEXTURE_NOISE / np.sqrt(np.maximum(weaker, 0) + 1e-3), TEXTURE_NOISE_MOST_PX)
+    return TEXTURE_NOISE / np.sqrt(np.maximum(weaker, 0) + _TEXTURELESS)
 
 
-class _Moments:
-    """Weighted mean and deviation per frame, pair by pair (West, 1979): memory grows with F, not with the pairs."""
+class Moments:
+    """Weighted mean and deviation of a frame's residuals, pair by pair (West, 1979)."""
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self._weight, self._mean, self._m2 = (np.zeros(shape, dtype=np.float32) for _ in range(3))
-        self._count = np.zeros(shape[0])
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.weight, self.mean, self._m2 = (np.zeros(shape, dtype=np.float32) for _ in range(3))
 
-    def add(self, frame: int, value: np.ndarray, weight: np.ndarray) -> None:
+    def add(self, value: np.ndarray, weight: np.ndarray) -> None:
         """Take in one pair: ``value`` and ``weight`` (H, W)."""
-        self._count[frame] += 1
-        self._weight[frame] += weight
-        delta = value - self._mean[frame]
-        self._mean[frame] += delta * weight / self._weight[frame]
-        self._m2[frame] += weight * delta * (value - self._mean[frame])
+        self.weight += weight
+        delta = value - self.mean
+        self.mean += delta * weight / np.maximum(self.weight, np.float32(1e-9))
+        self._m2 += weight * delta * (value - self.mean)
 
-    def finish(self, pairs_used: int) -> MotionStats:
-        deviation = np.sqrt(np.maximum(self._m2, 0) / np.maximum(self._weight, 1e-6))
-        trust = self._weight / np.maximum(self._count, 1)[:, None, None]
-        return MotionStats(self._mean, deviation, trust.astype(np.float32), pairs_used)
+    @property
+    def deviation(self) -> np.ndarray:
+        """(H, W) float32; 0 where nothing was added."""
+        return np.sqrt(np.maximum(self._m2, 0) / np.maximum(self.weight, np.float32(1e-6)))
+
+
+def _residuals(
+    kind: Kind,
+    flows: tuple[np.ndarray, np.ndarray],
+    consistent: np.ndarray,
+    textures: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of both frames, from one model: that of the way back is its inverse, or its transpose."""
+    samples = sample(flows[0], consistent)
+    found = _model(kind, samples) if len(samples) >= FEWEST_SAMPLES else None
+    if found is None:
+        return None
+    kind, model = found
+    back = model.T if kind == "fundamental" else np.linalg.inv(model)
+    height, width = consistent.shape
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    start = np.stack([columns, rows], axis=-1)
+    static = STATIC_NOISE_PX**2 + (STATIC_NOISE_PER_FLOW * samples.median_flow) ** 2
+    maps = []
+    for own, flow, texture in zip((model, back), flows, textures, strict=True):
+        deviation = np.sqrt(static + np.minimum(texture, TEXTURE_NOISE_MOST_PX) ** 2)
+        off = np.minimum(distance(kind, own, start, start + flow) / deviation, MOST_DEVIATIONS)
+        maps.append((np.log1p(off) / np.log1p(MOST_DEVIATIONS)).astype(np.float32))
+    return maps[0], maps[1]
+
+
+def _model(kind: Kind, samples: Samples) -> tuple[Kind, np.ndarray] | None:
+    """The model of the background, of another kind where the one that was asked for explains too little."""
+    model = fit(kind, samples)
+    if kind == "homography" and (model is None or abs(np.linalg.det(model)) < 1e-9 or _implausible(model, samples)):
+        kind, model = "fundamental", fit("fundamental", samples)
+    return None if model is None else (kind, model)
+
+
+def _implausible(homography: np.ndarray, samples: Samples) -> bool:
+    error = distance("homography", homography, samples.start, samples.end)
+    return float((error > IMPLAUSIBLE_NOISE * noise(samples)).mean()) > IMPLAUSIBLE_SHARE

@@ -14,7 +14,6 @@ from skimage.segmentation import slic
 from sklearn.neighbors import NearestNeighbors
 
 PIXELS_PER_SEGMENT = 250
-NEIGHBOURS = 30
 COLOUR_SCALE = 10.0
 CONTRAST_SCALE = 17.0
 EDGE_SCALE = 67.0
@@ -57,16 +56,7 @@ def make_superpixels(images: np.ndarray) -> Superpixels:
     """SLIC (Achanta et al., PAMI 2012) on every frame of (F, H, W, 3) uint8 RGB."""
     labels, features, centres, total = [], [], [], 0
     for image in images:
-        own = slic(
-            image,
-            n_segments=max(1, image.shape[0] * image.shape[1] // PIXELS_PER_SEGMENT),
-            compactness=12,
-            sigma=0.7,
-            max_num_iter=6,
-            start_label=0,
-            channel_axis=-1,
-        )
-        columns, place = _describe(image, own)
+        own, columns, place = segment(image)
         features.append(columns)
         centres.append(place)
         labels.append((own + total).astype(np.int32))
@@ -74,15 +64,32 @@ def make_superpixels(images: np.ndarray) -> Superpixels:
     return Superpixels(np.stack(labels), np.concatenate(features), np.concatenate(centres))
 
 
-def vote(superpixels: Superpixels, own: np.ndarray, trust: np.ndarray, links: np.ndarray) -> np.ndarray:
+def segment(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One frame (H, W, 3) -> labels (H, W) from 0, features (K, 10) and centres (K, 2)."""
+    own = slic(
+        image,
+        n_segments=max(1, image.shape[0] * image.shape[1] // PIXELS_PER_SEGMENT),
+        compactness=12,
+        sigma=0.7,
+        max_num_iter=6,
+        start_label=0,
+        channel_axis=-1,
+    )
+    return own, *_describe(image, own)
+
+
+def vote(
+    superpixels: Superpixels, own: np.ndarray, trust: np.ndarray, links: np.ndarray, num_neighbours: int
+) -> np.ndarray:
     """(N,) score of each region, averaged with the regions that look alike and those that it flows to.
 
     Args:
         own: (N,) each region's own score.
         trust: (N,) in [0, 1]: weight of each region's own score; with 0 it takes the mean of its neighbours.
         links: (N, L) region that each flows to in other frames, -1 for none.
+        num_neighbours: regions that look alike and are asked.
     """
-    count = min(NEIGHBOURS + 1, len(superpixels))
+    count = min(num_neighbours + 1, len(superpixels))
     search = NearestNeighbors(n_neighbors=count, algorithm="kd_tree").fit(superpixels.features)
     distances, neighbours = search.kneighbors(superpixels.features)
     scale = max(float(np.median(distances[:, -1])), 1e-6)

@@ -20,11 +20,12 @@ from ...core.runlog import RunLog
 from ...core.score import FLOW_RESIDUAL, MAPS, ScoreFormula
 from ...core.types import DynamicMasks, PixelMap
 from ...evaluate.masks import jaccard, pooled
-from ...frames import enlarged, resize_and_crop
+from ...frames import enlarged, enlargement, resize_and_crop
+from ...frames.near import Shot
 from ...motion.attention.masks import REFERENCE_SEED, cluster_for, cluster_means, segment_dynamic
 from ...motion.attention.statistics import AttentionAccumulator, fused_maps, min_max_per_frame
 from ...motion.flow.dis import DISFlow
-from ...motion.two_view import enlargement, flow_residual
+from ...motion.two_view import flow_residual
 from ...network.compute import Compute
 from ...network.inference import encode_frames
 from ...network.model import DUSt3R
@@ -156,9 +157,8 @@ def _flow(clip: Clip, patch: int) -> np.ndarray:
     times = enlargement(height, width)
     larger = enlarged(PixelMap((width, height), (width, height), (0, 0, width, height)), times)
 
-    return flow_residual(
-        lambda k: resize_and_crop(clip.images[k], larger), len(clip), times * patch, DISFlow(), RunLog()
-    )
+    images = np.stack([resize_and_crop(image, larger) for image in clip.images])
+    return flow_residual(Shot.of(images), times * patch, DISFlow(), RunLog())
 
 
 def _residual(out: Any, patch: int) -> np.ndarray:
