@@ -79,7 +79,8 @@ def save(store: Path, key: dict[str, Any], clip: StoredClip) -> None:
 def clear(store: Path) -> None:
     """Remove the manifest (first) and the frames that it names; other files stay."""
     try:
-        files = [str(frame["file"]) for frame in json.loads((store / MANIFEST).read_text(encoding="utf-8"))["frames"]]
+        manifest = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
+        files = [str(stored["file"]) for stored in (*manifest["frames"], *manifest.get("near", ()))]
     except (OSError, ValueError, KeyError, TypeError):
         files = []
     (store / MANIFEST).unlink(missing_ok=True)

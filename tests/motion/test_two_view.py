@@ -9,11 +9,14 @@ import pytest
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.frames import enlargement
+from easi3r_ns.frames.near import Shot
 from easi3r_ns.motion.flow.dis import DISFlow
-from easi3r_ns.motion.two_view import enlargement, flow_residual, geometric_masks, tokens
+from easi3r_ns.motion.two_view import flow_residual, geometric_masks, residual
 from easi3r_ns.motion.two_view.background import distance, fit, gric, homography_preferred, sample
 from easi3r_ns.motion.two_view.masks import LEAST_SCORE, choose_threshold, contour_contrast
-from easi3r_ns.motion.two_view.residual import MotionStats, _Moments, motion_stats
+from easi3r_ns.motion.two_view.plan import plan_pairs
+from easi3r_ns.motion.two_view.residual import Moments, Pictures, follow_pairs
 from easi3r_ns.motion.two_view.superpixels import Superpixels, make_superpixels, vote
 from easi3r_ns.training.measure.numbers import area_under_curve
 from easi3r_ns.training.scenes import ClipOptions, correspondences, film, make_scene, render_clip
@@ -98,17 +101,18 @@ def test_too_few_vectors_give_no_model() -> None:
 def test_moments_equal_those_of_all_values_at_once() -> None:
     rs = np.random.RandomState(0)
     values, weights = rs.rand(6, 4, 5).astype(np.float32), rs.uniform(0.1, 1, (6, 4, 5)).astype(np.float32)
-    moments = _Moments((2, 4, 5))
+    moments = Moments((4, 5))
     for value, weight in zip(values, weights, strict=True):
-        moments.add(1, value, weight)
-    stats = moments.finish(6)
+        moments.add(value, weight)
     mean = np.average(values, axis=0, weights=weights)
-    np.testing.assert_allclose(stats.mean[1], mean, atol=1e-6)
+    np.testing.assert_allclose(moments.mean, mean, atol=1e-6)
     np.testing.assert_allclose(
-        stats.deviation[1], np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights)), atol=1e-5
+        moments.deviation, np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights)), atol=1e-5
     )
-    np.testing.assert_allclose(stats.trust[1], weights.mean(axis=0), atol=1e-6)
-    assert not stats.mean[0].any() and not stats.trust[0].any()
+    np.testing.assert_allclose(moments.weight, weights.sum(axis=0), rtol=1e-6)
+    nothing = Moments((4, 5))
+    nothing.add(values[0], np.zeros((4, 5), np.float32))
+    assert not nothing.mean.any() and not nothing.deviation.any(), "a pixel without weight knows nothing"
 
 
 def test_superpixels_cover_the_clip_and_average_exactly() -> None:
@@ -132,12 +136,12 @@ def test_vote_gives_untrusted_regions_the_word_of_their_like() -> None:
     own, trust = np.repeat([0.0, 1.0], count // 2), np.ones(count)
     own[-1], trust[-1] = 0.0, 0.0
     no_links = np.full((count, 2), -1)
-    opinion = vote(superpixels, own, trust, no_links)
+    opinion = vote(superpixels, own, trust, no_links, 30)
     assert opinion[-1] > 0.8 and opinion[: count // 2].max() < 0.2
     # Where it flows to can say the opposite.
     linked = no_links.copy()
     linked[0] = [count - 2, count - 3]
-    assert vote(superpixels, own, trust, linked)[0] > opinion[0] + 0.02
+    assert vote(superpixels, own, trust, linked, 30)[0] > opinion[0] + 0.02
 
 
 def test_threshold_is_the_cut_with_the_clearest_contour() -> None:
@@ -209,7 +213,7 @@ def test_one_frame_is_refused() -> None:
 
 def residual_of(images: np.ndarray) -> np.ndarray:
     """Per token of 16 pixels."""
-    return flow_residual(lambda frame: images[frame], len(images), 16, DISFlow(), RunLog())
+    return flow_residual(Shot.of(images), 16, DISFlow(), RunLog())
 
 
 def test_residual_per_token_shows_what_moves_and_rests_with_it(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
@@ -224,23 +228,34 @@ def test_residual_per_token_shows_what_moves_and_rests_with_it(moving_clip: tupl
     assert at_rest[truth].mean() < 0.6 * residual[truth].mean()
 
 
-def test_residual_by_blocks_is_that_of_the_whole_clip(
-    moving_clip: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def residual_naive(images: np.ndarray) -> np.ndarray:
+    """:func:`residual_of` with every residual of the clip in memory, and plain means."""
+    shot = Shot.of(images)
+    plan, pictures = plan_pairs(shot, (1, 2, 3), 1), Pictures(shot)
+    kinds = residual.choose_kinds(plan, pictures, len(images), DISFlow())
+    seen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
+    for motion in follow_pairs(plan, pictures, kinds, DISFlow(), lambda n: None):
+        for place, values, agree in zip(motion.pair, motion.residuals or (), motion.agree):
+            seen[place].append((values, np.where(agree, 1.0, 0.1)))
+    means = []
+    for own in seen:
+        values, weights = (np.stack(column) for column in zip(*own, strict=True))
+        means.append(np.average(values, axis=0, weights=weights))
+    return np.stack(means).reshape(len(images), SIZE[0] // 16, 16, SIZE[1] // 16, 16).mean(axis=(2, 4))
+
+
+def test_residual_in_one_pass_is_that_of_the_whole_clip_in_memory(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
     images, _ = moving_clip
-    whole = residual_of(images)
-    monkeypatch.setattr(tokens, "BLOCK", 2)
-    at_once: list[int] = []
+    np.testing.assert_allclose(residual_of(images), residual_naive(images), atol=1e-5)
 
-    def counted(block: np.ndarray, *args) -> MotionStats:
-        at_once.append(len(block))
-        return motion_stats(block, *args)
 
-    monkeypatch.setattr(tokens, "motion_stats", counted)
-    np.testing.assert_allclose(residual_of(images), whole, atol=1e-6)
-    at_once.clear()
-    residual_of(np.concatenate([images, images[::-1]]))
-    assert max(at_once) == 2 + 2 * tokens.REACH, "a block and the frames that it is paired with"
+def test_few_images_are_held() -> None:
+    """However long the clip: those that were asked for last."""
+    images = np.zeros((40, 64, 64, 3), np.uint8)
+    pictures = Pictures(Shot.of(images))
+    for place in (*range(40), *range(40)):
+        pictures.image(place)
+        assert len(pictures._kept) <= residual._IMAGES_KEPT
 
 
 def test_images_are_enlarged_to_where_flow_was_tried() -> None:

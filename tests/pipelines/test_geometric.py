@@ -19,6 +19,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scene, sparse_depths
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene
+from easi3r_ns.frames.near import Shot
 from easi3r_ns.motion.attention.masks import static_masks
 from easi3r_ns.motion.flow.choose import ESTIMATORS
 from easi3r_ns.motion.flow.dis import DISFlow
@@ -70,7 +71,7 @@ def true_model(clip: Clip, count: int, missing: tuple[int, ...] = ()) -> SparseM
     return SparseModel(poses, registered, Lens(160, 120, clip.focal, (cx, cy), (0.01, 0.0, 0.0, 0.0)), sparse)
 
 
-def quick_masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+def quick_masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider, shot: Shot) -> DynamicMasks:
     """In the place of real masks, which have their own tests: the lower left corner moves."""
     still = static_masks(len(images), *images.shape[1:3], patch)
     masks = still.masks.copy()
@@ -230,9 +231,9 @@ def test_own_masks_and_none(tmp_path, clip, mapped, monkeypatch) -> None:
 def test_each_clip_has_its_own_motion(tmp_path, clip, monkeypatch) -> None:
     lengths = []
 
-    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider, shot: Shot) -> DynamicMasks:
         lengths.append(len(images))
-        return quick_masks(images, patch, log, provider=provider)
+        return quick_masks(images, patch, log, provider=provider, shot=shot)
 
     monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
     monkeypatch.setattr(pipeline_geometric, "load_pycolmap", lambda: None)
@@ -246,9 +247,9 @@ def test_the_flow_is_dis_unless_raft_is_asked_for(tmp_path, clip, mapped, monkey
     mapped()
     raft, used = DISFlow(), []
 
-    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider) -> DynamicMasks:
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider, shot: Shot) -> DynamicMasks:
         used.append(provider)
-        return quick_masks(images, patch, log, provider=provider)
+        return quick_masks(images, patch, log, provider=provider, shot=shot)
 
     monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)
     monkeypatch.setitem(ESTIMATORS, "raft", lambda compute, log: raft)

@@ -179,9 +179,9 @@ def with_flow(
 def test_the_residual_of_flow_is_computed_once_for_both_passes(tmp_path, clip, kept, monkeypatch):
     calls, compute = [], stages.flow_residual
 
-    def counted(image, num_frames, *args):
-        calls.append(image(0).shape)
-        return compute(image, num_frames, *args)
+    def counted(shot, *args):
+        calls.append(shot.image(0).shape)
+        return compute(shot, *args)
 
     monkeypatch.setattr(stages, "flow_residual", counted)
     cache = StageCache(tmp_path / "cache" if kept else None)

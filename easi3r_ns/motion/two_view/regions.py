@@ -10,8 +10,9 @@ from .superpixels import segment
 DEVIATION_WEIGHT = 0.5
 """Deviations over the pairs that are subtracted from the mean residual: one that varies is less certain."""
 SURE_TEXTURE_PX = 0.5
-"""Deviation of flow for want of texture up to which a pixel counts fully. Flow that is smoother than the picture is
-confirmed by flow in the other direction, however wrong it is: agreement alone proves nothing there."""
+"""Deviation of flow for want of texture up to which a pixel counts fully; above, in inverse proportion. Flow that is
+smoother than the picture is confirmed by flow in the other direction, however wrong it is: agreement alone proves
+nothing there."""
 FULL_TRUST = 0.5
 """Trust of a superpixel from which on its residual counts fully; below, in proportion."""
 
@@ -36,7 +37,7 @@ class Region:
 
     def add(self, residual: np.ndarray, consistent: np.ndarray) -> None:
         """Take in a pair that flow can follow: (H, W) residual, and where both directions of the flow agree."""
-        sure = np.minimum(1, (SURE_TEXTURE_PX / np.maximum(self._texture, 1e-3)) ** 2)
+        sure = np.minimum(1, SURE_TEXTURE_PX / np.maximum(self._texture, 1e-3))
         self.moments.add(residual, np.where(consistent, sure, 0).astype(np.float32))
         self.followed = True
 
