@@ -6,16 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
+from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.evaluate.masks import jaccard
 from easi3r_ns.frames.near import Shot, near_indices
 from easi3r_ns.motion.flow.dis import DISFlow
 from easi3r_ns.motion.two_view import geometric_masks
-from easi3r_ns.motion.two_view.background import homography_preferred, sample
+from easi3r_ns.motion.two_view.background import Kind, homography_preferred, sample
 from easi3r_ns.motion.two_view.plan import choose_step, plan_pairs
 from easi3r_ns.motion.two_view.regions import FULL_TRUST, Region
-from easi3r_ns.motion.two_view.residual import Kinds, Pictures, _model, choose_kinds
-from easi3r_ns.training.scenes import Clip, ClipOptions, render_clip
+from easi3r_ns.motion.two_view.residual import Kinds, Pictures, _model, _residuals, choose_kinds
+from easi3r_ns.training.scenes import Clip, ClipOptions, correspondences, render_clip
 
 SIZE = (192, 320)
 STRIDE = 6
@@ -146,3 +147,22 @@ def test_links_are_those_of_the_nearest_frame_where_flow_agrees() -> None:
     assert (one.links[~linked, 1] == -1).all() and linked.any() and not linked.all()
     one.link(1, 2, flow, agree, far)
     assert (one.links[linked, 1] >= 1000).all()
+
+
+@pytest.mark.parametrize("kind", ["homography", "fundamental"])
+def test_one_model_serves_both_directions(kind: Kind) -> None:
+    clip = render_clip(5, 2, *SIZE, num_movers=1, frozen=True, options=ClipOptions(fps=1.5))
+    if kind == "homography":
+        turn = np.array([[1.01, 0.004, 6.0], [-0.003, 0.99, -2.0], [1e-5, -2e-5, 1.0]])
+        start = np.concatenate([pixel_grid(*SIZE), np.ones((*SIZE, 1))], axis=-1)
+        landings = [start @ model.T for model in (turn, np.linalg.inv(turn))]
+        landings = [landing[..., :2] / landing[..., 2:] for landing in landings]
+        seen = [np.ones(SIZE, dtype=bool)] * 2
+    else:
+        landings, seen = zip(*(correspondences(clip, *pair) for pair in ((0, 1), (1, 0))), strict=True)
+    flows = [(landing - pixel_grid(*SIZE)).astype(np.float32) for landing in landings]
+    flat = np.full(SIZE, 0.1, np.float32)
+    residuals = _residuals(kind, (flows[0], flows[1]), seen[0], (flat, flat))
+    assert residuals is not None
+    for residual, visible in zip(residuals, seen, strict=True):
+        assert np.quantile(residual[visible], 0.99) < 0.2
