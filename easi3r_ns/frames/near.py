@@ -81,6 +81,7 @@ def shot(frames: Frames, rows: range, image: Callable[[int], np.ndarray], pixel_
         if place in row_of:
             return image(row_of[place])
         near_image = read_png(paths[place])
-        return resize_and_crop(near_image, replace(pixel_map, source_wh=near_image.shape[1::-1]))
+        height, width = near_image.shape[:2]
+        return resize_and_crop(near_image, replace(pixel_map, source_wh=(width, height)))
 
     return Shot(places, near, read)

@@ -64,7 +64,8 @@ def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
             return None
         frames = tuple(StoredFrame(**frame) for frame in manifest["frames"])
         near = tuple(StoredNear(**picture) for picture in manifest["near"])
-        if any((store / stored.file).stat().st_size != stored.bytes for stored in (*frames, *near)):
+        sizes = {stored.file: stored.bytes for stored in frames} | {stored.file: stored.bytes for stored in near}
+        if any((store / file).stat().st_size != size for file, size in sizes.items()):
             return None
         return StoredClip(frames, near, int(manifest["num_source_frames"]), tuple(manifest["warnings"]))
     except (OSError, ValueError, KeyError, TypeError):

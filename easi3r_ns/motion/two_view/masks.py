@@ -145,8 +145,9 @@ class _Regions:
                 if region is not None:
                     region.add(residual, consistent)
         gap = motion.pair[1] - motion.pair[0]
-        if ends[0] is not None and ends[1] is not None:
-            for side, (own, other) in enumerate((ends, ends[::-1])):
+        first, second = ends
+        if first is not None and second is not None:
+            for side, (own, other) in enumerate(((first, second), (second, first))):
                 own.link(1 - side, gap, motion.flows[side], motion.agree[side], other)
         for place in motion.pair:
             if place in self._left:

@@ -135,7 +135,7 @@ def texture_noise(image: np.ndarray) -> np.ndarray:
 class Moments:
     """Weighted mean and deviation of a frame's residuals, pair by pair (West, 1979)."""
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.weight, self.mean, self._m2 = (np.zeros(shape, dtype=np.float32) for _ in range(3))
 
     def add(self, value: np.ndarray, weight: np.ndarray) -> None:
