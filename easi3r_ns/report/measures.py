@@ -19,6 +19,8 @@ PREVIEW_WEIGHTS = ("tiny",)
 
 FLAT_DEGREES = 1.0
 """Parallax in degrees below which the clip does not constrain a point's depth, and only the network estimates it."""
+LITTLE_MOVES = 0.01
+"""Share of the picture to which jumps of smaller masks are compared: the masks of a static scene come and go."""
 _LOCAL_WINDOW = 7
 """Steps over which the local median speed of the camera is taken."""
 _JUMP_FACTOR = 6.0
@@ -235,10 +237,11 @@ def _jumps(speed: np.ndarray, size: np.ndarray, limit: float) -> np.ndarray:
 
 
 def _flicker(coverage: np.ndarray) -> np.ndarray:
+    """(F,) jump of the masked share against the mean of both neighbours, relative to the mean share of the clip."""
     flicker = np.full(len(coverage), np.nan)
     if coverage.any():
         middle = (coverage[:-2] + coverage[2:]) / 2
-        flicker[1:-1] = np.abs(coverage[1:-1] - middle) / coverage.mean()
+        flicker[1:-1] = np.abs(coverage[1:-1] - middle) / max(coverage.mean(), LITTLE_MOVES)
     return flicker
 
 

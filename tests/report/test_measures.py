@@ -11,7 +11,7 @@ import pytest
 from easi3r_ns.core.geometry import project, transform
 from easi3r_ns.core.scene import Scene, SparsePoints
 from easi3r_ns.core.surface import trusted_depth, world_points
-from easi3r_ns.report.measures import clip_length, focal_estimates, length_unit, local_median, measure
+from easi3r_ns.report.measures import LITTLE_MOVES, clip_length, focal_estimates, length_unit, local_median, measure
 from easi3r_ns.report.residuals import look_up, parallax_degrees, picture_change, static_residuals, widest_angle
 from tests.support.dataset_scene import make_scene
 
@@ -162,6 +162,10 @@ def test_flicker(room: Scene) -> None:
     masks[::2] = False
     assert measure(with_masks(room, masks)).measures.flicker == pytest.approx(2.0)
     assert measure(with_masks(room, np.zeros_like(masks))).measures.flicker is None
+    specks = np.zeros_like(masks)
+    specks[::2, 0, 0] = True
+    jump = 1 / masks[0].size
+    assert measure(with_masks(room, specks)).measures.flicker == pytest.approx(jump / LITTLE_MOVES), "next to nothing"
 
 
 def test_roughness_and_jumps(room: Scene) -> None:
