@@ -317,17 +317,28 @@ def test_example_clip_from_end_to_end(tmp_path) -> None:
     assert abs(meta["fl_x"] / truth["fx"] - 1) < 0.02
 
 
+def filmed_with_noise(clip: Clip, picture: np.ndarray | int, folder: Path) -> Path:
+    noise = np.random.RandomState(0).normal(0, 1.0, clip.images.shape)
+    return write_clip(replace(clip, images=np.clip(picture + noise, 0, 255).astype(np.uint8)), folder)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fixed camera", "no texture"])
-def test_what_cannot_be_mapped_leaves_no_dataset(tmp_path, clip, kind) -> None:
+def test_what_cannot_be_mapped_leaves_no_dataset(tmp_path, clip) -> None:
     pytest.importorskip("pycolmap")
-    still = np.repeat(clip.images[:1], NUM_FRAMES, axis=0)
-    noise = np.random.RandomState(0).normal(0, 1.0, still.shape)
-    images = np.clip((still if kind == "fixed camera" else 128) + noise, 0, 255).astype(np.uint8)
-    data = write_clip(replace(clip, images=images), tmp_path / "clip")
+    data = filmed_with_noise(clip, 128, tmp_path / "clip")
     with pytest.raises(AlignmentError):
         run(tmp_path, data, RunLog())
     assert not (tmp_path / "out" / "transforms.json").exists()
+
+
+@pytest.mark.slow
+def test_a_camera_that_stands_still_needs_no_mapping(tmp_path, clip) -> None:
+    pytest.importorskip("pycolmap")
+    data = filmed_with_noise(clip, np.repeat(clip.images[:1], NUM_FRAMES, axis=0), tmp_path / "clip")
+    meta = json.loads((run(tmp_path, data, RunLog()) / "transforms.json").read_text())
+    poses = np.array([frame["transform_matrix"] for frame in meta["frames"]])
+    assert len(poses) == NUM_FRAMES and (poses == poses[0]).all()
+    assert {frame["pose_source"] for frame in meta["frames"]} == {"fixed"}
 
 
 def test_library_call_keeps_stages_in_memory_only(clip, mapped, tmp_path) -> None:
