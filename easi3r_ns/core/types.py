@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def require(condition: bool, message: str) -> None:
+    """Raises ValueError with the message unless the condition holds: the check of a value's fields."""
     if not condition:
         raise ValueError(message)
 
