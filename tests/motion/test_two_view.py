@@ -246,7 +246,7 @@ def residual_naive(images: np.ndarray) -> np.ndarray:
 
 def test_residual_in_one_pass_is_that_of_the_whole_clip_in_memory(moving_clip: tuple[np.ndarray, np.ndarray]) -> None:
     images, _ = moving_clip
-    np.testing.assert_allclose(residual_of(images), residual_naive(images), atol=1e-5)
+    np.testing.assert_allclose(residual_of(images), residual_naive(images), atol=1e-6)
 
 
 def test_few_images_are_held() -> None:
