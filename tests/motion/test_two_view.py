@@ -16,7 +16,7 @@ from easi3r_ns.motion.two_view import flow_residual, geometric_masks, residual
 from easi3r_ns.motion.two_view.background import distance, fit, gric, homography_preferred, sample
 from easi3r_ns.motion.two_view.masks import LEAST_SCORE, choose_threshold, contour_contrast
 from easi3r_ns.motion.two_view.plan import plan_pairs
-from easi3r_ns.motion.two_view.residual import Moments, Pictures, follow_pairs
+from easi3r_ns.motion.two_view.residual import Moments, Pictures, by_two_views, follow_pairs
 from easi3r_ns.motion.two_view.superpixels import Superpixels, make_superpixels, vote
 from easi3r_ns.training.measure.numbers import area_under_curve
 from easi3r_ns.training.scenes import ClipOptions, correspondences, film, make_scene, render_clip
@@ -234,7 +234,7 @@ def residual_naive(images: np.ndarray) -> np.ndarray:
     plan, pictures = plan_pairs(shot, (1, 2, 3), 1), Pictures(shot)
     kinds = residual.choose_kinds(plan, pictures, len(images), DISFlow())
     seen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
-    for motion in follow_pairs(plan, pictures, kinds, DISFlow(), lambda n: None):
+    for motion in follow_pairs(plan, pictures, by_two_views(kinds), DISFlow(), lambda n: None):
         for place, values, agree in zip(motion.pair, motion.residuals or (), motion.agree):
             seen[place].append((values, np.where(agree, 1.0, 0.1)))
     means = []

@@ -76,6 +76,14 @@ class Pictures:
         return self._kept[place]
 
 
+Explain = Callable[
+    [tuple[int, int], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    "tuple[np.ndarray, np.ndarray] | None",
+]
+"""A pair of places, its two flows (H, W, 2), where each agrees with the other (H, W), and the noise of flow for want of
+texture in both images (H, W) -> :attr:`PairMotion.residuals`."""
+
+
 class Kinds:
     """Homography or fundamental matrix, for every stretch of a clip.
 
@@ -109,15 +117,29 @@ def choose_kinds(plan: PairPlan, pictures: Pictures, num_frames: int, provider: 
     return Kinds(np.array(times), np.array(preferences))
 
 
+def by_two_views(kinds: Kinds) -> Explain:
+    """Residuals under the homography or fundamental matrix that is fitted to the pair itself."""
+
+    def explain(
+        pair: tuple[int, int],
+        flows: tuple[np.ndarray, np.ndarray],
+        agree: tuple[np.ndarray, np.ndarray],
+        textures: tuple[np.ndarray, np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        return _residuals(kinds.of(pair), flows, agree[0], textures)
+
+    return explain
+
+
 def follow_pairs(
-    plan: PairPlan, pictures: Pictures, kinds: Kinds, provider: FlowProvider, advance: Callable[[int], None]
+    plan: PairPlan, pictures: Pictures, explain: Explain, provider: FlowProvider, advance: Callable[[int], None]
 ) -> Iterator[PairMotion]:
     """All pairs of a plan, one after the other; ``advance`` is called with 1 after each."""
     for i, j in plan.pairs:
         flows, agree = both_ways(np.stack([pictures.image(i), pictures.image(j)]), provider)
         followed = min(mask.mean() for mask in agree) >= FOLLOWED
         textures = pictures.texture_noise(i), pictures.texture_noise(j)
-        residuals = _residuals(kinds.of((i, j)), flows, agree[0], textures) if followed else None
+        residuals = explain((i, j), flows, agree, textures) if followed else None
         yield PairMotion((i, j), flows, agree, residuals)
         advance(1)
 
@@ -167,13 +189,23 @@ def _residuals(
     height, width = consistent.shape
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     start = np.stack([columns, rows], axis=-1)
-    static = STATIC_NOISE_PX**2 + (STATIC_NOISE_PER_FLOW * samples.median_flow) ** 2
-    maps = []
-    for own, flow, texture in zip((model, back), flows, textures, strict=True):
-        deviation = np.sqrt(static + np.minimum(texture, TEXTURE_NOISE_MOST_PX) ** 2)
-        off = np.minimum(distance(kind, own, start, start + flow) / deviation, MOST_DEVIATIONS)
-        maps.append((np.log1p(off) / np.log1p(MOST_DEVIATIONS)).astype(np.float32))
+    maps = [
+        graded(distance(kind, own, start, start + flow) / static_noise(samples.median_flow, texture))
+        for own, flow, texture in zip((model, back), flows, textures, strict=True)
+    ]
     return maps[0], maps[1]
+
+
+def static_noise(median_flow: float, texture: np.ndarray) -> np.ndarray:
+    """(H, W) deviation, in pixels, of the flow of static surfaces: by its length and by :func:`texture_noise`."""
+    static = STATIC_NOISE_PX**2 + (STATIC_NOISE_PER_FLOW * median_flow) ** 2
+    return np.sqrt(static + np.minimum(texture, TEXTURE_NOISE_MOST_PX) ** 2)
+
+
+def graded(deviations: np.ndarray) -> np.ndarray:
+    """Residuals in deviations of static flow -> float32 in [0, 1], see :class:`PairMotion`."""
+    bounded = np.minimum(deviations, MOST_DEVIATIONS)
+    return (np.log1p(bounded) / np.log1p(MOST_DEVIATIONS)).astype(np.float32)
 
 
 def _model(kind: Kind, samples: Samples) -> tuple[Kind, np.ndarray] | None:

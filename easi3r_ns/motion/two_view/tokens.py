@@ -12,7 +12,7 @@ from ...frames.near import Shot
 from ...frames.preprocess import enlargement
 from ..flow.provider import FlowProvider
 from .plan import choose_step, plan_pairs
-from .residual import Moments, Pictures, choose_kinds, follow_pairs
+from .residual import Moments, Pictures, by_two_views, choose_kinds, follow_pairs
 
 GAPS = (1, 2, 3)
 """Steps between a frame and those that it is compared with: over longer gaps flow fails, above all in small images."""
@@ -48,7 +48,7 @@ def flow_residual(shot: Shot, patch_size: int, provider: FlowProvider, log: RunL
         kinds = choose_kinds(plan, pictures, num_frames, provider)
         left = Counter(place for pair in plan.pairs for place in pair if place in row)
         moments: dict[int, Moments] = {}
-        for motion in follow_pairs(plan, pictures, kinds, provider, advance):
+        for motion in follow_pairs(plan, pictures, by_two_views(kinds), provider, advance):
             for side, place in enumerate(motion.pair):
                 if place not in row:
                     continue
