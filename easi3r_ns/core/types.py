@@ -12,7 +12,7 @@ Letters in shapes: F frames, E ordered pairs, H x W pixels of the network grid, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -265,17 +265,34 @@ class DynamicMasks:
     threshold: float
     """Score above which a pixel counts as moving; NaN for user-made masks or none."""
     source: str = "attention"
-    """'attention', 'geometry', 'user' or 'none'."""
+    """'attention', 'geometry' (two-view geometry of optical flow), 'scene' (the second look: flow against the found
+    cameras and depth), 'user' or 'none'."""
     maps: dict[str, np.ndarray] | None = None
     """The maps that the score is made of, for display: name -> (F, h, w) float32 in [0, 1]. For 'attention' the
     channel-averaged 'mean_src', 'std_src', 'mean_ref' and 'std_ref' (see :class:`AttentionStats`), and
-    'flow_residual' where the formula of the score has it."""
+    'flow_residual' where the formula of the score has it. For 'geometry' and 'scene' 'mean' and 'deviation' of the
+    flow's residual over the pairs."""
+    first: np.ndarray | None = None
+    """(F, H, W) bool: for 'scene', the masks of the first look, by which the cameras were found."""
 
     def __post_init__(self) -> None:
         require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
         require(len(self.score) == len(self.masks), "score and masks differ in the number of frames")
+        require(
+            self.first is None or self.first.shape == self.masks.shape, "the masks of the two looks differ in shape"
+        )
         for name, values in (self.maps or {}).items():
             require(values.shape == self.score.shape, f"map {name}: {values.shape}, the score {self.score.shape}")
+
+    def of_frames(self, kept: np.ndarray) -> DynamicMasks:
+        """Those of some frames only, by their positions."""
+        return replace(
+            self,
+            masks=self.masks[kept],
+            score=self.score[kept],
+            maps=self.maps and {name: values[kept] for name, values in self.maps.items()},
+            first=None if self.first is None else self.first[kept],
+        )
 
     @property
     def coverage(self) -> np.ndarray:

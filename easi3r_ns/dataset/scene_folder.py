@@ -15,8 +15,8 @@ Version 2 of the format is two files, which JSON and numpy read::
 ``arrays.npz``
     The arrays of the Scene under the names of its fields, with their shapes and types: ``images``, ``T_world_cam``,
     ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
-    ``contradicted``. Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``), with
-    ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
+    ``contradicted``. Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a
+    second look ``first``), with ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
     ``between.`` (frames in between) where the Scene has these. Of frames in between, ``between.mask_bits`` holds eight
     pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
@@ -147,6 +147,8 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
         arrays["contradicted"] = scene.contradicted
     dynamic = scene.dynamic
     arrays |= {"dynamic.masks": dynamic.masks, "dynamic.score": dynamic.score}
+    if dynamic.first is not None:
+        arrays["dynamic.first"] = dynamic.first
     arrays["dynamic.threshold"] = np.float64(dynamic.threshold)
     arrays |= {f"dynamic.maps.{name}": values for name, values in (dynamic.maps or {}).items()}
     if scene.sparse is not None:
@@ -192,6 +194,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         threshold=float(arrays["dynamic.threshold"]),
         source=str(meta["dynamic_source"]),
         maps=maps or None,
+        first=arrays["dynamic.first"] if "dynamic.first" in arrays else None,
     )
     return Scene(
         **{name: arrays[name] for name in _ARRAYS},

@@ -8,6 +8,7 @@ import torch
 from ..core.types import DynamicMasks
 from ..storage.cache import Tensors
 
+_FIRST = "first"
 _MAP = "map_"
 """Begins the names of the maps of the score."""
 
@@ -19,6 +20,7 @@ def pack_masks(dynamic: DynamicMasks) -> Tensors:
         "score": torch.from_numpy(dynamic.score),
         "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
         "source": torch.frombuffer(bytearray(dynamic.source.encode()), dtype=torch.uint8),
+        **({} if dynamic.first is None else {_FIRST: torch.from_numpy(dynamic.first)}),
         **{_MAP + name: torch.from_numpy(values) for name, values in (dynamic.maps or {}).items()},
     }
 
@@ -36,6 +38,7 @@ def unpack_masks(tensors: Tensors) -> DynamicMasks:
         threshold=float(tensors["threshold"]),
         source=bytes(tensors["source"].numpy()).decode(),
         maps=maps or None,
+        first=tensors[_FIRST].numpy() if _FIRST in tensors else None,
     )
 
 
@@ -49,10 +52,12 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
     if len(clips) == 1:
         return first
     maps = first.maps and {name: np.concatenate([(clip.maps or {})[name] for clip in clips]) for name in first.maps}
+    looks = [clip.first for clip in clips if clip.first is not None]
     return DynamicMasks(
         masks=np.concatenate([clip.masks for clip in clips]),
         score=np.concatenate([clip.score for clip in clips]),
         threshold=float("nan"),
         source=first.source,
         maps=maps,
+        first=np.concatenate(looks) if looks else None,
     )

@@ -35,6 +35,7 @@ from ..refine.library import load_pycolmap
 from ..storage.cache import StageCache, Tensors, digest
 from .network import check_focal
 from .pipeline import RunConfig
+from .second_look import look_again, masks_of_all, rows_of
 from .still import find_camera_motion, pinned_scene
 
 NAME = "none"
@@ -153,12 +154,47 @@ def reconstruct_geometric(
         if (nearly := as_turning(motion)) is None:
             raise
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
-    scene = _scene(frames, dynamic, model, kept, config)
-    if config.depth != "none":
-        scene = stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
-        if not scene.has_depth:
-            log.warn("no depth could be measured: too few views of the same places, or too little texture")
+    scene = _with_depth(_scene(frames, dynamic, model, kept, config), config, cache, log)
+    looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log)
+    scene = _still_only(looks.scene)
+    if looks.changed_much:
+        scene = _found_again(frames, dynamic, scene, config, refine, cache, log)
+    if config.depth != "none" and not scene.has_depth:
+        log.warn("no depth could be measured: too few views of the same places, or too little texture")
     return rescale_scene(scene, choose_scale(scene))
+
+
+def _with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLog) -> Scene:
+    if config.depth == "none":
+        return scene
+    return stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
+
+
+def _still_only(scene: Scene) -> Scene:
+    still = ~scene.dynamic.masks
+    return replace(scene, depth=scene.depth * still, confidence=scene.confidence * still)
+
+
+def _found_again(
+    frames: Frames,
+    first: DynamicMasks,
+    scene: Scene,
+    config: Easi3RConfig,
+    refine: RefineConfig,
+    cache: StageCache,
+    log: RunLog,
+) -> Scene:
+    """Cameras, points and depth with the masks that the scene has now; the cameras of before where frames are lost."""
+    masks = masks_of_all(frames, first, scene)
+    try:
+        model = _cameras(frames, masks, config, refine, cache, log)
+    except AlignmentError:
+        model = None
+    if model is None or not model.registered[rows_of(frames, scene)].all():
+        log.info("with these masks fewer frames can be placed: the cameras of the first look stay")
+        return _with_depth(scene, config, cache, log)
+    again = _scene(frames, masks, model, np.flatnonzero(model.registered), config)
+    return _with_depth(replace(again, provenance=scene.provenance), config, cache, log)
 
 
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
@@ -234,7 +270,6 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
     position[kept] = np.arange(len(kept))
     unknown = np.zeros((len(kept), *frames.images.shape[1:3]), dtype=np.float32)
     focal = focal_from_source(model.focal, frames.pixel_map)
-    maps = dynamic.maps and {name: values[kept] for name, values in dynamic.maps.items()}
     return Scene(
         images=frames.images[kept],
         T_world_cam=model.T_world_cam[kept],
@@ -242,7 +277,7 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
         principal_point=source_to_network(np.array(model.principal_point), frames.pixel_map),
         depth=unknown,
         confidence=unknown,
-        dynamic=replace(dynamic, masks=dynamic.masks[kept], score=dynamic.score[kept], maps=maps),
+        dynamic=dynamic.of_frames(kept),
         pixel_map=frames.pixel_map,
         times=frames.times[kept],
         indices=frames.indices[kept],

@@ -41,6 +41,7 @@ from ..plan.plan import Network, plan_run, published_network
 from ..refine import check_refine, refine_kept
 from ..storage.cache import StageCache, digest
 from .pipeline import RunConfig
+from .second_look import look_again
 from .stages import DecodedPairs, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
 from .still import find_camera_motion, motion_facts, pinned_alignment, pose_sources
 
@@ -110,6 +111,16 @@ class NetworkPipeline:
         config = self._config
         options = (config.easi3r, config.align, cache, log)
         scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
+        refined = self._refined(scene, cache, log)
+        looks = look_again(refined, frames, config.easi3r, self.geometry.patch, cache, log)
+        if looks.changed_much and refined is not scene:
+            again = self._refined(replace(scene, dynamic=looks.scene.dynamic), cache, log)
+            return replace(again, provenance=again.provenance | {"motion": looks.scene.provenance["motion"]})
+        return looks.scene
+
+    def _refined(self, scene: Scene, cache: StageCache, log: RunLog) -> Scene:
+        """The scene after bundle adjustment, where it is asked for and can be done."""
+        config = self._config
         if config.refine.refine == "none":
             return scene
         if scene.stays:

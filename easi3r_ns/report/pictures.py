@@ -15,6 +15,7 @@ from .contents import ColorRamp
 
 UNKNOWN = np.array([128, 132, 138], dtype=np.uint8)
 """Colour of pixels without depth."""
+WHITE = np.array([255, 255, 255], dtype=np.uint8)
 SCORE_MAP, DEPTH_MAP, CONFIDENCE_MAP = cv2.COLORMAP_MAGMA, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_CIVIDIS
 
 
@@ -39,12 +40,17 @@ def photo(scene: Scene, frame: int, size: tuple[int, int]) -> np.ndarray:
 def outlined(picture: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """(h, w, 3) RGB with what moves tinted and outlined; ``moving`` (H, W) bool is scaled to the picture."""
     size = (picture.shape[1], picture.shape[0])
-    soft = cv2.resize(moving.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    mask = soft > 0.5
-    result = np.where(mask[..., None], tint(picture), picture)
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    thickness = max(1, round(size[0] / 320))
-    cv2.drawContours(result, contours, -1, MOVING.tolist(), thickness, cv2.LINE_AA)
+    mask = cv2.resize(moving.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+    return contoured(np.where(mask[..., None], tint(picture), picture), moving, MOVING)
+
+
+def contoured(picture: np.ndarray, mask: np.ndarray, color: np.ndarray = WHITE) -> np.ndarray:
+    """(h, w, 3) RGB with a line around a mask (H, W) bool, which is scaled to the picture."""
+    size = (picture.shape[1], picture.shape[0])
+    scaled = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+    contours, _ = cv2.findContours(scaled.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    result, thickness = picture.copy(), max(1, round(size[0] / 320))
+    cv2.drawContours(result, contours, -1, color.tolist(), thickness, cv2.LINE_AA)
     return result
 
 

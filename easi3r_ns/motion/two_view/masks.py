@@ -79,17 +79,17 @@ def geometric_masks(
     return DynamicMasks(score > threshold, tokens, threshold, source="geometry", maps=regions.maps)
 
 
-def choose_threshold(score: np.ndarray) -> float:
+def choose_threshold(score: np.ndarray, least: float = LEAST_SCORE) -> float:
     """One threshold for a clip's score (F, H, W): of the cuts of multi-Otsu with 2, 3 and 4 classes, the clearest.
 
     What moves is often a small share of the clip, and a histogram alone then splits the background. So the contours in
-    the image decide between the cuts, see :func:`contour_contrast`. Cuts below LEAST_SCORE are no candidates; when none
-    is left, LEAST_SCORE itself.
+    the image decide between the cuts, see :func:`contour_contrast`. Cuts below ``least`` are no candidates; when none
+    is left, ``least`` itself.
     """
     counted = score[:, ::HISTOGRAM_STEP, ::HISTOGRAM_STEP]
     values = min(len(np.unique(counted)), max(OTSU_CLASSES))
     cuts = [cut for classes in OTSU_CLASSES if classes <= values for cut in threshold_multiotsu(counted, classes)]
-    candidates = [float(cut) for cut in cuts if cut >= LEAST_SCORE] or [LEAST_SCORE]
+    candidates = [float(cut) for cut in cuts if cut >= least] or [least]
     return max(candidates, key=lambda cut: contour_contrast(score, cut))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...frames.near import Shot
 from .plan import PairPlan
-from .regions import Region, RegionTable
+from .regions import FULL_TRUST, Region, RegionTable
 from .residual import PairMotion, Pictures
 from .superpixels import Superpixels, vote
 from .tokens import token_means
@@ -48,6 +48,8 @@ class ClipRegions:
         self.maps = {name: np.zeros(tokens, dtype=np.float32) for name in ("mean", "deviation")}
         self.frames_followed = 0
         """Frames with at least one pair that flow can follow."""
+        self.followed = np.zeros(shape, dtype=bool)
+        """(F, H, W) superpixels whose own residual counts fully; known after :meth:`score`."""
         for place in self._voters - self._left.keys():
             self._close(place)
 
@@ -73,6 +75,7 @@ class ClipRegions:
         """(F, H, W) float32 in [0, 1] of the frames."""
         own, trust, links, features = self._table.columns()
         superpixels = Superpixels(self._labels, features, np.zeros((len(features), 2), dtype=np.float32))
+        self.followed = superpixels.paint(trust) >= FULL_TRUST
         neighbours = int(np.clip(len(self._voters), FEWEST_NEIGHBOURS, MOST_NEIGHBOURS))
         return superpixels.paint(vote(superpixels, own, trust, links, neighbours))
 

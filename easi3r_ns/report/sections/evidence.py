@@ -29,6 +29,7 @@ _MAP_PIXELS = 170
 _NO_ATTENTION = {
     "user": "The masks are yours: the attention of the network was not used.",
     "none": "The run did not look for motion.",
+    "scene": "These masks come from optical flow that the found cameras and depth do not predict. Bright: large.",
     "geometry": "These masks come from optical flow that no camera motion explains, not from attention. Bright: large.",
 }
 """By the source of the masks."""

@@ -8,7 +8,7 @@ from ...core.scene import Scene
 from ..contents import Chart, Picture
 from ..figures import Axes, Line, line_chart
 from ..measures import MeasuredScene
-from ..pictures import jpeg_uri, outlined, panel_size, photo
+from ..pictures import contoured, jpeg_uri, outlined, panel_size, photo
 from ..rules import care_limit
 from ..sampling import evenly_spaced
 from ..words import in_percent, percent, when_of, x_label
@@ -38,23 +38,49 @@ class MotionSection:
 def motion_section(scene: Scene, measured: MeasuredScene) -> MotionSection:
     """A sheet of frames over the whole clip; charts where something moves."""
     series, size = measured.series, panel_size(scene, _SHEET_WIDTH)
+    first = scene.dynamic.first
     frames = []
     for f in evenly_spaced(len(series.times), SHEET_FRAMES):
         shown = outlined(photo(scene, f, size), scene.dynamic.masks[f])
+        if first is not None:
+            shown = contoured(shown, first[f])
         caption = f"{when_of(scene, f)}, {percent(series.coverage[f])} masked"
+        if first is not None:
+            caption += f" (first look {percent(first[f].mean())})"
         frames.append(Picture(jpeg_uri(shown, 76), f"Frame {f + 1} with what moves tinted red", caption))
     changes = measured.moves and len(series.times) > 1
     return MotionSection(
-        lead=_LEADS.get(scene.dynamic.source, "Tinted red: what was found to move. Training leaves these pixels out."),
+        lead=_lead(scene),
         frames=tuple(frames),
         upright=size[1] > size[0],
         charts=(_coverage_chart(scene, measured), _flicker_chart(scene, measured)) if changes else (),
     )
 
 
+def _lead(scene: Scene) -> str:
+    lead = _LEADS.get(scene.dynamic.source, "Tinted red: what was found to move. Training leaves these pixels out.")
+    look = scene.provenance.get("motion") or {}
+    if look.get("kept") == "second":
+        lead += (
+            " It is what flow does that the found cameras and depth do not predict: they explain "
+            f"{percent(look['explained'])} of the flow of what stands still. White line: the first look, by which the "
+            "cameras were found."
+        )
+    elif look.get("why"):
+        lead += f" The masks are those of the first look: {look['why']}."
+    return lead
+
+
 def _coverage_chart(scene: Scene, measured: MeasuredScene) -> Chart:
     axes = Axes(x_label(scene), in_percent, "Masked share of each frame", least_high=5.0)
     lines = [Line("", 100 * measured.series.coverage, filled=True)]
+    first = scene.dynamic.first
+    if first is not None:
+        count = len(measured.series.times)
+        lines = [
+            Line("second look", 100 * measured.series.coverage, filled=True),
+            Line("first look", 100 * first[:count].mean(axis=(1, 2))),
+        ]
     return Chart("Masked part of the picture", line_chart(measured.series.times, lines, axes))
 
 

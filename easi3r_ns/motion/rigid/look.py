@@ -1,0 +1,258 @@
+"""The second look: what moves is what flow does that the found cameras and depth do not predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ...core.geometry import interpolate_poses, pixel_grid
+from ...core.runlog import RunLog
+from ...core.scene import Scene
+from ...core.types import DynamicMasks
+from ...frames.near import Shot
+from ..flow.dis import DISFlow
+from ..flow.provider import FlowProvider
+from ..two_view.background import SAMPLE_STEP
+from ..two_view.flows import both_ways
+from ..two_view.masks import GAPS, WITNESS_GAPS, choose_threshold
+from ..two_view.plan import PROBES, choose_step, plan_pairs, spread
+from ..two_view.residual import Pictures, follow_pairs, graded, static_noise
+from ..two_view.tokens import token_means
+from ..two_view.votes import ClipRegions
+from .pose import FEWEST_SAMPLES, adjust_pose
+from .prediction import DepthRange, misses, nearest_prediction
+from .rays import Rays
+from .static_map import StaticMap
+
+METHOD = ("flow against the scene", GAPS, WITNESS_GAPS)
+"""What decides these masks, beside the scene, the images and the estimator of flow."""
+Two = tuple[np.ndarray, np.ndarray]
+
+LEAST_SCORE = 0.2
+"""No pixel below this score moves: one deviation of the flow of static surfaces, after the vote. More than in the first
+look, whose models are fitted to the very flow that they judge."""
+EXPLAINED = 3.0
+"""Deviations of static flow up to which a vector counts as explained."""
+MEDIAN_MISS = 0.83
+"""Median miss per axis, in deviations, of flow with normal errors. Where it is more, the pair's flow is that much less
+exact: rolling shutter, blur, depth that is off."""
+PAIR_HOLDS = 0.5
+"""Share of a pair's static flow that must be explained; else the pair says nothing."""
+CLIP_HOLDS = 0.7
+"""Least mean share over the pairs of a clip, for its cameras to hold."""
+USUAL_SIGMA, LEAST_SIGMA, MOST_SIGMA = 0.05, 0.01, 0.5
+"""Relative deviation of depth: where flow cannot tell it, and its bounds."""
+TELLING = 10.0
+"""Deviations by which flow changes when depth does by its own size, for flow to tell depth."""
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What the second look saw."""
+
+    dynamic: DynamicMasks
+    followed: np.ndarray
+    """(F, H, W) bool: optical flow tells whether this moves."""
+    explained: np.ndarray
+    """(P,) share of the static flow of each pair that cameras and depth explain."""
+    depth_sigma: float
+    """Relative deviation of the scene's depth, as flow tells it."""
+
+    @property
+    def share(self) -> float:
+        """Mean of the shares of :attr:`explained`; 0 where no pair could be followed."""
+        return float(self.explained.mean()) if len(self.explained) else 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the cameras explain what stands still, so that the masks may be used."""
+        return self.share >= CLIP_HOLDS
+
+
+def second_look(
+    scene: Scene,
+    shot: Shot,
+    patch_size: int,
+    log: RunLog,
+    *,
+    provider: FlowProvider | None = None,
+    first_row: int = 0,
+) -> SecondLook:
+    """What moves, from flow that cameras and depth of the static scene do not predict.
+
+    Pairs, statistics over the pairs, vote and threshold are those of
+    :func:`easi3r_ns.motion.two_view.masks.geometric_masks`; only the prediction differs: it is the flow of a static
+    point at any depth within bounds (:class:`.static_map.StaticMap`), narrow where depth was measured. So it finds what
+    moves along the epipolar lines, and takes no parallax for motion.
+
+    Args:
+        scene: cameras, depth where it is known, and the masks of the first look, whose pixels do not guide the cameras.
+        shot: where the frames of the scene, or some in a row, stand in their source, and the source frames around them.
+        first_row: position in the scene of the first frame of ``shot``.
+
+    Returns:
+        Masks of the frames of ``shot``, with the first look's beside them.
+
+    Raises:
+        ValueError: the scene has neither depth nor points.
+    """
+    flow = provider or DISFlow()
+    plan = plan_pairs(shot, GAPS, choose_step(shot, flow), WITNESS_GAPS)
+    with log.stage("motion against the scene", len(plan.pairs)) as advance:
+        pictures = Pictures(shot)
+        rigid = RigidFlow(scene, shot, first_row)
+        rigid.measure_depth(plan.pairs, pictures, flow)
+        regions = ClipRegions((len(shot.places), *scene.depth.shape[1:]), shot, plan, pictures, patch_size, len(GAPS))
+        for motion in follow_pairs(plan, pictures, rigid.explain, flow, advance):
+            regions.add(motion)
+        score = regions.score()
+    threshold = choose_threshold(score, LEAST_SCORE)
+    dynamic = DynamicMasks(
+        masks=score > threshold,
+        score=token_means(score, patch_size),
+        threshold=threshold,
+        source="scene",
+        maps=regions.maps,
+        first=scene.dynamic.masks[first_row : first_row + len(shot.places)],
+    )
+    return SecondLook(dynamic, regions.followed, np.array(rigid.explained), rigid.sigma)
+
+
+class RigidFlow:
+    """The flow of a static scene between frames of a shot, and by how much flow misses it."""
+
+    def __init__(self, scene: Scene, shot: Shot, first_row: int = 0) -> None:
+        self._scene, self._rays = scene, Rays(scene)
+        self._places, rows = shot.places, range(first_row, first_row + len(shot.places))
+        self._row = dict(zip(shot.places.tolist(), rows, strict=True))
+        self._cameras, self._focals = (x[rows.start : rows.stop] for x in (scene.T_world_cam, scene.focals))
+        self._grid = pixel_grid(*scene.depth.shape[1:]).astype(np.float32)
+        self._still = ~scene.dynamic.masks
+        self._bounds: dict[int, DepthRange] = {}
+        self.sigma = USUAL_SIGMA
+        self.map = StaticMap(scene, self._rays, self.sigma)
+        self.explained: list[float] = []
+
+    def measure_depth(self, pairs: tuple[tuple[int, int], ...], pictures: Pictures, provider: FlowProvider) -> None:
+        """Find the deviation of the scene's depth from what flow tells, in some of the pairs."""
+        errors, noise = [], []
+        for pair in spread([p for p in pairs if set(p) & self._row.keys()], PROBES):
+            flows, agree = both_ways(np.stack([pictures.image(place) for place in pair]), provider)
+            side = self._reference(pair)
+            samples = self._samples(pair, side, flows[side], agree[side], pictures.texture_noise(pair[side]))
+            if samples is None:
+                continue
+            T = self._adjusted(pair, side, samples)
+            row = self._row[pair[side]]
+            known = self.map.known[row][samples.rows, samples.columns]
+            w = 1 / self._scene.depth[row][samples.rows, samples.columns][known]
+            rays, ends = samples.rays[known], samples.ends[known]
+            open_bounds = DepthRange(np.zeros_like(w), np.full_like(w, self.map.largest))
+            _, told = nearest_prediction(rays, ends, open_bounds, T)
+            near, far = (
+                nearest_prediction(rays, ends, DepthRange(w * f, w * f), T)[0]
+                for f in (np.float32(1.05), np.float32(0.95))
+            )
+            change = np.linalg.norm((near[:, :2] / near[:, 2:] - far[:, :2] / far[:, 2:]) * samples.focal, axis=1) / 0.1
+            telling = (change / samples.deviation[known] > TELLING) & (told > 0)
+            errors.append(np.log(told[telling] / w[telling]))
+            noise.append((samples.deviation[known] / np.maximum(change, 1e-9))[telling])
+        pooled = np.concatenate(errors) if errors else np.empty(0)
+        if len(pooled) >= FEWEST_SAMPLES:
+            spread_ = (1.4826 * np.median(np.abs(pooled))) ** 2 - np.median(np.concatenate(noise) ** 2)
+            self.sigma = float(np.clip(np.sqrt(max(spread_, 0)), LEAST_SIGMA, MOST_SIGMA))
+        self.map = StaticMap(self._scene, self._rays, self.sigma)
+        self._bounds.clear()
+
+    def explain(self, pair: tuple[int, int], flows: Two, agree: Two, textures: Two) -> Two | None:
+        """Residuals of both frames, see :data:`~easi3r_ns.motion.two_view.residual.Explain`."""
+        side = self._reference(pair)
+        samples = self._samples(pair, side, flows[side], agree[side], textures[side])
+        if samples is None:
+            return None
+        T = self._adjusted(pair, side, samples)
+        off = misses(samples.rays, samples.ends, samples.bounds, T, samples.focal) / samples.deviation
+        share = float((off <= EXPLAINED).mean())
+        self.explained.append(share)
+        rougher = max(1.0, float(np.median(off)) / MEDIAN_MISS)
+        if share < PAIR_HOLDS:
+            return None
+        maps: list[np.ndarray | None] = [None, None]
+        for k, own in ((side, T), (1 - side, np.linalg.inv(T))):
+            place = pair[k]
+            if place in self._row:
+                focal = self._focal(place)
+                ends = self._rays.at(self._grid + flows[k], self._focal(pair[1 - k]))
+                off = misses(
+                    self._rays.of(focal), ends, self._bounds_of(self._row[place]), own, self._rays.focal_xy(focal)
+                )
+                maps[k] = graded(off / (rougher * static_noise(samples.median_flow, textures[k])))
+        if maps[1 - side] is None:
+            # A source frame without depth sees what the other one sees: its residuals are where flow leads back to.
+            at = self._grid + flows[1 - side]
+            maps[1 - side] = cv2.remap(
+                maps[side], at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+        return maps[0], maps[1]
+
+    def _reference(self, pair: tuple[int, int]) -> int:
+        return 0 if pair[0] in self._row else 1
+
+    def _bounds_of(self, row: int) -> DepthRange:
+        if row not in self._bounds:
+            while len(self._bounds) > 24:
+                self._bounds.pop(next(iter(self._bounds)))
+            self._bounds[row] = self.map.bounds(row)
+        return self._bounds[row]
+
+    def _focal(self, place: int) -> float:
+        if place in self._row:
+            return float(self._scene.focals[self._row[place]])
+        return float(np.interp(place, self._places, self._focals))
+
+    def _adjusted(self, pair: tuple[int, int], side: int, samples: Samples) -> np.ndarray:
+        own, other = interpolate_poses(self._places, self._cameras, np.array([pair[side], pair[1 - side]]))
+        start = np.linalg.inv(other) @ own
+        return adjust_pose(
+            start, samples.rays, samples.ends, samples.bounds, samples.focal, samples.deviation, self.map.typical
+        )
+
+    def _samples(
+        self, pair: tuple[int, int], side: int, flow: np.ndarray, agree: np.ndarray, texture: np.ndarray
+    ) -> Samples | None:
+        row = self._row[pair[side]]
+        lattice = np.zeros_like(agree)
+        lattice[SAMPLE_STEP // 2 :: SAMPLE_STEP, SAMPLE_STEP // 2 :: SAMPLE_STEP] = True
+        rows, columns = np.nonzero(lattice & agree & self._still[row])
+        if len(rows) < FEWEST_SAMPLES:
+            return None
+        focal = self._focal(pair[side])
+        moved = flow[rows, columns]
+        median = float(np.median(np.linalg.norm(moved, axis=-1)))
+        end = np.stack([columns, rows], axis=-1).astype(np.float32) + moved
+        return Samples(
+            rows,
+            columns,
+            self._rays.of(focal)[rows, columns],
+            self._rays.at(end[None], self._focal(pair[1 - side]))[0],
+            self._bounds_of(row).at(rows, columns),
+            self._rays.focal_xy(focal),
+            static_noise(median, texture[rows, columns]),
+            median,
+        )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N flow vectors of what stands still."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    rays: np.ndarray
+    ends: np.ndarray
+    bounds: DepthRange
+    focal: np.ndarray
+    deviation: np.ndarray
+    median_flow: float

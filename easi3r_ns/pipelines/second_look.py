@@ -1,0 +1,175 @@
+"""The second look of both pipelines: the found scene decides what moves, where its cameras hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..core.config import Easi3RConfig
+from ..core.runlog import RunLog
+from ..core.scene import Scene
+from ..core.types import DynamicMasks, Frames
+from ..frames.near import near_places, shot
+from ..motion.flow.choose import choose_flow
+from ..motion.packing import join_masks, pack_masks, unpack_masks
+from ..motion.rigid import CLIP_HOLDS, METHOD, second_look
+from ..network.compute import choose_compute
+from ..storage.cache import StageCache, Tensors, digest
+
+MUCH_CHANGED = 0.02
+"""Share of the pixels in which the two looks differ, from which on cameras and depth are found again."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Both looks at a scene."""
+
+    scene: Scene
+    """With the masks of the second look where it holds, and what was seen in the provenance."""
+    changed: float
+    """Share of the pixels in which the masks differ now from before."""
+
+    @property
+    def changed_much(self) -> bool:
+        """Whether cameras and depth that were found with the old masks are out of date."""
+        return self.changed > MUCH_CHANGED
+
+
+def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache: StageCache, log: RunLog) -> Looks:
+    """The scene with the masks of :func:`easi3r_ns.motion.rigid.second_look`, where there are any and they hold.
+
+    Where flow does not tell, masks from attention stay as they are: attention knows what something looks like. Masks
+    from flow stay only in frames that could not be followed at all.
+
+    Args:
+        frames: those of the whole run; the scene may have fewer.
+        patch: side of a token in pixels.
+    """
+    if config.motion != "auto" or scene.dynamic.source not in ("attention", "geometry"):
+        return Looks(scene, 0.0)
+    if scene.stays:
+        return _first_look_stays(scene, "the camera does not travel, so the first look sees all that there is", log)
+    if len(scene) < 2 or (not scene.has_depth and not _has_points(scene)):
+        return _first_look_stays(scene, "there is neither depth nor a point to predict the flow from", log)
+    seen = _kept(scene, frames, config, patch, cache, log)
+    if not seen.explained >= CLIP_HOLDS:
+        why = (
+            f"cameras and depth explain {100 * seen.explained:.0f} % of the flow of what should stand still, less than "
+            f"{100 * CLIP_HOLDS:.0f} %"
+        )
+        return _first_look_stays(scene, why, log, warns=True)
+    before = scene.dynamic
+    told = seen.followed if before.source == "attention" else seen.followed.any(axis=(1, 2), keepdims=True)
+    masks = np.where(told, seen.dynamic.masks, before.masks)
+    dynamic = replace(seen.dynamic, masks=masks, maps={**(before.maps or {}), **(seen.dynamic.maps or {})})
+    changed = float((masks != before.masks).mean())
+    log.info(
+        f"second look: cameras and depth explain {100 * seen.explained:.0f} % of the flow of what stands still; "
+        f"{100 * before.coverage.mean():.1f} % of the picture moved in the first look, "
+        f"{100 * dynamic.coverage.mean():.1f} % in the second"
+    )
+    facts = {
+        "kept": "second",
+        "explained": seen.explained,
+        "depth_sigma": seen.depth_sigma,
+        "first": before.source,
+        "first_coverage": float(before.coverage.mean()),
+        "coverage": float(dynamic.coverage.mean()),
+        "changed": changed,
+    }
+    return Looks(_with(replace(scene, dynamic=dynamic), facts), changed)
+
+
+def masks_of_all(frames: Frames, first: DynamicMasks, scene: Scene) -> DynamicMasks:
+    """The masks of the scene for the frames that it has, those of the first look for the others."""
+    rows, seen = rows_of(frames, scene), scene.dynamic
+
+    def filled(all_frames: np.ndarray, own: np.ndarray) -> np.ndarray:
+        out = all_frames.copy()
+        out[rows] = own
+        return out
+
+    return replace(
+        seen,
+        masks=filled(first.masks, seen.masks),
+        score=filled(first.score, seen.score),
+        maps={name: filled(values, (seen.maps or {})[name]) for name, values in (first.maps or {}).items()},
+        first=first.masks,
+    )
+
+
+def rows_of(frames: Frames, scene: Scene) -> np.ndarray:
+    """(F,) positions in ``frames`` of the frames of the scene."""
+    position = {path: row for row, path in enumerate(frames.source_paths)}
+    return np.array([position[path] for path in scene.source_paths])
+
+
+@dataclass(frozen=True)
+class _Seen:
+    dynamic: DynamicMasks
+    followed: np.ndarray
+    explained: float
+    depth_sigma: float
+
+
+def _kept(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache: StageCache, log: RunLog) -> _Seen:
+    """What :func:`second_look` sees, or saw in an earlier run."""
+    kept = rows_of(frames, scene)
+    flow_name = "dis" if config.flow == "auto" else config.flow
+
+    def compute() -> Tensors:
+        flow = choose_flow(flow_name, choose_compute(config.device, config.dtype, config.batch_size), log)
+        looks, used = [], _used(frames, kept)
+        for rows in _clips(used):
+            places = shot(used, rows, used.images.__getitem__, used.pixel_map)
+            looks.append(second_look(scene, places, patch, log, provider=flow, first_row=rows.start))
+        shares = np.concatenate([look.explained for look in looks])
+        facts = [shares.mean() if len(shares) else 0.0, max(look.depth_sigma for look in looks)]
+        return {
+            **pack_masks(join_masks([look.dynamic for look in looks])),
+            "followed": torch.from_numpy(np.concatenate([look.followed for look in looks])),
+            "facts": torch.tensor(facts, dtype=torch.float64),
+        }
+
+    points = () if scene.sparse is None else (scene.sparse.points, scene.sparse.point_index, scene.sparse.frame_index)
+    lens = (scene.focals_xy, np.asarray(scene.principal_point, dtype=float), list(scene.distortion))
+    seen = (scene.images, scene.depth, scene.confidence, scene.dynamic.masks, scene.T_world_cam, *lens, *points)
+    key = digest(*seen, near_places(frames), kept, scene.min_confidence, flow_name, METHOD, __version__)
+    tensors = cache.stage("second-look", key, compute)
+    explained, sigma = tensors["facts"].tolist()
+    return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), explained, sigma)
+
+
+def _used(frames: Frames, kept: np.ndarray) -> Frames:
+    return replace(
+        frames,
+        images=frames.images[kept],
+        times=frames.times[kept],
+        indices=frames.indices[kept],
+        names=tuple(frames.names[k] for k in kept),
+        source_paths=tuple(frames.source_paths[k] for k in kept),
+        offsets=None if frames.offsets is None else frames.offsets[kept],
+    )
+
+
+def _clips(frames: Frames) -> list[range]:
+    """The frames of each source, in a row."""
+    offsets = np.zeros(len(frames), dtype=np.int64) if frames.offsets is None else frames.offsets
+    cuts = [0, *(np.flatnonzero(np.diff(offsets)) + 1).tolist(), len(frames)]
+    return [range(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def _has_points(scene: Scene) -> bool:
+    return scene.sparse is not None and len(scene.sparse) > 0
+
+
+def _first_look_stays(scene: Scene, why: str, log: RunLog, *, warns: bool = False) -> Looks:
+    (log.warn if warns else log.info)(f"the masks are those of the first look: {why}")
+    return Looks(_with(scene, {"kept": "first", "first": scene.dynamic.source, "why": why}), 0.0)
+
+
+def _with(scene: Scene, facts: dict) -> Scene:
+    return replace(scene, provenance=scene.provenance | {"motion": facts})
