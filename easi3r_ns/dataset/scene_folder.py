@@ -16,9 +16,9 @@ Version 2 of the format is two files, which JSON and numpy read::
     The arrays of the Scene under the names of its fields, with their shapes and types: ``images``, ``T_world_cam``,
     ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
     ``contradicted``. Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a
-    second look ``first``), with ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
-    ``between.`` (frames in between) where the Scene has these. Of frames in between, ``between.mask_bits`` holds eight
-    pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
+    second look ``first``), with ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points),
+    ``uncertainty.`` and ``between.`` (frames in between) where the Scene has these. Of frames in between,
+    ``between.mask_bits`` holds eight pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
 Cameras are camera-to-world with OpenCV axes in the scene's own world (that of the first camera, y down), not in the
 z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPENCV_WORLD` leads from one to the other.

@@ -64,6 +64,7 @@ def stereo_depth(
     *,
     device: torch.device = torch.device("cpu"),
     config: StereoConfig = StereoConfig(),
+    stage: str = "stereo",
 ) -> Scene:
     """The scene with the depth of what stands still; its earlier depth and confidence are not looked at.
 
@@ -74,6 +75,7 @@ def stereo_depth(
         scene: cameras and triangulated points are needed; a frame that sees too few points stays without depth.
         cache: keeps what was measured, frame by frame: a killed run goes on where it stopped.
         device: a CPU computes with OpenCV, others with torch.
+        stage: name under which the cache keeps it; a run that measures twice needs two.
 
     Returns:
         Depth on the scene's own (distorted) pixel grid, in scene units.
@@ -86,7 +88,9 @@ def stereo_depth(
     depth, confidence = np.zeros_like(scene.depth), np.zeros_like(scene.confidence)
     with log.stage("stereo", len(scene)) as advance:
         for frame, near in enumerate(around):
-            inverse.append(None if near is None else _kept(frame, near, views, config, cache, key))
+            inverse.append(
+                None if near is None else _kept(f"{stage}-{frame:06d}", frame, near, views, config, cache, key)
+            )
             advance(1)
     with log.stage("stereo agreement", len(scene)) as advance:
         for frame, near in enumerate(around):
@@ -128,7 +132,7 @@ def sweep_planes(coarse: Sequence[SweepView], nearest: float, farthest: float, c
 
 
 def _kept(
-    frame: int, near: Surroundings, views: SceneViews, config: StereoConfig, cache: StageCache, key: str
+    stage: str, frame: int, near: Surroundings, views: SceneViews, config: StereoConfig, cache: StageCache, key: str
 ) -> np.ndarray:
     """(H, W) what :func:`measure` says of one frame, or said in an earlier run."""
 
@@ -136,7 +140,7 @@ def _kept(
         shown = [views[k] for k in (frame, *near.neighbours)]
         return {"inverse_depth": torch.from_numpy(measure(views.ops, shown, near.nearest, near.farthest, config))}
 
-    return cache.stage(f"stereo-{frame:06d}", key, compute)["inverse_depth"].numpy()
+    return cache.stage(stage, key, compute)["inverse_depth"].numpy()
 
 
 def _agreed(

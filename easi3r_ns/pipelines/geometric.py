@@ -164,10 +164,10 @@ def reconstruct_geometric(
     return rescale_scene(scene, choose_scale(scene))
 
 
-def _with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLog) -> Scene:
+def _with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLog, *, stage: str = "stereo") -> Scene:
     if config.depth == "none":
         return scene
-    return stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
+    return stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device, stage=stage)
 
 
 def _still_only(scene: Scene) -> Scene:
@@ -187,14 +187,15 @@ def _found_again(
     """Cameras, points and depth with the masks that the scene has now; the cameras of before where frames are lost."""
     masks = masks_of_all(frames, first, scene)
     try:
-        model = _cameras(frames, masks, config, refine, cache, log)
+        model = _cameras(frames, masks, config, refine, cache, log, stage="geometry-cameras-again")
     except AlignmentError:
         model = None
     if model is None or not model.registered[rows_of(frames, scene)].all():
         log.info("with these masks fewer frames can be placed: the cameras of the first look stay")
-        return _with_depth(scene, config, cache, log)
+        return _with_depth(scene, config, cache, log, stage="stereo-again")
     again = _scene(frames, masks, model, np.flatnonzero(model.registered), config)
-    return _with_depth(replace(again, provenance=scene.provenance), config, cache, log)
+    again = replace(again, provenance=scene.provenance)
+    return _with_depth(again, config, cache, log, stage="stereo-again")
 
 
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
@@ -228,14 +229,21 @@ def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog,
 
 
 def _cameras(
-    frames: Frames, dynamic: DynamicMasks, config: Easi3RConfig, refine: RefineConfig, cache: StageCache, log: RunLog
+    frames: Frames,
+    dynamic: DynamicMasks,
+    config: Easi3RConfig,
+    refine: RefineConfig,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    stage: str = "geometry-cameras",
 ) -> SparseModel:
     def compute() -> Tensors:
         return _pack_model(map_static(frames, dynamic, refine, log, focal=config.focal_length, seed=config.seed))
 
     decisive = (refine.camera_model, config.focal_length, config.seed, __version__)
     key = digest(frames.images, list(frames.pixel_map.source_wh), dynamic.masks, *decisive)
-    return _unpack_model(cache.stage("geometry-cameras", key, compute))
+    return _unpack_model(cache.stage(stage, key, compute))
 
 
 def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) -> np.ndarray:

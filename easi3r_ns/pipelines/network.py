@@ -114,11 +114,11 @@ class NetworkPipeline:
         refined = self._refined(scene, cache, log)
         looks = look_again(refined, frames, config.easi3r, self.geometry.patch, cache, log)
         if looks.changed_much and refined is not scene:
-            again = self._refined(replace(scene, dynamic=looks.scene.dynamic), cache, log)
+            again = self._refined(replace(scene, dynamic=looks.scene.dynamic), cache, log, stage="refine-again")
             return replace(again, provenance=again.provenance | {"motion": looks.scene.provenance["motion"]})
         return looks.scene
 
-    def _refined(self, scene: Scene, cache: StageCache, log: RunLog) -> Scene:
+    def _refined(self, scene: Scene, cache: StageCache, log: RunLog, *, stage: str = "refine") -> Scene:
         """The scene after bundle adjustment, where it is asked for and can be done."""
         config = self._config
         if config.refine.refine == "none":
@@ -127,7 +127,8 @@ class NetworkPipeline:
             log.warn("--refine has no effect: bundle adjustment needs a camera that travels")
             return scene
         fixed_focal = config.easi3r.focal_length is not None
-        return refine_kept(scene, config.refine, log, config.easi3r.seed, cache, fixed_focal=fixed_focal)
+        seed = config.easi3r.seed
+        return refine_kept(scene, config.refine, log, seed, cache, fixed_focal=fixed_focal, stage=stage)
 
     def masks(self, frames: Frames, cache: StageCache, log: RunLog) -> DynamicMasks:
         """Motion masks of a clip from pass 1 alone, without pointmaps and alignment."""

@@ -22,9 +22,18 @@ _TEXT = "text"
 
 
 def refine_kept(
-    scene: Scene, config: RefineConfig, log: RunLog, seed: int, cache: StageCache, *, fixed_focal: bool = False
+    scene: Scene,
+    config: RefineConfig,
+    log: RunLog,
+    seed: int,
+    cache: StageCache,
+    *,
+    fixed_focal: bool = False,
+    stage: str = "refine",
 ) -> Scene:
     """:func:`~easi3r_ns.refine.scene.refine_scene`, or what it returned for this very scene before, with its warnings.
+
+    ``stage``: name under which the cache keeps it; a run that refines twice needs two.
 
     Raises:
         MissingExtraError: pycolmap is not installed; OutputError: the result cannot be kept.
@@ -37,7 +46,7 @@ def refine_kept(
 
     decisive = (__version__, config, seed, fixed_focal, scene.pixel_map, list(scene.distortion), scene.min_confidence)
     arrays = [np.asarray(getattr(scene, name)) for name in _ARRAYS]
-    kept = cache.stage("refine", digest(scene.images, scene.dynamic.masks, *arrays, *decisive), compute)
+    kept = cache.stage(stage, digest(scene.images, scene.dynamic.masks, *arrays, *decisive), compute)
     return _unpack(scene, kept, log)
 
 

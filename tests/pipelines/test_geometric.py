@@ -36,7 +36,7 @@ from tests.support.helpers import align_sim3
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clip"
 NUM_FRAMES = 6
-NONE = Easi3RConfig(weights="none", depth="none")
+NONE = Easi3RConfig(weights="none", depth="none", motion="attention")
 
 
 @pytest.fixture(scope="module")

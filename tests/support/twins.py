@@ -11,6 +11,7 @@ from torch import Tensor
 from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.core.types import AttentionStats, PairGraph, PairPredictions
 from easi3r_ns.motion.attention.statistics import AttentionAccumulator, MapSummary, maps_of, without_sink
+from easi3r_ns.motion.rigid.prediction import NEAREST_SHARE, DepthRange
 from easi3r_ns.network.blocks import Silence
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.inference import Advance, PairNetwork, map_dtype, map_shapes
@@ -109,3 +110,18 @@ def summarise(stats: AttentionStats, formula: ScoreFormula | None = None) -> dic
     """The same from the statistics of all channels at once: the plain twin of :class:`SummaryAccumulator`."""
     maps = maps_of(stats, formula or ScoreFormula())
     return {name: MapSummary(m.mean(axis=-1), float(m.min()), float(m.max())) for name, m in maps.items()}
+
+
+def nearest_prediction_by_search(rays: np.ndarray, ends: np.ndarray, bounds: DepthRange, T: np.ndarray) -> np.ndarray:
+    """(N,) least distance, in normalised coordinates, between an end and the places that depths in bounds lead to.
+
+    Twin of :func:`easi3r_ns.motion.rigid.prediction.nearest_prediction`, by trying many depths.
+    """
+    best = []
+    for ray, end, low, high in zip(rays, ends, bounds.low, bounds.high, strict=True):
+        distances = []
+        for w in np.linspace(low, high, 4001):
+            x, y, z = T[:3, :3] @ [*ray, 1.0] + w * T[:3, 3]
+            distances.append(np.hypot(x / z - end[0], y / z - end[1]) if z > NEAREST_SHARE else np.inf)
+        best.append(min(distances))
+    return np.array(best)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+GAUSS_NEWTON_STEPS = 2
 NEAREST_SHARE = 0.05
 """Least depth in the other camera, as a share of the depth in the own one: nearer, a point would pass the camera."""
 
@@ -44,25 +45,8 @@ def nearest_prediction(
         (..., 3) point in the other camera per unit of depth: the ray turned, plus the translation times ``w``; and
         (...) the inverse depth ``w``.
     """
-    R, t = T_other_own[:3, :3].astype(np.float32), T_other_own[:3, 3].astype(np.float32)
-    turned = rays[..., :1] * R[:, 0] + rays[..., 1:] * R[:, 1] + R[:, 2]
-    # A camera that moves forward would pass what is too near.
-    passed = (turned[..., 2] - NEAREST_SHARE) / max(-float(t[2]), 1e-12)
-    high = np.maximum(np.minimum(bounds.high, passed), bounds.low)
-    # On the line through the end of the flow both coordinates of (turned + w t)_xy - end * (turned + w t)_z vanish.
-    constant = turned[..., :2] - ends * turned[..., 2:]
-    slope = t[:2] - ends * t[2]
-    steepness = (slope**2).sum(axis=-1)
-    w = np.clip(-(constant * slope).sum(axis=-1) / np.maximum(steepness, 1e-20), bounds.low, high)
-    for _ in range(2):
-        # That weighs by depth; two steps of Gauss and Newton on the distance in the image end at the nearest point.
-        point = turned + w[..., None] * t
-        depth = np.maximum(point[..., 2:], 1e-6)
-        seen = point[..., :2] / depth
-        along = (t[:2] - seen * t[2]) / depth
-        step = ((seen - ends) * along).sum(axis=-1) / np.maximum((along**2).sum(axis=-1), 1e-20)
-        w = np.clip(w - step, bounds.low, high)
-    return turned + w[..., None] * t, w
+    *point, w = _nearest(rays, ends, bounds, T_other_own)
+    return np.stack(point, axis=-1), w
 
 
 def misses(
@@ -74,8 +58,32 @@ def misses(
 
     ``focal``: (2,) pixels. Other arguments as in :func:`nearest_prediction`.
     """
-    point, _ = nearest_prediction(rays, ends, bounds, T_other_own)
-    behind = point[..., 2] <= 0
-    seen = point[..., :2] / np.where(behind, 1.0, point[..., 2])[..., None]
-    off = (seen - ends) * focal.astype(np.float32)
-    return np.where(behind, np.inf, np.sqrt((off**2).sum(axis=-1) / 2))
+    x, y, z, _ = _nearest(rays, ends, bounds, T_other_own)
+    behind = z <= 0
+    depth = np.where(behind, 1, z)
+    across, down = ((c / depth - ends[..., k]) * np.float32(focal[k]) for k, c in enumerate((x, y)))
+    return np.where(behind, np.inf, np.sqrt((across * across + down * down) / 2))
+
+
+def _nearest(
+    rays: np.ndarray, ends: np.ndarray, bounds: DepthRange, T_other_own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """:func:`nearest_prediction`, coordinate by coordinate: sums over an axis of two are slow in NumPy."""
+    R, t = T_other_own[:3, :3].astype(np.float32), T_other_own[:3, 3].astype(np.float32)
+    own_x, own_y, end_x, end_y = rays[..., 0], rays[..., 1], ends[..., 0], ends[..., 1]
+    x, y, z = (own_x * row[0] + own_y * row[1] + row[2] for row in R)
+    # A camera that moves forward would pass what is too near.
+    passed = (z - NEAREST_SHARE) / np.float32(max(-float(t[2]), 1e-12))
+    high = np.maximum(np.minimum(bounds.high, passed), bounds.low)
+    # On the line through the end of the flow both coordinates of (turned + w t)_xy - end * (turned + w t)_z vanish.
+    slope_x, slope_y = t[0] - end_x * t[2], t[1] - end_y * t[2]
+    against = (x - end_x * z) * slope_x + (y - end_y * z) * slope_y
+    w = np.clip(-against / np.maximum(slope_x * slope_x + slope_y * slope_y, 1e-20), bounds.low, high)
+    for _ in range(GAUSS_NEWTON_STEPS):
+        # That weighs by depth; these steps on the distance in the image end at the nearest point.
+        depth = np.maximum(z + w * t[2], 1e-6)
+        seen_x, seen_y = (x + w * t[0]) / depth, (y + w * t[1]) / depth
+        along_x, along_y = (t[0] - seen_x * t[2]) / depth, (t[1] - seen_y * t[2]) / depth
+        against = (seen_x - end_x) * along_x + (seen_y - end_y) * along_y
+        w = np.clip(w - against / np.maximum(along_x * along_x + along_y * along_y, 1e-20), bounds.low, high)
+    return x + w * t[0], y + w * t[1], z + w * t[2], w

@@ -1,0 +1,154 @@
+"""The second look within a run: it replaces the masks where the cameras hold, and says so where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from easi3r_ns.core.config import Easi3RConfig
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.scene import FIXED, Scene
+from easi3r_ns.core.types import DynamicMasks, Frames
+from easi3r_ns.dataset.scene_folder import read_scene, write_scene
+from easi3r_ns.motion.rigid import SecondLook
+from easi3r_ns.pipelines import second_look as look_stage
+from easi3r_ns.pipelines.second_look import look_again, masks_of_all
+from easi3r_ns.report.measures import measure
+from easi3r_ns.report.sections.motion import motion_section
+from easi3r_ns.storage.cache import StageCache
+from tests.support.drive_clip import as_scene, drive
+
+CONFIG = Easi3RConfig(weights="none")
+
+
+def first_look(source: str) -> Scene:
+    """The drive behind a car, whose first look marked the lower left corner."""
+    scene = as_scene(drive("ahead"), drive("ahead").depth)
+    masks = scene.dynamic.masks.copy()
+    masks[:, -32:, :32] = True
+    return replace(scene, dynamic=replace(scene.dynamic, masks=masks, source=source, threshold=0.5))
+
+
+def frames_of(scene: Scene) -> Frames:
+    common = {n: getattr(scene, n) for n in ("images", "pixel_map", "times", "indices", "names", "source_paths")}
+    return Frames(**common, num_source_frames=len(scene))
+
+
+def again(scene: Scene, cache: StageCache, log: RunLog, **options: object) -> look_stage.Looks:
+    return look_again(scene, frames_of(scene), replace(CONFIG, **options), 16, cache, log)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch):
+    """In the place of the look itself: the upper right corner moves, flow tells nothing in the lower half."""
+
+    def install(explained: float) -> list[int]:
+        calls: list[int] = []
+
+        def look(scene: Scene, shot, patch: int, log: RunLog, *, provider, first_row: int) -> SecondLook:
+            calls.append(first_row)
+            rows = slice(first_row, first_row + len(shot.places))
+            masks = np.zeros_like(scene.dynamic.masks[rows])
+            masks[:, :32, -32:] = True
+            followed = np.ones_like(masks)
+            followed[:, masks.shape[1] // 2 :] = False
+            score = scene.dynamic.score[rows]
+            maps = {"mean": score, "deviation": score}
+            dynamic = DynamicMasks(masks, score, 0.3, "scene", maps, first=scene.dynamic.masks[rows])
+            return SecondLook(dynamic, followed, np.full(4, explained), 0.02)
+
+        monkeypatch.setattr(look_stage, "second_look", look)
+        return calls
+
+    return install
+
+
+def test_masks_from_flow_are_replaced_and_kept_on_disk(tmp_path: Path, stand_in) -> None:
+    calls, scene, cache = stand_in(0.9), first_look("geometry"), StageCache(tmp_path / "stages")
+    looks = again(scene, cache, RunLog())
+    masks = looks.scene.dynamic.masks
+    assert masks[:, :32, -32:].all() and masks.sum() == len(scene) * 32 * 32
+    np.testing.assert_array_equal(looks.scene.dynamic.first, scene.dynamic.masks)
+    assert looks.scene.provenance["motion"]["kept"] == "second" and looks.changed_much
+    assert looks.changed == pytest.approx(2 * 32 * 32 / (192 * 320))
+
+    resumed = again(scene, StageCache(tmp_path / "stages"), RunLog())
+    assert len(calls) == 1
+    np.testing.assert_array_equal(resumed.scene.dynamic.masks, masks)
+
+    back = read_scene(write_scene(looks.scene, tmp_path / "scene"))
+    np.testing.assert_array_equal(back.dynamic.first, scene.dynamic.masks)
+    assert back.dynamic.source == "scene"
+
+
+def test_attention_stays_where_flow_tells_nothing(stand_in) -> None:
+    stand_in(0.9)
+    scene = first_look("attention")
+    masks = again(scene, StageCache(None), RunLog()).scene.dynamic.masks
+    assert masks[:, :32, -32:].all() and masks[:, -32:, :32].all()
+    assert masks.sum() == 2 * len(scene) * 32 * 32
+
+
+def test_cameras_that_do_not_hold_leave_the_first_look_with_a_warning(stand_in) -> None:
+    stand_in(0.3)
+    scene, log = first_look("geometry"), RunLog()
+    looks = again(scene, StageCache(None), log)
+    assert looks.scene.dynamic is scene.dynamic and not looks.changed_much
+    assert looks.scene.provenance["motion"]["kept"] == "first"
+    assert any("explain 30 %" in warning for warning in log.warnings)
+
+
+def test_who_is_not_looked_at_again(stand_in) -> None:
+    calls = stand_in(0.9)
+    scene = first_look("geometry")
+    still = replace(scene, pose_sources=(FIXED,) * len(scene))
+    empty = replace(scene, depth=np.zeros_like(scene.depth), confidence=np.zeros_like(scene.confidence))
+    for other, options in (
+        (scene, {"motion": "attention"}),
+        (first_look("user"), {}),
+        (first_look("none"), {}),
+        (still, {}),
+        (empty, {}),
+    ):
+        log = RunLog()
+        assert again(other, StageCache(None), log, **options).scene.dynamic is other.dynamic
+        assert not log.warnings
+    assert not calls
+
+
+def test_evaluation_views_are_looked_at_as_a_clip_of_their_own(stand_in) -> None:
+    calls, scene = stand_in(0.9), first_look("geometry")
+    frames = replace(frames_of(scene), offsets=np.repeat([0, 100], [10, len(scene) - 10]))
+    look_again(scene, frames, CONFIG, 16, StageCache(None), RunLog())
+    assert calls == [0, 10]
+
+
+def test_frames_without_a_camera_keep_the_first_look(stand_in) -> None:
+    stand_in(0.9)
+    scene = first_look("geometry")
+    scene = replace(scene, dynamic=replace(scene.dynamic, maps={"mean": scene.dynamic.score}))
+    frames, kept = frames_of(scene), np.array([0, 1, 2, 4, 5])
+    part = replace(
+        scene,
+        dynamic=scene.dynamic.of_frames(kept),
+        names=tuple(scene.names[k] for k in kept),
+        source_paths=tuple(scene.source_paths[k] for k in kept),
+        **{n: getattr(scene, n)[kept] for n in ("images", "T_world_cam", "focals", "depth", "confidence")},
+        **{n: getattr(scene, n)[kept] for n in ("times", "indices")},
+    )
+    seen = look_again(part, frames, CONFIG, 16, StageCache(None), RunLog()).scene
+    every = masks_of_all(frames, scene.dynamic, seen)
+    assert every.masks[3, -32:, :32].all() and not every.masks[2, -32:, :32].any()
+    np.testing.assert_array_equal(every.of_frames(kept).masks, seen.dynamic.masks)
+
+
+def test_the_report_shows_both_looks(stand_in) -> None:
+    stand_in(0.9)
+    seen = again(first_look("geometry"), StageCache(None), RunLog()).scene
+    section = motion_section(seen, measure(seen))
+    assert "90 % of the flow" in section.lead and "first look 1.7 %" in section.frames[0].caption
+    plain = motion_section(first_look("geometry"), measure(first_look("geometry")))
+    assert "first look" not in plain.frames[0].caption
