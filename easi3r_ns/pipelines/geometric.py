@@ -6,6 +6,7 @@ depth from multi-view stereo. What moves has no depth.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from ..network.compute import choose_compute
 from ..refine import Lens, SparseModel, map_static
 from ..refine.library import load_pycolmap
 from ..storage.cache import StageCache, Tensors, digest
+from ..storage.files import jsonable
 from .network import check_focal
 from .pipeline import RunConfig
 from .second_look import look_again, masks_of_all, rows_of
@@ -295,7 +297,13 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
         distortion=model.distortion,
         sparse=replace(model.sparse, frame_index=position[model.sparse.frame_index]),
         pose_sources=("colmap",) * len(kept),
-        provenance={"version": __version__, "weights": {"name": NAME}, "depth": config.depth, "seed": config.seed},
+        provenance={
+            "version": __version__,
+            "weights": {"name": NAME},
+            "mapping": model.record,
+            "depth": config.depth,
+            "seed": config.seed,
+        },
     )
 
 
@@ -306,6 +314,7 @@ def _pack_model(model: SparseModel) -> Tensors:
         "T_world_cam": torch.from_numpy(model.T_world_cam),
         "registered": torch.from_numpy(model.registered),
         "lens": torch.tensor(lens, dtype=torch.float64),
+        "record": torch.frombuffer(bytearray(json.dumps(jsonable(model.record)).encode()), dtype=torch.uint8),
     }
 
 
@@ -313,4 +322,5 @@ def _unpack_model(tensors: Tensors) -> SparseModel:
     width, height, focal, cx, cy, *distortion = tensors["lens"].tolist()
     lens = Lens(int(width), int(height), focal, (cx, cy), tuple(distortion))
     sparse = SparsePoints(**{f.name: tensors[f"sparse.{f.name}"].numpy() for f in fields(SparsePoints)})
-    return SparseModel(tensors["T_world_cam"].numpy(), tensors["registered"].numpy(), lens, sparse)
+    record = json.loads(bytes(tensors["record"].numpy()))
+    return SparseModel(tensors["T_world_cam"].numpy(), tensors["registered"].numpy(), lens, sparse, record=record)

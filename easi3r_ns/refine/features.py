@@ -40,23 +40,28 @@ class Features:
     """F arrays (K_f, 6) float32 as COLMAP keeps them: x, y in source pixels, then the affine shape."""
     descriptors: tuple[np.ndarray, ...]
     """F arrays (K_f, 128) uint8."""
-    num_masked: int
-    """Keypoints that were left out because they lie on something that moves."""
 
 
 def find_correspondences(
-    clip: Frames | Scene, dynamic: DynamicMasks, log: RunLog, *, focal: float | None, seed: int
+    clip: Frames | Scene,
+    dynamic: DynamicMasks,
+    log: RunLog,
+    *,
+    focal: float | None,
+    seed: int,
+    detected: Features | None = None,
 ) -> Correspondences:
     """Verified matches between the frames of a clip on its static parts.
 
     Clips of up to :data:`~easi3r_ns.refine.matching.EXHAUSTIVE_FRAMES` frames are matched exhaustively, longer ones
     between neighbours in time and between frames that look alike. ``focal`` (source pixels) lets the matches be
-    verified by an essential matrix instead of a fundamental matrix.
+    verified by an essential matrix instead of a fundamental matrix. ``detected``: what :func:`detect_features` found in
+    these frames, where it is there already.
 
     Raises:
         MissingExtraError: pycolmap is not there.
     """
-    features = extract_features(clip, dynamic, log)
+    features = static_features(detected or detect_features(clip, log), dynamic, clip.pixel_map)
     pairs = choose_pairs(features.descriptors, seed)
     source_wh = clip.pixel_map.source_wh
     lens = Lens.centred(source_wh, focal or default_focal(source_wh))
@@ -68,26 +73,33 @@ def default_focal(source_wh: tuple[int, int]) -> float:
     return 1.2 * max(source_wh)
 
 
-def extract_features(clip: Frames | Scene, dynamic: DynamicMasks, log: RunLog) -> Features:
-    """SIFT on every source image; keypoints on, or touching, what moves are left out."""
+def detect_features(clip: Frames | Scene, log: RunLog) -> Features:
+    """SIFT on every source image, whatever moves there."""
     pycolmap = load_pycolmap()
     options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False)
     options.sift.max_num_features = MAX_FEATURES
     extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-    keypoints, descriptors, masked = [], [], 0
+    keypoints, descriptors = [], []
     with log.stage("features", len(clip)) as advance:
-        for position, path in enumerate(clip.source_paths):
+        for path in clip.source_paths:
             image, factor = _shrunk(read_png(path))
             found, described = extractor.extract(pycolmap.Bitmap.from_array(image).clone_as_grey())
             rows = np.array([[k.x, k.y, k.a11, k.a12, k.a21, k.a22] for k in found], dtype=np.float32).reshape(-1, 6)
             # The centre of the first pixel is (0.5, 0.5): coordinates and shapes scale alike.
             rows *= np.array(factor, dtype=np.float32)[[0, 1, 0, 0, 1, 1]]
-            still = on_static(rows, dynamic.masks[position], clip.pixel_map)
-            keypoints.append(rows[still])
-            descriptors.append(np.asarray(described.data)[still])
-            masked += int((~still).sum())
+            keypoints.append(rows)
+            descriptors.append(np.asarray(described.data))
             advance(1)
-    return Features(tuple(keypoints), tuple(descriptors), masked)
+    return Features(tuple(keypoints), tuple(descriptors))
+
+
+def static_features(detected: Features, dynamic: DynamicMasks, pixel_map: PixelMap) -> Features:
+    """Without the keypoints on, or touching, what moves."""
+    still = [on_static(rows, moving, pixel_map) for rows, moving in zip(detected.keypoints, dynamic.masks)]
+    return Features(
+        tuple(rows[kept] for rows, kept in zip(detected.keypoints, still)),
+        tuple(rows[kept] for rows, kept in zip(detected.descriptors, still)),
+    )
 
 
 def _shrunk(image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:

@@ -1,10 +1,11 @@
-"""Cameras and points from scratch: incremental mapping on static correspondences."""
+"""Cameras and points from scratch: incremental and global mapping on given correspondences."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from ..core.errors import AlignmentError
 from ..core.runlog import RunLog
 from ..core.types import DynamicMasks, Frames
 from ..storage.files import read_png
-from .bundle import MAPPING_MODEL, MIN_ANGLE, finish
-from .features import MATCH_ERROR, MIN_MATCHES, default_focal, find_correspondences
+from .bundle import MAPPING_MODEL, MIN_ANGLE, MIN_POINTS, finish
+from .elect import MASKED, MUCH_MASKED, Rival, elect_model
+from .features import MATCH_ERROR, MIN_MATCHES, default_focal, detect_features, find_correspondences
 from .library import load_pycolmap, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 from .score import agreement
@@ -26,8 +28,30 @@ LITTLE_PARALLAX = 0.5
 something by hand turns more than it moves, and half a degree is still several pixels."""
 MIN_AGREEMENT = 0.5
 """Share of a frame's matches that its camera must explain where it was registered on little parallax."""
+COLLAPSED = 10, MIN_POINTS
+"""A model of at least so many frames with fewer points than this has collapsed: with too little parallax, a bundle
+adjustment changes the lens until hardly a point is left. The frames that follow take most of the time and come to
+nothing (examples/results/mapping.md)."""
+_ROUGH = {"ba_global_frames_ratio": 1.3, "ba_global_points_ratio": 1.3, "ba_global_max_refinements": 2}
+"""Bundle adjustment while frames are added on little parallax: after 30 % more frames or points and not to the end,
+where COLMAP does it after 10 % and up to five times, which takes more than twice as long for the same cameras. The last
+adjustment goes to the end."""
 MEDIAN_DEPTH = 4.0
 """Units of the median point's depth in a model mapped from scratch; see :func:`easi3r_ns.core.scene.choose_scale`."""
+
+
+LITTLE, AGAIN, PLAIN, GLOBAL = (
+    "mapping with little parallax",
+    "mapping from other pairs",
+    "mapping without masks",
+    "global mapping",
+)
+"""Names of the mappings that stand for election beside that of what the masks leave."""
+DATABASE = "database.db"
+
+
+class CollapsedError(Exception):
+    """A model lost nearly all its points (:data:`COLLAPSED`)."""
 
 
 def map_static(
@@ -35,25 +59,46 @@ def map_static(
 ) -> SparseModel:
     """Cameras and sparse points of what stands still, from nothing but the images and their motion masks.
 
+    Incremental mapping on what the masks leave comes first. Where it lacks frames, other mappings stand for election
+    (:func:`~easi3r_ns.refine.elect.elect_model`): with little parallax, without masks, and the global mapper, each only
+    while frames are missing; without masks also where the masks cover much
+    (:data:`~easi3r_ns.refine.elect.MUCH_MASKED`).
+
     Args:
         frames: their ``source_paths`` are read.
         focal: known focal length in SOURCE pixels, kept fixed; None: found by bundle adjustment.
         seed: of every random draw; the same input and seed give the same cameras.
 
     Returns:
-        The largest model that incremental mapping finds, in the frame of its first camera; the unit of length is such
-        that the median depth of the points is 4. Frames may be missing: see ``registered``.
+        The elected model, in the frame of its first camera; the unit of length is such that the median depth of the
+        points is 4. Frames may be missing: see ``registered``; ``record`` says which mapping was elected and why.
 
     Raises:
         AlignmentError: too little texture or too little parallax.
         MissingExtraError: pycolmap is not installed.
     """
-    found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed)
-    if found.num_matches == 0:
-        raise AlignmentError(_no_texture(found, dynamic))
+    detected = detect_features(frames, log)
+    found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed, detected=detected)
     lens = Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
-    with log.stage("mapping", len(frames)) as advance:
-        model = map_incrementally(found, lens, config, fixed_focal=focal is not None, seed=seed, advance=advance)
+    task = _Task(lens, config, focal is not None, seed, log)
+    first, collapsed = None, False
+    try:
+        first = task.incrementally(MASKED, found, give_up=True)
+    except CollapsedError:
+        collapsed = True
+
+    @cache
+    def everything() -> Correspondences:
+        if not dynamic.masks.any():
+            return found
+        still = replace(dynamic, masks=np.zeros_like(dynamic.masks))
+        return find_correspondences(frames, still, log, focal=focal, seed=seed, detected=detected)
+
+    doubted = bool(dynamic.coverage.mean() > MUCH_MASKED)
+    rivals = _rivals(found, everything, task, masked=bool(dynamic.masks.any()), collapsed=collapsed)
+    model = elect_model(first, found, rivals, log, doubted=doubted, seed=seed)
+    if model is None and everything().num_matches == 0:
+        raise AlignmentError(_no_texture(found, dynamic))
     if model is None:
         raise AlignmentError(
             "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn "
@@ -61,6 +106,48 @@ def map_static(
             "(--weights tiny or dust3r), which needs no parallax"
         )
     return in_first_camera(with_colors(model, frames.source_paths))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all mappings of a clip have in common."""
+
+    lens: Lens
+    config: RefineConfig
+    fixed_focal: bool
+    seed: int
+    log: RunLog
+
+    def incrementally(self, name: str, found: Correspondences, **options: bool) -> SparseModel | None:
+        """None too where nothing matches; ``options`` are those of :func:`map_incrementally`."""
+        if found.num_matches == 0:
+            return None
+        with self.log.stage(name, found.num_frames) as advance:
+            fixed, seed = self.fixed_focal, self.seed
+            return map_incrementally(
+                found, self.lens, self.config, fixed_focal=fixed, seed=seed, advance=advance, **options
+            )
+
+    def globally(self, found: Correspondences) -> SparseModel | None:
+        """None too where nothing matches."""
+        if found.num_matches == 0:
+            return None
+        with self.log.stage(GLOBAL):
+            return map_globally(found, self.lens, self.config, fixed_focal=self.fixed_focal, seed=self.seed)
+
+
+def _rivals(
+    found: Correspondences, everything: Callable[[], Correspondences], task: _Task, *, masked: bool, collapsed: bool
+) -> list[Rival]:
+    """The other mappings of a clip, in the order in which they are made."""
+    rivals = [Rival(LITTLE, lambda: found, partial(task.incrementally, LITTLE, little_parallax=True))]
+    if collapsed:
+        # Where a model collapsed, the first mapping ended early; it goes on here.
+        rivals.append(Rival(AGAIN, lambda: found, partial(task.incrementally, AGAIN)))
+    if masked:
+        plain = partial(task.incrementally, PLAIN, little_parallax=collapsed)
+        rivals.append(Rival(PLAIN, everything, plain, doubts_masks=True))
+    return rivals if collapsed else [*rivals, Rival(GLOBAL, everything, task.globally, needs_cameras=True)]
 
 
 def map_incrementally(
@@ -71,6 +158,8 @@ def map_incrementally(
     fixed_focal: bool,
     seed: int,
     advance: Callable[[int], None] = lambda steps: None,
+    little_parallax: bool = False,
+    give_up: bool = False,
 ) -> SparseModel | None:
     """The largest model that COLMAP's incremental mapper makes of the correspondences; None when it finds none.
 
@@ -84,17 +173,19 @@ def map_incrementally(
         lens: where bundle adjustment starts; its focal length is first estimated with the frames, unless
             ``fixed_focal``: then it stays.
         advance: called after every frame that was registered.
+        little_parallax: points count from :data:`LITTLE_PARALLAX` on, already at the first pair.
+        give_up: raise where a model collapses (:data:`COLLAPSED`), instead of starting another.
+
+    Raises:
+        CollapsedError: see ``give_up``.
     """
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
-        database = pycolmap.Database.open(Path(folder) / "database.db")
-        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, fixed_focal)
-        write_matches(database, found)
-        database.close()
+        _write_database(Path(folder) / DATABASE, found, lens, fixed_focal)
 
         def mapped(min_angle: float, start: Any = None) -> tuple[Any, SparseModel] | None:
-            options = _mapping_options(fixed_focal, seed, min_angle)
-            models = _run_mapper(Path(folder), options, start, lambda: advance(1))
+            options = _mapping_options(fixed_focal, seed, min_angle, rough=little_parallax)
+            models = _run_mapper(Path(folder), options, start, lambda: advance(1), give_up=give_up)
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
                 # The last adjustment changes a model, and this one may be continued.
                 copy, lens_model = pycolmap.Reconstruction(model), config.camera_model
@@ -103,7 +194,9 @@ def map_incrementally(
                     return model, done
             return None
 
-        first = mapped(MIN_ANGLE)
+        first = mapped(LITTLE_PARALLAX if little_parallax else MIN_ANGLE)
+        if little_parallax:
+            return first and _agreeing(first[1], found)
         if first is None or first[1].registered.all():
             return first and first[1]
         more = mapped(LITTLE_PARALLAX, first[0])
@@ -111,19 +204,34 @@ def map_incrementally(
     return grown if grown is not None and grown.registered.sum() > first[1].registered.sum() else first[1]
 
 
-def _run_mapper(folder: Path, options: Any, start: Any, next_image: Callable[[], None]) -> list[Any]:
+def _run_mapper(
+    folder: Path, options: Any, start: Any, next_image: Callable[[], None], *, give_up: bool = False
+) -> list[Any]:
     """The models of the database in ``folder``; with ``start``, that one with all frames that can be added to it."""
     pycolmap = load_pycolmap()
-    begin = ""
     if start is not None:
         begin = folder / "start"
         begin.mkdir()
-        _triangulated(start, folder / "database.db", options).write(begin)
+        _triangulated(start, folder / DATABASE, options).write(begin)
         options.multiple_models = False
-    models = pycolmap.incremental_mapping(
-        folder / "database.db", folder, folder, options, begin, next_image_callback=next_image
-    )
-    return [models[key] for key in sorted(models)]
+        models = pycolmap.incremental_mapping(
+            folder / DATABASE, folder, folder, options, begin, next_image_callback=next_image
+        )
+        return [models[key] for key in sorted(models)]
+    manager = pycolmap.ReconstructionManager()
+    database = pycolmap.Database.open(folder / DATABASE)
+    pipeline = pycolmap.IncrementalPipeline(options, database, manager)
+
+    def watch() -> None:
+        next_image()
+        model = manager.get(manager.size() - 1)
+        if give_up and model.num_reg_images() >= COLLAPSED[0] and model.num_points3D() < COLLAPSED[1]:
+            raise CollapsedError
+
+    pipeline.add_callback(int(pycolmap.IncrementalPipelineCallback.NEXT_IMAGE_REG_CALLBACK), watch)
+    pipeline.run()
+    database.close()
+    return [manager.get(k) for k in range(manager.size())]
 
 
 def _triangulated(model: Any, database_path: Path, options: Any) -> Any:
@@ -141,6 +249,53 @@ def _triangulated(model: Any, database_path: Path, options: Any) -> Any:
     return model
 
 
+def map_globally(
+    found: Correspondences, lens: Lens, config: RefineConfig, *, fixed_focal: bool, seed: int
+) -> SparseModel | None:
+    """The largest model of COLMAP's global mapper (GLOMAP: Pan et al., ECCV 2024); None when it finds none.
+
+    It places all frames at once, where incremental mapping stops at the first gap; it also places what it should not,
+    so frames whose matches contradict their camera (:data:`MIN_AGREEMENT`) are left out. With one thread and fixed
+    seeds the same input gives the same cameras.
+
+    Args: as for :func:`map_incrementally`.
+    """
+    pycolmap = load_pycolmap()
+    pycolmap.set_random_seed(seed % 2**31)
+    with tempfile.TemporaryDirectory(prefix="easi3r-") as name:
+        folder = Path(name)
+        _write_database(folder / DATABASE, found, lens, fixed_focal)
+        models = pycolmap.global_mapping(folder / DATABASE, folder, folder, _global_options(fixed_focal, seed))
+    if not models:
+        return None
+    largest = max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()))
+    model = finish(largest, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
+    return model and _agreeing(model, found)
+
+
+def _global_options(fixed_focal: bool, seed: int) -> Any:
+    options = load_pycolmap().GlobalPipelineOptions(
+        num_threads=1, random_seed=seed % 2**31, min_num_matches=MIN_MATCHES, min_model_size=3
+    )
+    mapper = options.mapper
+    for part in (mapper, mapper.rotation_averaging, mapper.global_positioning, mapper.retriangulation):
+        part.random_seed = seed % 2**31
+    mapper.num_threads = 1
+    mapper.global_positioning.use_gpu = False
+    adjustment = mapper.bundle_adjustment
+    adjustment.refine_focal_length = not fixed_focal
+    adjustment.ceres.use_gpu = False
+    adjustment.ceres.solver_options.num_threads = 1
+    return options
+
+
+def _write_database(path: Path, found: Correspondences, lens: Lens, fixed_focal: bool) -> None:
+    database = load_pycolmap().Database.open(path)
+    write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, fixed_focal)
+    write_matches(database, found)
+    database.close()
+
+
 def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
     """The model without the frames most of whose matches contradict their camera."""
     share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR)
@@ -148,7 +303,7 @@ def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
     return model if kept.sum() == model.registered.sum() else model.restricted(kept)
 
 
-def _mapping_options(fixed_focal: bool, seed: int, min_angle: float) -> Any:
+def _mapping_options(fixed_focal: bool, seed: int, min_angle: float, *, rough: bool = False) -> Any:
     options = load_pycolmap().IncrementalPipelineOptions(
         num_threads=1,
         random_seed=seed % 2**31,
@@ -157,6 +312,7 @@ def _mapping_options(fixed_focal: bool, seed: int, min_angle: float) -> Any:
         max_num_models=3,
         extract_colors=False,
         ba_refine_focal_length=not fixed_focal,
+        **(_ROUGH if rough else {}),
     )
     options.mapper.random_seed = options.triangulation.random_seed = seed % 2**31
     options.mapper.num_threads = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +72,8 @@ class SparseModel:
     lens: Lens
     sparse: SparsePoints
     """Tracks; pixels as observed in the (distorted) source images."""
+    record: Mapping[str, Any] | None = None
+    """Which mapping it comes from and why that one was elected, as JSON; None where nothing was elected."""
 
     def __post_init__(self) -> None:
         if self.T_world_cam.shape != (len(self.registered), 4, 4):

@@ -16,12 +16,10 @@ from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
 from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
 from .model import Correspondences, Lens, SparseModel
-from .score import HELD_OUT, Score, hold_out, score_cameras, without_keypoints
+from .score import HELD_OUT, MIN_HELD_OUT, Score, hold_out, score_cameras, without_keypoints
 
 OURS = "network"
 """Name of the candidate with the cameras that the scene has already."""
-MIN_HELD_OUT = 30
-"""Held-out matches below which candidates cannot be compared."""
 MIN_REGISTERED = 0.5
 """Share of the frames that a candidate must place itself."""
 

@@ -13,6 +13,8 @@ from .model import Correspondences, Lens
 
 HELD_OUT = 0.15
 """Share of the tracks that no candidate sees."""
+MIN_HELD_OUT = 30
+"""Held-out matches below which candidates cannot be compared."""
 MAX_ERROR = 4.0
 """Source pixels within which a held-out track must come back to count as seen by a frame."""
 

@@ -20,7 +20,7 @@ from easi3r_ns.core.types import PixelMap
 from easi3r_ns.motion.attention.masks import static_masks
 from easi3r_ns.refine import check_refine, map_static, refine_scene
 from easi3r_ns.refine.depths import DepthFit, apply_fit, fit_depth, sample_depth
-from easi3r_ns.refine.features import MASK_GROWTH, MAX_IMAGE_SIDE, extract_features, on_static
+from easi3r_ns.refine.features import MASK_GROWTH, MAX_IMAGE_SIDE, detect_features, on_static
 from easi3r_ns.refine.library import load_pycolmap
 from easi3r_ns.refine.matching import EXHAUSTIVE_FRAMES, choose_pairs
 from easi3r_ns.refine.model import Correspondences, Lens
@@ -345,7 +345,7 @@ def test_keypoints_lie_where_the_image_shows_them(tmp_path, size):
         dynamic=static_masks(1, 16, 128, 16),
         pixel_map=pixel_map,
     )
-    found = extract_features(clip, clip.dynamic, RunLog()).keypoints[0]
+    found = detect_features(clip, RunLog()).keypoints[0]
     # The Laplacian answers strongest at the blob's own scale.
     scale = np.hypot(found[:, 2], found[:, 4])
     nearest = np.linalg.norm(found[:, None, :2] - centres, axis=2)

@@ -1,0 +1,198 @@
+"""Which cameras of a clip are kept, where mapping on what the masks leave does not stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..core.runlog import RunLog
+from .held import HeldOut, between
+from .model import Correspondences, Lens, SparseModel
+from .place import place_missing
+from .score import MIN_HELD_OUT, score_cameras
+
+MASKED = "mapping"
+"""Name of the first candidate: mapping of what the masks leave."""
+MUCH_MASKED = 0.15
+"""Mean share of the picture from which masks are doubted: mapping without them stands for election too."""
+PLAUSIBLE_FOCAL = (0.4, 3.0)
+"""Focal lengths in longer sides of the image (14 to 108 mm on 35 mm film) outside which a lens counts as degenerate."""
+COMPARABLE = 1.25
+"""Factor between the costs of two candidates up to which the one with more frames wins."""
+CLEARLY = 1.15
+"""Factor by which a later candidate with as many frames must be better than an earlier one."""
+MUCH_BETTER = 2.0
+"""Factor by which a candidate with fewer frames must be better; it must still have half of them (:data:`MIN_SHARE`)."""
+MIN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A candidate for the cameras of a clip."""
+
+    name: str
+    model: SparseModel
+
+    @property
+    def placed(self) -> int:
+        """Number of frames with a camera."""
+        return int(self.model.registered.sum())
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A mapping that is made when it is needed."""
+
+    name: str
+    found: Callable[[], Correspondences]
+    """The matches that it is made from; those that are held out are taken away from them."""
+    mapped: Callable[[Correspondences], SparseModel | None]
+    doubts_masks: bool = False
+    """Whether it is also made where all frames are placed, but the masks cover much."""
+    needs_cameras: bool = False
+    """Whether it is made only where another one gave cameras: it takes long, and to nothing, without parallax."""
+
+
+def elect_model(
+    first: SparseModel | None,
+    found: Correspondences,
+    rivals: Iterable[Rival],
+    log: RunLog,
+    *,
+    doubted: bool,
+    seed: int,
+) -> SparseModel | None:
+    """The model of ``first`` (mapping of ``found``) or of a rival that beats it; ``record`` says which and why.
+
+    A rival is made only while frames are missing or, where it ``doubts_masks``, the masks are ``doubted``. It does not
+    see the tracks of ``found`` that are held out and decide; ``first`` may have seen them, so that a tie is its own.
+    Frames that the winner lacks are placed by :func:`~easi3r_ns.refine.place.place_missing` where held-out matches
+    confirm them.
+
+    Returns:
+        None where no candidate has cameras.
+    """
+    rivals = list(rivals)
+    if first is not None and first.registered.all() and not (doubted and any(r.doubts_masks for r in rivals)):
+        return _recorded(first, MASKED, "it places every frame", [], None)
+    best = None if first is None else Mapped(MASKED, first)
+    candidates = [] if best is None else [best]
+    held, source, why = HeldOut.of(found, seed), found, "no other mapping gives cameras"
+    for rival in rivals:
+        if best is None and rival.needs_cameras:
+            continue
+        if best is not None and best.model.registered.all() and not (doubted and rival.doubts_masks):
+            continue
+        matches = rival.found()
+        if matches is not found and held.other is None:
+            held = held.with_other(matches, seed)
+        model = rival.mapped(held.taken_from(matches))
+        if model is None:
+            continue
+        before, candidate = best, Mapped(rival.name, model)
+        candidates.append(candidate)
+        if before is not None:
+            best, why = _better(before, candidate, held)
+        elif stands_alone(candidate, held):
+            best, why = candidate, "the mappings before it give no cameras"
+        if best is not before:
+            source = matches
+    if best is None:
+        return None
+    completed = place_missing(best.model, source, held, seed)
+    if (added := int(completed.registered.sum()) - best.placed) > 0:
+        why += f"; {added} more frames placed one by one"
+    log.info(f"cameras of {best.name} kept: {why}")
+    return _recorded(completed, best.name, why, candidates, held)
+
+
+def elect(candidates: list[Mapped], held: HeldOut) -> tuple[Mapped, str]:
+    """The winner of :func:`elect_model` among ready candidates, in their order, and why in a few words.
+
+    Args:
+        candidates: at least one.
+        held: matches that none of the later ones has seen.
+    """
+    best, why = candidates[0], "no other mapping gives cameras"
+    for candidate in candidates[1:]:
+        best, why = _better(best, candidate, held)
+    return best, why
+
+
+def _better(best: Mapped, rival: Mapped, held: HeldOut) -> tuple[Mapped, str]:
+    """The better of two.
+
+    They are compared where both have cameras, so that a hard frame does not count against the one that places it.
+    """
+    if degenerate(rival.model.lens):
+        return best, f"the lens of {rival.name} is degenerate"
+    if degenerate(best.model.lens):
+        return rival, f"the lens of {best.name} is degenerate"
+    ours, theirs = holding(best, held), holding(rival, held)
+    told = f"{theirs} of {len(rival.model.registered)} frames of {rival.name} hold against {ours}"
+    common = best.model.registered & rival.model.registered
+    shared = between(held.static, common)
+    if shared.num_matches < MIN_HELD_OUT:
+        return (rival if theirs > ours else best), f"{told}; they have too little in common to compare errors"
+    costs = [score_cameras(c.model.T_world_cam, c.model.lens, shared, common) for c in (best, rival)]
+    ratio = costs[1].cost / max(costs[0].cost, 1e-12)
+    if theirs > ours:
+        wins = ratio <= COMPARABLE
+    elif theirs == ours:
+        wins = ratio < 1 / CLEARLY
+    else:
+        wins = ratio < 1 / MUCH_BETTER and theirs >= MIN_SHARE * ours
+    errors = f"held-out error {costs[1].epipolar_px:.2f} px against {costs[0].epipolar_px:.2f}, cost x {ratio:.2f}"
+    return (rival if wins else best), f"{told}; {errors}"
+
+
+def holding(candidate: Mapped, held: HeldOut) -> int:
+    """Number of frames whose cameras the held-out matches confirm."""
+    return int(held.confirmed(candidate.model).sum())
+
+
+def stands_alone(candidate: Mapped, held: HeldOut) -> bool:
+    """Whether cameras may be believed that nothing is compared with: at least half of all frames hold, plausible lens.
+
+    A clip without parallax gives poor cameras where more is tolerated; none are better.
+    """
+    return not degenerate(candidate.model.lens) and holding(candidate, held) >= MIN_SHARE * len(
+        candidate.model.registered
+    )
+
+
+def degenerate(lens: Lens) -> bool:
+    """Whether no camera has such a lens: the focal length is implausible, or distortion folds the picture."""
+    side = max(lens.width, lens.height)
+    if not PLAUSIBLE_FOCAL[0] * side <= lens.focal <= PLAUSIBLE_FOCAL[1] * side:
+        return True
+    radius = np.linspace(0, np.hypot(lens.width, lens.height) / 2 / lens.focal, 50)
+    k1, k2 = lens.distortion[:2]
+    return bool((1 + 3 * k1 * radius**2 + 5 * k2 * radius**4 <= 0).any())
+
+
+def _recorded(model: SparseModel, name: str, why: str, candidates: list[Mapped], held: HeldOut | None) -> SparseModel:
+    record: dict[str, Any] = {"kept": name, "why": why, "frames": int(model.registered.sum())}
+    if held is not None:
+        record |= {
+            "held_out_matches": held.static.num_matches,
+            "candidates": {c.name: _facts(c, held) for c in candidates},
+        }
+    return replace(model, record=record)
+
+
+def _facts(candidate: Mapped, held: HeldOut) -> dict[str, float | int | bool | None]:
+    model = candidate.model
+    facts = {"frames": candidate.placed, "focal": model.focal, "degenerate_lens": degenerate(model.lens)}
+    if facts["degenerate_lens"]:
+        return facts
+    score = score_cameras(model.T_world_cam, model.lens, between(held.static, model.registered), model.registered)
+    error = score.epipolar_px if np.isfinite(score.epipolar_px) else None
+    return facts | {
+        "frames_that_hold": holding(candidate, held),
+        "epipolar_px": error,
+        "track_length": score.track_length,
+    }
