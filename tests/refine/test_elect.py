@@ -8,20 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from easi3r_ns.core.config import RefineConfig
-from easi3r_ns.core.errors import AlignmentError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.motion.attention.masks import static_masks
-from easi3r_ns.refine.elect import MASKED, Mapped, degenerate, elect
+from easi3r_ns.refine.elect import MASKED, Mapped, Rival, degenerate, elect, elect_model
 from easi3r_ns.refine.held import HeldOut
 from easi3r_ns.refine.model import Correspondences, Lens, SparseModel
 from easi3r_ns.refine.place import place_missing
 from easi3r_ns.storage.files import write_png
 from tests.support.align_scene import trajectory_errors
-from tests.support.refine_clip import PIXEL_MAP, Tracks, disturbed, make_tracks, seen_along
+from tests.support.refine_clip import PIXEL_MAP, Tracks, disturbed, make_tracks
 
 pycolmap = pytest.importorskip("pycolmap")
 from easi3r_ns.refine import mapping as module  # noqa: E402
@@ -245,15 +243,13 @@ def test_the_first_mapping_goes_on_where_little_parallax_lacks_frames(monkeypatc
     assert log.made == [LITTLE, AGAIN] and found.record["kept"] == AGAIN and found.registered.all()
 
 
-def test_a_camera_that_only_turns_gets_no_cameras(mapped):
-    rng = np.random.default_rng(0)
-    T = np.tile(np.eye(4), (8, 1, 1))
-    turns = np.stack([3.0 * np.arange(8), rng.standard_normal(8)], axis=1)
-    T[:, :3, :3] = Rotation.from_euler("yx", turns, degrees=True).as_matrix()
-    points = rng.uniform((-3, -2, 3), (5, 2, 7), (900, 3))
-    pan = seen_along(T, points, Lens(640, 480, 560.0, (320.0, 240.0)), 0.3, 0.02, rng)
-    with pytest.raises(AlignmentError, match="move sideways"):
-        mapped(pan.found, pan.found, static_masks(8, 96, 128, 16))
+@pytest.mark.parametrize("right", [True, False])
+def test_where_the_first_mapping_gives_nothing_only_cameras_that_hold_are_kept(tracks, model, right):
+    poor = replace(model, T_world_cam=disturbed(model.T_world_cam, 3.0, 0.3))
+    rivals = [Rival(LITTLE, lambda: tracks.found, lambda _: model if right else poor)]
+    rivals.append(Rival(GLOBAL, lambda: tracks.found, lambda _: pytest.fail("it takes long"), needs_cameras=not right))
+    found = elect_model(None, tracks.found, rivals, RunLog(), doubted=False, seed=0)
+    assert (found is not None) == right
 
 
 def test_the_same_input_gives_the_same_cameras(mapped, tracks):
