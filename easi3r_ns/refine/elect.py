@@ -97,7 +97,8 @@ def elect_model(
         if before is not None:
             best, why = _better(before, candidate, held)
         elif stands_alone(candidate, held):
-            best, why = candidate, "the mappings before it give no cameras"
+            best = candidate
+            why = f"{holding(best, held)} of {len(model.registered)} frames hold; mapping before it gave no cameras"
         if best is not before:
             source = matches
     if best is None:
@@ -184,9 +185,13 @@ def _recorded(model: SparseModel, name: str, why: str, candidates: list[Mapped],
     return replace(model, record=record)
 
 
-def _facts(candidate: Mapped, held: HeldOut) -> dict[str, float | int | bool | None]:
+def _facts(candidate: Mapped, held: HeldOut) -> dict[str, Any]:
     model = candidate.model
-    facts = {"frames": candidate.placed, "focal": model.focal, "degenerate_lens": degenerate(model.lens)}
+    facts: dict[str, Any] = {
+        "frames": candidate.placed,
+        "focal": model.focal,
+        "degenerate_lens": degenerate(model.lens),
+    }
     if facts["degenerate_lens"]:
         return facts
     score = score_cameras(model.T_world_cam, model.lens, between(held.static, model.registered), model.registered)

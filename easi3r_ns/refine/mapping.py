@@ -81,11 +81,7 @@ def map_static(
     found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed, detected=detected)
     lens = Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
     task = _Task(lens, config, focal is not None, seed, log)
-    first, collapsed = None, False
-    try:
-        first = task.incrementally(MASKED, found, give_up=True)
-    except CollapsedError:
-        collapsed = True
+    first, collapsed = task.first(found)
 
     @cache
     def everything() -> Correspondences:
@@ -118,15 +114,27 @@ class _Task:
     seed: int
     log: RunLog
 
+    def first(self, found: Correspondences) -> tuple[SparseModel | None, bool]:
+        """Incremental mapping until a model collapses: the model, and whether one did."""
+        if found.num_matches == 0:
+            return None, False
+        with self.log.stage(MASKED, found.num_frames) as advance:
+            try:
+                return self._mapped(found, advance, give_up=True), False
+            except CollapsedError:
+                self.log.info(f"{MASKED} ends early: too little parallax")
+                return None, True
+
     def incrementally(self, name: str, found: Correspondences, **options: bool) -> SparseModel | None:
         """None too where nothing matches; ``options`` are those of :func:`map_incrementally`."""
         if found.num_matches == 0:
             return None
         with self.log.stage(name, found.num_frames) as advance:
-            fixed, seed = self.fixed_focal, self.seed
-            return map_incrementally(
-                found, self.lens, self.config, fixed_focal=fixed, seed=seed, advance=advance, **options
-            )
+            return self._mapped(found, advance, **options)
+
+    def _mapped(self, found: Correspondences, advance: Callable[[int], None], **options: bool) -> SparseModel | None:
+        given = {"fixed_focal": self.fixed_focal, "seed": self.seed}
+        return map_incrementally(found, self.lens, self.config, advance=advance, **given, **options)
 
     def globally(self, found: Correspondences) -> SparseModel | None:
         """None too where nothing matches."""

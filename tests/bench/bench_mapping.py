@@ -1,9 +1,11 @@
 """Frames placed, camera error, focal length and CPU seconds of mapping (``--weights none``), beside plain COLMAP.
 
 ``python -m tests.bench.bench_mapping DATA [NAME ...] --keep FOLDER`` prints one row a clip and method. DATA holds
-``hololens``, ``hololens2`` and ``davis``; ``example`` is the clip of this project. Frames and masks of a clip are kept
-in FOLDER and are not part of the time. Plain COLMAP: pycolmap with its defaults (8192 features, exhaustive matching,
-incremental mapping with one lens), no masks, one thread, its largest model; mapping stops after ``--limit`` seconds.
+``hololens``, ``hololens2`` and ``davis``; ``example`` is the clip of this project; ``NAME/3`` takes every third frame.
+Frames and masks of a clip are kept in FOLDER and are not part of the time; features and matching are.
+
+Plain COLMAP: pycolmap with its defaults (8192 features, exhaustive matching, incremental mapping with one lens), no
+masks, one thread, its largest model; mapping stops after ``--limit`` seconds.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.evaluate.trajectory import DegeneratePath, compare_paths
 from easi3r_ns.frames import load_frames
+from easi3r_ns.frames.near import shot
 from easi3r_ns.motion.packing import pack_masks, unpack_masks
 from easi3r_ns.motion.two_view import geometric_masks
+from easi3r_ns.motion.two_view.masks import METHOD
 from easi3r_ns.pipelines.geometric import GEOMETRY
 from easi3r_ns.refine import SparseModel, map_static
 from easi3r_ns.refine.library import load_pycolmap
@@ -33,13 +37,18 @@ from easi3r_ns.storage.cache import StageCache, digest
 
 EXAMPLE = Path(__file__).parents[2] / "examples/clip"
 DAVIS = ("car-shadow", "horsejump-high", "blackswan", "drift-chicane")
-HEAD = "| clip | method | frames placed | ATE, cm | focal, px | CPU s |\n| --- | --- | --- | --- | --- | --- |"
-Found = tuple[np.ndarray, np.ndarray, float]
-"""(F, 4, 4) camera-to-world, (F,) bool registered, focal length."""
+HEAD = (
+    "| clip | method | cameras of | frames placed | ATE, cm | focal, px | CPU s |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |"
+)
+DEFAULT = ["example", "hololens", "hololens2", *DAVIS[:3], *(f"{name}/3" for name in DAVIS[:3])]
+Found = tuple[np.ndarray, np.ndarray, float, str]
+"""(F, 4, 4) camera-to-world, (F,) bool registered, focal length, name of the mapping."""
 
 
-def load(name: str, root: Path, keep: Path) -> tuple[Frames, DynamicMasks, np.ndarray | None]:
-    """Frames, masks and, where they are known, true cameras (F, 4, 4) of a clip."""
+def load(title: str, root: Path, keep: Path) -> tuple[Frames, DynamicMasks, np.ndarray | None]:
+    """Frames, masks and, where they are known, true cameras (F, 4, 4) of a clip, ``NAME`` or ``NAME/EVERY``."""
+    name, _, every = title.partition("/")
     source, truth = root / name / "images", None
     if name == "example":
         source, truth = EXAMPLE / "clip.mp4", EXAMPLE / "truth.json"
@@ -47,14 +56,20 @@ def load(name: str, root: Path, keep: Path) -> tuple[Frames, DynamicMasks, np.nd
         source = root / "davis/JPEGImages/480p" / name
     elif (root / name / "gt_cameras.json").exists():
         truth = root / name / "gt_cameras.json"
-    select = FrameConfig(num_frames_target=0, on_cut="ignore")
-    frames = load_frames(source, keep / name / "frames", select=select, geometry=GEOMETRY, log=RunLog())
-    cache = StageCache(keep / name / "stages")
+    count = 0
+    if every:
+        if truth is not None or not source.is_dir():
+            raise SystemExit(f"{title}: only the clips of davis are thinned")
+        count = -(-len(list(source.iterdir())) // int(every))
+    select = FrameConfig(num_frames_target=count, on_cut="ignore")
+    folder = keep / title.replace("/", "_")
+    frames = load_frames(source, folder / "frames", select=select, geometry=GEOMETRY, log=RunLog())
+    near = shot(frames, range(len(frames)), frames.images.__getitem__, frames.pixel_map)
     masks = unpack_masks(
-        cache.stage(
+        StageCache(folder / "stages").stage(
             "masks",
-            digest(frames.images),
-            lambda: pack_masks(geometric_masks(frames.images, GEOMETRY.patch, RunLog())),
+            digest(frames.images, METHOD),
+            lambda: pack_masks(geometric_masks(frames.images, GEOMETRY.patch, RunLog(), shot=near)),
         )
     )
     if truth is None:
@@ -66,7 +81,7 @@ def load(name: str, root: Path, keep: Path) -> tuple[Frames, DynamicMasks, np.nd
 def ours(frames: Frames, masks: DynamicMasks, log: RunLog) -> Found:
     """Mapping as ``--weights none`` does it."""
     model: SparseModel = map_static(frames, masks, RefineConfig(), log, focal=None, seed=0)
-    return model.T_world_cam, model.registered, model.focal
+    return model.T_world_cam, model.registered, model.focal, model.record["kept"]
 
 
 def plain(frames: Frames, limit: int) -> Found:
@@ -98,16 +113,16 @@ def plain(frames: Frames, limit: int) -> Found:
             image = model.image(image_id)
             position = int(image.name[6:11])
             T[position, :3], registered[position] = image.cam_from_world().inverse().matrix(), True
-        return T, registered, float(next(iter(model.cameras.values())).params[0])
+        return T, registered, float(next(iter(model.cameras.values())).params[0]), "-"
 
 
 def row(name: str, method: str, run: Callable[[], Found], truth: np.ndarray | None) -> str:
     """One line of the table."""
     begin = time.process_time()
     try:
-        T, registered, focal = run()
+        T, registered, focal, kept = run()
     except AlignmentError as error:
-        return f"| {name} | {method} | none: {str(error).split(':')[0]} | | | {time.process_time() - begin:.0f} |"
+        return f"| {name} | {method} | none: {str(error).split(':')[0]} | | | | {time.process_time() - begin:.0f} |"
     seconds, known = time.process_time() - begin, np.flatnonzero(registered)
     ate = "-"
     if truth is not None:
@@ -115,18 +130,18 @@ def row(name: str, method: str, run: Callable[[], Found], truth: np.ndarray | No
             ate = f"{100 * compare_paths(T[known], truth[known]).ate:.2f}"
         except DegeneratePath:
             ate = "degenerate"
-    return f"| {name} | {method} | {len(known)} of {len(T)} | {ate} | {focal:.1f} | {seconds:.0f} |"
+    return f"| {name} | {method} | {kept} | {len(known)} of {len(T)} | {ate} | {focal:.1f} | {seconds:.0f} |"
 
 
 def main() -> None:
     """Print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("names", nargs="*", default=["example", "hololens", "hololens2", *DAVIS[:3]])
+    parser.add_argument("names", nargs="*", default=DEFAULT)
     parser.add_argument("--keep", type=Path, required=True, help="folder for frames and masks")
     parser.add_argument("--methods", nargs="*", default=["ours", "plain"])
     parser.add_argument("--limit", type=int, default=300, help="wall seconds after which plain mapping stops")
-    parser.add_argument("--verbose", action="store_true", help="print the candidates and their scores")
+    parser.add_argument("--verbose", action="store_true", help="print the CPU seconds of every stage")
     args = parser.parse_args()
     print(HEAD)
     for name in args.names:
@@ -137,8 +152,7 @@ def main() -> None:
             title = "plain COLMAP" if method == "plain" else "this project"
             print(row(name, title, runs[method], truth), flush=True)
         if args.verbose:
-            print("\n".join(f"  {stage.name}: {stage.seconds:.1f} s" for stage in log.stages))
-            print("\n".join(f"  {line}" for line in log.warnings), flush=True)
+            print("\n".join(f"  {stage.name}: {stage.cpu_seconds:.1f} CPU s" for stage in log.stages), flush=True)
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_where_a_model_collapses_mapping_with_little_parallax_takes_over(monkeyp
     with pytest.raises(CollapsedError):
         map_incrementally(tracks.found, LENS, RefineConfig(), fixed_focal=False, seed=0, give_up=True)
     found, log = mapped(tracks.found, tracks.found, static_masks(8, 96, 128, 16))
-    assert log.made == [LITTLE] and found.record["kept"] == LITTLE and found.registered.all()
+    assert log.made == [MASKED, LITTLE] and found.record["kept"] == LITTLE and found.registered.all()
     assert trajectory_errors(found.T_world_cam, tracks.T_world_cam)["ate"] < ATE
 
 
@@ -240,7 +240,7 @@ def test_the_first_mapping_goes_on_where_little_parallax_lacks_frames(monkeypatc
 
     monkeypatch.setattr(module, "map_incrementally", short)
     found, log = mapped(tracks.found, tracks.found, static_masks(8, 96, 128, 16))
-    assert log.made == [LITTLE, AGAIN] and found.record["kept"] == AGAIN and found.registered.all()
+    assert log.made == [MASKED, LITTLE, AGAIN] and found.record["kept"] == AGAIN and found.registered.all()
 
 
 @pytest.mark.parametrize("right", [True, False])
