@@ -21,7 +21,8 @@ MUCH_MASKED = 0.15
 PLAUSIBLE_FOCAL = (0.4, 3.0)
 """Focal lengths in longer sides of the image (14 to 108 mm on 35 mm film) outside which a lens counts as degenerate."""
 COMPARABLE = 1.25
-"""Factor between the costs of two candidates up to which the one with more frames wins."""
+"""Factor between the costs per frame of two candidates up to which the one with more frames wins. Costs are compared
+where both have cameras; 60 frames may cost 60/48 of what 48 do."""
 CLEARLY = 1.15
 """Factor by which a later candidate with as many frames must be better than an earlier one."""
 MUCH_BETTER = 2.0
@@ -141,7 +142,7 @@ def _better(best: Mapped, rival: Mapped, held: HeldOut) -> tuple[Mapped, str]:
     costs = [score_cameras(c.model.T_world_cam, c.model.lens, shared, common) for c in (best, rival)]
     ratio = costs[1].cost / max(costs[0].cost, 1e-12)
     if theirs > ours:
-        wins = ratio <= COMPARABLE
+        wins = ratio <= COMPARABLE * theirs / max(ours, 1)
     elif theirs == ours:
         wins = ratio < 1 / CLEARLY
     else:

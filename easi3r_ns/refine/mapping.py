@@ -32,6 +32,10 @@ COLLAPSED = 10, MIN_POINTS
 """A model of at least so many frames with fewer points than this has collapsed: with too little parallax, a bundle
 adjustment changes the lens until hardly a point is left. The frames that follow take most of the time and come to
 nothing (examples/results/mapping.md)."""
+MODELS, MORE_MODELS = 3, 10
+"""Starts of incremental mapping, and how many where the largest model has less than :data:`SMALL` of the frames: a poor
+first pair with a wrong focal length ends in a few frames, another pair often in all of them."""
+SMALL = 0.5
 _ROUGH = {"ba_global_frames_ratio": 1.3, "ba_global_points_ratio": 1.3, "ba_global_max_refinements": 2}
 """Bundle adjustment while frames are added on little parallax: after 30 % more frames or points and not to the end,
 where COLMAP does it after 10 % and up to five times, which takes more than twice as long for the same cameras. The last
@@ -182,7 +186,7 @@ def map_incrementally(
             ``fixed_focal``: then it stays.
         advance: called after every frame that was registered.
         little_parallax: points count from :data:`LITTLE_PARALLAX` on, already at the first pair.
-        give_up: raise where a model collapses (:data:`COLLAPSED`), instead of starting another.
+        give_up: make no more than :data:`MODELS` models, and raise where one collapses (:data:`COLLAPSED`).
 
     Raises:
         CollapsedError: see ``give_up``.
@@ -191,8 +195,9 @@ def map_incrementally(
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
         _write_database(Path(folder) / DATABASE, found, lens, fixed_focal)
 
-        def mapped(min_angle: float, start: Any = None) -> tuple[Any, SparseModel] | None:
+        def mapped(min_angle: float, start: Any = None, most: int = MODELS) -> tuple[Any, SparseModel] | None:
             options = _mapping_options(fixed_focal, seed, min_angle, rough=little_parallax)
+            options.max_num_models = most
             models = _run_mapper(Path(folder), options, start, lambda: advance(1), give_up=give_up)
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
                 # The last adjustment changes a model, and this one may be continued.
@@ -202,7 +207,10 @@ def map_incrementally(
                     return model, done
             return None
 
-        first = mapped(LITTLE_PARALLAX if little_parallax else MIN_ANGLE)
+        angle = LITTLE_PARALLAX if little_parallax else MIN_ANGLE
+        first = mapped(angle)
+        if not give_up and (first is None or first[1].registered.mean() < SMALL):
+            first = mapped(angle, most=MORE_MODELS) or first
         if little_parallax:
             return first and _agreeing(first[1], found)
         if first is None or first[1].registered.all():
@@ -317,7 +325,6 @@ def _mapping_options(fixed_focal: bool, seed: int, min_angle: float, *, rough: b
         random_seed=seed % 2**31,
         min_num_matches=MIN_MATCHES,
         min_model_size=3,
-        max_num_models=3,
         extract_colors=False,
         ba_refine_focal_length=not fixed_focal,
         **(_ROUGH if rough else {}),

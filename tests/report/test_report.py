@@ -273,6 +273,10 @@ def masked_by(scene: Scene, source: str) -> Scene:
             ["10 refined by COLMAP, 2 not registered by COLMAP and moved", "could not register 17 %"],
         ),
         (
+            lambda s: replace(s, provenance={"mapping": {"kept": "mapping without masks", "why": "60 frames hold"}}),
+            ["They come from mapping without masks: 60 frames hold."],
+        ),
+        (
             lambda s: replace(
                 s, times=np.arange(12.0), indices=np.arange(12), names=tuple(f"{k}.jpg" for k in range(12))
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,7 @@ def camera_path_section(scene: Scene, measured: MeasuredScene) -> CameraPathSect
     )
     if scene.pose_sources is not None:
         lead += f" {_pose_sources(scene.pose_sources)}"
+    lead += _elected(scene.provenance.get("mapping"))
     if scene.stays:
         return CameraPathSection(lead, tuple(_motion_charts(scene, measured)[-1:]))
     charts = [_map_chart(scene, measured), *_motion_charts(scene, measured)]
@@ -68,6 +70,11 @@ def camera_path_section(scene: Scene, measured: MeasuredScene) -> CameraPathSect
 def _pose_sources(sources: tuple[str, ...]) -> str:
     counts = {text: sources.count(name) for name, text in _SOURCES.items()}
     return "Cameras: " + ", ".join(f"{count} {text}" for text, count in counts.items() if count) + "."
+
+
+def _elected(record: Any) -> str:
+    """Which mapping the cameras come from and why; nothing where none was elected."""
+    return f" They come from {record['kept']}: {record['why']}." if record else ""
 
 
 def _motion_charts(scene: Scene, measured: MeasuredScene) -> list[Chart]:
