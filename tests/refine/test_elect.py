@@ -108,7 +108,7 @@ def test_frames_whose_cameras_do_not_hold_do_not_count(model, held):
 
 
 def test_of_equals_the_first_stays_and_a_clearly_better_one_wins(model, held):
-    slightly = Mapped("slightly", replace(model, T_world_cam=disturbed(model.T_world_cam, 0.01, 0.0005)))
+    slightly = Mapped("slightly", replace(model, T_world_cam=disturbed(model.T_world_cam, 0.02, 0.001)))
     clearly = Mapped("clearly", replace(model, T_world_cam=disturbed(model.T_world_cam, 0.2, 0.01)))
     right = Mapped("right", model)
     assert kept(slightly, right, held=held) == "slightly"
