@@ -96,7 +96,9 @@ def elect_model(
         before, candidate = best, Mapped(rival.name, model)
         candidates.append(candidate)
         if before is not None:
-            best, why = _better(before, candidate, held)
+            best, reason = better(before, candidate, held)
+            # That of the winner stays; of one that only defended itself, the last.
+            why = reason if best is candidate or before.name == MASKED else why
         elif stands_alone(candidate, held):
             best = candidate
             why = f"{holding(best, held)} of {len(model.registered)} frames hold; mapping before it gave no cameras"
@@ -111,28 +113,18 @@ def elect_model(
     return _recorded(completed, best.name, why, candidates, held)
 
 
-def elect(candidates: list[Mapped], held: HeldOut) -> tuple[Mapped, str]:
-    """The winner of :func:`elect_model` among ready candidates, in their order, and why in a few words.
-
-    Args:
-        candidates: at least one.
-        held: matches that none of the later ones has seen.
-    """
-    best, why = candidates[0], "no other mapping gives cameras"
-    for candidate in candidates[1:]:
-        best, why = _better(best, candidate, held)
-    return best, why
-
-
-def _better(best: Mapped, rival: Mapped, held: HeldOut) -> tuple[Mapped, str]:
-    """The better of two.
+def better(best: Mapped, rival: Mapped, held: HeldOut) -> tuple[Mapped, str]:
+    """The better of two, and why.
 
     They are compared where both have cameras, so that a hard frame does not count against the one that places it.
+
+    Args:
+        held: matches that ``rival`` has not seen.
     """
     if degenerate(rival.model.lens):
         return best, f"the lens of {rival.name} is degenerate"
     if degenerate(best.model.lens):
-        return rival, f"the lens of {best.name} is degenerate"
+        return (rival if stands_alone(rival, held) else best), f"the lens of {best.name} is degenerate"
     ours, theirs = holding(best, held), holding(rival, held)
     told = f"{theirs} of {len(rival.model.registered)} frames of {rival.name} hold against {ours}"
     common = best.model.registered & rival.model.registered

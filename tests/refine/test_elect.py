@@ -13,7 +13,7 @@ from easi3r_ns.core.config import RefineConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.motion.attention.masks import static_masks
-from easi3r_ns.refine.elect import MASKED, Mapped, Rival, degenerate, elect, elect_model
+from easi3r_ns.refine.elect import MASKED, Mapped, Rival, better, degenerate, elect_model
 from easi3r_ns.refine.held import HeldOut
 from easi3r_ns.refine.model import Correspondences, Lens, SparseModel
 from easi3r_ns.refine.place import place_missing
@@ -62,8 +62,8 @@ def first_frames(found: Correspondences, last: int) -> Correspondences:
     return Correspondences(found.keypoints, found.pairs[near], tuple(found.matches[k] for k in near))
 
 
-def kept(*candidates: Mapped, held: HeldOut) -> str:
-    return elect(list(candidates), held)[0].name
+def kept(best: Mapped, rival: Mapped, held: HeldOut) -> str:
+    return better(best, rival, held)[0].name
 
 
 def test_global_mapping_is_exact_and_repeats(tracks):
