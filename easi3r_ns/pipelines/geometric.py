@@ -196,7 +196,7 @@ def _found_again(
         log.info("with these masks fewer frames can be placed: the cameras of the first look stay")
         return _with_depth(scene, config, cache, log, stage="stereo-again")
     again = _scene(frames, masks, model, np.flatnonzero(model.registered), config)
-    again = replace(again, provenance=scene.provenance)
+    again = replace(again, provenance=scene.provenance | {"mapping": model.record})
     return _with_depth(again, config, cache, log, stage="stereo-again")
 
 
