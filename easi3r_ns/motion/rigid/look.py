@@ -212,7 +212,7 @@ class RigidFlow:
             return float(self._scene.focals[self._row[place]])
         return float(np.interp(place, self._places, self._focals))
 
-    def _adjusted(self, pair: tuple[int, int], side: int, samples: Samples) -> np.ndarray:
+    def _adjusted(self, pair: tuple[int, int], side: int, samples: StaticFlow) -> np.ndarray:
         own, other = interpolate_poses(self._places, self._cameras, np.array([pair[side], pair[1 - side]]))
         start = np.linalg.inv(other) @ own
         return adjust_pose(
@@ -221,7 +221,7 @@ class RigidFlow:
 
     def _samples(
         self, pair: tuple[int, int], side: int, flow: np.ndarray, agree: np.ndarray, texture: np.ndarray
-    ) -> Samples | None:
+    ) -> StaticFlow | None:
         row = self._row[pair[side]]
         lattice = np.zeros_like(agree)
         lattice[SAMPLE_STEP // 2 :: SAMPLE_STEP, SAMPLE_STEP // 2 :: SAMPLE_STEP] = True
@@ -232,7 +232,7 @@ class RigidFlow:
         moved = flow[rows, columns]
         median = float(np.median(np.linalg.norm(moved, axis=-1)))
         end = np.stack([columns, rows], axis=-1).astype(np.float32) + moved
-        return Samples(
+        return StaticFlow(
             rows,
             columns,
             self._rays.of(focal)[rows, columns],
@@ -245,7 +245,7 @@ class RigidFlow:
 
 
 @dataclass(frozen=True)
-class Samples:
+class StaticFlow:
     """N flow vectors of what stands still."""
 
     rows: np.ndarray
