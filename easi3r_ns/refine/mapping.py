@@ -15,9 +15,9 @@ from ..core.errors import AlignmentError
 from ..core.runlog import RunLog
 from ..core.types import DynamicMasks, Frames
 from ..storage.files import read_png
-from .bundle import MAPPING_MODEL, MIN_ANGLE, finish
+from .bundle import MAPPING_MODEL, MIN_ANGLE, ZOOM_MODEL, finish, finish_focals
 from .features import MATCH_ERROR, MIN_MATCHES, default_focal, find_correspondences
-from .library import load_pycolmap, write_frames, write_matches
+from .library import load_pycolmap, read_model, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 from .score import agreement
 
@@ -31,7 +31,15 @@ MEDIAN_DEPTH = 4.0
 
 
 def map_static(
-    frames: Frames, dynamic: DynamicMasks, config: RefineConfig, log: RunLog, *, focal: float | None, seed: int
+    frames: Frames,
+    dynamic: DynamicMasks,
+    config: RefineConfig,
+    log: RunLog,
+    *,
+    focal: float | None,
+    seed: int,
+    start: float | None = None,
+    shared_focal: bool = True,
 ) -> SparseModel:
     """Cameras and sparse points of what stands still, from nothing but the images and their motion masks.
 
@@ -39,6 +47,8 @@ def map_static(
         frames: their ``source_paths`` are read.
         focal: known focal length in SOURCE pixels, kept fixed; None: found by bundle adjustment.
         seed: of every random draw; the same input and seed give the same cameras.
+        start: focal length in SOURCE pixels from which bundle adjustment starts; None: COLMAP's guess.
+        shared_focal: one focal length for the clip; otherwise one for every frame, for a lens that zooms.
 
     Returns:
         The largest model that incremental mapping finds, in the frame of its first camera; the unit of length is such
@@ -51,14 +61,19 @@ def map_static(
     found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed)
     if found.num_matches == 0:
         raise AlignmentError(_no_texture(found, dynamic))
-    lens = Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
+    guess = default_focal(frames.pixel_map.source_wh)
     with log.stage("mapping", len(frames)) as advance:
-        model = map_incrementally(found, lens, config, fixed_focal=focal is not None, seed=seed, advance=advance)
+        options = {"fixed_focal": focal is not None, "seed": seed, "advance": advance}
+        for begin in dict.fromkeys([focal or start or guess, focal or guess]):
+            lens = Lens.centred(frames.pixel_map.source_wh, begin)
+            focals = None if shared_focal else np.full(len(frames), begin)
+            if (model := map_incrementally(found, lens, config, focals=focals, **options)) is not None:
+                break
     if model is None:
         raise AlignmentError(
             "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn "
-            "or stand still, and in small steps. Take a clip with more movement or more frames, or use a network "
-            "(--weights tiny or dust3r), which needs no parallax"
+            "or stand still, and in small steps. Take a clip with more movement or more frames, use a network "
+            "(--weights tiny or dust3r), which needs no parallax, or, if the lens zooms, --align.no-shared-focal"
         )
     return in_first_camera(with_colors(model, frames.source_paths))
 
@@ -71,6 +86,7 @@ def map_incrementally(
     fixed_focal: bool,
     seed: int,
     advance: Callable[[int], None] = lambda steps: None,
+    focals: np.ndarray | None = None,
 ) -> SparseModel | None:
     """The largest model that COLMAP's incremental mapper makes of the correspondences; None when it finds none.
 
@@ -84,11 +100,13 @@ def map_incrementally(
         lens: where bundle adjustment starts; its focal length is first estimated with the frames, unless
             ``fixed_focal``: then it stays.
         advance: called after every frame that was registered.
+        focals: (F,) source pixels where every frame gets a focal length of its own: where theirs start.
     """
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
         database = pycolmap.Database.open(Path(folder) / "database.db")
-        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, fixed_focal)
+        kind = MAPPING_MODEL if focals is None else ZOOM_MODEL
+        write_frames(database, list(found.keypoints), lens, kind, fixed_focal, focals)
         write_matches(database, found)
         database.close()
 
@@ -98,7 +116,10 @@ def map_incrementally(
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
                 # The last adjustment changes a model, and this one may be continued.
                 copy, lens_model = pycolmap.Reconstruction(model), config.camera_model
-                done = finish(copy, lens_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle)
+                if focals is not None:
+                    done = finish_focals(read_model(copy, found.num_frames), lens_model)
+                else:
+                    done = finish(copy, lens_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle)
                 if done is not None:
                     return model, done
             return None
@@ -143,7 +164,7 @@ def _triangulated(model: Any, database_path: Path, options: Any) -> Any:
 
 def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
     """The model without the frames most of whose matches contradict their camera."""
-    share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR)
+    share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR, model.focals)
     kept = model.registered & (share >= MIN_AGREEMENT)
     return model if kept.sum() == model.registered.sum() else model.restricted(kept)
 
