@@ -25,8 +25,8 @@ class PinnedCameras:
 
     R: np.ndarray
     """(F, 3, 3) camera-to-world, OpenCV axes."""
-    focal: float
-    """Horizontal, in network pixels."""
+    focals: np.ndarray
+    """(F,) horizontal, in network pixels."""
     principal_point: np.ndarray
     """(2,) network pixels, integer pixel centres."""
     pixel_aspect: float
@@ -56,7 +56,7 @@ def pin_cameras(aligned: AlignResult, cameras: PinnedCameras, moving: np.ndarray
     return replace(
         aligned,
         T_world_cam=cameras.T_world_cam,
-        focals=np.full(len(depth), cameras.focal),
+        focals=cameras.focals,
         depth=np.where(static, fused, depth).astype(np.float32),
         contradicted=aligned.contradicted & ~static,
         uncertainty=cameras.uncertainty,
@@ -113,12 +113,12 @@ def _seen_from(
         (h, w) z-depth in the target, of every ``step``-th pixel, and (h, w) bool: the source sees it, at rest.
     """
     height, width = depth.shape[1:]
-    scale = cameras.focal * np.array([1.0, cameras.pixel_aspect])
-    plane = (pixel_grid(height, width)[::step, ::step] - cameras.principal_point) / scale
+    there, here = (cameras.focals[k] * np.array([1.0, cameras.pixel_aspect]) for k in (source, target))
+    plane = (pixel_grid(height, width)[::step, ::step] - cameras.principal_point) / here
     rays = np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1)
     turned = rays @ (cameras.R[source].T @ cameras.R[target]).T
     z = np.maximum(turned[..., 2], 1e-6)
-    xy = np.rint(turned[..., :2] / z[..., None] * scale + cameras.principal_point)
+    xy = np.rint(turned[..., :2] / z[..., None] * there + cameras.principal_point)
     inside = (turned[..., 2] > 0) & (xy >= 0).all(axis=-1) & (xy < [width, height]).all(axis=-1)
     column, row = np.moveaxis(np.where(inside[..., None], xy, 0).astype(int), -1, 0)
     return depth[source, row, column] / z, inside & static[source, row, column]

@@ -240,7 +240,9 @@ def _focal_text(scene: Scene) -> str:
     fov = 2 * math.degrees(math.atan(width / (2 * focals.mean())))
     shortest, longest = f"{focals.min():.0f}", f"{focals.max():.0f}"
     lens = f"{shortest} px" if shortest == longest else f"{shortest} to {longest} px"
-    return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across"
+    start = scene.provenance.get("start_focal")
+    began = f" (started from {start['pixels']:.0f} px, the file's {start['origin']})" if start else ""
+    return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across{began}"
 
 
 def _say(message: str) -> None:

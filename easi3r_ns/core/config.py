@@ -173,7 +173,9 @@ class Easi3RConfig:
     """With --weights none: stereo measures the depth of what stands still from several views; none leaves it unknown,
     which is faster. A network brings its own depth."""
     focal_length: Optional[float] = None
-    """Known focal length in pixels of the SOURCE image; kept fixed."""
+    """Known focal length in pixels of the SOURCE image; kept fixed. Default: estimated, from what EXIF or QuickTime
+    metadata say where --weights none or --refine colmap map, and taken from them where nothing in the pictures shows
+    it."""
     min_confidence: float = 1.1
     """Points below this confidence are left out of the point clouds and depth maps."""
     seed: int = 0

@@ -99,6 +99,23 @@ class NearFrames:
 
 
 @dataclass(frozen=True)
+class RecordedFocal:
+    """Focal length that the file of a clip names: a start value, no measurement."""
+
+    pixels: float
+    """Source pixels."""
+    equivalent_mm: float
+    """35 mm equivalent by the diagonal, see :mod:`easi3r_ns.frames.focal`."""
+    origin: str
+    """Where it stands: 'EXIF' or 'QuickTime metadata'."""
+    sigma: float
+    """Relative standard deviation."""
+
+    def __str__(self) -> str:
+        return f"{self.pixels:.0f} px from the file's {self.origin} ({self.equivalent_mm:.3g} mm equivalent)"
+
+
+@dataclass(frozen=True)
 class Frames:
     """Frames of one clip: images at network size, and the paths of the upright originals."""
 
@@ -122,6 +139,8 @@ class Frames:
     """(F,) int64 number of source frames in the sources before a frame's own; None: there is one source."""
     near: NearFrames | None = None
     """The source frames around these, for optical flow at the rate at which the clip was filmed; None: not known."""
+    recorded_focal: RecordedFocal | None = None
+    """What the files of the (first) source say; None: nothing that can be used."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -158,6 +177,7 @@ class Frames:
             skipped=self.skipped,
             offsets=np.concatenate([own, others + self.num_source_frames]),
             near=_joined(self.near, other.near, self.num_source_frames),
+            recorded_focal=self.recorded_focal,
         )
 
 

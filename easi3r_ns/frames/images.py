@@ -12,8 +12,10 @@ from PIL import Image, ImageOps
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
+from ..core.types import RecordedFocal
 from ..storage.files import decode_image, natural_key
 from .cuts import Watch, thumbnail
+from .focal import photo_focal, read_tags
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
@@ -50,6 +52,10 @@ class ImageFolder:
     def name(self, index: int) -> str:
         """File name of image ``index``."""
         return self.files[index].name
+
+    def focals(self, indices: Sequence[int], source_wh: tuple[int, int]) -> list[RecordedFocal | None]:
+        """What the images ``indices``, of ``source_wh`` upright pixels, say about their focal lengths."""
+        return [photo_focal(read_tags(self.files[index]), source_wh) for index in indices]
 
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the images ``indices``, in this order; ``watch`` sees the same. InputError."""

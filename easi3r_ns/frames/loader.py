@@ -14,10 +14,11 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import Frames, NearFrames, PixelMap, SkippedFrames
+from ..core.types import Frames, NearFrames, PixelMap, RecordedFocal, SkippedFrames
 from ..storage.files import jsonable, make_folder, read_png, write_png
 from . import store as frame_store
 from .cuts import Cut, CutFinder, Watch, parts
+from .focal import common_focal
 from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
 from .near import near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
@@ -42,6 +43,7 @@ class Source(Protocol):
     def times(self, select: FrameConfig, log: RunLog) -> np.ndarray: ...
     def recount(self, log: RunLog) -> np.ndarray: ...
     def name(self, index: int) -> str: ...
+    def focals(self, indices: Any, source_wh: tuple[int, int]) -> list[RecordedFocal | None]: ...
     def read(self, indices: Any, log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]: ...
 
 
@@ -72,6 +74,9 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
                 if frame.used:
                     network.add(read_png(store / frame.file))
     frames = _frames(clip, store, network)
+    source_wh = frames.pixel_map.source_wh
+    recorded = common_focal(source.focals(frames.indices.tolist(), source_wh), source_wh, log)
+    frames = replace(frames, recorded_focal=recorded)
     _report(frames, source, log)
     return frames
 

@@ -14,7 +14,9 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
+from ..core.types import RecordedFocal
 from .cuts import Watch, thumb_size
+from .focal import video_focal
 
 if TYPE_CHECKING:
     import av
@@ -93,6 +95,11 @@ class Video:
     def name(self, index: int) -> str:
         """The clip's file name, the same for every frame."""
         return self.path.name
+
+    def focals(self, indices: Sequence[int], source_wh: tuple[int, int]) -> list[RecordedFocal | None]:
+        """What the file says about the focal length of frames of ``source_wh`` upright pixels."""
+        with _opened(self.path) as stream:
+            return [video_focal([stream.metadata, stream.container.metadata], source_wh)]
 
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the frames ``indices``, in presentation order, from one sequential pass.

@@ -16,8 +16,8 @@ import torch
 from .. import __version__
 from ..core.budget import UNBOUNDED, Budget
 from ..core.config import AlignConfig, Easi3RConfig, RefineConfig
-from ..core.errors import AlignmentError, InputError, MissingExtraError
-from ..core.geometry import focal_from_source, source_to_network
+from ..core.errors import AlignmentError, MissingExtraError
+from ..core.geometry import source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
@@ -31,10 +31,11 @@ from ..motion.still import as_turning
 from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import METHOD
 from ..network.compute import choose_compute
-from ..refine import Lens, SparseModel, map_static
+from ..refine import Lens, SparseModel, check_zoom, map_static, warn_about_zoom
 from ..refine.library import load_pycolmap
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import jsonable
+from .focal import start_facts, start_focal
 from .network import check_focal
 from .pipeline import RunConfig
 from .second_look import look_again, masks_of_all, rows_of
@@ -89,21 +90,18 @@ class GeometricPipeline:
     ) -> Scene:
         """See :func:`reconstruct_geometric`."""
         options = (self._config.easi3r, self._config.refine)
-        return reconstruct_geometric(frames, *options, cache, log, num_eval=num_eval)
+        shared = self._config.align.shared_focal
+        return reconstruct_geometric(frames, *options, cache, log, num_eval=num_eval, shared_focal=shared)
 
 
 def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConfig, log: RunLog) -> None:
     """Check the options before any work, and warn about options of a network, which have no effect.
 
     Raises:
-        InputError: one focal length per frame is requested, which this pipeline does not estimate; or the device is
-            not there.
+        InputError: the focal length is given and to be found for every frame; or the device is not there.
         MissingExtraError: pycolmap is not installed.
     """
-    if not align.shared_focal:
-        raise InputError(
-            "--weights none estimates one focal length for the whole clip: leave out --align.no-shared-focal"
-        )
+    check_zoom(align, config.focal_length)
     try:
         load_pycolmap()
     except MissingExtraError as error:
@@ -118,14 +116,21 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
         choose_compute(config.device, "auto", 0)
     others = [n for n in _NETWORK_OPTIONS if n not in own and getattr(config, n) != getattr(default, n)]
     idle = [f"--{n.replace('_', '-')}" for n in others]
-    idle += ["--align.*"] if align != AlignConfig() else []
+    idle += ["--align.*"] if replace(align, shared_focal=True) != AlignConfig() else []
     idle += ["--refine"] if refine.refine != "none" else []
     if idle:
         log.warn(f"--weights none uses no network and maps with COLMAP: {', '.join(idle)} has no effect")
 
 
 def reconstruct_geometric(
-    frames: Frames, config: Easi3RConfig, refine: RefineConfig, cache: StageCache, log: RunLog, *, num_eval: int = 0
+    frames: Frames,
+    config: Easi3RConfig,
+    refine: RefineConfig,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    num_eval: int = 0,
+    shared_focal: bool = True,
 ) -> Scene:
     """Cameras, motion masks, static points and, with ``config.depth``, the depth of what stands still.
 
@@ -133,6 +138,7 @@ def reconstruct_geometric(
         frames: images of the size that :data:`GEOMETRY` describes.
         num_eval: number of frames at the end that are evaluation views, which were recorded separately from the clip.
         cache: keeps the results of finished stages.
+        shared_focal: one focal length for the clip; otherwise one for every frame.
 
     Returns:
         The scene of the frames whose cameras were found: it may have fewer frames than ``frames``. World frame and unit
@@ -146,21 +152,25 @@ def reconstruct_geometric(
     """
     check_focal(config, frames)
     dynamic = _masks(frames, config, cache, log, num_eval)
-    motion = find_camera_motion(frames, dynamic, config, log)
+    motion = find_camera_motion(frames, dynamic, config, log, shared_focal=shared_focal)
     if motion.stays:
         return pinned_scene(frames, dynamic, motion, config, log, name=NAME)
     try:
-        model = _cameras(frames, dynamic, config, refine, cache, log)
+        model = _cameras(frames, dynamic, config, refine, cache, log, shared_focal)
         kept = _registered(model, frames, num_eval, log)
     except AlignmentError:
         if (nearly := as_turning(motion)) is None:
             raise
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
-    scene = _with_depth(_scene(frames, dynamic, model, kept, config), config, cache, log)
+    if shared_focal:
+        warn_about_zoom(model, refine.camera_model, log)
+    scene = _scene(frames, dynamic, model, kept, config)
+    scene = replace(scene, provenance=scene.provenance | start_facts(config, frames))
+    scene = _with_depth(scene, config, cache, log)
     looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log)
     scene = _still_only(looks.scene)
     if looks.changed_much:
-        scene = _found_again(frames, dynamic, scene, config, refine, cache, log)
+        scene = _found_again(frames, dynamic, scene, config, refine, cache, log, shared_focal)
     if config.depth != "none" and not scene.has_depth:
         log.warn("no depth could be measured: too few views of the same places, or too little texture")
     return rescale_scene(scene, choose_scale(scene))
@@ -185,11 +195,12 @@ def _found_again(
     refine: RefineConfig,
     cache: StageCache,
     log: RunLog,
+    shared_focal: bool,
 ) -> Scene:
     """Cameras, points and depth with the masks that the scene has now; the cameras of before where frames are lost."""
     masks = masks_of_all(frames, first, scene)
     try:
-        model = _cameras(frames, masks, config, refine, cache, log, stage="geometry-cameras-again")
+        model = _cameras(frames, masks, config, refine, cache, log, shared_focal, stage="geometry-cameras-again")
     except AlignmentError:
         model = None
     if model is None or not model.registered[rows_of(frames, scene)].all():
@@ -237,13 +248,18 @@ def _cameras(
     refine: RefineConfig,
     cache: StageCache,
     log: RunLog,
+    shared_focal: bool,
     *,
     stage: str = "geometry-cameras",
 ) -> SparseModel:
-    def compute() -> Tensors:
-        return _pack_model(map_static(frames, dynamic, refine, log, focal=config.focal_length, seed=config.seed))
+    start = start_focal(config, frames, log)
+    focal, seed = config.focal_length, config.seed
 
-    decisive = (refine.camera_model, config.focal_length, config.seed, __version__)
+    def compute() -> Tensors:
+        how = (frames, dynamic, refine, log)
+        return _pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
+
+    decisive = (refine.camera_model, focal, seed, start, shared_focal, __version__)
     key = digest(frames.images, list(frames.pixel_map.source_wh), dynamic.masks, *decisive)
     return _unpack_model(cache.stage(stage, key, compute))
 
@@ -279,11 +295,10 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
     position = np.full(len(frames), -1)
     position[kept] = np.arange(len(kept))
     unknown = np.zeros((len(kept), *frames.images.shape[1:3]), dtype=np.float32)
-    focal = focal_from_source(model.focal, frames.pixel_map)
     return Scene(
         images=frames.images[kept],
         T_world_cam=model.T_world_cam[kept],
-        focals=np.full(len(kept), focal),
+        focals=model.frame_focals[kept] * frames.pixel_map.scale_xy[0],
         principal_point=source_to_network(np.array(model.principal_point), frames.pixel_map),
         depth=unknown,
         confidence=unknown,
@@ -315,6 +330,7 @@ def _pack_model(model: SparseModel) -> Tensors:
         "registered": torch.from_numpy(model.registered),
         "lens": torch.tensor(lens, dtype=torch.float64),
         "record": torch.frombuffer(bytearray(json.dumps(jsonable(model.record)).encode()), dtype=torch.uint8),
+        **({} if model.focals is None else {"focals": torch.from_numpy(model.focals)}),
     }
 
 
@@ -323,4 +339,6 @@ def _unpack_model(tensors: Tensors) -> SparseModel:
     lens = Lens(int(width), int(height), focal, (cx, cy), tuple(distortion))
     sparse = SparsePoints(**{f.name: tensors[f"sparse.{f.name}"].numpy() for f in fields(SparsePoints)})
     record = json.loads(bytes(tensors["record"].numpy()))
-    return SparseModel(tensors["T_world_cam"].numpy(), tensors["registered"].numpy(), lens, sparse, record=record)
+    focals = tensors["focals"].numpy() if "focals" in tensors else None
+    cameras, registered = tensors["T_world_cam"].numpy(), tensors["registered"].numpy()
+    return SparseModel(cameras, registered, lens, sparse, focals, record)

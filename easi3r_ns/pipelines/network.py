@@ -40,6 +40,7 @@ from ..plan.forecast import Forecast
 from ..plan.plan import Network, plan_run, published_network
 from ..refine import check_refine, refine_kept
 from ..storage.cache import StageCache, digest
+from .focal import start_facts, start_focal
 from .pipeline import RunConfig
 from .second_look import look_again
 from .stages import DecodedPairs, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
@@ -70,7 +71,7 @@ class NetworkPipeline:
     def check(self, log: RunLog) -> None:
         """See :meth:`~.pipeline.Pipeline.check`."""
         config = self._config.easi3r
-        check_refine(self._config.refine, self._config.align)
+        check_refine(self._config.refine, self._config.align, config.focal_length)
         if config.graph != "auto":
             check_strategy(config.graph)
         choose_compute(config.device, config.dtype, config.batch_size)
@@ -111,14 +112,15 @@ class NetworkPipeline:
         config = self._config
         options = (config.easi3r, config.align, cache, log)
         scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
-        refined = self._refined(scene, cache, log)
+        refined = self._refined(scene, frames, cache, log)
         looks = look_again(refined, frames, config.easi3r, self.geometry.patch, cache, log)
         if looks.changed_much and refined is not scene:
-            again = self._refined(replace(scene, dynamic=looks.scene.dynamic), cache, log, stage="refine-again")
+            kept = (frames, cache, log)
+            again = self._refined(replace(scene, dynamic=looks.scene.dynamic), *kept, stage="refine-again")
             return replace(again, provenance=again.provenance | {"motion": looks.scene.provenance["motion"]})
         return looks.scene
 
-    def _refined(self, scene: Scene, cache: StageCache, log: RunLog, *, stage: str = "refine") -> Scene:
+    def _refined(self, scene: Scene, frames: Frames, cache: StageCache, log: RunLog, *, stage: str = "refine") -> Scene:
         """The scene after bundle adjustment, where it is asked for and can be done."""
         config = self._config
         if config.refine.refine == "none":
@@ -126,9 +128,15 @@ class NetworkPipeline:
         if scene.stays:
             log.warn("--refine has no effect: bundle adjustment needs a camera that travels")
             return scene
-        fixed_focal = config.easi3r.focal_length is not None
-        seed = config.easi3r.seed
-        return refine_kept(scene, config.refine, log, seed, cache, fixed_focal=fixed_focal, stage=stage)
+        start = start_focal(config.easi3r, frames, log)
+        scene = replace(scene, provenance=scene.provenance | start_facts(config.easi3r, frames))
+        return refine_kept(
+            *(scene, config.refine, log, config.easi3r.seed, cache),
+            fixed_focal=config.easi3r.focal_length is not None,
+            start_focal=start,
+            stage=stage,
+            shared_focal=config.align.shared_focal,
+        )
 
     def masks(self, frames: Frames, cache: StageCache, log: RunLog) -> DynamicMasks:
         """Motion masks of a clip from pass 1 alone, without pointmaps and alignment."""
@@ -210,7 +218,7 @@ def reconstruct(
         del decoded
         stitched = align_long(clip, loops, part, cache, log, spill=budget.spill)
         aligned, facts["windows"] = stitched.result, stitched.facts
-    motion = find_camera_motion(frames, dynamic, config, log)
+    motion = find_camera_motion(frames, dynamic, config, log, shared_focal=align_config.shared_focal)
     if motion.stays:
         aligned = pinned_alignment(aligned, frames, dynamic, motion, log)
         facts |= motion_facts(motion)

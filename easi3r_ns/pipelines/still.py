@@ -11,7 +11,7 @@ from .. import __version__
 from ..align.align import AlignResult
 from ..align.pinned import PinnedCameras, pin_cameras
 from ..core.config import Easi3RConfig
-from ..core.geometry import focal_from_source, image_centre_in_network, source_to_network
+from ..core.geometry import image_centre_in_network, source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import FIXED, TURNING, CameraUncertainty, Scene
 from ..core.types import DynamicMasks, Frames, PixelMap
@@ -19,21 +19,26 @@ from ..motion.still import CameraMotion, PinholeLens, detect_camera_motion
 from ..motion.still.detect import WORK_SIDE
 from ..refine.features import default_focal
 from ..storage.files import read_png
+from .focal import recorded_focal
 
 LARGE_ENOUGH = 0.75
 """Network images are looked at themselves when they have this share of the size that the source allows."""
 
 
-def find_camera_motion(frames: Frames, dynamic: DynamicMasks, config: Easi3RConfig, log: RunLog) -> CameraMotion:
+def find_camera_motion(
+    frames: Frames, dynamic: DynamicMasks, config: Easi3RConfig, log: RunLog, *, shared_focal: bool = True
+) -> CameraMotion:
     """What the camera of a clip does, see :func:`easi3r_ns.motion.still.detect_camera_motion`.
 
-    Looked at in images of about :data:`~easi3r_ns.motion.still.detect.WORK_SIDE` pixels; ``focal`` of the result is in
-    SOURCE pixels.
+    Looked at in images of about :data:`~easi3r_ns.motion.still.detect.WORK_SIDE` pixels; focal lengths of the result
+    are in SOURCE pixels. Where a zoom explains the pictures as well as travel does, it is believed without
+    ``shared_focal``; with it there is a warning.
     """
     source_wh = frames.pixel_map.source_wh
     grey, scale = _working_images(frames)
     height, width = grey[0].shape
-    focal = config.focal_length or default_focal(source_wh)
+    recorded = recorded_focal(config, frames)
+    focal = config.focal_length or (recorded.pixels if recorded else default_focal(source_wh))
     centre = ((source_wh[0] * scale[0] - 1) / 2, (source_wh[1] * scale[1] - 1) / 2)
     moving = dynamic.masks
     if (width, height) != frames.pixel_map.network_wh:
@@ -42,7 +47,32 @@ def find_camera_motion(frames: Frames, dynamic: DynamicMasks, config: Easi3RConf
         centre = tuple(image_centre_in_network(frames.pixel_map))
     lens = PinholeLens(focal * scale[0], centre, scale[1] / scale[0])
     found = detect_camera_motion(grey, moving, lens, log, fixed_focal=config.focal_length is not None)
-    return replace(found, focal=found.focal / scale[0])
+    if recorded and found.focal_source == "default":
+        found = replace(found, focal_source="metadata", focal_sigma=recorded.sigma)
+    found = _in_source(found, scale[0])
+    return found if found.if_zooming is None else _or_zooms(found, shared_focal, log)
+
+
+def _in_source(motion: CameraMotion, scale: float) -> CameraMotion:
+    """The motion with focal lengths in source pixels; ``scale``: pixels that were looked at per source pixel."""
+    focals = None if motion.focals is None else motion.focals / scale
+    zooming = motion.if_zooming and _in_source(motion.if_zooming, scale)
+    return replace(motion, focal=motion.focal / scale, focals=focals, if_zooming=zooming)
+
+
+def _or_zooms(motion: CameraMotion, shared_focal: bool, log: RunLog) -> CameraMotion:
+    """What the camera does where it may zoom instead of travelling: the user's choice of focal lengths decides."""
+    zooming = motion.if_zooming
+    assert zooming is not None and zooming.focals is not None
+    if not shared_focal:
+        return zooming
+    first, last = zooming.focals[[0, -1]]
+    log.warn(
+        f"the lens zooms without travel (focal length about {first:.0f} -> {last:.0f} px), or the camera travels "
+        "straight towards something flat: the pictures do not tell. One focal length for all frames makes it travel; "
+        "if the lens zooms, use --align.no-shared-focal"
+    )
+    return motion
 
 
 def _working_images(frames: Frames) -> tuple[list[np.ndarray], tuple[float, float]]:
@@ -84,7 +114,7 @@ def pinned_scene(
     return Scene(
         images=frames.images,
         T_world_cam=cameras.T_world_cam,
-        focals=np.full(len(frames), cameras.focal),
+        focals=cameras.focals,
         principal_point=cameras.principal_point,
         depth=unknown,
         confidence=unknown,
@@ -114,7 +144,7 @@ def pinned_alignment(
         sigma = np.zeros(len(frames)) if aligned.uncertainty is None else aligned.uncertainty.focal
         cameras = replace(
             cameras,
-            focal=float(np.median(aligned.focals)),
+            focals=cameras.focals * float(np.median(aligned.focals) / np.median(cameras.focals)),
             uncertainty=replace(cameras.uncertainty, focal=sigma),
         )
     return pin_cameras(aligned, cameras, dynamic.masks)
@@ -146,9 +176,13 @@ def warn_pinned(motion: CameraMotion, log: RunLog, *, has_depth: bool) -> None:
         does = "the camera hardly travels (mapping finds no cameras): all frames get cameras that turn about one centre"
     else:
         does = "the camera turns but does not travel: all frames get cameras about one centre"
+    if motion.focals is not None:
+        does += f", while the lens zooms from {motion.focals[0]:.0f} to {motion.focals[-1]:.0f} pixels"
     focal = {
         "given": "",
         "turn": f" The turn shows a focal length of {motion.focal:.0f} pixels (+- {100 * motion.focal_sigma:.1g} %).",
+        "metadata": f" The focal length of {motion.focal:.0f} pixels (+- {100 * motion.focal_sigma:.0f} %) is what the "
+        "file says; nothing in the pictures shows it.",
         "default": " Nothing in the pictures shows the focal length: give --focal-length if the lens is known."
         if has_depth
         else f" Nothing in the pictures shows the focal length: {motion.focal:.0f} pixels is a guess "
@@ -162,16 +196,18 @@ def warn_pinned(motion: CameraMotion, log: RunLog, *, has_depth: bool) -> None:
 
 
 def _pinned(frames: Frames, motion: CameraMotion) -> PinnedCameras:
-    count, focal = len(frames), focal_from_source(motion.focal, frames.pixel_map)
+    count = len(frames)
+    focals = np.full(count, motion.focal) if motion.focals is None else motion.focals
+    focals = focals * frames.pixel_map.scale_xy[0]
     return PinnedCameras(
         R=motion.R,
-        focal=focal,
+        focals=focals,
         principal_point=image_centre_in_network(frames.pixel_map),
         pixel_aspect=frames.pixel_map.pixel_aspect,
         uncertainty=CameraUncertainty(
             rotation_deg=np.full(count, motion.error_degrees),
             centre=np.zeros(count),
-            focal=np.full(count, focal * motion.focal_sigma),
+            focal=focals * motion.focal_sigma,
             residual=np.full(count, np.nan),
         ),
     )

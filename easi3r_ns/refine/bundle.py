@@ -1,4 +1,4 @@
-"""Bundle adjustment with one shared camera, from cameras that are already there."""
+"""Bundle adjustment from cameras that are already there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..core.config import RefineConfig
+from .individual import FREE_DISTORTION, adjust_focals, cameras_of, with_cameras
 from .library import colmap_camera, load_pycolmap, read_lens, read_model, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 
 ADJUST_MODELS = {"pinhole": "SIMPLE_PINHOLE", "radial": "RADIAL", "opencv": "OPENCV"}
 MAPPING_MODEL = "SIMPLE_RADIAL"
 """Lens model during mapping: cameras that are still far off do not determine a second distortion parameter."""
+ZOOM_MODEL = "SIMPLE_PINHOLE"
+"""The same where every frame has a focal length of its own, which mixes with a distortion of its own."""
 MAX_ERROR = 4.0
 """Reprojection error in source pixels above which an observation is left out (COLMAP's default)."""
 MIN_ANGLE = 1.5
@@ -61,12 +64,20 @@ _ROUNDS = (
 
 
 def bundle_from(
-    found: Correspondences, T_world_cam: np.ndarray, lens: Lens, config: RefineConfig, *, fixed_focal: bool, seed: int
+    found: Correspondences,
+    T_world_cam: np.ndarray,
+    lens: Lens,
+    config: RefineConfig,
+    *,
+    fixed_focal: bool,
+    seed: int,
+    focals: np.ndarray | None = None,
 ) -> SparseModel | None:
     """Triangulate the tracks with the given cameras, then adjust cameras and points, from coarse to fine.
 
     Args:
         T_world_cam: (F, 4, 4) camera-to-world, OpenCV axes.
+        focals: (F,) source pixels where every frame gets a focal length of its own: where theirs start.
 
     Returns:
         The adjusted model, its world where bundle adjustment left it; a frame is registered when it sees at least
@@ -75,7 +86,9 @@ def bundle_from(
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
         database = pycolmap.Database.open(Path(folder) / "database.db")
-        write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, True)
+        write_frames(
+            database, list(found.keypoints), lens, MAPPING_MODEL if focals is None else ZOOM_MODEL, True, focals
+        )
         write_matches(database, found)
         cache = pycolmap.DatabaseCache.create(database, pycolmap.DatabaseCacheOptions())
         database.close()
@@ -85,7 +98,7 @@ def bundle_from(
     images = sorted(reconstruction.images)
     for image_id in images:
         pose = pycolmap.Rigid3d(np.linalg.inv(T_world_cam[image_id - 1])[:3])
-        reconstruction.frame(image_id).set_cam_from_world(1, pose)
+        reconstruction.frame(image_id).set_cam_from_world(reconstruction.image(image_id).camera_id, pose)
         reconstruction.register_frame(image_id)
     for step in _ROUNDS:
         _triangulate(mapper, images, step.max_error, lens, seed)
@@ -97,6 +110,8 @@ def bundle_from(
         mapper.observation_manager.filter_all_points3D(step.max_error, MIN_ANGLE)
     _drop_frames_without_points(reconstruction)
     mapper.end_reconstruction(False)
+    if focals is not None:
+        return finish_focals(read_model(reconstruction, found.num_frames), config.camera_model)
     return finish(reconstruction, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
 
 
@@ -155,6 +170,27 @@ def finish(
     model = read_model(reconstruction, num_frames)
     low, high = (share * max(model.lens.width, model.lens.height) for share in FOCAL_RANGE)
     return model if len(model.sparse) >= MIN_POINTS and low <= model.focal <= high else None
+
+
+def finish_focals(model: SparseModel, camera_model: str) -> SparseModel | None:
+    """The last adjustment of a model whose frames have focal lengths of their own; they share one distortion.
+
+    Returns:
+        None when fewer than :data:`MIN_POINTS` points are left, or the median focal length ran out of
+        :data:`FOCAL_RANGE`. Frames whose own focal length did, or that see too few points, are no longer registered.
+    """
+    low, high = (share * max(model.lens.width, model.lens.height) for share in FOCAL_RANGE)
+    for _ in range(2):
+        cameras, tracks = cameras_of(model)
+        if len(model.sparse) < MIN_POINTS:
+            return None
+        model = with_cameras(model, adjust_focals(cameras, tracks, FREE_DISTORTION[camera_model]).cameras)
+        model = model.without_outliers(MAX_ERROR)
+        seen = np.bincount(model.sparse.frame_index, minlength=len(model.registered))
+        plausible = (low <= model.frame_focals) & (model.frame_focals <= high)
+        kept = model.registered & (seen >= MIN_OBSERVATIONS) & plausible
+        model = model if kept.sum() == model.registered.sum() else model.restricted(kept)
+    return model if len(model.sparse) >= MIN_POINTS and model.registered.sum() >= 2 else None
 
 
 def _change_camera(reconstruction: Any, camera_model: str) -> None:

@@ -30,6 +30,8 @@ def refine_kept(
     *,
     fixed_focal: bool = False,
     stage: str = "refine",
+    start_focal: float | None = None,
+    shared_focal: bool = True,
 ) -> Scene:
     """:func:`~easi3r_ns.refine.scene.refine_scene`, or what it returned for this very scene before, with its warnings.
 
@@ -39,12 +41,22 @@ def refine_kept(
         MissingExtraError: pycolmap is not installed; OutputError: the result cannot be kept.
     """
 
+    options = {"fixed_focal": fixed_focal, "start_focal": start_focal, "shared_focal": shared_focal}
+
     def compute() -> Tensors:
         told = len(log.warnings)
-        refined = refine_scene(scene, config, log, seed, fixed_focal=fixed_focal)
+        refined = refine_scene(scene, config, log, seed, **options)
         return _pack(scene, refined, log.warnings[told:])
 
-    decisive = (__version__, config, seed, fixed_focal, scene.pixel_map, list(scene.distortion), scene.min_confidence)
+    decisive = (
+        __version__,
+        config,
+        seed,
+        *options.values(),
+        scene.pixel_map,
+        list(scene.distortion),
+        scene.min_confidence,
+    )
     arrays = [np.asarray(getattr(scene, name)) for name in _ARRAYS]
     kept = cache.stage(stage, digest(scene.images, scene.dynamic.masks, *arrays, *decisive), compute)
     return _unpack(scene, kept, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -29,18 +30,24 @@ def load_pycolmap() -> ModuleType:
     return pycolmap
 
 
-def check_refine(config: RefineConfig, align: AlignConfig) -> None:
+def check_refine(config: RefineConfig, align: AlignConfig, focal_length: float | None = None) -> None:
     """Whether ``--refine`` can run, before any work is done.
 
-    Raises MissingExtraError without pycolmap, InputError with one focal length per frame.
+    Raises MissingExtraError without pycolmap, InputError for a focal length that is both known and free per frame.
     """
     if config.refine == "none":
         return
-    if not align.shared_focal:
-        raise InputError(
-            "--refine colmap fits one lens to the whole clip, --align.no-shared-focal one per frame: give one of them"
-        )
+    check_zoom(align, focal_length)
     load_pycolmap()
+
+
+def check_zoom(align: AlignConfig, focal_length: float | None) -> None:
+    """Raises InputError where the focal length is given, and to be found for every frame, at the same time."""
+    if not align.shared_focal and focal_length is not None:
+        raise InputError(
+            f"--focal-length {focal_length:g} fixes one focal length for the whole clip, --align.no-shared-focal asks "
+            "for one per frame: give one of them"
+        )
 
 
 def image_name(position: int) -> str:
@@ -48,20 +55,32 @@ def image_name(position: int) -> str:
     return f"frame_{position + 1:05d}"
 
 
-def write_frames(database: Any, keypoints: list[np.ndarray], lens: Lens, model: str, has_focal: bool) -> None:
-    """Write one camera, the frames and their keypoints into an empty pycolmap database, with ids that we choose."""
+def write_frames(
+    database: Any,
+    keypoints: list[np.ndarray],
+    lens: Lens,
+    model: str,
+    has_focal: bool,
+    focals: np.ndarray | None = None,
+) -> None:
+    """Write one camera, the frames and their keypoints into an empty pycolmap database, with ids that we choose.
+
+    With ``focals``, (F,) source pixels, every frame has a camera of its own, whose id is that of the frame.
+    """
     pycolmap = load_pycolmap()
-    camera = colmap_camera(lens, model)
-    camera.has_prior_focal_length = has_focal
     with pycolmap.DatabaseTransaction(database):
-        database.write_camera(camera, use_camera_id=True)
-        rig = pycolmap.Rig(rig_id=1)
-        rig.add_ref_sensor(camera.sensor_id)
-        database.write_rig(rig, use_rig_id=True)
+        for camera_id, focal in enumerate([lens.focal] if focals is None else focals.tolist(), 1):
+            camera = colmap_camera(replace(lens, focal=focal), model)
+            camera.camera_id, camera.has_prior_focal_length = camera_id, has_focal
+            database.write_camera(camera, use_camera_id=True)
+            rig = pycolmap.Rig(rig_id=camera_id)
+            rig.add_ref_sensor(camera.sensor_id)
+            database.write_rig(rig, use_rig_id=True)
         for position, rows in enumerate(keypoints):
-            image = pycolmap.Image(name=image_name(position), camera_id=1, image_id=position + 1)
+            camera_id = 1 if focals is None else position + 1
+            image = pycolmap.Image(name=image_name(position), camera_id=camera_id, image_id=position + 1)
             database.write_image(image, use_image_id=True)
-            frame = pycolmap.Frame(frame_id=position + 1, rig_id=1)
+            frame = pycolmap.Frame(frame_id=position + 1, rig_id=camera_id)
             frame.add_data_id(image.data_id)
             database.write_frame(frame, use_frame_id=True)
             database.write_keypoints(position + 1, np.ascontiguousarray(rows, dtype=np.float32))
@@ -106,14 +125,19 @@ def read_lens(camera: Any) -> Lens:
 
 
 def read_model(reconstruction: Any, num_frames: int) -> SparseModel:
-    """Cameras, tracks and errors of a pycolmap reconstruction whose image ids are frame positions + 1; black points."""
+    """Cameras, tracks and errors of a pycolmap reconstruction whose image ids are frame positions + 1; black points.
+
+    Where the frames have cameras of their own, these differ in their focal lengths only.
+    """
     T = np.tile(np.eye(4), (num_frames, 1, 1))
     registered = np.zeros(num_frames, dtype=bool)
+    lenses = {}
     pixels = {}
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
         T[image_id - 1, :3] = image.cam_from_world().inverse().matrix()
         registered[image_id - 1] = True
+        lenses[image_id - 1] = read_lens(reconstruction.camera(image.camera_id))
         pixels[image_id] = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
     reconstruction.update_point_3d_errors()
     points, errors, rows = [], [], []
@@ -132,4 +156,9 @@ def read_model(reconstruction: Any, num_frames: int) -> SparseModel:
         frame_index=table[:, 1].astype(np.int64),
         pixels=table[:, 2:],
     )
-    return SparseModel(T, registered, read_lens(reconstruction.camera(1)), sparse)
+    if len(reconstruction.cameras) == 1 or not lenses:
+        return SparseModel(T, registered, read_lens(reconstruction.camera(1)), sparse)
+    known = np.array([lens.focal for lens in lenses.values()])
+    lens = replace(next(iter(lenses.values())), focal=float(np.median(known)))
+    focals = np.interp(np.arange(num_frames), list(lenses), known)
+    return SparseModel(T, registered, lens, sparse, focals)

@@ -16,10 +16,10 @@ from ..core.errors import AlignmentError
 from ..core.runlog import RunLog
 from ..core.types import DynamicMasks, Frames
 from ..storage.files import read_png
-from .bundle import MAPPING_MODEL, MIN_ANGLE, MIN_POINTS, finish
+from .bundle import MAPPING_MODEL, MIN_ANGLE, MIN_POINTS, ZOOM_MODEL, finish, finish_focals
 from .elect import MASKED, MUCH_MASKED, Rival, elect_model
 from .features import MATCH_ERROR, MIN_MATCHES, default_focal, detect_features, find_correspondences
-from .library import load_pycolmap, write_frames, write_matches
+from .library import load_pycolmap, read_model, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 from .score import agreement
 
@@ -59,7 +59,15 @@ class CollapsedError(Exception):
 
 
 def map_static(
-    frames: Frames, dynamic: DynamicMasks, config: RefineConfig, log: RunLog, *, focal: float | None, seed: int
+    frames: Frames,
+    dynamic: DynamicMasks,
+    config: RefineConfig,
+    log: RunLog,
+    *,
+    focal: float | None,
+    seed: int,
+    start: float | None = None,
+    shared_focal: bool = True,
 ) -> SparseModel:
     """Cameras and sparse points of what stands still, from nothing but the images and their motion masks.
 
@@ -72,6 +80,8 @@ def map_static(
         frames: their ``source_paths`` are read.
         focal: known focal length in SOURCE pixels, kept fixed; None: found by bundle adjustment.
         seed: of every random draw; the same input and seed give the same cameras.
+        start: focal length in SOURCE pixels from which bundle adjustment starts; None: COLMAP's guess.
+        shared_focal: one focal length for the clip; otherwise one for every frame, for a lens that zooms.
 
     Returns:
         The elected model, in the frame of its first camera; the unit of length is such that the median depth of the
@@ -83,9 +93,13 @@ def map_static(
     """
     detected = detect_features(frames, log)
     found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed, detected=detected)
-    lens = Lens.centred(frames.pixel_map.source_wh, focal or default_focal(frames.pixel_map.source_wh))
-    task = _Task(lens, config, focal is not None, seed, log)
-    first, collapsed = task.first(found)
+    guess = default_focal(frames.pixel_map.source_wh)
+    for begin in dict.fromkeys([focal or start or guess, focal or guess]):
+        lens = Lens.centred(frames.pixel_map.source_wh, begin)
+        task = _Task(lens, config, focal is not None, seed, log, None if shared_focal else np.full(len(frames), begin))
+        first, collapsed = task.first(found)
+        if first is not None:
+            break
 
     @cache
     def everything() -> Correspondences:
@@ -94,16 +108,19 @@ def map_static(
         still = replace(dynamic, masks=np.zeros_like(dynamic.masks))
         return find_correspondences(frames, still, log, focal=focal, seed=seed, detected=detected)
 
-    doubted = bool(dynamic.coverage.mean() > MUCH_MASKED)
-    rivals = _rivals(found, everything, task, masked=bool(dynamic.masks.any()), collapsed=collapsed)
-    model = elect_model(first, found, rivals, log, doubted=doubted, seed=seed)
+    if shared_focal:
+        doubted = bool(dynamic.coverage.mean() > MUCH_MASKED)
+        rivals = _rivals(found, everything, task, masked=bool(dynamic.masks.any()), collapsed=collapsed)
+        model = elect_model(first, found, rivals, log, doubted=doubted, seed=seed)
+    else:
+        model = first
     if model is None and everything().num_matches == 0:
         raise AlignmentError(_no_texture(found, dynamic))
     if model is None:
         raise AlignmentError(
             "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn "
-            "or stand still, and in small steps. Take a clip with more movement or more frames, or use a network "
-            "(--weights tiny or dust3r), which needs no parallax"
+            "or stand still, and in small steps. Take a clip with more movement or more frames, use a network "
+            "(--weights tiny or dust3r), which needs no parallax, or, if the lens zooms, --align.no-shared-focal"
         )
     return in_first_camera(with_colors(model, frames.source_paths))
 
@@ -117,6 +134,8 @@ class _Task:
     fixed_focal: bool
     seed: int
     log: RunLog
+    focals: np.ndarray | None = None
+    """(F,) where the focal length of every frame starts, in source pixels; None: they share that of the lens."""
 
     def first(self, found: Correspondences) -> tuple[SparseModel | None, bool]:
         """Incremental mapping until a model collapses: the model, and whether one did."""
@@ -124,7 +143,7 @@ class _Task:
             return None, False
         with self.log.stage(MASKED, found.num_frames) as advance:
             try:
-                return self._mapped(found, advance, give_up=True), False
+                return self._mapped(found, advance, give_up=self.focals is None), False
             except CollapsedError:
                 self.log.info(f"{MASKED} ends early: too little parallax")
                 return None, True
@@ -137,7 +156,7 @@ class _Task:
             return self._mapped(found, advance, **options)
 
     def _mapped(self, found: Correspondences, advance: Callable[[int], None], **options: bool) -> SparseModel | None:
-        given = {"fixed_focal": self.fixed_focal, "seed": self.seed}
+        given = {"fixed_focal": self.fixed_focal, "seed": self.seed, "focals": self.focals}
         return map_incrementally(found, self.lens, self.config, advance=advance, **given, **options)
 
     def globally(self, found: Correspondences) -> SparseModel | None:
@@ -172,6 +191,7 @@ def map_incrementally(
     advance: Callable[[int], None] = lambda steps: None,
     little_parallax: bool = False,
     give_up: bool = False,
+    focals: np.ndarray | None = None,
 ) -> SparseModel | None:
     """The largest model that COLMAP's incremental mapper makes of the correspondences; None when it finds none.
 
@@ -187,13 +207,14 @@ def map_incrementally(
         advance: called after every frame that was registered.
         little_parallax: points count from :data:`LITTLE_PARALLAX` on, already at the first pair.
         give_up: make no more than :data:`MODELS` models, and raise where one collapses (:data:`COLLAPSED`).
+        focals: (F,) source pixels where every frame gets a focal length of its own: where theirs start.
 
     Raises:
         CollapsedError: see ``give_up``.
     """
     pycolmap = load_pycolmap()
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
-        _write_database(Path(folder) / DATABASE, found, lens, fixed_focal)
+        _write_database(Path(folder) / DATABASE, found, lens, fixed_focal, focals)
 
         def mapped(min_angle: float, start: Any = None, most: int = MODELS) -> tuple[Any, SparseModel] | None:
             options = _mapping_options(fixed_focal, seed, min_angle, rough=little_parallax)
@@ -202,7 +223,10 @@ def map_incrementally(
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
                 # The last adjustment changes a model, and this one may be continued.
                 copy, lens_model = pycolmap.Reconstruction(model), config.camera_model
-                done = finish(copy, lens_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle)
+                if focals is not None:
+                    done = finish_focals(read_model(copy, found.num_frames), lens_model)
+                else:
+                    done = finish(copy, lens_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle)
                 if done is not None:
                     return model, done
             return None
@@ -305,16 +329,19 @@ def _global_options(fixed_focal: bool, seed: int) -> Any:
     return options
 
 
-def _write_database(path: Path, found: Correspondences, lens: Lens, fixed_focal: bool) -> None:
+def _write_database(
+    path: Path, found: Correspondences, lens: Lens, fixed_focal: bool, focals: np.ndarray | None = None
+) -> None:
     database = load_pycolmap().Database.open(path)
-    write_frames(database, list(found.keypoints), lens, MAPPING_MODEL, fixed_focal)
+    kind = MAPPING_MODEL if focals is None else ZOOM_MODEL
+    write_frames(database, list(found.keypoints), lens, kind, fixed_focal, focals)
     write_matches(database, found)
     database.close()
 
 
 def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
     """The model without the frames most of whose matches contradict their camera."""
-    share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR)
+    share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR, model.focals)
     kept = model.registered & (share >= MIN_AGREEMENT)
     return model if kept.sum() == model.registered.sum() else model.restricted(kept)
 

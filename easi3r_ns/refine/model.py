@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.geometry import transform
+from ..core.geometry import distort, transform
 from ..core.scene import SparsePoints
 
 
@@ -72,12 +72,22 @@ class SparseModel:
     lens: Lens
     sparse: SparsePoints
     """Tracks; pixels as observed in the (distorted) source images."""
+    focals: np.ndarray | None = None
+    """(F,) focal length of every frame in source pixels, interpolated where a frame is not registered; ``lens`` then
+    holds their median. None: all have that of ``lens``."""
     record: Mapping[str, Any] | None = None
     """Which mapping it comes from and why that one was elected, as JSON; None where nothing was elected."""
 
     def __post_init__(self) -> None:
         if self.T_world_cam.shape != (len(self.registered), 4, 4):
             raise ValueError(f"T_world_cam has shape {self.T_world_cam.shape} for {len(self.registered)} frames")
+        if self.focals is not None and self.focals.shape != (len(self.registered),):
+            raise ValueError(f"focals have shape {self.focals.shape} for {len(self.registered)} frames")
+
+    @property
+    def frame_focals(self) -> np.ndarray:
+        """(F,) focal length of every frame in source pixels."""
+        return np.full(len(self.registered), self.lens.focal) if self.focals is None else self.focals
 
     @property
     def focal(self) -> float:
@@ -110,13 +120,37 @@ class SparseModel:
 
     def restricted(self, kept: np.ndarray) -> SparseModel:
         """The model with the cameras of (F,) bool ``kept`` only, and the points that two of these still see."""
-        sparse = self.sparse
-        seen = kept[sparse.frame_index]
-        views = np.bincount(sparse.point_index[seen], minlength=len(sparse))
-        left, seen = views >= 2, seen & (views[sparse.point_index] >= 2)
         T = self.T_world_cam.copy()
         T[~kept] = np.eye(4)
-        points = SparsePoints(
+        sparse = self._observed(kept[self.sparse.frame_index])
+        return replace(self, T_world_cam=T, registered=self.registered & kept, sparse=sparse)
+
+    def reprojected(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the cameras show the points: (M, 2) source pixels and (M,) depths, one for every observation."""
+        sparse, lens = self.sparse, self.lens
+        T = np.linalg.inv(self.T_world_cam)[sparse.frame_index]
+        local = np.einsum("mab,mb->ma", T[:, :3, :3], sparse.points[sparse.point_index]) + T[:, :3, 3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ideal = local[:, :2] / local[:, 2:]
+        focal = self.frame_focals[sparse.frame_index, None]
+        return distort(ideal, lens.distortion) * focal + lens.principal_point, local[:, 2]
+
+    def without_outliers(self, max_error: float) -> SparseModel:
+        """The model without observations that lie further than ``max_error`` source pixels from their points."""
+        shown, depth = self.reprojected()
+        good = (depth > 0) & (np.linalg.norm(shown - self.sparse.pixels, axis=1) <= max_error)
+        return replace(self, sparse=self._observed(good))
+
+    def with_points(self, chosen: np.ndarray) -> SparseModel:
+        """The model with the points that (N,) bool names only; all cameras stay."""
+        return replace(self, sparse=self._observed(chosen[self.sparse.point_index]))
+
+    def _observed(self, seen: np.ndarray) -> SparsePoints:
+        """The points with the observations (M,) bool ``seen`` only, where two are left."""
+        sparse = self.sparse
+        views = np.bincount(sparse.point_index[seen], minlength=len(sparse))
+        left, seen = views >= 2, seen & (views[sparse.point_index] >= 2)
+        return SparsePoints(
             points=sparse.points[left],
             colors=sparse.colors[left],
             errors=sparse.errors[left],
@@ -124,7 +158,6 @@ class SparseModel:
             frame_index=sparse.frame_index[seen],
             pixels=sparse.pixels[seen],
         )
-        return replace(self, T_world_cam=T, registered=self.registered & kept, sparse=points)
 
     def observed_depth(self) -> np.ndarray:
         """(M,) z-depth of every observation's point in the camera that observes it."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from ..core.config import RefineConfig
-from ..core.geometry import focal_from_source, intrinsics_to_source, source_to_network
+from ..core.geometry import intrinsics_to_source, source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
 from ..core.similarity import align_cameras, fill_missing
@@ -17,6 +17,7 @@ from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
 from .model import Correspondences, Lens, SparseModel
 from .score import HELD_OUT, MIN_HELD_OUT, Score, hold_out, score_cameras, without_keypoints
+from .zoom import warn_about_zoom
 
 OURS = "network"
 """Name of the candidate with the cameras that the scene has already."""
@@ -29,6 +30,8 @@ class _Options:
     config: RefineConfig
     fixed_focal: bool
     seed: int
+    start_focal: float | None
+    shared_focal: bool
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,20 @@ class Candidate:
     scales: np.ndarray
     """(F,) factors from the scene's depths to the scale of these cameras, for frames with too few points to fit one."""
     model: SparseModel | None
+    focals: np.ndarray | None = None
+    """(F,) focal lengths in source pixels; None: all are that of ``lens``."""
 
 
-def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, fixed_focal: bool = False) -> Scene:
+def refine_scene(
+    scene: Scene,
+    config: RefineConfig,
+    log: RunLog,
+    seed: int,
+    *,
+    fixed_focal: bool = False,
+    start_focal: float | None = None,
+    shared_focal: bool = True,
+) -> Scene:
     """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
 
     SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
@@ -57,6 +71,8 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
 
     Args:
         fixed_focal: the focal length is known and stays.
+        start_focal: source pixels where mapping from scratch starts; None: the scene's focal length.
+        shared_focal: one focal length for all frames, with a warning where the lens zooms; otherwise one for each.
 
     Raises:
         MissingExtraError: pycolmap is not installed.
@@ -67,8 +83,9 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     if held.num_matches < MIN_HELD_OUT:
         return _kept(scene, log, "too little static texture: the frames hardly match")
     everywhere = np.ones(len(scene), dtype=bool)
-    ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None)
-    options = _Options(config, fixed_focal, seed)
+    focals = None if shared_focal else _source_focals(scene)
+    ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None, focals)
+    options = _Options(config, fixed_focal, seed, start_focal, shared_focal)
     candidates = [ours, *_adjusted(scene, seen, lens, options, log)]
     candidates += _mapped("mapping", scene, seen, lens, options, log)
     if scene.dynamic.masks.any() and not any(c.registered.all() for c in candidates[1:]):
@@ -79,6 +96,10 @@ def refine_scene(scene: Scene, config: RefineConfig, log: RunLog, seed: int, *, 
     best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
     for name, score in scores.items():
         log.info(f"cameras of {name:<21} {score}{'   <- kept' if name == best.name else ''}")
+    if shared_focal and len(candidates) > 1:
+        likely = min(candidates[1:], key=lambda candidate: scores[candidate.name].cost)
+        assert likely.model is not None, "only the first candidate has none"
+        warn_about_zoom(likely.model, config.camera_model, log)
     record = {"kept": best.name, "held_out_matches": held.num_matches} | {n: _as_json(s) for n, s in scores.items()}
     if best.model is None:
         why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
@@ -94,10 +115,16 @@ def scene_lens(scene: Scene) -> Lens:
     return Lens(*scene.pixel_map.source_wh, focal, (cx, cy), scene.distortion)
 
 
+def _source_focals(scene: Scene) -> np.ndarray:
+    """(F,) source pixels."""
+    return scene.focals / scene.pixel_map.scale_xy[0]
+
+
 def _adjusted(scene: Scene, seen: Correspondences, lens: Lens, options: _Options, log: RunLog) -> list[Candidate]:
     with log.stage("bundle adjustment"):
         fixed, seed = options.fixed_focal, options.seed
-        model = bundle_from(seen, scene.T_world_cam, lens, options.config, fixed_focal=fixed, seed=seed)
+        focals = None if options.shared_focal else _source_focals(scene)
+        model = bundle_from(seen, scene.T_world_cam, lens, options.config, fixed_focal=fixed, seed=seed, focals=focals)
     return _candidate("bundle adjustment", scene, model)
 
 
@@ -106,12 +133,17 @@ def _mapped(
 ) -> list[Candidate]:
     with log.stage(name, len(scene)) as advance:
         fixed, seed = options.fixed_focal, options.seed
-        model = map_incrementally(seen, lens, options.config, fixed_focal=fixed, seed=seed, advance=advance)
+        if options.start_focal is not None:
+            lens = replace(lens, focal=options.start_focal)
+        focals = None if options.shared_focal else np.full(len(scene), lens.focal)
+        model = map_incrementally(
+            seen, lens, options.config, fixed_focal=fixed, seed=seed, advance=advance, focals=focals
+        )
     return _candidate(name, scene, model)
 
 
 def _score(candidate: Candidate, held: Correspondences) -> Score:
-    return score_cameras(candidate.T_world_cam, candidate.lens, held, candidate.registered)
+    return score_cameras(candidate.T_world_cam, candidate.lens, held, candidate.registered, candidate.focals)
 
 
 def _candidate(name: str, scene: Scene, model: SparseModel | None) -> list[Candidate]:
@@ -122,7 +154,7 @@ def _candidate(name: str, scene: Scene, model: SparseModel | None) -> list[Candi
     back = align_cameras(model.T_world_cam[known], scene.T_world_cam[known])
     moved = model.moved(back.scale, back.R, back.t)
     cameras, scales = fill_missing(scene.T_world_cam, moved.T_world_cam, known)
-    return [Candidate(name, cameras, moved.lens, known, scales, moved)]
+    return [Candidate(name, cameras, moved.lens, known, scales, moved, moved.focals)]
 
 
 def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
@@ -135,7 +167,7 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
     error = float(np.median(errors)) if errors else None
     if error is not None:
         log.info(f"depths agree with the points within {100 * error:.1f} % (median); {shifted} of {len(fits)} shifted")
-    focal = focal_from_source(best.lens.focal, scene.pixel_map)
+    focals = np.full(len(scene), best.lens.focal) if best.focals is None else best.focals
     before = scene.pose_sources or ("network",) * len(scene)
     unplaced = (INTERPOLATED if source == INTERPOLATED else "aligned" for source in before)
     sources = tuple("colmap" if known else source for known, source in zip(best.registered, unplaced))
@@ -147,7 +179,7 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
     return replace(
         scene,
         T_world_cam=best.T_world_cam,
-        focals=np.full(len(scene), focal),
+        focals=focals * scene.pixel_map.scale_xy[0],
         principal_point=source_to_network(np.array(best.lens.principal_point), scene.pixel_map),
         distortion=best.lens.distortion,
         depth=depth,

@@ -95,7 +95,13 @@ def _select(found: Correspondences, rows: list[np.ndarray]) -> Correspondences:
     return Correspondences(found.keypoints, found.pairs[kept], tuple(found.matches[k][rows[k]] for k in kept))
 
 
-def score_cameras(T_world_cam: np.ndarray, lens: Lens, held: Correspondences, registered: np.ndarray) -> Score:
+def score_cameras(
+    T_world_cam: np.ndarray,
+    lens: Lens,
+    held: Correspondences,
+    registered: np.ndarray,
+    focals: np.ndarray | None = None,
+) -> Score:
     """Score (F, 4, 4) camera-to-world poses (OpenCV axes) of ALL frames on held-out matches.
 
     The epipolar error asks for rotations and directions, the tracks for distances too: they are triangulated from all
@@ -103,23 +109,36 @@ def score_cameras(T_world_cam: np.ndarray, lens: Lens, held: Correspondences, re
 
     Args:
         registered: (F,) bool, frames that the candidate itself has placed.
+        focals: (F,) source pixels, where frames have focal lengths of their own.
     """
     errors = [np.zeros(0)]
-    rays = [undistort((xy - lens.principal_point) / lens.focal, lens.distortion) for xy in held.keypoints]
+    focals = np.full(held.num_frames, lens.focal) if focals is None else focals
+    rays = _rays(held, lens, focals)
     for (i, j), rows in zip(held.pairs.tolist(), held.matches):
         T = np.linalg.inv(T_world_cam[j]) @ T_world_cam[i]
-        errors.append(epipolar_error(rays[i][rows[:, 0]], rays[j][rows[:, 1]], T) * lens.focal)
+        errors.append(epipolar_error(rays[i][rows[:, 0]], rays[j][rows[:, 1]], T) * (focals[i] + focals[j]) / 2)
     pooled = np.concatenate(errors)
     return Score(
         epipolar_px=float(np.median(pooled)) if len(pooled) else float("inf"),
         registered=float(np.mean(registered)),
-        track_length=_mean_track_length(T_world_cam, lens, held, rays),
+        track_length=_mean_track_length(T_world_cam, lens, focals, held, rays),
         num_matches=len(pooled),
     )
 
 
+def _rays(found: Correspondences, lens: Lens, focals: np.ndarray) -> list[np.ndarray]:
+    """Per frame (K_f, 2) ideal normalised image coordinates of its keypoints."""
+    xy = zip(found.keypoints, focals.tolist())
+    return [undistort((pixels - lens.principal_point) / focal, lens.distortion) for pixels, focal in xy]
+
+
 def agreement(
-    T_world_cam: np.ndarray, lens: Lens, found: Correspondences, registered: np.ndarray, max_error: float
+    T_world_cam: np.ndarray,
+    lens: Lens,
+    found: Correspondences,
+    registered: np.ndarray,
+    max_error: float,
+    focals: np.ndarray | None = None,
 ) -> np.ndarray:
     """(F,) share of a frame's matches with other registered frames that lie near their epipolar lines; 0 without any.
 
@@ -128,13 +147,15 @@ def agreement(
     Args:
         registered: (F,) bool, frames that have a camera.
         max_error: mean distance to the two lines in source pixels that counts as near.
+        focals: (F,) source pixels, where frames have focal lengths of their own.
     """
-    rays = [undistort((xy - lens.principal_point) / lens.focal, lens.distortion) for xy in found.keypoints]
+    focals = np.full(found.num_frames, lens.focal) if focals is None else focals
+    rays = _rays(found, lens, focals)
     near, total = np.zeros(found.num_frames), np.zeros(found.num_frames)
     for (i, j), rows in zip(found.pairs.tolist(), found.matches):
         if registered[i] and registered[j]:
             T = np.linalg.inv(T_world_cam[j]) @ T_world_cam[i]
-            errors = epipolar_error(rays[i][rows[:, 0]], rays[j][rows[:, 1]], T) * lens.focal
+            errors = epipolar_error(rays[i][rows[:, 0]], rays[j][rows[:, 1]], T) * (focals[i] + focals[j]) / 2
             near[[i, j]] += (errors < max_error).sum()
             total[[i, j]] += len(rows)
     return near / np.maximum(total, 1)
@@ -160,7 +181,9 @@ def epipolar_error(rays_i: np.ndarray, rays_j: np.ndarray, T_j_i: np.ndarray) ->
     return np.nan_to_num(0.5 * (sides[0] + sides[1]), nan=0.0)
 
 
-def _mean_track_length(T: np.ndarray, lens: Lens, held: Correspondences, rays: list[np.ndarray]) -> float:
+def _mean_track_length(
+    T: np.ndarray, lens: Lens, focals: np.ndarray, held: Correspondences, rays: list[np.ndarray]
+) -> float:
     labels, offsets = track_labels(held)
     used = np.zeros(offsets[-1], dtype=bool)
     for pair, rows in zip(held.pairs, held.matches):
@@ -174,7 +197,7 @@ def _mean_track_length(T: np.ndarray, lens: Lens, held: Correspondences, rays: l
     local = np.einsum("mba,mb->ma", T[frame, :3, :3], points[track] - T[frame, :3, 3])
     front = local[:, 2] > 0
     ideal = local[:, :2] / np.where(front, local[:, 2], 1.0)[:, None]
-    shown = distort(ideal, lens.distortion) * lens.focal + lens.principal_point
+    shown = distort(ideal, lens.distortion) * focals[frame, None] + lens.principal_point
     good = front & (np.linalg.norm(shown - xy, axis=1) < MAX_ERROR)
     length = np.bincount(track, weights=good)
     return float(np.where(length >= 2, length, 0).mean())

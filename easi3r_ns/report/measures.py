@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.scene import Scene, SparsePoints
+from ..core.scene import FIXED, TURNING, Scene, SparsePoints
 from ..core.surface import trusted_depth
 from .residuals import Residuals, parallax_degrees, picture_change, static_residuals
 
@@ -270,7 +270,15 @@ def _roughness(position: np.ndarray) -> float | None:
     return float(np.median(bends)) / stride if stride > 0 else None
 
 
+def zooms(scene: Scene) -> bool:
+    """Whether every frame has a focal length of its own that was measured on static points: their course is a zoom."""
+    focals, sources = scene.focals, set(scene.pose_sources or ())
+    return bool(np.ptp(focals) > 1e-9 * focals.mean()) and bool(sources & {"colmap", FIXED, TURNING})
+
+
 def _focal_spread(scene: Scene, count: int) -> float | None:
+    if zooms(scene):
+        return None
     estimates = focal_estimates(scene, count)
     return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from easi3r_ns.align.pinned import PinnedCameras, pin_cameras
 from easi3r_ns.core.scene import CameraUncertainty
 from easi3r_ns.training.scenes import Clip
 from tests.support.still_clip import LARGE_MOVER, still_clip
+from tests.support.zoom_clip import zoom_course
 
 SCALES = np.exp(np.random.default_rng(1).uniform(-0.3, 0.3, 16))
 
@@ -20,7 +22,8 @@ SCALES = np.exp(np.random.default_rng(1).uniform(-0.3, 0.3, 16))
 def cameras_of(clip: Clip) -> PinnedCameras:
     count = len(clip)
     certain = CameraUncertainty(*(np.zeros(count) for _ in range(3)), np.full(count, np.nan))
-    return PinnedCameras(clip.T_world_cam[:, :3, :3], clip.focal, clip.principal_point, 1.0, certain)
+    focals = np.full(count, clip.focal)
+    return PinnedCameras(clip.T_world_cam[:, :3, :3], focals, clip.principal_point, 1.0, certain)
 
 
 def drifting(clip: Clip, noise: float = 0.05) -> AlignResult:
@@ -71,6 +74,18 @@ def test_fixed_camera_has_one_depth_per_static_pixel() -> None:
     always[:5] = False
     spread = np.ptp(np.log(found.depth[:, always]), axis=0)
     assert np.median(spread) < 1e-5
+
+
+def test_depths_agree_while_the_lens_zooms() -> None:
+    clip = still_clip("fixed", LARGE_MOVER, zoom=1.5)
+    cameras = replace(cameras_of(clip), focals=clip.focal * zoom_course(1.5, len(clip)))
+    found = pin_cameras(drifting(clip), cameras, clip.moving)
+    np.testing.assert_array_equal(found.focals, cameras.focals)
+    error = np.log(found.depth[:, 5:] / clip.depth[:, 5:])
+    static = ~clip.moving[:, 5:]
+    per_frame = np.array([np.median(e[s]) for e, s in zip(error, static, strict=True)])
+    assert np.ptp(per_frame) < 0.01
+    assert np.median(np.abs(error - np.median(per_frame))[static]) < 0.6 * 0.67 * 0.05
 
 
 def test_a_frame_without_static_depth_keeps_its_own() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError, InputError, MissingExtraError
@@ -19,6 +20,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scene, sparse_depths
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene
+from easi3r_ns.export.colmap import colmap_model
 from easi3r_ns.frames.near import Shot
 from easi3r_ns.motion.attention.masks import static_masks
 from easi3r_ns.motion.flow.choose import ESTIMATORS
@@ -273,9 +275,59 @@ def test_options_of_the_network_are_named() -> None:
     assert "--min-confidence, --device has no effect" in log.warnings[1]
 
 
-def test_one_focal_length_per_frame_is_refused() -> None:
+def test_one_focal_length_per_frame_cannot_be_given_too() -> None:
+    pytest.importorskip("pycolmap")
+    log = RunLog()
+    check_geometric(NONE, AlignConfig(shared_focal=False), RefineConfig(), log)
+    assert not log.warnings
     with pytest.raises(InputError, match="no-shared-focal"):
-        check_geometric(NONE, AlignConfig(shared_focal=False), RefineConfig(), RunLog())
+        check_geometric(replace(NONE, focal_length=100.0), AlignConfig(shared_focal=False), RefineConfig(), log)
+
+
+def test_focal_lengths_of_single_frames_reach_the_dataset(tmp_path, clip, mapped, monkeypatch) -> None:
+    mapped()
+    asked, focals = [], clip.focal * np.linspace(1, 1.2, NUM_FRAMES)
+
+    def found(frames: Frames, *args: object, **options: object) -> SparseModel:
+        asked.append(options)
+        return replace(true_model(clip, len(frames)), focals=focals)
+
+    monkeypatch.setattr(pipeline_geometric, "map_static", found)
+    frames, data = FrameConfig(num_frames_target=0), write_clip(clip, tmp_path / "clip")
+    dataset = DatasetConfig(num_downscales=0, report=False)
+    config = RunConfig(frames, NONE, AlignConfig(shared_focal=False), dataset)
+    result = process(data, tmp_path / "out", config, overwrite=False, log=RunLog())
+    # Cameras are mapped again after the second look, with the same options.
+    assert {options["shared_focal"] for options in asked} == {False}
+    meta = json.loads(result.transforms_path.read_text())
+    assert "fl_x" not in meta and meta["k1"] == 0.01
+    np.testing.assert_allclose([frame["fl_x"] for frame in meta["frames"]], focals)
+    model = colmap_model(read_scene(tmp_path / "out" / "scene"))
+    np.testing.assert_allclose(model.params[:, 0], focals)
+    assert model.camera_of(3) == 3 and model.model == "OPENCV"
+
+
+@pytest.mark.parametrize("given", [None, 150.0])
+def test_focal_length_of_the_files_is_where_mapping_starts(tmp_path, clip, mapped, monkeypatch, given) -> None:
+    mapped()
+    asked = []
+
+    def found(frames: Frames, *args: object, **options: object) -> SparseModel:
+        asked.append((options["focal"], options["start"]))
+        return true_model(clip, len(frames))
+
+    monkeypatch.setattr(pipeline_geometric, "map_static", found)
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for k, image in enumerate(clip.images):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = 30
+        Image.fromarray(image).save(folder / f"{k}.jpg", exif=exif)
+    out = run(tmp_path, folder, RunLog(), focal_length=given)
+    recorded = 30 * np.hypot(160, 120) / np.hypot(36, 24)
+    assert asked and all(entry == (given, None if given else pytest.approx(recorded)) for entry in asked)
+    noted = json.loads((out / "transforms.json").read_text())["easi3r"].get("start_focal")
+    assert noted == (None if given else {"pixels": pytest.approx(recorded), "equivalent_mm": 30.0, "origin": "EXIF"})
 
 
 def test_missing_pycolmap_is_told_before_any_work(tmp_path, clip, monkeypatch) -> None:

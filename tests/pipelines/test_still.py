@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
@@ -22,19 +23,35 @@ from easi3r_ns.pipelines.run import ProcessResult, RunConfig, process
 from easi3r_ns.report.rules import Level
 from easi3r_ns.storage.files import write_png
 from easi3r_ns.training.scenes import Clip
-from tests.support.still_clip import still_clip
+from tests.support.still_clip import NUM_FRAMES, still_clip
+from tests.support.zoom_clip import zoom_course
 
 CHECKER = Path(__file__).parents[2] / "examples" / "check_dataset.py"
 
 
-def run(folder: Path, clip: Clip, log: RunLog, *, refine: RefineConfig = RefineConfig(), **easi3r) -> ProcessResult:
+def run(
+    folder: Path,
+    clip: Clip,
+    log: RunLog,
+    *,
+    refine: RefineConfig = RefineConfig(),
+    equivalent_mm: int | None = None,
+    shared_focal: bool = True,
+    **easi3r,
+) -> ProcessResult:
+    """Run on the clip as PNG files, or as JPEG files that name a focal length."""
     (folder / "clip").mkdir()
     for k, image in enumerate(clip.images):
-        write_png(folder / "clip" / f"{k:03d}.png", image)
+        if equivalent_mm is None:
+            write_png(folder / "clip" / f"{k:03d}.png", image)
+            continue
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = equivalent_mm
+        Image.fromarray(image).save(folder / "clip" / f"{k:03d}.jpg", exif=exif, quality=98)
     config = RunConfig(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(device="cpu", **easi3r),
-        AlignConfig(max_pixels=512),
+        AlignConfig(max_pixels=512, shared_focal=shared_focal),
         DatasetConfig(num_downscales=1),
         refine,
     )
@@ -80,6 +97,30 @@ def test_fixed_camera_without_a_network(tmp_path, no_mapping) -> None:
         write_clouds(kept, tmp_path / "clouds")
 
 
+def test_fixed_camera_takes_the_focal_length_of_its_files(tmp_path, no_mapping) -> None:
+    clip, log = still_clip("fixed"), RunLog()
+    result = run(tmp_path, clip, log, equivalent_mm=35, weights="none")
+    height, width = clip.images.shape[1:3]
+    meta = json.loads(result.transforms_path.read_text())
+    assert meta["fl_x"] == pytest.approx(35 * np.hypot(width, height) / np.hypot(36, 24))
+    assert meta["fl_x_sigma"] == pytest.approx(0.05 * meta["fl_x"])
+    assert meta["easi3r"]["camera_motion"]["focal"] == "metadata"
+    assert any("is what the file says" in text for text in log.warnings)
+    assert "what the clip" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    # What the user says wins.
+    (tmp_path / "given").mkdir()
+    given = run(tmp_path / "given", clip, RunLog(), equivalent_mm=35, weights="none", focal_length=300.0)
+    assert given.scene.provenance["camera_motion"]["focal"] == "given"
+    assert given.scene.focals[0] / given.scene.pixel_map.scale_xy[0] == pytest.approx(300)
+
+
+def test_turning_camera_shows_its_focal_length_whatever_the_files_say(tmp_path, no_mapping) -> None:
+    clip = still_clip("turn", 1, 20.0)
+    result = run(tmp_path, clip, RunLog(), equivalent_mm=50, weights="none")
+    meta = json.loads(result.transforms_path.read_text())
+    assert meta["easi3r"]["camera_motion"]["focal"] == "turn" and abs(meta["fl_x"] / clip.focal - 1) < 0.02
+
+
 def test_turning_camera_without_a_network(tmp_path, no_mapping) -> None:
     clip = still_clip("turn", 1, 20.0)
     result = run(tmp_path, clip, RunLog(), weights="none")
@@ -88,6 +129,23 @@ def test_turning_camera_without_a_network(tmp_path, no_mapping) -> None:
     assert turn_error(scene.T_world_cam, clip) < 0.1
     meta = json.loads(result.transforms_path.read_text())
     assert abs(meta["fl_x"] / clip.focal - 1) < 0.02
+
+
+def test_a_zoom_on_a_tripod(tmp_path, no_mapping) -> None:
+    clip, course = still_clip("fixed", zoom=1.5), zoom_course(1.5, NUM_FRAMES)
+    told = RunLog()
+    with pytest.raises(AlignmentError, match="no parallax"):
+        run(tmp_path, clip, told, weights="none")
+    assert any("the lens zooms" in text and "--align.no-shared-focal" in text for text in told.warnings)
+    log = RunLog()
+    (tmp_path / "each").mkdir()
+    result = run(tmp_path / "each", clip, log, weights="none", shared_focal=False)
+    scene = result.scene
+    assert scene.stays and not scene.T_world_cam[:, :3, 3].any()
+    np.testing.assert_allclose(scene.focals / scene.focals[0], course, rtol=0.01)
+    assert any("while the lens zooms" in text for text in log.warnings)
+    assert all("fl_x" in frame for frame in json.loads(result.transforms_path.read_text())["frames"])
+    checked(tmp_path / "each" / "out")
 
 
 def test_creeping_camera_is_pinned_only_where_mapping_fails(tmp_path, no_mapping) -> None:

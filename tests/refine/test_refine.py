@@ -504,9 +504,10 @@ def test_what_is_kept_has_the_least_cost(tracks, tmp_path, matched):
 
 
 def test_options_are_checked_before_any_work(monkeypatch):
-    check_refine(RefineConfig(), AlignConfig(shared_focal=False))
+    check_refine(RefineConfig(), AlignConfig(shared_focal=False), 500.0)
+    check_refine(RefineConfig("colmap"), AlignConfig(shared_focal=False))
     with pytest.raises(InputError, match="no-shared-focal"):
-        check_refine(RefineConfig("colmap"), AlignConfig(shared_focal=False))
+        check_refine(RefineConfig("colmap"), AlignConfig(shared_focal=False), 500.0)
     monkeypatch.setitem(__import__("sys").modules, "pycolmap", None)
     check_refine(RefineConfig(), AlignConfig())
     with pytest.raises(MissingExtraError, match=r"pip install 'easi3r-ns\[refine\]'"):

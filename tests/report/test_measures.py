@@ -11,7 +11,15 @@ import pytest
 from easi3r_ns.core.geometry import project, transform
 from easi3r_ns.core.scene import Scene, SparsePoints
 from easi3r_ns.core.surface import trusted_depth, world_points
-from easi3r_ns.report.measures import LITTLE_MOVES, clip_length, focal_estimates, length_unit, local_median, measure
+from easi3r_ns.report.measures import (
+    LITTLE_MOVES,
+    clip_length,
+    focal_estimates,
+    length_unit,
+    local_median,
+    measure,
+    zooms,
+)
 from easi3r_ns.report.residuals import look_up, parallax_degrees, picture_change, static_residuals, widest_angle
 from tests.support.dataset_scene import make_scene
 
@@ -209,6 +217,9 @@ def test_focal_lengths(room: Scene) -> None:
     assert measure(replace(room, provenance=recorded)).measures.focal_spread == pytest.approx(0.1)
     own = replace(room, focals=np.array([80.0, 120.0] * 6), provenance=recorded)
     assert measure(own).measures.focal_spread == pytest.approx(0.2)
+    mapped = replace(own, focals=np.linspace(80.0, 120.0, 12), pose_sources=("colmap",) * 12)
+    assert measure(mapped).measures.focal_spread is None and zooms(mapped)
+    assert not zooms(own) and not zooms(replace(mapped, focals=room.focals))
     known = replace(room, provenance=recorded | {"config": {"easi3r": {"focal_length": 144.0}}})
     assert measure(known).measures.focal_known and measure(known).measures.focal_spread is None
 

@@ -60,14 +60,23 @@ def walk_then_pan(noise: float = 0.3, seed: int = 0) -> Tracks:
 
 
 def seen_along(
-    T: np.ndarray, points: np.ndarray, lens: Lens, noise: float, wrong: float, rng: np.random.Generator
+    T: np.ndarray,
+    points: np.ndarray,
+    lens: Lens,
+    noise: float,
+    wrong: float,
+    rng: np.random.Generator,
+    focals: np.ndarray | None = None,
 ) -> Tracks:
-    """What (F, 4, 4) cameras see of (N, 3) points, with this noise in pixels; a share of the matches is wrong."""
+    """What (F, 4, 4) cameras see of (N, 3) points, with this noise in pixels; a share of the matches is wrong.
+
+    ``focals``: (F,) pixels, where the lens zooms.
+    """
     keypoints, owners = [], []
-    for pose in T:
+    for pose, focal in zip(T, np.full(len(T), lens.focal) if focals is None else focals):
         local = transform(np.linalg.inv(pose), points)
         with np.errstate(divide="ignore", invalid="ignore"):
-            xy = distort(local[:, :2] / local[:, 2:], lens.distortion) * lens.focal + lens.principal_point
+            xy = distort(local[:, :2] / local[:, 2:], lens.distortion) * focal + lens.principal_point
         seen = (local[:, 2] > 0.1) & (xy > 0).all(axis=1) & (xy < (640, 480)).all(axis=1)
         keypoints.append(xy[seen] + noise * rng.standard_normal((seen.sum(), 2)))
         owners.append(np.flatnonzero(seen))

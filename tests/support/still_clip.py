@@ -11,6 +11,7 @@ from easi3r_ns.training.scenes import Clip
 from easi3r_ns.training.scenes.cameras import focal_from_fov, handheld_path
 from easi3r_ns.training.scenes.clips import film
 from easi3r_ns.training.scenes.scene import SceneOptions, make_scene
+from tests.support.zoom_clip import with_zoom, zoom_course
 
 NUM_FRAMES, SIZE = 16, (288, 384)
 LARGE_MOVER = 2
@@ -18,11 +19,12 @@ LARGE_MOVER = 2
 
 
 @functools.cache
-def still_clip(kind: str, seed: int = 1, amount: float = 0.0) -> Clip:
+def still_clip(kind: str, seed: int = 1, amount: float = 0.0, zoom: float = 1.0) -> Clip:
     """A clip with one mover.
 
     ``kind``: 'fixed'; 'turn' by ``amount`` degrees about the vertical, and by some about the other axes; 'sideways' and
     'forward' travel of ``amount`` metres (the scene is 3 to 4 metres away).
+    ``zoom``: ratio of the last focal length to the first, see :func:`~tests.support.zoom_clip.zoom_course`.
     """
     times = np.arange(NUM_FRAMES) / 12
     scene = make_scene(seed, SceneOptions("held_out", 1, times[-1], True))
@@ -34,4 +36,5 @@ def still_clip(kind: str, seed: int = 1, amount: float = 0.0) -> Clip:
     elif kind != "fixed":
         axis = {"sideways": 0, "forward": 2}[kind]
         poses[:, :3, 3] += amount * phase[:, None] * pose[:3, axis]
-    return film(scene, scene.mover_ids, poses, focal_from_fov(60, *SIZE), SIZE, times)
+    clip = film(scene, scene.mover_ids, poses, focal_from_fov(60, *SIZE), SIZE, times)
+    return clip if zoom == 1.0 else with_zoom(clip, scene, clip.focal * zoom_course(zoom, NUM_FRAMES))

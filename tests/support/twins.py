@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from easi3r_ns.core.score import ScoreFormula
@@ -16,6 +19,7 @@ from easi3r_ns.network.blocks import Silence
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.inference import Advance, PairNetwork, map_dtype, map_shapes
 from easi3r_ns.network.model import DUSt3R, Grid
+from easi3r_ns.refine.individual import ROBUST_PX, SMOOTH, Adjusted, TrackedCameras, Tracks
 from easi3r_ns.storage.rows import MemoryRows
 
 
@@ -125,3 +129,47 @@ def nearest_prediction_by_search(rays: np.ndarray, ends: np.ndarray, bounds: Dep
             distances.append(np.hypot(x / z - end[0], y / z - end[1]) if z > NEAREST_SHARE else np.inf)
         best.append(min(distances))
     return np.array(best)
+
+
+def adjust_focals_naive(
+    start: TrackedCameras, tracks: Tracks, num_distortion: int, *, shared: bool = False
+) -> Adjusted:
+    """Bundle adjustment by scipy: numeric derivatives, all unknowns in one dense matrix, the scale held by a prior."""
+    frames, distance = len(start.R), np.linalg.norm(start.t[-1] - start.t[0])
+
+    def cameras(x: np.ndarray) -> TrackedCameras:
+        poses, logs, lens, points = np.split(x, np.cumsum([6 * frames, frames, num_distortion]))
+        turn, shift = poses.reshape(frames, 6)[:, :3], poses.reshape(frames, 6)[:, 3:]
+        distortion = start.distortion.copy()
+        distortion[:num_distortion] = lens
+        return replace(
+            start,
+            R=Rotation.from_rotvec(turn).as_matrix() @ start.R,
+            t=start.t + shift,
+            focal=np.full(frames, np.exp(logs[0])) if shared else np.exp(logs),
+            distortion=distortion,
+            points=points.reshape(-1, 3),
+        )
+
+    def errors(x: np.ndarray) -> np.ndarray:
+        now = cameras(x)
+        seen, _ = now.project(tracks.frame, now.points[tracks.point])
+        off = seen - tracks.pixels
+        square = (off**2).sum(axis=1) / ROBUST_PX**2
+        # The square of this length is the soft L1 loss.
+        robust = ROBUST_PX * np.sqrt(2 * (np.sqrt(1 + square) - 1)) / np.maximum(np.linalg.norm(off, axis=1), 1e-12)
+        gauge = [1e4 * x[:6], [1e2 * (np.linalg.norm(now.t[-1] - now.t[0]) / distance - 1)]]
+        bends = [] if shared else [np.diff(np.log(now.focal), 2) / SMOOTH]
+        unused = [x[6 * frames + 1 : 7 * frames]] if shared else []
+        return np.concatenate([(robust[:, None] * off).ravel(), *gauge, *bends, *unused])
+
+    lens = start.distortion[:num_distortion]
+    x = np.concatenate([np.zeros(6 * frames), np.log(start.focal), lens, start.points.ravel()])
+    found = least_squares(errors, x, x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12, max_nfev=60)
+    best = cameras(found.x)
+    square = (best.project(tracks.frame, best.points[tracks.point])[0] - tracks.pixels) ** 2
+    square = square.sum(axis=1)
+    unknowns = len(found.x) - 6 - (frames - 1 if shared else 0)
+    noise = (square / np.sqrt(1 + square / ROBUST_PX**2)).sum() / (2 * len(square) - unknowns)
+    covariance = noise * np.linalg.inv(found.jac.T @ found.jac)[6 * frames : 7 * frames, 6 * frames : 7 * frames]
+    return Adjusted(best, np.full_like(covariance, covariance[0, 0]) if shared else covariance)

@@ -179,22 +179,19 @@ class RigidFlow:
         rougher = max(1.0, float(np.median(off)) / MEDIAN_MISS)
         if share < PAIR_HOLDS:
             return None
-        maps: list[np.ndarray | None] = [None, None]
+        maps: dict[int, np.ndarray] = {}
         for k, own in ((side, T), (1 - side, np.linalg.inv(T))):
             place = pair[k]
             if place in self._row:
                 focal = self._focal(place)
                 ends = self._rays.at(self._grid + flows[k], self._focal(pair[1 - k]))
-                off = misses(
-                    self._rays.of(focal), ends, self._bounds_of(self._row[place]), own, self._rays.focal_xy(focal)
-                )
+                bounds = self._bounds_of(self._row[place])
+                off = misses(self._rays.of(focal), ends, bounds, own, self._rays.focal_xy(focal))
                 maps[k] = graded(off / (rougher * static_noise(samples.median_flow, textures[k])))
-        if maps[1 - side] is None:
-            # A source frame without depth sees what the other one sees: its residuals are where flow leads back to.
-            at = self._grid + flows[1 - side]
-            maps[1 - side] = cv2.remap(
-                maps[side], at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
+            else:
+                # A source frame without depth sees what the other one sees: its residuals are where flow leads back to.
+                x, y = np.moveaxis(self._grid + flows[k], -1, 0)
+                maps[k] = cv2.remap(maps[side], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return maps[0], maps[1]
 
     def _reference(self, pair: tuple[int, int]) -> int:

@@ -87,13 +87,17 @@ class StaticMap:
         farthest = np.full(small, np.inf, dtype=np.float32)
         if len(surfaces) >= FEWEST_WITNESSES:
             nearest = np.partition(np.stack(surfaces), FEWEST_WITNESSES - 1, axis=0)[FEWEST_WITNESSES - 1]
-            farthest = cv2.dilate(nearest, np.ones((3, 3), np.uint8))  # at an edge the farther surface
-        with np.errstate(divide="ignore"):
-            own = np.where(self.known[frame], scene.depth[frame], np.float32(np.inf))[::STEP, ::STEP]
-        front = (np.stack(surfaces) * np.float32(np.exp(DEVIATIONS * self._sigma)) < own).sum(axis=0).astype(np.int32)
-        maps = (farthest, front, through, agree)
-        full = (cv2.resize(x, shape[::-1], interpolation=cv2.INTER_NEAREST) for x in maps)
-        return tuple(full)
+            # At an edge the farther surface.
+            farthest = np.asarray(cv2.dilate(nearest, np.ones((3, 3), np.uint8)), dtype=np.float32)
+        own = np.where(self.known[frame], scene.depth[frame], np.float32(np.inf))[::STEP, ::STEP]
+        front = np.zeros(small, np.int32)
+        for surface in surfaces:
+            front += surface * np.float32(np.exp(DEVIATIONS * self._sigma)) < own
+
+        def full(values: np.ndarray) -> np.ndarray:
+            return np.asarray(cv2.resize(values, shape[::-1], interpolation=cv2.INTER_NEAREST))
+
+        return full(farthest), full(front), full(through), full(agree)
 
     def _others(self, frame: int) -> list[int]:
         wanted = (frame + side * gap for gap in FRAME_GAPS for side in (-1, 1))

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ...core.runlog import RunLog
 from .tracks import CornerMatches, follow_corners, num_pairs
 from .turning import FOCAL_SPREAD, PinholeLens, Turning, fit_turning, turn_errors
+from .zooming import fit_zooming
 
 Kind = Literal["fixed", "turning", "travelling"]
-FocalSource = Literal["given", "turn", "default"]
+FocalSource = Literal["given", "turn", "metadata", "default"]
 
 WORK_SIDE = 512
 """Pixels of the longer side of the images, about, for which the limits in pixels below hold."""
@@ -34,6 +36,8 @@ FOCAL_KNOWN = 0.05
 FOCAL_RANGE = (0.4, 3.0)
 """Focal lengths over the longer side that are believed. Sideways travel along a wall looks like the turn of a very long
 lens."""
+ZOOM_CHANGE = 0.08
+"""Relative change of the focal length that counts as a zoom; refocusing changes it by a few per cent at most."""
 HARDLY_DEGREES = 0.5
 """Where mapping has failed: cameras hardly travel when this parallax explains what a turn does not."""
 
@@ -51,13 +55,18 @@ class CameraMotion:
     focal_sigma: float
     """Its relative standard deviation; 0 where it was given."""
     focal_source: FocalSource
-    """Given by the user, estimated from the turn, or a guess."""
+    """Given by the user, estimated from the turn, named by the clip's file, or a guess."""
     explained: float
     """Share of the static corners that this motion explains over long gaps."""
     error_px: float
     """Pixels within which :data:`EXPLAINED` of the static corners are explained: noise, and what parallax is left."""
     nearly: bool = False
     """Of a camera that travels: its parallax is below :data:`HARDLY_DEGREES`."""
+    focals: np.ndarray | None = None
+    """(F,) focal length of every frame, where the lens zooms; ``focal`` is then their geometric mean."""
+    if_zooming: CameraMotion | None = None
+    """Of a camera that travels: the turn of a camera that does not, whose lens zooms, where that explains the pictures
+    as well. It may be the truth, or the camera travels straight towards something flat."""
 
     @property
     def stays(self) -> bool:
@@ -114,7 +123,28 @@ def judge(
         return _motion("turning", turning, static, source)
     hardly = turning.lens.focal * float(np.tan(np.radians(HARDLY_DEGREES)))
     nearly = believed and _explains(turning, matches, EXPLAINED_OF_ALL["fixed"], hardly)
-    return replace(_motion("travelling", turning, static, source), nearly=nearly)
+    zooming = None if fixed_focal else _zooming(matches, static, num_frames, lens, longer_side)
+    return replace(_motion("travelling", turning, static, source), nearly=nearly, if_zooming=zooming)
+
+
+def _zooming(
+    matches: CornerMatches, static: CornerMatches, num_frames: int, lens: PinholeLens, longer_side: int
+) -> CameraMotion | None:
+    """The motion of a camera that stays in its place while its lens zooms; None where that does not explain it."""
+    fit = fit_zooming(static, num_frames, lens)
+    if fit is None or fit.focals.max() < (1 + ZOOM_CHANGE) * fit.focals.min():
+        return None
+    low, high = (share * longer_side for share in FOCAL_RANGE)
+    mean = float(np.exp(np.log(fit.focals).mean()))
+    kind: Kind = "turning"
+    if mean * Rotation.from_matrix(fit.R).magnitude().max() < TOLERANCE_PX:
+        kind, fit = "fixed", replace(fit, R=np.tile(np.eye(3), (num_frames, 1, 1)))
+    of_all = EXPLAINED_OF_ALL[kind]
+    if not low <= mean <= high or not _all_explained(fit.errors(matches), matches, num_frames, of_all):
+        return None
+    turning = Turning(fit.R, replace(lens, focal=mean), fit.focal_sigma)
+    source: FocalSource = "turn" if fit.focal_sigma <= FOCAL_KNOWN else "default"
+    return replace(_motion(kind, turning, static, source, fit.errors(static)), focals=fit.focals)
 
 
 def as_turning(motion: CameraMotion) -> CameraMotion | None:
@@ -123,8 +153,13 @@ def as_turning(motion: CameraMotion) -> CameraMotion | None:
 
 
 def _explains(turning: Turning, matches: CornerMatches, of_all: float, tolerance_px: float = TOLERANCE_PX) -> bool:
-    num_frames = len(turning.R)
-    good = turn_errors(matches, turning) < tolerance_px
+    return _all_explained(turn_errors(matches, turning), matches, len(turning.R), of_all, tolerance_px)
+
+
+def _all_explained(
+    errors: np.ndarray, matches: CornerMatches, num_frames: int, of_all: float, tolerance_px: float = TOLERANCE_PX
+) -> bool:
+    good = errors < tolerance_px
     long = _long(matches, num_frames)
     static = matches.static
     if not (long & static).any() or good[long & static].mean() < EXPLAINED or good[long].mean() < of_all:
@@ -142,8 +177,11 @@ def _long(matches: CornerMatches, num_frames: int) -> np.ndarray:
     return gap >= min(max(1, LONG_GAP * num_frames), gap.max(initial=1))
 
 
-def _motion(kind: Kind, turning: Turning, static: CornerMatches, source: FocalSource) -> CameraMotion:
-    error = turn_errors(static, turning)[_long(static, len(turning.R))]
+def _motion(
+    kind: Kind, turning: Turning, static: CornerMatches, source: FocalSource, errors: np.ndarray | None = None
+) -> CameraMotion:
+    errors = turn_errors(static, turning) if errors is None else errors
+    error = errors[_long(static, len(turning.R))]
     return CameraMotion(
         kind=kind,
         R=turning.R,

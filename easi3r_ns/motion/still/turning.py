@@ -105,15 +105,15 @@ def _chain(matches: CornerMatches, num_frames: int, lens: PinholeLens) -> np.nda
         if counts.max() < FEWEST:
             return None
         i = int(counts.argmax())
-        R[k] = R[i] @ _turn(matches.chosen((matches.first == i) & (matches.second == k)), lens).T
+        pair = matches.chosen((matches.first == i) & (matches.second == k))
+        R[k] = R[i] @ turn_between(lens.rays(pair.start), lens.rays(pair.end)).T
     return R
 
 
-def _turn(matches: CornerMatches, lens: PinholeLens) -> np.ndarray:
-    """(3, 3) rotation of the directions of one pair of frames: least absolute distances, by re-weighting."""
-    rays = (lens.rays(xy) for xy in (matches.start, matches.end))
-    source, target = (ray / np.linalg.norm(ray, axis=1)[:, None] for ray in rays)
-    weight, turn = np.ones(len(matches)), np.eye(3)
+def turn_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation of (M, 3) directions of one pair of frames: least absolute distances, by re-weighting."""
+    source, target = (ray / np.linalg.norm(ray, axis=1)[:, None] for ray in (start, end))
+    weight, turn = np.ones(len(start)), np.eye(3)
     for _ in range(_CHAIN_ROUNDS):
         turn = nearest_rotation((target * weight[:, None]).T @ source)
         off = np.linalg.norm(source @ turn.T - target, axis=1)

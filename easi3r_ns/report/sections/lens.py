@@ -10,7 +10,7 @@ from ...core.geometry import intrinsics_to_source
 from ...core.scene import Scene
 from ..contents import Chart, Fact
 from ..figures import Axes, Line, line_chart
-from ..measures import MeasuredScene, focal_estimates
+from ..measures import MeasuredScene, focal_estimates, zooms
 from ..words import percent, plain, x_label
 
 
@@ -29,8 +29,12 @@ def lens_section(scene: Scene, measured: MeasuredScene) -> LensSection:
     estimates = focal_estimates(scene, count) / scene.pixel_map.scale_xy[0]
     if m.focal_known:
         lead = "The focal length was given (--focal-length) and kept."
+    elif zooms(scene):
+        lead = "Every frame has a focal length of its own, for a lens that zooms (--align.no-shared-focal)."
     elif (scene.provenance.get("camera_motion") or {}).get("focal") == "turn":
         lead = "The turn of the camera shows the focal length."
+    elif (scene.provenance.get("camera_motion") or {}).get("focal") == "metadata":
+        lead = "The focal length is what the clip's file says: nothing in the pictures shows it."
     elif scene.stays and not scene.has_depth:
         lead = (
             "Nothing in the pictures shows the focal length: it is a guess. Give --focal-length if the lens is known."
