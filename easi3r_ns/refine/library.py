@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.config import AlignConfig, RefineConfig
 from ..core.errors import InputError, MissingExtraError
-from ..core.scene import SparsePoints
+from ..core.scene import Scene, SparsePoints
 from .model import Correspondences, Lens, SparseModel
 
 
@@ -19,12 +19,10 @@ def load_pycolmap() -> ModuleType:
         import pycolmap
     except ImportError as error:
         raise MissingExtraError(
-            f"pycolmap does not load ({error}): pip install 'easi3r-ns[refine]', or leave out --refine colmap"
+            f"pycolmap does not load ({error}): pip install 'pycolmap>=4.2', or use a network with --refine none"
         ) from error
     if not hasattr(pycolmap, "FeatureExtractor"):
-        raise MissingExtraError(
-            f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade 'easi3r-ns[refine]'"
-        )
+        raise MissingExtraError(f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade 'pycolmap>=4.2'")
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, int(pycolmap.logging.Level.ERROR))
     return pycolmap
 
@@ -32,15 +30,24 @@ def load_pycolmap() -> ModuleType:
 def check_refine(config: RefineConfig, align: AlignConfig) -> None:
     """Whether ``--refine`` can run, before any work is done.
 
-    Raises MissingExtraError without pycolmap, InputError with one focal length per frame.
+    Raises MissingExtraError without pycolmap; InputError for 'colmap' with one focal length per frame.
     """
-    if config.refine == "none":
+    if config.refine == "none" or (config.refine == "auto" and not align.shared_focal):
         return
     if not align.shared_focal:
         raise InputError(
             "--refine colmap fits one lens to the whole clip, --align.no-shared-focal one per frame: give one of them"
         )
     load_pycolmap()
+
+
+def reason_against(config: RefineConfig, align: AlignConfig, scene: Scene) -> str | None:
+    """Why bundle adjustment, which the options ask for, cannot help this scene; None where it may."""
+    if scene.stays:
+        return "bundle adjustment needs a camera that travels"
+    if config.refine == "auto" and not align.shared_focal:
+        return "it fits one lens to the whole clip, --align.no-shared-focal one per frame"
+    return None
 
 
 def image_name(position: int) -> str:
