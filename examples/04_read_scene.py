@@ -32,6 +32,8 @@ def main(dataset: Path = Path("out/example"), frame: int = 0) -> None:
     if scene.uncertainty is not None:
         position, turn = scene.uncertainty.centre[frame], scene.uncertainty.rotation_deg[frame]
         print(f"its camera is known to {position:.3f} units and {turn:.2f} degrees (1 sigma)")
+    if scene.pose_sources is not None:
+        print(f"its camera comes from: {scene.pose_sources[frame]}")
     static = solid_pixels(scene, frame) & ~scene.dynamic.masks[frame]
     points = world_points(scene, frame)[static]  # (N, 3), x right, y down, z forward of the first camera
     colors = scene.images[frame][static]  # (N, 3) uint8 RGB

@@ -156,6 +156,9 @@ def test_wheel_holds_what_it_should(wheel: Path) -> None:
     kinds = (".py", ".jinja", ".css")
     in_package = {str(p.relative_to(ROOT)) for p in (ROOT / "easi3r_ns").rglob("*") if p.suffix in kinds}
     assert in_package <= set(names)
+    metadata = next(name for name in names if name.endswith("METADATA"))
+    lines = zipfile.ZipFile(wheel).read(metadata).decode().splitlines()
+    assert "Requires-Dist: pycolmap>=4.2" in lines and "Provides-Extra: refine" in lines
     pretrained = {str(path.relative_to(ROOT)) for path in (ROOT / "easi3r_ns" / "pretrained").rglob("*.*")}
     assert pretrained <= set(names)
     assert wheel.stat().st_size < 30e6

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import __version__
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, MissingExtraError
 from ..network.sources import KNOWN, resolve
 from ..plugin.bridge import GROUP, SWITCH_OFF
 
@@ -33,7 +33,7 @@ class Check:
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are worth reading."""
-    return [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _weights, _disk)]
+    return [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap, _weights, _disk)]
 
 
 def _python() -> Check:
@@ -95,6 +95,15 @@ def _open3d() -> Check:
     return _importable("open3d", load, "; on Debian and Ubuntu: apt install libgl1 libgomp1 libusb-1.0-0")
 
 
+def _pycolmap() -> Check:
+    def load() -> str:
+        from ..refine.library import load_pycolmap
+
+        return str(load_pycolmap().__version__)
+
+    return _importable("pycolmap", load)
+
+
 def _weights() -> Check:
     found = []
     for name in KNOWN:
@@ -120,5 +129,5 @@ def _disk() -> Check:
 def _importable(name: str, load: Callable[[], str], remedy: str = "") -> Check:
     try:
         return Check(name, "ok", load())
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, MissingExtraError) as error:
         return Check(name, "bad", f"{error}{remedy}")

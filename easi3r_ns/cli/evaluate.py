@@ -51,7 +51,7 @@ class EvaluateFolder:
     def main(self) -> None:
         """Run, write and print the tables; exits with 1 when no capture could be scored."""
         from ..evaluate.datasets import find_captures
-        from ..evaluate.runs import evaluate_captures, write_tables
+        from ..evaluate.runs import evaluate_captures, with_chosen_weights, write_tables
         from ..evaluate.trajectory import load_evo
         from .display import RichRunLog
 
@@ -59,9 +59,10 @@ class EvaluateFolder:
         captures = find_captures(self.root, self.sequences, self.fixed_camera)
         if any(capture.T_world_cam for capture in captures):
             load_evo()  # before hours of work, not after
-        results = evaluate_captures(
-            captures, self.output_dir, self.row_name(), config, again=self.again, log=RichRunLog()
-        )
+        log = RichRunLog()
+        config = with_chosen_weights(captures, config, log)
+        row = self.row_name(config.easi3r.weights)
+        results = evaluate_captures(captures, self.output_dir, row, config, again=self.again, log=log)
         print_sections(write_tables(self.output_dir), Console(highlight=False))
         if all(result.error is not None for result in results):
             raise SystemExit(1)
@@ -78,11 +79,12 @@ class EvaluateFolder:
         dataset = DatasetConfig(num_downscales=0)
         return RunConfig(self.frames, easi3r, self.align, dataset, refine=self.refine)
 
-    def row_name(self) -> str:
-        """The name of the row: as given, or made of the options. Raises InputError for one that is no file name."""
-        refined = "" if self.refine.refine == "none" else f"+{self.refine.refine}"
+    def row_name(self, weights: str | None = None) -> str:
+        """The name of the row: as given, or made of the options; ``weights`` is what auto means. Raises InputError for
+        one that is no file name."""
+        refined = {"auto": "", "colmap": "+colmap", "none": "-no-refine"}[self.refine.refine]
         masks = "-no-masks" if self.config.no_masks else ""
-        name = self.row or self.baseline or f"{Path(self.config.weights).stem}{masks}{refined}"
+        name = self.row or self.baseline or f"{Path(weights or self.config.weights).stem}{masks}{refined}"
         if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|') or name == "results":
             raise InputError(f"--row {name}: give a name that can be the name of a file")
         return name

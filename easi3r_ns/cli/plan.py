@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..core.config import AlignConfig, Easi3RConfig, FrameConfig
+from ..core.config import AlignConfig, Easi3RConfig, FrameConfig, RefineConfig
 
 if TYPE_CHECKING:
     from ..plan.forecast import Forecast
@@ -25,19 +25,28 @@ class Plan:
     """A video file or a folder of images."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
 
     def main(self) -> None:
-        """Print the forecast.
+        """Print the forecast of the network, and for ``--weights auto`` what a run would choose.
 
         Raises:
             Easi3RError: the clip, the weights or the options cannot be used.
         """
+        from ..network.sources import AUTO
+        from ..pipelines.choice import judge_weights
+        from ..pipelines.pipeline import RunConfig
         from ..plan.plan import plan_run
         from .display import RichRunLog
 
-        forecast = plan_run(self.data, self.frames, self.config, self.align, RichRunLog())
-        print_forecast(forecast, Console(highlight=False))
+        log, console = RichRunLog(), Console(highlight=False)
+        refines = self.refine.refine != "none"
+        forecast = plan_run(self.data, self.frames, self.config, self.align, log, refine=refines)
+        print_forecast(forecast, console)
+        if self.config.weights == AUTO:
+            config = RunConfig(self.frames, self.config, self.align, refine=self.refine)
+            console.print(escape(judge_weights(self.data, config, log, plan=forecast).line), soft_wrap=True)
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:

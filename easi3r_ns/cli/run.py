@@ -178,6 +178,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
             "weights",
             f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else _no_weights(scene),
         ),
+        *_choice(scene),
         *([] if result.weights else [("depth", _stereo_text(scene))]),
         ("dataset", str(result.transforms_path.parent)),
         *_report(result.card),
@@ -196,6 +197,11 @@ def _stereo_text(scene: Scene) -> str:
     return f"of what stands still, by stereo: {100 * (scene.depth[still] > 0).mean():.0f} % of its pixels"
 
 
+def _choice(scene: Scene) -> list[tuple[str, str]]:
+    choice = scene.provenance.get("weights_choice")
+    return [("chosen", choice["line"])] if choice else []
+
+
 def _between(scene: Scene) -> list[tuple[str, str]]:
     counts = scene.provenance.get("between")
     if not counts:
@@ -205,7 +211,9 @@ def _between(scene: Scene) -> list[tuple[str, str]]:
 
 
 def _refined(scene: Scene) -> list[tuple[str, str]]:
-    record = scene.provenance.get("refine", {})
+    record = scene.provenance.get("refine") or {}
+    if "why" in record:
+        return [("cameras", f"the network's own: {record['why']}")]
     kept, ours = record.get(record.get("kept")), record.get("network")
     if not kept or kept == ours:
         return []

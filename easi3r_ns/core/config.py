@@ -149,8 +149,9 @@ class Easi3RConfig:
     weights: str = "auto"
     """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
     with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository. auto is
-    dust3r, and nothing else when that cannot be had. none uses no network: motion from optical flow, cameras from
-    COLMAP (extra easi3r-ns[refine]), depth of what stands still from multi-view stereo."""
+    dust3r where it is here or can be downloaded and the forecast allows it on this device, else none; the run says
+    which and why. none uses no network: motion from optical flow, cameras from COLMAP, depth of what stands still from
+    multi-view stereo."""
     graph: str = "auto"
     """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete,
     oneref-R, swin-W, swinstride-W, swin2stride-W, swinskip_start-W or logwin-W; -noncyclic appended for video."""
@@ -209,10 +210,12 @@ class Easi3RConfig:
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """Cameras from feature tracks on what stands still (extra easi3r-ns[refine])."""
+    """Cameras from feature tracks on what stands still."""
 
-    refine: Literal["none", "colmap"] = "none"
-    """colmap: bundle adjustment on static SIFT tracks, kept when it explains held-out matches better."""
+    refine: Literal["auto", "colmap", "none"] = "auto"
+    """auto: bundle adjustment on static SIFT tracks where the camera travels, kept when it explains held-out matches
+    better than the network's cameras. colmap: the same, with a warning where it cannot help. none: the network's
+    cameras stay as they are."""
     camera_model: Literal["pinhole", "radial", "opencv"] = "radial"
     """Lens that bundle adjustment fits to the whole clip: pinhole, radial (k1, k2) or opencv (k1, k2, p1, p2)."""
 

@@ -20,6 +20,10 @@ class InputError(Easi3RError, ValueError):
     exit_code = 2
 
 
+class MemoryLimitError(InputError):
+    """A run does not fit into the memory that the user allows it."""
+
+
 class CheckpointError(Easi3RError):
     """A weight file is missing, damaged, unsafe or does not fit the network."""
 
@@ -39,6 +43,6 @@ class OutputError(Easi3RError):
 
 
 class MissingExtraError(Easi3RError):
-    """An optional dependency is needed; the message names the extra to install."""
+    """A library does not load, or an optional one is needed; the message says what to install."""
 
     exit_code = 6

@@ -28,8 +28,10 @@ from ..core.runlog import RunLog
 from ..dataset.scene_folder import find_scene
 from ..frames import open_source
 from ..frames.select import choose_frames
-from ..network.sources import resolve
+from ..network.sources import AUTO, resolve
 from ..network.weights import describe
+from ..pipelines.choice import choose_weights
+from ..pipelines.geometric import NAME as NONE
 from ..pipelines.run import RunConfig, process
 from ..storage.cache import digest
 from ..storage.files import jsonable, make_folder, natural_key, write_bytes, write_json
@@ -87,6 +89,22 @@ def evaluate_captures(
         entry = {"row": row, "key": row_key, "version": __version__, "options": options_text(config)}
         write_json(row_file, entry | {"results": list(row_results.values())})
     return results
+
+
+def with_chosen_weights(captures: Sequence[Capture], config: RunConfig, log: RunLog) -> RunConfig:
+    """The options with what ``--weights auto`` means for all captures together: the network where every one takes it.
+
+    Raises:
+        Easi3RError: as :func:`~easi3r_ns.pipelines.choice.choose_weights`.
+    """
+    if config.easi3r.weights != AUTO:
+        return config
+    for capture in captures:
+        choice = choose_weights(capture.data, None, config, log)
+        if choice.weights == NONE:
+            break
+    log.info(f"{capture.name}: {choice.line}")
+    return choice.applied(config)
 
 
 def score_dataset(dataset: Path, capture: Capture, row: str) -> Result:

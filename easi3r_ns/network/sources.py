@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import socket
+import threading
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,16 @@ from ..core.runlog import RunLog
 from .config import DUSt3RConfig
 
 AUTO = "auto"
-"""The default of ``--weights``: it means :data:`BEST`; if that cannot be had, the error names the alternatives."""
+"""The default of ``--weights``. As the name of a network it means :data:`BEST`; whether a run takes one at all is
+decided in :mod:`easi3r_ns.pipelines.choice`."""
 BEST = "dust3r"
 """Name of the weights with the best results."""
 NON_COMMERCIAL = "CC BY-NC-SA 4.0"
 UNKNOWN_LICENCE = "unknown"
 BUNDLED = Path(__file__).parent.parent / "pretrained"
 HUB_FILES = ("config.json", "model.safetensors")
+HUB_SECONDS = 10.0
+"""How long an answer of the hub is waited for before a run goes on without a download."""
 PICKLE_SUFFIXES = (".pth", ".pt")
 _FOLDER_VARIABLE = "EASI3R_NS_WEIGHTS"
 _HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -143,21 +147,21 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
 
 
 def _resolve_best(*, download: bool, log: RunLog | None) -> WeightsSource:
-    """Files of :data:`BEST`, for ``--weights auto``.
+    """Files of :data:`BEST`, for a caller that needs a network and is given ``auto``.
 
     Raises:
         CheckpointError: they cannot be had; the message names the three alternatives.
     """
     try:
         return resolve(BEST, download=download, log=log)
-    except _NotAvailable as error:
+    except NotAvailableError as error:
         known = KNOWN[BEST]
         raise CheckpointError(
             f"--weights {AUTO} means {BEST} ({known.description}, licence {known.licence}); {error.reason}. There are "
             f"three ways to continue:\n  --weights {BEST}: {error.by_hand}\n"
             "  --weights tiny: ships with the package; all commands work, at preview quality\n"
             "  --weights none: no network; motion from optical flow, cameras from COLMAP, depth from stereo, of what "
-            "stands still (needs pip install 'easi3r-ns[refine]')"
+            "stands still"
         ) from error
 
 
@@ -209,17 +213,16 @@ def _from_hub(repo: str, spec: str, licence: str, *, download: bool, log: RunLog
         return WeightsSource(spec, weights, config, licence, repo)
     except (OSError, ValueError) as error:
         if not download:
-            raise _NotAvailable(repo, spec, "it is not on this machine") from error
+            raise NotAvailableError(repo, spec, "it is not on this machine") from error
     if not _hub_can_be_reached():
-        raise _NotAvailable(repo, spec, "there is no connection to the hub")
+        raise NotAvailableError(repo, spec, "there is no connection to the hub")
     if log is not None:
         size = f", {KNOWN[spec].description}" if spec in KNOWN else ""
         log.info(f"downloading {repo} (licence: {licence}{size}); it is kept for later runs")
     try:
         config, weights = (Path(hf_hub_download(repo, name)) for name in HUB_FILES)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _NotAvailable(repo, spec, f"the download failed: {reason}") from error
+        raise NotAvailableError(repo, spec, f"the download failed: {_first_line(error)}") from error
     return WeightsSource(spec, weights, config, licence, repo)
 
 
@@ -238,7 +241,38 @@ def _hub_can_be_reached() -> bool:
     return True
 
 
-class _NotAvailable(CheckpointError):
+def reason_against_download(name: str) -> str | None:
+    """Why the hub cannot give known weights now; None: it answers. Takes :data:`HUB_SECONDS` at most.
+
+    ``name`` is that of weights with a Hugging Face repository.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    repo = KNOWN[name].hub_repo
+    assert repo is not None
+    if constants.HF_HUB_OFFLINE:
+        return "downloads are switched off (HF_HUB_OFFLINE)"
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(repo, HUB_FILES[-1]), timeout=HUB_SECONDS)
+            answers.append(None)
+        except Exception as error:  # which HTTP library raises what depends on the release of huggingface_hub
+            answers.append(f"the hub does not deliver it ({_first_line(error)})")
+
+    # In a thread, because the look-up of the host's name takes no time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return answers[0] if answers else f"the hub does not answer within {HUB_SECONDS:.0f} seconds"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class NotAvailableError(CheckpointError):
     """A published checkpoint is not on this machine and cannot be downloaded."""
 
     def __init__(self, repo: str, spec: str, reason: str) -> None:

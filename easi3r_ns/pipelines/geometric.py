@@ -99,7 +99,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
 
     Raises:
         InputError: the focal length is given and to be found for every frame; or the device is not there.
-        MissingExtraError: pycolmap is not installed.
+        MissingExtraError: pycolmap does not load.
     """
     check_zoom(align, config.focal_length)
     try:
@@ -107,7 +107,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
     except MissingExtraError as error:
         reason = error.__cause__ or error
         raise MissingExtraError(
-            f"--weights none finds its cameras with COLMAP: pip install 'easi3r-ns[refine]' ({reason})"
+            f"--weights none finds its cameras with COLMAP: pip install 'pycolmap>=4.2' ({reason})"
         ) from error
     default = Easi3RConfig()
     own = {"device", "batch_size"} if config.flow == "raft" else set()
@@ -117,7 +117,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
     others = [n for n in _NETWORK_OPTIONS if n not in own and getattr(config, n) != getattr(default, n)]
     idle = [f"--{n.replace('_', '-')}" for n in others]
     idle += ["--align.*"] if replace(align, shared_focal=True) != AlignConfig() else []
-    idle += ["--refine"] if refine.refine != "none" else []
+    idle += ["--refine"] if refine.refine == "colmap" else []
     if idle:
         log.warn(f"--weights none uses no network and maps with COLMAP: {', '.join(idle)} has no effect")
 

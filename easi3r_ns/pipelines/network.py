@@ -38,7 +38,8 @@ from ..network.lazy import LazyBackbone
 from ..network.weights import WeightsInfo
 from ..plan.forecast import Forecast
 from ..plan.plan import Network, plan_run, published_network
-from ..refine import check_refine, refine_kept
+from ..refine import check_refine, reason_against, refine_kept
+from ..refine.scene import OURS
 from ..storage.cache import StageCache, digest
 from .focal import start_facts, start_focal
 from .pipeline import RunConfig
@@ -51,7 +52,7 @@ MUCH_MOTION = 0.5
 
 
 class NetworkPipeline:
-    """:class:`~.pipeline.Pipeline` with a network over pairs of frames, and masked bundle adjustment on request.
+    """:class:`~.pipeline.Pipeline` with a network over pairs of frames, and masked bundle adjustment (``--refine``).
 
     Args:
         backbone: a network that is loaded already; default: the one that ``config`` names. A run with a given backbone
@@ -86,7 +87,10 @@ class NetworkPipeline:
         published = published_network(config.easi3r.weights)
         network = Network.of(self._open(log).info) if published is None else Network(published)
         return plan_run(
-            data, config.frames, config.easi3r, config.align, log, network=network, eval_data=config.eval_data
+            *(data, config.frames, config.easi3r, config.align, log),
+            network=network,
+            eval_data=config.eval_data,
+            refine=config.refine.refine != "none",
         )
 
     def prepare(self, log: RunLog) -> None:
@@ -125,9 +129,10 @@ class NetworkPipeline:
         config = self._config
         if config.refine.refine == "none":
             return scene
-        if scene.stays:
-            log.warn("--refine has no effect: bundle adjustment needs a camera that travels")
-            return scene
+        if (why := reason_against(config.refine, config.align, scene, config.easi3r.focal_length)) is not None:
+            say = log.warn if config.refine.refine == "colmap" else log.info
+            say(f"--refine has no effect: {why}")
+            return replace(scene, provenance=scene.provenance | {"refine": {"kept": OURS, "why": why}})
         start = start_focal(config.easi3r, frames, log)
         scene = replace(scene, provenance=scene.provenance | start_facts(config.easi3r, frames))
         return refine_kept(

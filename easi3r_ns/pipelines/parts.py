@@ -15,6 +15,7 @@ from ..frames import find_parts, open_source
 from ..storage.files import jsonable, make_folder, write_json
 from ..storage.owned import claim, settle
 from . import run
+from .choice import choose_weights
 
 FEWEST_FRAMES = 5
 """Least number of frames of a part; shorter parts are left out."""
@@ -56,6 +57,11 @@ def process_parts(
         whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
         return (Part(run.process(data, output_dir, whole, overwrite=overwrite, log=log), log),)
     refuse_taken(output_dir, overwrite)
+    # One choice for all parts, of which an interrupted run may have finished some.
+    workspace = output_dir / run.WORKSPACE
+    choice = replace(choose_weights(data, workspace, config, log), plan=None)  # its forecast is of the whole clip
+    choice.say(log)
+    choice.keep(workspace)
     made = []
     failure: Easi3RError | None = None
     for number, (start, end, count) in enumerate(spans, 1):
@@ -71,7 +77,9 @@ def process_parts(
         frames = replace(config.frames, start=start, end=end, on_cut="ignore")
         own = replace(log, stages=[], warnings=[])
         try:
-            result = run.process(data, output_dir / name, replace(config, frames=frames), overwrite=overwrite, log=own)
+            result = run.process(
+                *(data, output_dir / name, replace(config, frames=frames)), overwrite=overwrite, log=own, choice=choice
+            )
         except (AlignmentError, InputError) as error:
             log.warn(f"{place} is left out: {error}")
             failure = error

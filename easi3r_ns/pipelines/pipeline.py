@@ -89,7 +89,10 @@ class Pipeline(Protocol):
 
 
 def choose_pipeline(config: RunConfig) -> Pipeline:
-    """The first of the known pipelines that handles the value of ``--weights``."""
+    """The first of the known pipelines that handles the value of ``--weights``.
+
+    What ``auto`` means for a clip is decided before, in :mod:`.choice`; here it is a network.
+    """
     from .geometric import GeometricPipeline
     from .network import NetworkPipeline
 

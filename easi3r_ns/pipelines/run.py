@@ -11,6 +11,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..core.budget import UNBOUNDED, Budget
 from ..core.errors import InputError
@@ -28,6 +29,7 @@ from ..report.card import ReportCard, drop_report_card, try_report_card
 from ..storage.cache import StageCache
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
+from .choice import WeightsChoice, choose_weights
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 
 WORKSPACE = ".easi3r"
@@ -54,31 +56,45 @@ def process(
     overwrite: bool,
     log: RunLog,
     pipeline: Pipeline | None = None,
+    choice: WeightsChoice | None = None,
 ) -> ProcessResult:
     """Reconstruct a video file or image folder and write it as a nerfstudio dataset, which is loaded for a check.
 
     Args:
         overwrite: replace an existing dataset in ``output_dir``.
         pipeline: default: the one that ``config.easi3r.weights`` selects.
+        choice: what ``auto`` among the weights means; default: it is decided here.
 
     Raises:
         Easi3RError: the message says what to do; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
     refuse_taken(output_dir, overwrite)
-    pipeline = pipeline or choose_pipeline(config)
-    pipeline.check(log)
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # raises for an unusable source before any folder is made
+    if pipeline is None:
+        if choice is None:
+            choice = choose_weights(data, output_dir / WORKSPACE, config, log)
+            choice.say(log)
+        config = choice.applied(config)
+        pipeline = choose_pipeline(config)
+    choice = choice or WeightsChoice(config.easi3r.weights)
+    pipeline.check(log)
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
-    plan = pipeline.forecast(data, log)
+    plan = choice.plan or pipeline.forecast(data, log)
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
         log.info(line)
     pipeline.prepare(log)
     begin, first = time.perf_counter(), len(log.stages)
     with only_writer(output_dir):
+        choice.keep(output_dir / WORKSPACE)
+        budget = plan.budget if plan else UNBOUNDED
         result = _process(
-            pipeline, data, output_dir, config, overwrite=overwrite, log=log, budget=plan.budget if plan else UNBOUNDED
+            *(pipeline, data, output_dir, config),
+            overwrite=overwrite,
+            log=log,
+            budget=budget,
+            facts=choice.provenance(),
         )
     if plan:
         log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
@@ -112,6 +128,7 @@ def _process(
     overwrite: bool,
     log: RunLog,
     budget: Budget,
+    facts: dict[str, Any],
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
     geometry = pipeline.geometry
@@ -125,7 +142,8 @@ def _process(
     cache = StageCache(workspace / "stages")
     scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
-    scene = replace(scene, provenance=scene.provenance | {"source": data.name, "config": asdict(config)})
+    facts = facts | {"source": data.name, "config": asdict(config)}
+    scene = replace(scene, provenance=scene.provenance | facts)
 
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
     if skipped is not None:

@@ -34,6 +34,11 @@ RESIDUAL_SECONDS = 1.6e-6
 """Seconds of the flow for motion masks, per frame and pixel of the enlarged images in which it is estimated."""
 FILE_SECONDS = 5e-7
 """Seconds to read, resize and write all copies of a frame, per frame and source pixel."""
+REFINE_SECONDS = 7e-6
+"""Seconds of features, matching and bundle adjustment per frame and source pixel: a third to twice of it in the runs of
+examples/results/results.md."""
+REFINE_PIXELS = 1600 * 1200
+"""Source pixels of a frame above which features are found in a smaller image."""
 ALIGN_BYTES = 92
 """Temporary memory of the second-order solver per sampled pixel of a pair."""
 ADAM_BYTES = 54
@@ -76,6 +81,8 @@ class Job:
     """How many of the frames are evaluation views."""
     flow_residual: bool = False
     """Whether the dynamic score of the weights includes optical flow."""
+    refine: bool = False
+    """Whether bundle adjustment follows the alignment."""
 
     @property
     def tokens(self) -> int:
@@ -180,6 +187,7 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
         *([_residual_stage(job, budget, held)] if job.flow_residual else []),
         StageForecast("optical flow", flow_seconds, aligning),
         StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
+        *([_refine_stage(job, held)] if job.refine else []),
         StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),
     )
     return Forecast(job, compute.device.type, stages, budget)
@@ -194,6 +202,13 @@ def _residual_stage(job: Job, budget: Budget, held: float) -> StageForecast:
     stored = 0.0 if budget.spill or job.two_passes else pointmap_bytes(job) * job.num_pairs * job.pixels
     working = features + stored + max(_weight_bytes(job.network, 4)) + residual_bytes(job.num_frames, *size)
     return StageForecast("motion from flow", seconds, held + working)
+
+
+def _refine_stage(job: Job, held: float) -> StageForecast:
+    """Bundle adjustment on static tracks; left out at run time where the camera does not travel."""
+    seconds = REFINE_SECONDS * job.num_frames * min(job.source_pixels, REFINE_PIXELS)
+    memory = held + LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels
+    return StageForecast("bundle adjustment", seconds, memory)
 
 
 @lru_cache(maxsize=16)

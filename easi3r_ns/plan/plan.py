@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..core.budget import GIB, Budget
 from ..core.config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
-from ..core.errors import InputError
+from ..core.errors import InputError, MemoryLimitError
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import RunLog
 from ..frames import ImageGeometry, preview_source
@@ -79,13 +79,15 @@ def plan_run(
     *,
     network: Network | None = None,
     eval_data: Path | None = None,
+    refine: bool = False,
 ) -> Forecast:
     """Forecast a run on ``data``; decodes one frame and calibrates, but loads no weights.
 
-    ``network``: for a caller that has it already; default: that of ``config.weights``.
+    ``network``: for a caller that has it already; default: that of ``config.weights``. ``refine``: whether bundle
+    adjustment follows.
 
     Raises:
-        Easi3RError: as the run itself before its network starts; InputError also where the run does not fit
+        Easi3RError: as the run itself before its network starts; MemoryLimitError where the run does not fit
             ``config.max_memory``.
     """
     network = network or network_of(config.weights)
@@ -94,7 +96,7 @@ def plan_run(
     job = _job(data, eval_data, select, network.config, graph, log)
     own_masks = not masks_are_given(config)
     passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
-    job = replace(job, align=align, two_passes=passes, flow_residual=residual)
+    job = replace(job, align=align, two_passes=passes, flow_residual=residual, refine=refine)
     rates = calibrate(job.network, job.grid, compute)
     budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
     return forecast(job, compute, rates, budget)
@@ -137,7 +139,7 @@ def choose_budget(
         window: frames per window that the user asks for; 0: chosen here.
 
     Raises:
-        InputError: the least budget exceeds ``max_memory``.
+        MemoryLimitError: the least budget exceeds ``max_memory``.
     """
     limit = memory_limit(max_memory, base_bytes)
     rates, tried = Rates(0.0, 0.0, 0.0, base_bytes), []
@@ -150,7 +152,7 @@ def choose_budget(
     peak, least = next((p, budget) for p, budget in tried if p <= lowest + GIB / 1000)
     if max_memory is not None:
         needed = math.ceil(100 * peak / MARGIN / GIB) / 100
-        raise InputError(
+        raise MemoryLimitError(
             f"--max-memory {max_memory:g}: this run needs at least {needed:.2f} GiB ({least}); allow as "
             "much, or use fewer frames (--num-frames-target) or a smaller network (--weights)"
         )

@@ -1,7 +1,7 @@
 """Cameras by bundle adjustment on what stands still (COLMAP): from scratch, or from a scene's own cameras."""
 
 from .kept import refine_kept
-from .library import check_refine, check_zoom
+from .library import check_refine, check_zoom, reason_against
 from .mapping import map_static
 from .model import Lens, SparseModel
 from .scene import refine_scene
@@ -13,6 +13,7 @@ __all__ = [
     "check_refine",
     "check_zoom",
     "map_static",
+    "reason_against",
     "refine_kept",
     "refine_scene",
     "warn_about_zoom",

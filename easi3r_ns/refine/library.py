@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.config import AlignConfig, RefineConfig
 from ..core.errors import InputError, MissingExtraError
-from ..core.scene import SparsePoints
+from ..core.scene import Scene, SparsePoints
 from .model import Correspondences, Lens, SparseModel
 
 
@@ -20,12 +20,10 @@ def load_pycolmap() -> ModuleType:
         import pycolmap
     except ImportError as error:
         raise MissingExtraError(
-            f"pycolmap does not load ({error}): pip install 'easi3r-ns[refine]', or leave out --refine colmap"
+            f"pycolmap does not load ({error}): pip install 'pycolmap>=4.2', or use a network with --refine none"
         ) from error
     if not hasattr(pycolmap, "FeatureExtractor"):
-        raise MissingExtraError(
-            f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade 'easi3r-ns[refine]'"
-        )
+        raise MissingExtraError(f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade 'pycolmap>=4.2'")
     pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, int(pycolmap.logging.Level.ERROR))
     return pycolmap
 
@@ -33,11 +31,12 @@ def load_pycolmap() -> ModuleType:
 def check_refine(config: RefineConfig, align: AlignConfig, focal_length: float | None = None) -> None:
     """Whether ``--refine`` can run, before any work is done.
 
-    Raises MissingExtraError without pycolmap, InputError for a focal length that is both known and free per frame.
+    Raises MissingExtraError without pycolmap; InputError where 'colmap' shall find a known focal length.
     """
     if config.refine == "none":
         return
-    check_zoom(align, focal_length)
+    if config.refine == "colmap":
+        check_zoom(align, focal_length)
     load_pycolmap()
 
 
@@ -48,6 +47,19 @@ def check_zoom(align: AlignConfig, focal_length: float | None) -> None:
             f"--focal-length {focal_length:g} fixes one focal length for the whole clip, --align.no-shared-focal asks "
             "for one per frame: give one of them"
         )
+
+
+def reason_against(
+    config: RefineConfig, align: AlignConfig, scene: Scene, focal_length: float | None = None
+) -> str | None:
+    """Why bundle adjustment, which the options ask for, cannot help this scene; None where it may."""
+    if scene.stays:
+        return "bundle adjustment needs a camera that travels"
+    if config.refine == "auto" and not align.shared_focal and focal_length is not None:
+        return (
+            "--focal-length fixes one focal length for the whole clip, --align.no-shared-focal asks for one per frame"
+        )
+    return None
 
 
 def image_name(position: int) -> str:

@@ -81,7 +81,7 @@ def refine_scene(
     found = find_correspondences(scene, scene.dynamic, log, focal=lens.focal if fixed_focal else None, seed=seed)
     seen, held = hold_out(found, HELD_OUT, seed)
     if held.num_matches < MIN_HELD_OUT:
-        return _kept(scene, log, "too little static texture: the frames hardly match")
+        return _kept(scene, config, log, "too little static texture: the frames hardly match")
     everywhere = np.ones(len(scene), dtype=bool)
     focals = None if shared_focal else _source_focals(scene)
     ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None, focals)
@@ -103,7 +103,7 @@ def refine_scene(
     record = {"kept": best.name, "held_out_matches": held.num_matches} | {n: _as_json(s) for n, s in scores.items()}
     if best.model is None:
         why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
-        return _kept(scene, log, why, record)
+        return _kept(scene, config, log, why, record)
     refined = _with_cameras(scene, best, log)
     refined = replace(refined, provenance=scene.provenance | {"refine": record | refined.provenance["refine"]})
     return rescale_scene(refined, choose_scale(refined))
@@ -205,8 +205,9 @@ def _depth_fits(scene: Scene, model: SparseModel, scales: np.ndarray) -> list[De
     return [fit or DepthFit(usual * float(scale), 0.0, 0, float("nan")) for fit, scale in zip(fits, scales)]
 
 
-def _kept(scene: Scene, log: RunLog, why: str, record: dict | None = None) -> Scene:
-    log.warn(f"--refine colmap keeps the network's cameras: {why}")
+def _kept(scene: Scene, config: RefineConfig, log: RunLog, why: str, record: dict | None = None) -> Scene:
+    say = log.warn if config.refine == "colmap" else log.info
+    say(f"--refine {config.refine} keeps the network's cameras: {why}")
     return replace(scene, provenance=scene.provenance | {"refine": (record or {"kept": OURS}) | {"why": why}})
 
 

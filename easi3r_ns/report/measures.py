@@ -96,7 +96,8 @@ class Measures:
     """Share of the frames whose camera the bundle adjustment did not register."""
     has_depth: bool
     preview_weights: bool
-    """Whether the weights are a preview (see :data:`PREVIEW_WEIGHTS`)."""
+    """Whether a camera is the work of preview weights (see :data:`PREVIEW_WEIGHTS`); cameras of bundle adjustment are
+    not: they were compared with the network's on held-out matches."""
     position_sigma: float | None = None
     """Median uncertainty of a camera's position, 1 sigma in median depths; None where it was not estimated."""
     rotation_sigma: float | None = None
@@ -160,7 +161,7 @@ def measure(scene: Scene) -> MeasuredScene:
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
         has_depth=scene.has_depth,
         stays=scene.stays,
-        preview_weights=(scene.provenance.get("weights") or {}).get("name") in PREVIEW_WEIGHTS,
+        preview_weights=_weights_name(scene) in PREVIEW_WEIGHTS and not all(s == "colmap" for s in sources or ("",)),
         position_sigma=None if sigma is None else _finite_median(sigma.centre[:count] / unit),
         rotation_sigma=None if sigma is None else _finite_median(sigma.rotation_deg[:count]),
         unconstrained=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
@@ -291,6 +292,10 @@ def _finite_median(values: np.ndarray) -> float | None:
 def _nan_mean(values: np.ndarray) -> float | None:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
+
+
+def _weights_name(scene: Scene) -> str | None:
+    return (scene.provenance.get("weights") or {}).get("name")
 
 
 def _config(scene: Scene, group: str) -> dict:

@@ -29,7 +29,7 @@ from .sections.motion import MotionSection, motion_section
 from .sections.run import RunSection, run_section
 from .verdict import Verdict, judge
 
-_OPTION = re.compile(r"(--[a-z][a-z.-]*[a-z](?: (?:dust3r|colmap))?)")
+_OPTION = re.compile(r"(--[a-z][a-z.-]*[a-z](?: (?:dust3r|colmap|auto|none))?)")
 """A command line option in a sentence, together with a value that belongs to it."""
 
 

@@ -96,7 +96,7 @@ def _per_1000_pixels(value: float) -> str:
 
 
 _CHECK_MASKS = "Look at the masks below; where they are wrong, give your own with --masks."
-_REFINE = "Let bundle adjustment refine them (--refine colmap), or use stronger --weights."
+_REFINE = "Use stronger --weights, and leave bundle adjustment on (--refine auto)."
 _GIVE_FOCAL = "If the lens is known, give --focal-length."
 
 RULES = (
@@ -212,7 +212,7 @@ RULES = (
         care=1.0,
         show=_ratio,
         reason="The camera path is rough: its changes of direction are {value} times as large as its steps.",
-        remedy="Let bundle adjustment refine it (--refine colmap), or smooth it (--align.smooth-weight).",
+        remedy="Leave bundle adjustment on (--refine auto), or smooth the path (--align.smooth-weight).",
     ),
     Rule(
         key="unregistered",
@@ -274,7 +274,7 @@ RULES = (
         show=percent,
         reason="The cameras explain the picture badly: {value} of the colour change of static pixels remains when the "
         "camera motion is undone.",
-        remedy="Use stronger --weights, or --refine colmap.",
+        remedy=_REFINE,
         decisive=True,
     ),
     Rule(
@@ -316,12 +316,13 @@ RULES = (
     ),
     Rule(
         key="preview_weights",
-        title="Preview weights",
+        title="Cameras of preview weights",
         fine="at most",
         care=0,
         show=_yes_or_no,
         fine_when="no",
-        reason="The weights that ship with the package are a preview: nothing is promised for real footage.",
+        reason="The cameras come from the weights that ship with the package, a preview: nothing is promised for real "
+        "footage.",
         remedy="Use --weights dust3r or monst3r (non-commercial) for real clips.",
     ),
 )

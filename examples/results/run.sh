@@ -21,6 +21,6 @@ common=(--fixed-camera blocks drift-chicane "$@")
 
 evaluate --row colmap --baseline colmap
 evaluate --row none --weights none
-evaluate --row tiny --weights tiny
+evaluate --row tiny --weights tiny --refine none
 evaluate --row tiny+refine --weights tiny --refine colmap
 exit "$status"

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from easi3r_ns.core.budget import UNBOUNDED
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog, peak_memory_bytes, resident_memory_bytes
 from easi3r_ns.core.scene import Scene
@@ -116,6 +116,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         Easi3RConfig(weights="stand-in", device="cpu", window=args.window, graph=args.graph, loop_closure=args.loops),
         AlignConfig(max_pixels=args.pixels),
         DatasetConfig(num_downscales=0, report=False),
+        RefineConfig("none"),
     )
     log, before = RunLog(), resident_memory_bytes()
     wall, cpu = time.perf_counter(), time.process_time()

@@ -108,7 +108,7 @@ def true_dataset(truth: Truth, folder: Path) -> None:
 def tiny_dataset(folder: Path) -> None:
     """Run the command on the clip, as a user does."""
     command = [sys.executable, "-W", "ignore", "-m", "easi3r_ns", "run", "--data", CLIP / "clip.mp4"]
-    command += ["--output-dir", folder, "--weights", "tiny", "--num-frames-target", "0"]
+    command += ["--output-dir", folder, "--weights", "tiny", "--refine", "none", "--num-frames-target", "0"]
     subprocess.run([str(part) for part in command], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 

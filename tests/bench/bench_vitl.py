@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from easi3r_ns.align.align import AlignResult, align
 from easi3r_ns.cli.display import RichRunLog
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.pairs import make_pairs
 from easi3r_ns.core.types import PairPredictions
 from easi3r_ns.network.config import DUSt3RConfig
@@ -106,6 +106,7 @@ def main() -> None:
             Easi3RConfig(weights=str(folder), device="cpu", dtype="fp32"),
             AlignConfig(),
             DatasetConfig(),
+            RefineConfig("none"),
         )
         process(args.clip, folder / "out", config, overwrite=False, log=log)
     table = Table("stage", "seconds", "CPU-s", "peak GiB", title=f"{args.frames} frames, ViT-L, 512 px, CPU, float32")

@@ -170,7 +170,7 @@ def test_doctor_exit_code(bad: bool, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_doctor_looks_at_everything() -> None:
     checks = {check.name: check for check in doctor.examine()}
-    assert list(checks) == ["python", "torch", "nerfstudio", "bridge", "video", "open3d", "weights", "disk"]
+    assert list(checks) == ["python", "torch", "nerfstudio", "bridge", "video", "open3d", "pycolmap", "weights", "disk"]
     assert checks["torch"].detail.startswith(torch.__version__)
 
 

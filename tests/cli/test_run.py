@@ -161,6 +161,15 @@ def test_summary_says_which_cameras_were_kept(result: SimpleNamespace) -> None:
     assert "cameras" not in dict(processor.summary(result))
 
 
+def test_summary_says_why_cameras_were_not_refined_and_what_auto_chose(result: SimpleNamespace) -> None:
+    assert "chosen" not in dict(processor.summary(result))
+    result.scene.provenance["refine"] = {"kept": "network", "why": "too little static texture"}
+    result.scene.provenance["weights_choice"] = {"asked": "auto", "chosen": "tiny", "line": "--weights auto takes x"}
+    lines = dict(processor.summary(result))
+    assert lines["cameras"] == "the network's own: too little static texture"
+    assert lines["chosen"] == "--weights auto takes x"
+
+
 def test_next_command_quotes_the_folder() -> None:
     assert processor.next_command(Path("my clips/out")).endswith("--data 'my clips/out'")
 

@@ -225,6 +225,9 @@ def test_options_reach_the_runs() -> None:
     flags = "--weights tiny --num-frames-target 9 --refine colmap --camera-model opencv --align.iterations 5"
     parsed = parse(*flags.split())
     assert parsed.row_name() == "tiny+colmap"
+    assert parse("--weights", "tiny").row_name() == "tiny"
+    assert parse("--weights", "tiny", "--refine", "none").row_name() == "tiny-no-refine"
+    assert parse().row_name("none") == "none"
     assert parsed.run_config() == RunConfig(
         FrameConfig(num_frames_target=9),
         Easi3RConfig(weights="tiny"),

@@ -172,5 +172,15 @@ def test_mesh(shown_run: Path, tmp_path: Path) -> None:
 def test_read_scene(shown_run: Path, tmp_path: Path) -> None:
     said = python(EXAMPLES / "04_read_scene.py", "--dataset", shown_run / "out", "--frame", 3, cwd=tmp_path)
     assert "24 frames of clip.mp4, 128x96 pixels" in said and "motion by attention" in said
-    assert 400 < float(re.search(r"fx ([\d.]+)", said)[1]) < 800 and "(1 sigma)" in said
+    assert 400 < float(re.search(r"fx ([\d.]+)", said)[1]) < 800
+    assert "its camera comes from: colmap" in said and "(1 sigma)" not in said
     assert int(re.search(r"(\d+) static points", said)[1]) > 1000
+
+
+@pytest.mark.slow
+def test_read_scene_with_the_cameras_of_the_network(tmp_path: Path) -> None:
+    command = ("-m", "easi3r_ns", "run", "--data", EXAMPLES / "clip" / "clip.mp4", "--output-dir", "made")
+    python(*command, "--weights", "tiny", "--refine", "none", "--num-frames-target", 6, "--no-report", cwd=tmp_path)
+    said = python(EXAMPLES / "04_read_scene.py", "--dataset", "made", "--frame", 3, cwd=tmp_path)
+    assert "6 frames of clip.mp4, 128x96 pixels" in said and "(1 sigma)" in said
+    assert "its camera comes from" not in said

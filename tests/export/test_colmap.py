@@ -52,7 +52,8 @@ def tracked(scene: Scene, truth: Truth, distortion: tuple[float, ...] = (0.0,) *
 @pytest.mark.parametrize("folder", ["sparse/0", "text"])
 @pytest.mark.parametrize("distortion", [(0.0,) * 4, LENS], ids=["pinhole", "lens"])
 def test_pycolmap_reads_cameras_points_and_tracks(tmp_path, folder, distortion):
-    pycolmap = pytest.importorskip("pycolmap")
+    import pycolmap
+
     scene, truth = make_scene(tmp_path / "store", (320, 213), 4)
     scene = tracked(scene, truth, distortion)
     write_colmap(scene, tmp_path / "out")
@@ -78,7 +79,8 @@ def test_pycolmap_reads_cameras_points_and_tracks(tmp_path, folder, distortion):
 
 
 def test_undistorted_project_is_that_of_a_pinhole(tmp_path):
-    pycolmap = pytest.importorskip("pycolmap")
+    import pycolmap
+
     scene, truth = make_scene(tmp_path / "store", (320, 213), 4)
     scene = tracked(scene, truth, LENS)
     # Images that show their own coordinates: what lies where can be read off.
@@ -107,7 +109,8 @@ def test_undistorted_project_is_that_of_a_pinhole(tmp_path):
 
 def test_colmap_and_nerfstudio_have_the_same_world(tmp_path):
     """Cameras and points of the project are those of transforms.json and sparse_pc.ply."""
-    pycolmap = pytest.importorskip("pycolmap")
+    import pycolmap
+
     open3d = pytest.importorskip("open3d")
     scene, _ = make_scene(tmp_path / "store", (320, 240), 3)
     write_dataset(scene, tmp_path / "set", DatasetConfig(num_downscales=0, max_init_points=3000), RunLog())
@@ -124,7 +127,7 @@ def test_colmap_and_nerfstudio_have_the_same_world(tmp_path):
 
 def test_points_without_tracks_are_read_by_every_loader(tmp_path):
     """COLMAP's own Python reader (nerfstudio holds it; gsplat's and INRIA's loaders descend from it) and pycolmap."""
-    pycolmap = pytest.importorskip("pycolmap")
+    import pycolmap
     from nerfstudio.data.utils import colmap_parsing_utils as reader
 
     scene, truth = make_scene(tmp_path / "store", (320, 240), 3)
@@ -194,7 +197,8 @@ def test_without_its_images_there_is_no_project(tmp_path):
 
 
 def test_a_scene_without_depth_needs_only_its_tracks(tmp_path):
-    pycolmap = pytest.importorskip("pycolmap")
+    import pycolmap
+
     scene, truth = make_scene(tmp_path / "store", (320, 240), 3)
     nothing = np.zeros_like(scene.depth)
     write_colmap(replace(tracked(scene, truth), depth=nothing, confidence=nothing), tmp_path / "out")

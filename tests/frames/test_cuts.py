@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError, InputError, OutputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import ImageGeometry, find_parts, load_frames
@@ -329,7 +329,7 @@ class Processed:
         self.calls, self.fails = [], fails
         monkeypatch.setattr(run, "process", self)
 
-    def __call__(self, data, output_dir, config, *, overwrite, log):
+    def __call__(self, data, output_dir, config, *, overwrite, log, choice=None):
         self.calls.append((output_dir, config.frames))
         if output_dir.name in self.fails:
             raise AlignmentError("too little is static")
@@ -340,7 +340,7 @@ class Processed:
 
 
 def split(data: Path, out: Path, log: RunLog, **select):
-    config = run.RunConfig(FrameConfig(on_cut="split", **select))
+    config = run.RunConfig(FrameConfig(on_cut="split", **select), Easi3RConfig(weights="tiny"))
     return process_parts(data, out, config, overwrite=False, log=log)
 
 
@@ -367,7 +367,7 @@ def test_an_earlier_dataset_does_not_stay_beside_the_parts(cut_clip, tmp_path, m
             (folder / name).touch()
     with pytest.raises(OutputError, match="--overwrite"):
         split(cut_clip, out, RunLog())
-    config = run.RunConfig(FrameConfig(on_cut="split"))
+    config = run.RunConfig(FrameConfig(on_cut="split"), Easi3RConfig(weights="tiny"))
     assert len(process_parts(cut_clip, out, config, overwrite=True, log=RunLog())) == 2
     assert (out / "part_01" / "transforms.json").exists()
     for folder in (out, out / "part_07"):
@@ -470,6 +470,7 @@ def test_two_scenes_become_two_datasets_with_every_frame(tmp_path):
         Easi3RConfig(weights="tiny", device="cpu"),
         AlignConfig(flow_weight=0.0),
         DatasetConfig(num_downscales=0, report=False),
+        RefineConfig("none"),
     )
     made = process_parts(folder, out, config, overwrite=False, log=log)
     assert [part.result.transforms_path for part in made] == [out / f"part_0{k}" / "transforms.json" for k in (1, 2)]

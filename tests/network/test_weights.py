@@ -435,7 +435,7 @@ def test_auto_never_settles_for_less(download: bool, offline: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         sources.resolve("auto", download=download)
     message = str(error.value)
-    for part in ("means dust3r", "2.3 GB", sources.NON_COMMERCIAL, str(offline / "dust3r"), "refine"):
+    for part in ("means dust3r", "2.3 GB", sources.NON_COMMERCIAL, str(offline / "dust3r"), "COLMAP"):
         assert part in message
     assert [message.count(f"--weights {name}:") for name in ("dust3r", "tiny", "none")] == [1, 1, 1]
 

@@ -260,7 +260,6 @@ def test_the_flow_is_dis_unless_raft_is_asked_for(tmp_path, clip, mapped, monkey
 
 
 def test_options_of_the_network_are_named() -> None:
-    pytest.importorskip("pycolmap")
     log = RunLog()
     check_geometric(replace(NONE, dtype="bf16", graph="complete"), AlignConfig(iterations=5), RefineConfig(), log)
     assert len(log.warnings) == 1
@@ -332,7 +331,7 @@ def test_focal_length_of_the_files_is_where_mapping_starts(tmp_path, clip, mappe
 
 def test_missing_pycolmap_is_told_before_any_work(tmp_path, clip, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pycolmap", None)
-    with pytest.raises(MissingExtraError, match=r"--weights none .* pip install 'easi3r-ns\[refine\]'"):
+    with pytest.raises(MissingExtraError, match=r"--weights none .* pip install 'pycolmap>=4.2'"):
         run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog())
     assert not (tmp_path / "out").exists()
 
@@ -358,7 +357,6 @@ def test_scale_comes_from_the_points(tmp_path, clip, mapped) -> None:
 
 @pytest.mark.slow
 def test_example_clip_from_end_to_end(tmp_path) -> None:
-    pytest.importorskip("pycolmap")
     truth = json.loads((EXAMPLE / "truth.json").read_text())
     meta = json.loads((run(tmp_path, EXAMPLE / "clip.mp4", RunLog()) / "transforms.json").read_text())
     assert len(meta["frames"]) == len(truth["frames"])
@@ -376,7 +374,6 @@ def filmed_with_noise(clip: Clip, picture: np.ndarray | int, folder: Path) -> Pa
 
 @pytest.mark.slow
 def test_what_cannot_be_mapped_leaves_no_dataset(tmp_path, clip) -> None:
-    pytest.importorskip("pycolmap")
     data = filmed_with_noise(clip, 128, tmp_path / "clip")
     with pytest.raises(AlignmentError):
         run(tmp_path, data, RunLog())
@@ -385,7 +382,6 @@ def test_what_cannot_be_mapped_leaves_no_dataset(tmp_path, clip) -> None:
 
 @pytest.mark.slow
 def test_a_camera_that_stands_still_needs_no_mapping(tmp_path, clip) -> None:
-    pytest.importorskip("pycolmap")
     data = filmed_with_noise(clip, np.repeat(clip.images[:1], NUM_FRAMES, axis=0), tmp_path / "clip")
     meta = json.loads((run(tmp_path, data, RunLog()) / "transforms.json").read_text())
     poses = np.array([frame["transform_matrix"] for frame in meta["frames"]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
@@ -61,6 +61,7 @@ def run(tmp_path: Path, clip: Clip, **confusion) -> tuple[Path, RunLog]:
         Easi3RConfig(weights="stand-in", device="cpu"),
         AlignConfig(iterations=100),
         DatasetConfig(num_downscales=0, report=True),
+        RefineConfig("none"),
     )
     data, pipeline = write_images(clip, tmp_path / "clip"), NetworkPipeline(config, network)
     process(data, tmp_path / "out", config, overwrite=False, log=log, pipeline=pipeline)

@@ -20,7 +20,6 @@ from easi3r_ns.training.scenes import Clip
 from tests.support import large_mover
 
 pytest.importorskip("evo", reason="pip install 'easi3r-ns[eval]'")
-pytest.importorskip("pycolmap", reason="pip install 'easi3r-ns[refine]'")
 
 PATCH = 16
 

@@ -12,7 +12,7 @@ import open3d
 import pytest
 import torch
 
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, is_rigid, opencv_to_opengl, project, transform
 from easi3r_ns.core.runlog import RunLog
@@ -65,6 +65,7 @@ def run_stand_in(
         Easi3RConfig(weights="stand-in", device="cpu", **easi3r),
         AlignConfig(iterations=100),
         DatasetConfig(num_downscales=1, report=report),
+        RefineConfig("none"),
         eval_data=eval_data,
     )
     process(data, out, config, overwrite=False, log=log, pipeline=NetworkPipeline(config, stand_in))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.pipelines.run import RunConfig, process
 from tests.support.helpers import shared_data
@@ -33,6 +33,7 @@ def test_real_clip_becomes_a_dataset_that_passes_the_checker(tmp_path, clip):
         Easi3RConfig(weights="tiny", device="cpu"),
         AlignConfig(iterations=100),
         DatasetConfig(num_downscales=1),
+        RefineConfig("none"),
     )
     result = process(data, out, config, overwrite=False, log=log)
     assert len(result.scene) == 12 and result.num_source_frames >= 40

@@ -23,6 +23,7 @@ from easi3r_ns.pipelines.run import ProcessResult, RunConfig, process
 from easi3r_ns.report.rules import Level
 from easi3r_ns.storage.files import write_png
 from easi3r_ns.training.scenes import Clip
+from tests.support.helpers import Lines
 from tests.support.still_clip import NUM_FRAMES, still_clip
 from tests.support.zoom_clip import zoom_course
 
@@ -174,8 +175,13 @@ def test_fixed_camera_with_a_network(tmp_path) -> None:
 
 def test_turning_camera_with_a_network(tmp_path) -> None:
     clip = still_clip("turn", 1, 20.0)
-    scene = run(tmp_path, clip, RunLog(), weights="tiny").scene
+    log = Lines()
+    scene = run(tmp_path, clip, log, weights="tiny").scene
     assert scene.pose_sources == (TURNING,) * len(clip) and not scene.T_world_cam[:, :3, 3].any()
+    # Refinement that nobody asked for has no effect here, which is no warning.
+    assert any("--refine has no effect: bundle adjustment needs a camera that travels" in text for text in log.said)
+    assert not any("--refine" in text for text in log.warnings)
+    assert scene.provenance["refine"]["kept"] == "network"
     assert turn_error(scene.T_world_cam, clip) < 0.1
     focal = scene.focals[0] / scene.pixel_map.scale_xy[0]
     assert abs(focal / clip.focal - 1) < 0.02

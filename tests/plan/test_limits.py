@@ -165,7 +165,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from easi3r_ns.pipelines import network as pipeline, run
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.runlog import RunLog
 plans, planned = [], pipeline.plan_run
 pipeline.plan_run = lambda *args, **options: plans.append(planned(*args, **options)) or plans[-1]
@@ -174,7 +174,8 @@ align = AlignConfig(solver="adam", iterations=1, max_pixels=0)
 data, log = Path(sys.argv[1]), RunLog()
 free = planned(data, frames, network, align, log)
 limit = 0.97 * free.memory_bytes / 2**30
-config = run.RunConfig(frames, replace(network, max_memory=limit), align, DatasetConfig(num_downscales=0))
+network, dataset = replace(network, max_memory=limit), DatasetConfig(num_downscales=0)
+config = run.RunConfig(frames, network, align, dataset, RefineConfig("none"))
 with tempfile.TemporaryDirectory() as folder:
     run.process(data, Path(folder) / "out", config, overwrite=False, log=log)
 (plan,) = plans

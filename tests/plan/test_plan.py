@@ -27,8 +27,9 @@ from easi3r_ns.network.sources import resolve
 from easi3r_ns.network.weights import describe
 from easi3r_ns.pipelines.run import RunConfig, process
 from easi3r_ns.plan.calibration import Rates, calibrate
-from easi3r_ns.plan.forecast import Job, actual_line, forecast, forecast_lines
+from easi3r_ns.plan.forecast import REFINE_PIXELS, REFINE_SECONDS, Job, actual_line, forecast, forecast_lines
 from easi3r_ns.plan.plan import Network, network_of, plan_run
+from tests.support.helpers import Lines
 
 CPU = Compute(torch.device("cpu"))
 SMALL = DUSt3RConfig(
@@ -64,6 +65,21 @@ def test_flow_in_the_score_costs_time_where_masks_are_looked_for(tmp_path):
         config = Easi3RConfig(weights="tiny", **options)
         plan = plan_run(data, FrameConfig(), config, AlignConfig(), RunLog(), network=network)
         assert plan.job.flow_residual is expected and plan.job.graph == "complete"
+
+
+def test_bundle_adjustment_is_counted_where_it_follows(tmp_path, monkeypatch):
+    monkeypatch.setattr("easi3r_ns.plan.plan.calibrate", lambda *args: RATES)
+    assert "bundle adjustment" not in stages(forecast(JOB, CPU, RATES))
+    job = replace(JOB, refine=True)
+    one, two = (stages(forecast(replace(job, num_frames=n), CPU, RATES))["bundle adjustment"] for n in (40, 80))
+    assert two.seconds == pytest.approx(2 * one.seconds) and one.seconds > 0
+    huge = replace(job, source_pixels=10 * REFINE_PIXELS)
+    at_most = stages(forecast(replace(huge, num_frames=40), CPU, RATES))["bundle adjustment"].seconds
+    assert at_most == pytest.approx(REFINE_SECONDS * 40 * REFINE_PIXELS)
+    data, config = write_pan(tmp_path / "clip", 4), Easi3RConfig(weights="tiny")
+    for refine in (True, False):
+        plan = plan_run(data, FrameConfig(), config, AlignConfig(), RunLog(), refine=refine)
+        assert plan.job.refine is refine
 
 
 def test_memory_counts_the_half_that_is_loaded_and_grows_with_the_pairs():
@@ -133,14 +149,14 @@ import numpy as np, torch
 torch.set_num_threads(1)
 from easi3r_ns.pipelines import run
 from easi3r_ns.plan.calibration import Rates, calibrate
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.plan.plan import plan_run
 from easi3r_ns.core.runlog import RunLog
 data, config, align = Path(sys.argv[1]), Easi3RConfig(weights="tiny", graph=sys.argv[2]), AlignConfig(iterations=3)
 frames, log = FrameConfig(num_frames_target=0), RunLog()
 plan = plan_run(data, frames, config, align, RunLog())
 with tempfile.TemporaryDirectory() as folder:
-    settings = run.RunConfig(frames, config, align, DatasetConfig(num_downscales=0))
+    settings = run.RunConfig(frames, config, align, DatasetConfig(num_downscales=0), RefineConfig("none"))
     run.process(data, Path(folder) / "out", settings, overwrite=False, log=log)
 wanted = {"pass 1": "pass 1: attention", "pass 2": "pass 2: pointmaps", "global alignment": "global alignment"}
 measured = {stage.name: stage.peak_memory_bytes for stage in log.stages}
@@ -160,17 +176,6 @@ def test_predicted_peak_is_within_a_fifth_of_the_measured_one(tmp_path, graph, f
     ratios = [float(value) for value in result.stdout.splitlines()[-1].split()]
     assert len(ratios) == 3
     assert all(0.8 < ratio < 1.2 for ratio in ratios), ratios
-
-
-class Lines(RunLog):
-    """Collects what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.said.append(message)
 
 
 def test_a_run_says_its_forecast_before_it_fetches_weights(tmp_path, monkeypatch):

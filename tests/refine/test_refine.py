@@ -14,14 +14,16 @@ from easi3r_ns.core.config import AlignConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError, InputError, MissingExtraError
 from easi3r_ns.core.geometry import intrinsics_to_source, is_rigid, transform
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.core.scene import CameraUncertainty
+from easi3r_ns.core.scene import FIXED, CameraUncertainty
 from easi3r_ns.core.similarity import align_cameras, fill_missing
 from easi3r_ns.core.types import PixelMap
 from easi3r_ns.motion.attention.masks import static_masks
-from easi3r_ns.refine import check_refine, map_static, refine_scene
+from easi3r_ns.refine import check_refine, map_static, mapping, reason_against, refine_scene
+from easi3r_ns.refine.bundle import bundle_from
 from easi3r_ns.refine.depths import DepthFit, apply_fit, fit_depth, sample_depth
 from easi3r_ns.refine.features import MASK_GROWTH, MAX_IMAGE_SIDE, detect_features, on_static
 from easi3r_ns.refine.library import load_pycolmap
+from easi3r_ns.refine.mapping import map_incrementally
 from easi3r_ns.refine.matching import EXHAUSTIVE_FRAMES, choose_pairs
 from easi3r_ns.refine.model import Correspondences, Lens
 from easi3r_ns.refine.score import (
@@ -35,12 +37,8 @@ from easi3r_ns.refine.score import (
 )
 from easi3r_ns.storage.files import write_png
 from tests.support.align_scene import camera_path, trajectory_errors
+from tests.support.helpers import Lines
 from tests.support.refine_clip import PIXEL_MAP, Tracks, disturbed, make_scene, make_tracks, walk_then_pan
-
-pytest.importorskip("pycolmap")
-from easi3r_ns.refine import mapping  # noqa: E402
-from easi3r_ns.refine.bundle import bundle_from  # noqa: E402
-from easi3r_ns.refine.mapping import map_incrementally  # noqa: E402
 
 BENT = (-0.1, 0.02, 0.002, -0.001)
 
@@ -483,10 +481,14 @@ def test_keypoints_that_are_held_out_are_taken_out_elsewhere_too(tracks):
 def test_too_few_matches_keep_the_scene(tracks, tmp_path, matched):
     matched(Correspondences(tracks.found.keypoints, np.zeros((0, 2), np.int64), ()))
     scene, log = _ours(tracks, tmp_path), RunLog()
-    kept = refine_scene(scene, RefineConfig(), log, 0)
+    kept = refine_scene(scene, RefineConfig("colmap"), log, 0)
     np.testing.assert_array_equal(kept.T_world_cam, scene.T_world_cam)
     assert kept.sparse is None and kept.provenance["refine"]["kept"] == "network"
     assert "too little static texture" in log.warnings[0]
+    quiet = Lines()
+    kept = refine_scene(scene, RefineConfig(), quiet, 0)
+    np.testing.assert_array_equal(kept.T_world_cam, scene.T_world_cam)
+    assert not quiet.warnings and "--refine auto keeps the network's cameras: too little static" in quiet.said[-1]
 
 
 def test_what_is_kept_has_the_least_cost(tracks, tmp_path, matched):
@@ -504,14 +506,27 @@ def test_what_is_kept_has_the_least_cost(tracks, tmp_path, matched):
 
 
 def test_options_are_checked_before_any_work(monkeypatch):
-    check_refine(RefineConfig(), AlignConfig(shared_focal=False), 500.0)
+    for refine in ("auto", "none"):
+        check_refine(RefineConfig(refine), AlignConfig(shared_focal=False), 500.0)
     check_refine(RefineConfig("colmap"), AlignConfig(shared_focal=False))
     with pytest.raises(InputError, match="no-shared-focal"):
         check_refine(RefineConfig("colmap"), AlignConfig(shared_focal=False), 500.0)
     monkeypatch.setitem(__import__("sys").modules, "pycolmap", None)
-    check_refine(RefineConfig(), AlignConfig())
-    with pytest.raises(MissingExtraError, match=r"pip install 'easi3r-ns\[refine\]'"):
-        check_refine(RefineConfig("colmap"), AlignConfig())
+    check_refine(RefineConfig("none"), AlignConfig())
+    for refine in ("auto", "colmap"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'pycolmap>=4.2'.* --refine none"):
+            check_refine(RefineConfig(refine), AlignConfig())
+
+
+def test_a_scene_that_bundle_adjustment_cannot_help_is_told_apart(tracks, tmp_path):
+    scene = _ours(tracks, tmp_path)
+    for refine in ("auto", "colmap"):
+        assert reason_against(RefineConfig(refine), AlignConfig(), scene) is None
+        still = replace(scene, pose_sources=(FIXED,) * len(scene))
+        assert "a camera that travels" in reason_against(RefineConfig(refine), AlignConfig(), still)
+    per_frame = AlignConfig(shared_focal=False)
+    assert reason_against(RefineConfig(), per_frame, scene) is None
+    assert "no-shared-focal" in reason_against(RefineConfig(), per_frame, scene, 500.0)
 
 
 def test_pycolmap_of_another_age_is_refused(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -47,7 +48,7 @@ def images(clip: Clip, folder: Path, frames: range = range(NUM_FRAMES)) -> Path:
     return folder
 
 
-def options(refine: str = "none", eval_data: Path | None = None) -> RunConfig:
+def options(refine: Literal["auto", "colmap", "none"] = "none", eval_data: Path | None = None) -> RunConfig:
     return RunConfig(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(weights="stand-in", device="cpu"),
@@ -65,7 +66,6 @@ def go(backbone: StandIn, data: Path, out: Path, config: RunConfig, *, overwrite
 
 
 def test_refined_evaluation_views_are_the_val_and_test_splits(tmp_path: Path, clip: Clip) -> None:
-    pytest.importorskip("pycolmap")
     data, held_out = images(clip, tmp_path / "clip", range(4)), images(clip, tmp_path / "eval", range(4, NUM_FRAMES))
     go(stand_in(clip, noise=0.02), data, tmp_path / "out", options("colmap", held_out))
     meta = json.loads((tmp_path / "out" / "transforms.json").read_text())
@@ -76,6 +76,27 @@ def test_refined_evaluation_views_are_the_val_and_test_splits(tmp_path: Path, cl
         assert {frame["pose_source"] for frame in meta["frames"]} <= {"colmap", "aligned"}
     poses, _ = dataset_cameras(tmp_path / "out")
     assert align_sim3(poses[:, :3, 3], clip.T_world_cam[:, :3, 3]).rmse < 0.01
+
+
+def test_by_default_the_better_cameras_are_kept(tmp_path: Path, clip: Clip) -> None:
+    """Without an option, a network whose cameras are off gives way to bundle adjustment; none leaves them alone."""
+    data, errors = images(clip, tmp_path / "clip"), {}
+    assert RunConfig().refine.refine == "auto"
+    for refine in ("auto", "none"):
+        log = go(stand_in(clip, noise=0.05), data, tmp_path / refine, options(refine))
+        poses, _ = dataset_cameras(tmp_path / refine)
+        errors[refine] = align_sim3(poses[:, :3, 3], clip.T_world_cam[:, :3, 3]).rmse
+        meta = json.loads((tmp_path / refine / "transforms.json").read_text())
+        assert ("refine" in meta["easi3r"]) == (refine == "auto")
+        assert not any("refine" in text or "COLMAP" in text for text in log.warnings)
+    assert errors["auto"] < 0.3 * errors["none"]
+
+
+def test_one_focal_length_per_frame_does_not_fail_by_default(tmp_path: Path, clip: Clip) -> None:
+    config = options("auto")
+    config = replace(config, align=replace(config.align, shared_focal=False))
+    log = go(stand_in(clip), images(clip, tmp_path / "clip"), tmp_path / "out", config)
+    assert not any("refine" in text for text in log.warnings) and (tmp_path / "out" / "transforms.json").exists()
 
 
 @pytest.fixture

@@ -239,6 +239,8 @@ def test_scene_without_depth(room: Scene) -> None:
 def test_sources_of_poses_and_weights(room: Scene) -> None:
     mixed = replace(room, pose_sources=("colmap",) * 9 + ("aligned",) * 3, provenance={"weights": {"name": "tiny"}})
     assert measure(mixed).measures.unregistered == 0.25 and measure(mixed).measures.preview_weights
+    refined = replace(mixed, pose_sources=("colmap",) * 12)
+    assert not measure(refined).measures.preview_weights
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -277,6 +277,16 @@ def masked_by(scene: Scene, source: str) -> Scene:
             ["They come from mapping without masks: 60 frames hold."],
         ),
         (
+            lambda s: replace(s, provenance=s.provenance | {"refine": {"kept": "network", "why": "too few tracks"}}),
+            ["Bundle adjustment changes nothing: too few tracks."],
+        ),
+        (
+            lambda s: replace(
+                s, provenance=s.provenance | {"weights_choice": {"line": "auto takes none; say --weights dust3r"}}
+            ),
+            ["auto takes none; say --weights dust3r"],
+        ),
+        (
             lambda s: replace(
                 s, times=np.arange(12.0), indices=np.arange(12), names=tuple(f"{k}.jpg" for k in range(12))
             ),

@@ -163,6 +163,11 @@ def without_depth(scene: Scene, count: int) -> Scene:
         (lambda s: replace(s, pose_sources=("colmap",) * 9 + ("aligned",) * 3), Level.CARE, {"unregistered"}),
         (lambda s: replace(s, focals=np.linspace(60, 160, 12)), Level.CARE, {"focal_spread"}),
         (lambda s: replace(s, provenance={"weights": {"name": "tiny"}}), Level.CARE, {"preview_weights"}),
+        (
+            lambda s: replace(s, provenance={"weights": {"name": "tiny"}}, pose_sources=("colmap",) * 12),
+            Level.TRAIN,
+            set(),
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

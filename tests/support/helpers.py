@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import DUSt3R
 
@@ -63,6 +64,17 @@ def load_golden(*parts: str) -> dict[str, np.ndarray]:
     """The arrays of ``tests/golden/PARTS.npz``."""
     with np.load(GOLDEN.joinpath(*parts).with_suffix(".npz")) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+class Lines(RunLog):
+    """Collects what is said beside the warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ def camera_path_section(scene: Scene, measured: MeasuredScene) -> CameraPathSect
     if scene.pose_sources is not None:
         lead += f" {_pose_sources(scene.pose_sources)}"
     lead += _elected(scene.provenance.get("mapping"))
+    if why := (scene.provenance.get("refine") or {}).get("why"):
+        lead += f" Bundle adjustment changes nothing: {why}."
     if scene.stays:
         return CameraPathSection(lead, tuple(_motion_charts(scene, measured)[-1:]))
     charts = [_map_chart(scene, measured), *_motion_charts(scene, measured)]

@@ -44,6 +44,8 @@ class RunSection:
     """Empty where no timings are recorded."""
     weights: tuple[Fact, ...]
     """Empty where no network was used."""
+    choice: str
+    """What --weights auto chose and why; empty where the weights were named."""
     non_commercial: bool
     """Whether the weights, and with them the dataset, are for non-commercial use."""
     options: str
@@ -58,6 +60,7 @@ def run_section(provenance: Mapping[str, Any]) -> RunSection:
         warnings=tuple(str(warning) for warning in provenance.get("warnings") or ()),
         stages=_stage_costs(provenance.get("stages") or ()),
         weights=_weights(weights),
+        choice=str((provenance.get("weights_choice") or {}).get("line") or ""),
         non_commercial=bool(weights.get("non_commercial")),
         options=json.dumps(provenance.get("config"), indent=1, default=str),
     )
