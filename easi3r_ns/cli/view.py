@@ -128,7 +128,9 @@ def exported_meshes(path: Path) -> list[Path]:
 
 
 def say_what_is_missing(scene: Scene, clouds: Clouds, log: RunLog) -> None:
-    """Warn if the viewer has less to show than a user would expect."""
+    """Warn if the viewer has less to show than a user would expect, and say what it shows that was not measured."""
+    from ..core.scene import ASSUMED
+
     if not scene.has_depth:
         if len(clouds.static):
             log.warn("the scene has no depth: its triangulated points and its cameras are shown, nothing that moves")
@@ -143,5 +145,7 @@ def say_what_is_missing(scene: Scene, clouds: Clouds, log: RunLog) -> None:
         log.warn(f"nothing moves in this scene (masks: {scene.dynamic.source}): it looks the same at all times")
     elif not any(len(cloud) for cloud in clouds.moving):
         log.warn("nothing that moves has a trusted depth: only the static points are shown")
+    elif clouds.assumed:
+        log.info(ASSUMED)
     if len(scene) == 1:
         log.warn("the scene has a single frame: there is nothing to play")

@@ -13,6 +13,8 @@ import numpy as np
 
 from .types import DynamicMasks, PixelMap, require
 
+ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
+"""Said wherever :attr:`Scene.assumed_depth` is shown."""
 MOST_SCALE_PIXELS = 2**24
 """Approximate number of pixels that are sampled to choose the unit of a scene."""
 
@@ -165,6 +167,10 @@ class Scene:
     contradicted: np.ndarray | None = None
     """(F, H, W) bool: pixels whose point lies in front of the surface that another, more confident view sees; these
     points are left out of the point clouds. None: there are none."""
+    assumed_depth: np.ndarray | None = None
+    """(F, H, W) float32 z-depth in scene units of moving pixels whose ``depth`` is unknown, 0 elsewhere: that of what
+    they seem to stand on (:mod:`easi3r_ns.depth.movers`). It was not measured: it serves for viewing what moves, and
+    is no part of depth maps, static clouds, meshes and measures. None: nothing is assumed."""
     uncertainty: CameraUncertainty | None = None
     """Uncertainty of these cameras by the alignment; None where it was not estimated or the cameras are not its own."""
     between: PosedFrames | None = None
@@ -185,6 +191,11 @@ class Scene:
         require(self.dynamic.masks.shape == (n, height, width), f"masks have shape {self.dynamic.masks.shape}")
         if self.contradicted is not None:
             require(self.contradicted.shape == (n, height, width), f"contradicted: {self.contradicted.shape}")
+        if self.assumed_depth is not None:
+            require(self.assumed_depth.shape == (n, height, width), f"assumed_depth: {self.assumed_depth.shape}")
+            other = (self.assumed_depth != 0) & ~(self.dynamic.masks & (self.depth == 0))
+            require(not other.any(), "assumed_depth where nothing moves or the depth is known")
+            require(bool(np.isfinite(self.assumed_depth).all()), "assumed_depth holds NaN or infinity")
         for name in ("T_world_cam", "focals", "depth", "confidence"):
             require(bool(np.isfinite(getattr(self, name)).all()), f"{name} holds NaN or infinity")
         for name in ("times", "indices", "names", "source_paths"):
@@ -259,9 +270,11 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
     sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points * factor)
     uncertainty = scene.uncertainty and replace(scene.uncertainty, centre=scene.uncertainty.centre * factor)
     depth = (scene.depth * factor).astype(np.float32)
+    assumed = None if scene.assumed_depth is None else (scene.assumed_depth * factor).astype(np.float32)
     between = scene.between
     if between is not None:
         moved = between.T_world_cam.copy()
         moved[:, :3, 3] *= factor
         between = replace(between, T_world_cam=moved)
-    return replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty, between=between)
+    scaled = replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty, between=between)
+    return replace(scaled, assumed_depth=assumed)

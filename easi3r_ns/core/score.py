@@ -22,6 +22,7 @@ class ScoreFormula:
     """The dynamic score as a product of attention maps, and the clusters of tokens over which it is averaged.
 
     The sign of a map x with values in [0, 1] selects its factor: 1 means x, -1 means (1 - x), 0 leaves the map out.
+    Without any attention map the score is the flow residual alone, and 0 in frames that flow cannot follow.
     The default is equation 7 of Easi3R (arXiv:2503.24391), which suits the published weights; the card of a checkpoint
     may name another formula.
     """
@@ -80,8 +81,10 @@ class ScoreFormula:
 
     def __post_init__(self) -> None:
         signs = self.signs
-        if not set(signs.values()) <= {-1, 0, 1} or not any(signs.values()):
-            raise ValueError(f"score formula {signs}: each sign must be -1, 0 or 1, and at least one must not be 0")
+        if not set(signs.values()) <= {-1, 0, 1} or not self.num_factors:
+            raise ValueError(
+                f"score formula {signs}: each sign must be -1, 0 or 1, and without {FLOW_RESIDUAL} one must not be 0"
+            )
         if self.first_channel < 0:
             raise ValueError(f"score formula: first_channel {self.first_channel} is negative; give 0 or more")
         if min(self.num_clusters, self.clusterings) < 1:
@@ -93,6 +96,16 @@ class ScoreFormula:
     def signs(self) -> dict[str, int]:
         """The sign (-1, 0 or 1) of each map, by its name."""
         return {name: getattr(self, name) for name in MAPS}
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether any attention map is a factor."""
+        return any(self.signs.values())
+
+    @property
+    def num_factors(self) -> int:
+        """Number of maps that are multiplied."""
+        return sum(map(abs, self.signs.values())) + self.flow_residual
 
     def __str__(self) -> str:
         """The formula as text, for example 'std_src * (1 - std_ref), maps centred, 8 x 16 clusters'."""
@@ -122,5 +135,13 @@ class ScoreFormula:
                 raise ValueError(
                     f"the score {self} needs the map {FLOW_RESIDUAL} beside the attention maps, got {', '.join(fused)}"
                 )
-            factors.append(fused[FLOW_RESIDUAL])
+            factors.append(fused[FLOW_RESIDUAL] if self.has_attention else _known(fused[FLOW_RESIDUAL]))
         return np.prod(factors, axis=0, dtype=np.float32)
+
+
+def _known(residual: np.ndarray) -> np.ndarray:
+    """(F, h, w) residual of flow with 0 in place of 1 in frames that flow cannot follow, in which it is 1 everywhere.
+
+    1 leaves the decision to the other factors; where there are none, nothing is known to move.
+    """
+    return np.where((residual == 1).all(axis=(1, 2), keepdims=True), 0, residual)

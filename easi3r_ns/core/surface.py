@@ -33,9 +33,31 @@ def solid_pixels(scene: Scene, frame: int) -> np.ndarray:
     return solid if scene.contradicted is None else solid & ~scene.contradicted[frame]
 
 
-def world_points(scene: Scene, frame: int) -> np.ndarray:
-    """(H, W, 3) float32 points of one frame in the scene's world (OpenCV axes); meaningless where depth is 0."""
-    local = unproject(scene.depth[frame], scene.focals_xy[frame], scene.principal_point, scene.distortion)
+def assumed_pixels(scene: Scene, frame: int) -> np.ndarray:
+    """(H, W) bool: moving pixels whose depth was not measured but is assumed, for viewing only."""
+    if scene.assumed_depth is None:
+        return np.zeros(scene.depth.shape[1:], dtype=bool)
+    return scene.assumed_depth[frame] > 0
+
+
+def shown_depth(scene: Scene, frame: int) -> np.ndarray:
+    """(H, W) float32 z-depth of one frame for viewing: the depth, and what is assumed where it is unknown."""
+    depth = scene.depth[frame]
+    return depth if scene.assumed_depth is None else np.where(depth > 0, depth, scene.assumed_depth[frame])
+
+
+def shown_moving(scene: Scene, frame: int) -> np.ndarray:
+    """(H, W) bool: pixels whose points are shown as what moves: on a solid surface, or of an assumed depth."""
+    return (scene.dynamic.masks[frame] & solid_pixels(scene, frame)) | assumed_pixels(scene, frame)
+
+
+def world_points(scene: Scene, frame: int, depth: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) float32 points of one frame in the scene's world (OpenCV axes); meaningless where depth is 0.
+
+    ``depth``: (H, W) z-depth in scene units, by default the scene's.
+    """
+    depth = scene.depth[frame] if depth is None else depth
+    local = unproject(depth, scene.focals_xy[frame], scene.principal_point, scene.distortion)
     return transform(scene.T_world_cam[frame], local).astype(np.float32)
 
 

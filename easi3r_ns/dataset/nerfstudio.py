@@ -17,12 +17,12 @@ from ..core.errors import InputError, OutputError
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rigid, opencv_to_opengl, transform
 from ..core.runlog import RunLog
 from ..core.scene import Scene
-from ..core.surface import trusted_depth
+from ..core.surface import assumed_pixels, trusted_depth
 from ..storage.files import link_or_copy, make_folder, read_png, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
 from .listing import Listed, listed_frames, listed_splits
 from .loadback import check_loads
-from .pointcloud import dynamic_points, static_points, write_ply
+from .pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
@@ -50,7 +50,7 @@ class _FrameFiles:
     mask: str
     depth: str | None
     cloud: str | None
-    """None when nothing that moves in this frame has a trusted depth."""
+    """None when nothing that moves in this frame has a trusted or an assumed depth."""
 
 
 def write_dataset(
@@ -137,6 +137,7 @@ def _frame_files(scene: Scene, number: int, frame: Listed, config: DatasetConfig
         files = _named_files(number, depth=False, cloud=False)
         return replace(files, depth=UNKNOWN_DEPTH if depth else None)
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
+    moving |= assumed_pixels(scene, frame.position)
     return _named_files(number, depth=depth, cloud=bool(moving.any()))
 
 
@@ -239,7 +240,8 @@ def _frame_writer(
         if not len(points):
             (output_dir / files.cloud).unlink(missing_ok=True)
             return replace(files, cloud=None)
-        write_ply(output_dir / files.cloud, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+        points, remark = transform(Z_UP_FROM_OPENCV_WORLD, points), dynamic_remark(scene, frame.near)
+        write_ply(output_dir / files.cloud, points, colors, remark=remark)
         return files
 
     return write
@@ -273,6 +275,7 @@ def _transforms(
         entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}
         entry |= {"depth_file_path": files.depth} if files.depth else {}
         entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
+        entry |= {"dynamic_depth": "assumed"} if files.cloud and assumed_pixels(scene, frame.near).any() else {}
         entry |= {} if shared else intrinsics[number]
         entry |= {"source": frame.name, "frame_index": frame.index}
         entry |= {"pose_source": frame.pose_source} if scene.pose_sources or scene.between else {}

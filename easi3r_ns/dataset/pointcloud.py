@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.optional import load_open3d
-from ..core.scene import Scene
-from ..core.surface import grow_mask, solid_pixels, world_points
+from ..core.scene import ASSUMED, Scene
+from ..core.surface import assumed_pixels, grow_mask, shown_depth, shown_moving, solid_pixels, world_points
 from ..core.voxels import fit_voxels
 from ..storage.files import write_bytes
 
@@ -52,8 +52,17 @@ def _triangulated(scene: Scene, frames: Sequence[int]) -> tuple[np.ndarray, np.n
 
 
 def dynamic_points(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: what moves in ``frame`` and is confident."""
-    return _frame_points(scene, frame, scene.dynamic.masks[frame] & solid_pixels(scene, frame))
+    """(N, 3) float32 points in the OpenCV world and (N, 3) uint8 RGB: what moves in ``frame`` and is confident.
+
+    Where the scene has an assumed depth of what moves, its points are among them.
+    """
+    keep = shown_moving(scene, frame)
+    return world_points(scene, frame, shown_depth(scene, frame))[keep], scene.images[frame][keep]
+
+
+def dynamic_remark(scene: Scene, frame: int) -> str:
+    """What the file of :func:`dynamic_points` has to say about them; empty where all were measured."""
+    return ASSUMED if assumed_pixels(scene, frame).any() else ""
 
 
 def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,10 +77,12 @@ def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.nd
     return np.asarray(kept.points, dtype=np.float32), np.rint(np.asarray(kept.colors) * 255).astype(np.uint8)
 
 
-def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None) -> Path:
+def write_ply(
+    path: Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray | None = None, remark: str = ""
+) -> Path:
     """Write (N, 3) points, (N, 3) uint8 colours and perhaps (N, 3) normals as a binary PLY, atomically.
 
-    Raises OutputError.
+    ``remark``: one line of ASCII for the header. Raises OutputError.
     """
     # No library does it without loss: trimesh writes no normals of a cloud; Open3D reports success on a full disk and
     # refuses a cloud without points.
@@ -80,7 +91,8 @@ def write_ply(path: Path, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray 
     for name, (_, values) in columns.items():
         vertices[name] = values
     floats = ["x", "y", "z"] if normals is None else ["x", "y", "z", "nx", "ny", "nz"]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
+    header = ["ply", "format binary_little_endian 1.0", *([f"comment {remark}"] if remark else [])]
+    header += [f"element vertex {len(xyz)}"]
     header += [f"property float {name}" for name in floats]
     header += [*(f"property uchar {channel}" for channel in ("red", "green", "blue")), "end_header\n"]
     write_bytes(path, "\n".join(header).encode() + vertices.tobytes())

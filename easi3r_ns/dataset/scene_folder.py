@@ -15,10 +15,11 @@ Version 2 of the format is two files, which JSON and numpy read::
 ``arrays.npz``
     The arrays of the Scene under the names of its fields, with their shapes and types: ``images``, ``T_world_cam``,
     ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
-    ``contradicted``. Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a
-    second look ``first``), with ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points),
-    ``uncertainty.`` and ``between.`` (frames in between) where the Scene has these. Of frames in between,
-    ``between.mask_bits`` holds eight pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
+    ``contradicted`` and ``assumed_depth`` (of what moves, not measured: for viewing only). Fields of its parts have a
+    prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
+    ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
+    ``between.`` (frames in between) where the Scene has these. Of frames in between, ``between.mask_bits`` holds eight
+    pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
 Cameras are camera-to-world with OpenCV axes in the scene's own world (that of the first camera, y down), not in the
 z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPENCV_WORLD` leads from one to the other.
@@ -145,6 +146,8 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(getattr(scene, name)) for name in _ARRAYS}
     if scene.contradicted is not None:
         arrays["contradicted"] = scene.contradicted
+    if scene.assumed_depth is not None:
+        arrays["assumed_depth"] = scene.assumed_depth
     dynamic = scene.dynamic
     arrays |= {"dynamic.masks": dynamic.masks, "dynamic.score": dynamic.score}
     if dynamic.first is not None:
@@ -199,6 +202,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
     return Scene(
         **{name: arrays[name] for name in _ARRAYS},
         contradicted=arrays["contradicted"] if "contradicted" in arrays else None,
+        assumed_depth=arrays["assumed_depth"] if "assumed_depth" in arrays else None,
         dynamic=dynamic,
         pixel_map=PixelMap(**sizes),
         names=tuple(str(name) for name in meta["names"]),

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from ..core.errors import InputError
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
 from ..core.scene import Scene
-from ..dataset.pointcloud import dynamic_points, static_points, write_ply
+from ..dataset.pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
 from ..storage.files import make_folder
 from .exporter import Exporter, ExportJob
 
@@ -32,7 +32,8 @@ def cloud_files(scene: Scene) -> set[str]:
 
 def write_clouds(scene: Scene, path: Path, *, mask_growth: float = 3, max_points: int = 1_000_000) -> list[Path]:
     """Write ``cloud.ply`` and ``dynamic/frame_00001.ply``, ... into the folder ``path``, in the world of
-    ``transforms.json`` (z up); frames in which nothing moves with a known depth have no file.
+    ``transforms.json`` (z up); frames in which nothing moves with a known or an assumed depth have no file, and an
+    assumed depth is said in the file's header.
 
     The static cloud has unit normals that look towards the cameras. Raises InputError when no point is static,
     OutputError when the disk refuses.
@@ -50,7 +51,8 @@ def write_clouds(scene: Scene, path: Path, *, mask_growth: float = 3, max_points
         points, colors = dynamic_points(scene, frame)
         if len(points) and scene.has_depth:
             points = transform(Z_UP_FROM_OPENCV_WORLD, points)
-            written.append(write_ply(path / dynamic_name(frame), points, colors))
+            remark = dynamic_remark(scene, frame)
+            written.append(write_ply(path / dynamic_name(frame), points, colors, remark=remark))
     return written
 
 

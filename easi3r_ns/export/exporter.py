@@ -74,6 +74,6 @@ def require_moving_depth(scene: Scene) -> None:
     masks = scene.dynamic.masks
     if masks.any() and not (masks & (scene.depth > 0)).any():
         raise InputError(
-            "nothing that moves has a depth: with --weights none stereo measures what stands still; run again with "
-            "network weights, which give both"
+            "nothing that moves has a measured depth: with --weights none stereo measures what stands still, and a "
+            "depth that is assumed for viewing makes no mesh; run again with network weights, which give both"
         )

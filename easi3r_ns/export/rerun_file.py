@@ -2,7 +2,8 @@
 
 Entities, in the world of ``transforms.json`` (z up): ``world/static``, ``world/moving``, ``world/path`` and
 ``world/camera``, which moves along and holds ``image``, ``depth`` and ``moving`` (a segmentation); the timeline is
-``clip``, in seconds. A recording carries the moment at which it was made, so two of the same scene differ in bytes.
+``clip``, in seconds. Where the depth of what moves is assumed, for viewing only, ``world/moving`` is
+``world/moving_assumed``. A recording carries the moment at which it was made, so two of the same scene differ in bytes.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _log_frame(rerun: ModuleType, recording: Any, scene: Scene, frame: int, pose
         recording.log("world/camera/image/depth", rerun.DepthImage(trusted_depth(scene, frame), meter=1.0))
         points, colors = dynamic_points(scene, frame)
         moving = rerun.Points3D(transform(Z_UP_FROM_OPENCV_WORLD, points), colors=colors)
-        recording.log("world/moving", moving)
+        recording.log("world/moving" if scene.assumed_depth is None else "world/moving_assumed", moving)
 
 
 def _write(job: ExportJob) -> list[Path]:

@@ -1,7 +1,7 @@
 """Frames -> Scene without a network (``--weights none``).
 
 Motion masks come from optical flow and epipolar geometry, cameras and points of the static scene from COLMAP, and its
-depth from multi-view stereo. What moves has no depth.
+depth from multi-view stereo. What moves has no depth; for viewing it is placed where it stands.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..core.geometry import source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
+from ..depth.movers import assume_depth
 from ..depth.stereo import stereo_depth
 from ..frames import ImageGeometry
 from ..frames.near import near_places, shot
@@ -173,7 +174,7 @@ def reconstruct_geometric(
         scene = _found_again(frames, dynamic, scene, config, refine, cache, log, shared_focal)
     if config.depth != "none" and not scene.has_depth:
         log.warn("no depth could be measured: too few views of the same places, or too little texture")
-    return rescale_scene(scene, choose_scale(scene))
+    return assume_depth(rescale_scene(scene, choose_scale(scene)))
 
 
 def _with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLog, *, stage: str = "stereo") -> Scene:

@@ -36,8 +36,13 @@ def describe(card: dict[str, Any]) -> str:
     commands = [f"    {command}" for command in training_commands(training)]
     formula = ScoreFormula(**card["dynamic_score"])
     beside_attention = (
-        f"* `{FLOW_RESIDUAL}` is not attention: it is optical flow that no motion of the camera explains. What each "
-        "tells alone stands in the table of scores."
+        f"* `{FLOW_RESIDUAL}` is not attention: it is optical flow that no motion of the camera explains. "
+        + (
+            "What each tells alone stands in the table of scores."
+            if formula.has_attention
+            else "The score has no attention in it, because no attention map improved the masks by more than noise; "
+            "what these maps tell alone stands in the table of scores."
+        )
     )
     lines = [
         f"# {card['name']}",

@@ -11,7 +11,7 @@ from scipy.ndimage import zoom
 
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
 from ..core.scene import Scene
-from ..core.surface import grow_mask, solid_pixels, world_points
+from ..core.surface import grow_mask, shown_depth, shown_moving, solid_pixels, world_points
 from ..core.voxels import fit_voxels
 from .config import ViewConfig
 
@@ -61,6 +61,8 @@ class Clouds:
     static: Cloud
     moving: tuple[Cloud, ...]
     """One per frame; empty where nothing moves or nothing that moves has a depth."""
+    assumed: bool = False
+    """Whether points that move have an assumed depth; their confidence is 0."""
 
     @property
     def num_points(self) -> int:
@@ -78,9 +80,9 @@ class Clouds:
 def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None] = lambda steps: None) -> Clouds:
     """Point clouds of a scene, of at most the sizes in ``config``; ``advance`` is called after every frame.
 
-    The points are those of the dataset: trusted depths away from depth edges. A scene without depth (geometric
-    pipeline) gives its triangulated points as the static cloud and no moving points; without either, all clouds are
-    empty.
+    The points are those of the dataset: trusted depths away from depth edges, and assumed ones of what moves. A scene
+    without depth gives its triangulated points as the static cloud and no moving points; without either, all clouds
+    are empty.
     """
     if not scene.has_depth:
         return Clouds(_sparse_cloud(scene), (_empty(),) * len(scene))
@@ -92,14 +94,15 @@ def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None
         moving = scene.dynamic.masks[frame]
         static = solid & ~grow_mask(moving, MASK_GROWTH) & _lattice(moving.shape, stride, frame)
         whole = _frame_cloud(scene, frame)
-        return whole(static, stride), thin(whole(solid & moving, 1), per_frame)
+        return whole(static, stride), thin(whole(shown_moving(scene, frame), 1), per_frame)
 
     pairs = []
     with ThreadPoolExecutor(_WORKERS) as pool:
         for pair in pool.map(one, range(len(scene))):
             pairs.append(pair)
             advance(1)
-    return Clouds(thin(_join([static for static, _ in pairs]), config.max_static_points), tuple(m for _, m in pairs))
+    static = thin(_join([static for static, _ in pairs]), config.max_static_points)
+    return Clouds(static, tuple(moving for _, moving in pairs), assumed=scene.assumed_depth is not None)
 
 
 def thin(cloud: Cloud, max_points: int) -> Cloud:
@@ -137,10 +140,10 @@ def voxel_labels(points: np.ndarray, size: float) -> tuple[np.ndarray, int]:
 
 def _frame_cloud(scene: Scene, frame: int) -> Callable[[np.ndarray, int], Cloud]:
     """A function that makes the cloud of the pixels in an (H, W) bool mask, which took every ``stride``-th pixel."""
-    depth, tokens = scene.depth[frame], scene.dynamic.score[frame]
+    depth, tokens = shown_depth(scene, frame), scene.dynamic.score[frame]
     factors = depth.shape[0] / tokens.shape[0], depth.shape[1] / tokens.shape[1]
     score = np.clip(zoom(tokens, factors, order=1, mode="nearest", grid_mode=True), 0, 1)
-    points = world_points(scene, frame)
+    points = world_points(scene, frame, depth)
 
     def kept(keep: np.ndarray, stride: int) -> Cloud:
         far = float(np.quantile(depth[keep], _FAR_QUANTILE)) if keep.any() else 0.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.scene import ASSUMED
 from .cameras import CameraTrack
 from .config import CAMERA_MODES, COLOR_MODES, MAX_POINT_SIZE
 from .look import Look, Painter
@@ -105,7 +106,8 @@ class Panel:
 def panel_title(track: CameraTrack, painter: Painter) -> str:
     """Markdown above the inputs."""
     moving = sum(len(cloud) for cloud in painter.clouds.moving)
-    return f"{len(track)} frames, {len(painter.clouds.static):,} static and {moving:,} moving points"
+    counts = f"{len(track)} frames, {len(painter.clouds.static):,} static and {moving:,} moving points"
+    return f"{counts}\n\n{ASSUMED}" if painter.clouds.assumed else counts
 
 
 def _rate(times: np.ndarray) -> float:

@@ -163,12 +163,21 @@ def test_says_what_is_missing(scene):
         viewing.say_what_is_missing(shown, build_clouds(shown, ViewConfig()), log)
         return "\n".join(log.warnings)
 
+    def informed(shown) -> str:
+        log, lines = RunLog(), []
+        log.info = lines.append
+        viewing.say_what_is_missing(shown, build_clouds(shown, ViewConfig()), log)
+        return "\n".join(lines)
+
     assert said(scene) == ""
     none = np.zeros_like(scene.dynamic.masks)
     assert "nothing moves" in said(replace(scene, dynamic=DynamicMasks(none, scene.dynamic.score, 0.5, "user")))
     assert "confidence 99" in said(replace(scene, min_confidence=99.0))
     depth = np.where(scene.dynamic.masks, 0, scene.depth)
     assert "moves has a trusted depth" in said(replace(scene, depth=depth))
+    assumed = replace(scene, depth=depth, assumed_depth=np.where(scene.dynamic.masks, np.float32(2), 0))
+    assert said(assumed) == "" and "assumed from where it stands: for viewing only" in informed(assumed)
+    assert informed(scene) == ""
     bare = replace(scene, depth=np.zeros_like(scene.depth), confidence=np.zeros_like(scene.confidence))
     assert "neither depth nor" in said(bare)
     index = np.zeros(1, np.int64)

@@ -26,6 +26,7 @@ def full_scene(folder: Path) -> Scene:
     rng = np.random.default_rng(0)
     depth = (scene.depth + 0.01 * rng.standard_normal(scene.depth.shape)).astype(np.float32)
     depth[0, :2] = [[0.0], [np.float32(1e-38)]]
+    depth[scene.dynamic.masks] = 0
     score = rng.random((3, 4, 5), dtype=np.float32)
     sparse = SparsePoints(
         points=rng.standard_normal((7, 3)),
@@ -41,6 +42,7 @@ def full_scene(folder: Path) -> Scene:
         depth=depth,
         confidence=rng.random(depth.shape, dtype=np.float32) * 1e6,
         contradicted=rng.random(depth.shape) > 0.5,
+        assumed_depth=np.where(scene.dynamic.masks, rng.random(depth.shape), 0).astype(np.float32),
         dynamic=replace(scene.dynamic, score=score, maps={"mean_src": score**2, "std ref/x": score}, source="geometry"),
         focals=rng.random(3) + 100,
         distortion=(0.1, -0.02, 1e-17, 0.0),
@@ -93,7 +95,7 @@ def test_what_is_not_there_stays_away(tmp_path):
     back = read_scene(write_scene(scene, tmp_path / "scene"))
     assert differing(scene, back) == []
     assert back.sparse is None and back.contradicted is None and back.dynamic.maps is None
-    assert back.uncertainty is None
+    assert back.uncertainty is None and back.assumed_depth is None
     assert np.isnan(back.dynamic.threshold)
 
 

@@ -447,3 +447,9 @@ def test_rerun_reads_its_recording(tmp_path, scene):
     view = recording.view(index="clip", contents="/world/camera")
     times = view.select().read_all().column("clip").to_pylist()
     assert len(times) == FRAMES
+    still = ~scene.dynamic.masks
+    assumed = replace(scene, depth=scene.depth * still, assumed_depth=np.where(still, 0, np.float32(2)))
+    export_scene(assumed, tmp_path / "assumed", ["rerun"], ExportConfig(max_points=1000), RunLog())
+    recording = frames.load_recording(str(tmp_path / "assumed" / "scene.rrd"))
+    columns = {str(column.entity_path) for column in recording.schema().component_columns()}
+    assert "/world/moving_assumed" in columns and "/world/moving" not in columns

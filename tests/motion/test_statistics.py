@@ -227,6 +227,22 @@ def test_a_formula_goes_onto_a_card_and_comes_back():
         ScoreFormula.from_card(card, num_channels=3)
 
 
+def test_flow_may_be_the_only_factor():
+    alone = ScoreFormula(0, 0, 0, 0, flow_residual=True)
+    assert ScoreFormula.from_card(json.loads(json.dumps(asdict(alone))), num_channels=4) == alone
+    assert str(alone) == "flow_residual" and alone.num_factors == 1 and not alone.has_attention
+    assert ScoreFormula().num_factors == 4 and ScoreFormula().has_attention
+    residual = np.random.default_rng(0).uniform(size=(2, 3, 4)).astype(np.float32)
+    np.testing.assert_allclose(score_of({"flow_residual": residual}, alone), min_max_per_frame(residual))
+    residual[1] = 1  # as in a frame that flow cannot follow
+    np.testing.assert_array_equal(alone.combine({"flow_residual": residual})[1], 0)
+    maps = {"flow_residual": residual, "std_src": residual[::-1]}
+    with_attention = ScoreFormula(0, 1, 0, 0, flow_residual=True).combine(maps)
+    np.testing.assert_array_equal(with_attention[1], residual[0])
+    with pytest.raises(ValueError, match="without flow_residual one must not be 0"):
+        ScoreFormula(0, 0, 0, 0)
+
+
 def test_a_formula_in_words():
     assert str(ScoreFormula()) == "(1 - mean_src) * std_src * mean_ref * (1 - std_ref)"
     words = str(ScoreFormula(0, 1, 0, -1, centred=True, first_channel=8))

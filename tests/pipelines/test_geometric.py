@@ -140,7 +140,7 @@ def test_dataset_has_depth_of_what_stands_still(tmp_path, clip, mapped) -> None:
     out = run(tmp_path, write_clip(clip, tmp_path / "clip"), log, depth="stereo")
     meta = json.loads((out / "transforms.json").read_text())
     assert {"stereo", "stereo agreement"} <= {stage.name for stage in log.stages}
-    assert meta["easi3r"]["depth"] == "stereo" and not (out / "dynamic").exists()
+    assert meta["easi3r"]["depth"] == "stereo"
     scene = read_scene(out / "scene")
     still = ~scene.dynamic.masks
     assert scene.dynamic.masks.any() and (scene.depth[~still] == 0).all() and (scene.depth[still] > 0).mean() > 0.3
@@ -150,10 +150,34 @@ def test_dataset_has_depth_of_what_stands_still(tmp_path, clip, mapped) -> None:
     ratio = (scene.depth / truth)[scene.depth > 0]
     assert (np.abs(ratio / np.median(ratio) - 1) < 0.05).mean() > 0.9
     for frame in meta["frames"]:
-        assert "dynamic_ply_path" not in frame
+        assert ("dynamic_ply_path" in frame) == (frame.get("dynamic_depth") == "assumed"), "none is measured"
         assert cv2.imread(str(out / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED).any()
     header = (out / meta["ply_file_path"]).read_bytes()[:400].decode("latin-1")
     assert int(header.split("element vertex ")[1].split()[0]) > 10 * len(true_model(clip, NUM_FRAMES).sparse)
+
+
+def test_what_moves_is_placed_where_it_stands_for_viewing(tmp_path, clip, mapped, monkeypatch) -> None:
+    mapped()
+
+    def standing(images: np.ndarray, patch: int, *args: object, **options: object) -> DynamicMasks:
+        still = static_masks(len(images), *images.shape[1:3], patch)
+        masks = still.masks.copy()
+        masks[:, 150:250, 200:260] = True
+        return replace(still, masks=masks, threshold=0.5, source="geometry")
+
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", standing)
+    data = write_clip(clip, tmp_path / "clip")
+    out = run(tmp_path, data, RunLog(), depth="stereo")
+    scene = read_scene(out / "scene")
+    assert scene.assumed_depth is not None and (scene.depth[scene.dynamic.masks] == 0).all()
+    below = scene.depth[:, 250:265, 200:260]
+    assert below.any() and np.median(scene.assumed_depth[scene.dynamic.masks]) == pytest.approx(
+        np.median(below[below > 0]), rel=0.1
+    )
+    frames = json.loads((out / "transforms.json").read_text())["frames"]
+    assert all(frame["dynamic_depth"] == "assumed" and (out / frame["dynamic_ply_path"]).is_file() for frame in frames)
+    (tmp_path / "flat").mkdir()
+    assert not (run(tmp_path / "flat", data, RunLog(), depth="none") / "dynamic").exists()
 
 
 def test_depth_that_cannot_be_measured_is_said(tmp_path, clip, mapped) -> None:

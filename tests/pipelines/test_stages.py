@@ -264,6 +264,20 @@ def test_where_flow_cannot_follow_attention_decides(tmp_path, clip):
     assert "follows only 0 of 6 frames" in inputs.log.warnings[0]
 
 
+def test_where_flow_cannot_follow_and_there_is_no_attention_nothing_moves(tmp_path, clip):
+    class Torn(Still):
+        def flow(self, source, target):
+            return np.full((*source.shape[:3], 2), 9.0, np.float32)
+
+    def of(flow: FlowProvider) -> DynamicMasks:
+        inputs = with_flow(clip, tmp_path / "a", StageCache(None), mask_flow=flow)
+        alone = replace(inputs.formula, std_src=0)
+        inputs.backbone.info = replace(inputs.backbone.info, score=alone)
+        return run_passes(inputs, Shared.of(inputs)).dynamic
+
+    assert of(DISFlow()).masks.any() and not of(Torn()).masks.any()
+
+
 def test_at_full_size_the_images_are_those_of_the_network(tmp_path, clip, monkeypatch):
     inputs = with_flow(clip, tmp_path / "a", StageCache(None))
     monkeypatch.setattr(stages, "enlargement", lambda *size: 1)

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
-from easi3r_ns.core.scene import CameraUncertainty, Scene, SparsePoints
+from easi3r_ns.core.scene import ASSUMED, CameraUncertainty, Scene, SparsePoints
 from easi3r_ns.core.surface import world_points
 from easi3r_ns.core.types import DynamicMasks, PixelMap
 from easi3r_ns.pipelines.run import RunConfig
 from easi3r_ns.report import page as page_module
 from easi3r_ns.report.figures import Axes, Bar, Line, bar_chart, line_chart, ticks
+from easi3r_ns.report.measures import measure
 from easi3r_ns.report.page import split_options, write_report
 from easi3r_ns.report.rules import RULES
+from easi3r_ns.report.sections.depth import depth_section
 from easi3r_ns.report.sections.evidence import MAP_LABELS, evidence_section
 from easi3r_ns.report.sections.run import command_text
 from tests.support.dataset_scene import make_scene
@@ -184,6 +186,19 @@ def test_flow_in_the_score_has_its_map_and_its_letter(room: Scene) -> None:
     assert "Score = B x E, averaged" in section.lead
     assert all("E: flow residual" in [shown.caption for shown in row] for row in section.rows)
     assert "E: distance between the optical flow" in section.lead and "E: " not in evidence_section(room).lead
+    assert "no attention in it" not in section.lead
+    alone = weights | {"dynamic_score": weights["dynamic_score"] | {"std_src": 0}}
+    lead = evidence_section(replace(scene, provenance={"weights": alone})).lead
+    assert "no attention in it, only optical flow (E). Score = E, averaged" in lead
+
+
+def test_an_assumed_depth_is_said_and_not_drawn(room: Scene) -> None:
+    still = ~room.dynamic.masks
+    bare = replace(room, depth=room.depth * still, confidence=room.confidence * still)
+    assumed = replace(bare, assumed_depth=np.where(still, 0, np.float32(2)))
+    without, section = (depth_section(scene, measure(scene)) for scene in (bare, assumed))
+    assert f"stands still. {ASSUMED} It is in no picture here." in section.lead and ASSUMED not in without.lead
+    assert section.rows == without.rows
 
 
 def test_drawings_are_well_formed_and_described(report: tuple[str, Page]) -> None:

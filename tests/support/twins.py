@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.core.types import AttentionStats, PairGraph, PairPredictions
+from easi3r_ns.depth import movers
 from easi3r_ns.motion.attention.statistics import AttentionAccumulator, MapSummary, maps_of, without_sink
 from easi3r_ns.motion.rigid.prediction import NEAREST_SHARE, DepthRange
 from easi3r_ns.network.blocks import Silence
@@ -173,3 +175,25 @@ def adjust_focals_naive(
     noise = (square / np.sqrt(1 + square / ROBUST_PX**2)).sum() / (2 * len(square) - unknowns)
     covariance = noise * np.linalg.inv(found.jac.T @ found.jac)[6 * frames : 7 * frames, 6 * frames : 7 * frames]
     return Adjusted(best, np.full_like(covariance, covariance[0, 0]) if shared else covariance)
+
+
+def depth_below_naive(region: np.ndarray, depth: np.ndarray, reach: int) -> float:
+    """Twin of :func:`easi3r_ns.depth.movers.depth_below`: column by column, row by row."""
+    height, width = region.shape
+    inside = [(row, column) for row in range(height) for column in range(width) if region[row, column]]
+    top, bottom = min(inside)[0], max(inside)[0]
+    if bottom == height - 1:
+        return float("nan")
+    found, columns = [], 0
+    for column in {column for _, column in inside}:
+        lowest = max(row for row, other in inside if other == column)
+        if lowest < bottom - movers.FOOT * (bottom - top + 1):
+            continue
+        columns += 1
+        for row in range(lowest + 1, min(height, lowest + 1 + reach)):
+            if depth[row, column] > 0:
+                found.append(1 / depth[row, column])
+                break
+    if len(found) < movers.LEAST_COLUMNS or len(found) < movers.LEAST_SHARE * columns:
+        return float("nan")
+    return statistics.median(found)

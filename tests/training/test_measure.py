@@ -211,23 +211,75 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
     assert choose.Choice(ScoreFormula(), 0.8, 0.3).gap == pytest.approx(0.3), "a twin below chance adds nothing"
     assert choose.Choice(ScoreFormula(), 0.9, 0.8).gap == pytest.approx(0.1)
     every = choose.formulas(motion.variants_for(16))
-    assert len(every) == len(set(every)) == 2 * 8 * 80
+    assert len(every) == len(set(every)) == 2 * 8 * 80 + 1, "flow alone is one formula, whatever the variant"
     assert not choice.formula.flow_residual
     assert {formula.first_channel for formula in every} == {0, 8}
 
 
 def test_flow_joins_the_formula_where_it_shows_motion():
     groups = [[observation(seed, moving) for seed in range(3)] for moving in (True, False)]
-    for seen in groups[0]:
-        seen.tokens.flow_residual[:] = 0.3 * seen.tokens.flow_residual + 0.6 * seen.truth
+    for seen in groups[0]:  # each is large at some static tokens too, and the other clears these
+        attention, flow = np.random.RandomState(9).uniform(size=(2, *seen.truth.shape)) < 0.15
+        centred = seen.fused[(True, 0, False)]
+        centred["std_src"] = 0.3 * centred["std_ref"] + 0.6 * (seen.truth | attention)
+        seen.tokens.flow_residual[:] = 0.3 * seen.tokens.flow_residual + 0.6 * (seen.truth | flow)
     choice = choose.choose_formula(*groups, patch=8)
     assert choice.formula.flow_residual and choice.formula.std_src == 1
+    assert {str(gain.simpler).split(",")[0]: gain.exceeds_noise for gain in choice.gains}["flow_residual"]
     rows = motion.score_table(*groups, choice.formula, patch=8)
     attention = f"this card without optical flow: {replace(choice.formula, flow_residual=False)}"
     assert rows[attention]["auc"]["value"] < rows[f"this card: {choice.formula}"]["auc"]["value"]
     alone = rows["optical flow that no motion of the camera explains"]
     assert alone["auc"]["value"] > 0.8 and abs(alone["auc_twin"]["value"] - 0.5) < 0.1
     assert "flow_residual" not in "".join(title for title in rows if not title.startswith("this card:"))
+
+
+def test_attention_without_gain_is_rejected():
+    """Flow tells all: whatever product of maps has the best masks on these clips has them by chance."""
+    groups = [[observation(seed, moving) for seed in range(6)] for moving in (True, False)]
+    for seen, moving in zip(groups, (True, False), strict=True):
+        for one in seen:
+            one.tokens.flow_residual[:] = 0.3 * one.tokens.flow_residual + 0.6 * one.truth * moving
+            for maps in one.fused.values():
+                maps["std_src"] = maps["mean_src"]
+    choice = choose.choose_formula(*groups, patch=8)
+    assert choice.formula == replace(choose.FLOW_ALONE, num_clusters=choice.formula.num_clusters)
+    assert not any(gain.exceeds_noise for gain in choice.gains if gain.simpler == choose.FLOW_ALONE)
+    titles = motion.score_table(*groups, choice.formula, patch=8)
+    assert "this card: flow_residual, 8 x" in "".join(titles) and "without optical flow" not in "".join(titles)
+
+
+def test_the_simplest_formula_that_is_as_good_wins():
+    product = ScoreFormula(0, 1, 0, -1, flow_residual=True)
+    simpler = choose.simpler_than(product)
+    assert len(simpler) == len(set(simpler)) == 6 and choose.FLOW_ALONE in simpler and product not in simpler
+    assert choose.simpler_than(ScoreFormula(0, 1, 0, 0)) == [] == choose.simpler_than(choose.FLOW_ALONE)
+    assert choose.simpler_than(ScoreFormula(0, 1, 0, 1))[0] == choose.FLOW_ALONE
+    two = replace(product, std_ref=0)
+    better, noisy, worse = (0.01, 0.02, 0.03, 0.02), (0.1, -0.1, 0.12, -0.05), (-0.1, -0.2, -0.1, -0.1)
+
+    def reached(formula, less):
+        overlap = tuple(0.6 - x for x in less)
+        return choose.Choice(formula, 0.9, 0.5, float(np.mean(overlap)), overlap)
+
+    def winner(**less):
+        given = {"two": two, "one": choose.FLOW_ALONE}
+        return choose.simplest(reached(product, (0,) * 4), [reached(given[n], x) for n, x in less.items()])
+
+    assert winner(two=better, one=better).formula == product, "a small gain on every clip exceeds noise"
+    assert winner(two=noisy, one=better).formula == two
+    assert winner(two=worse, one=noisy).formula == choose.FLOW_ALONE, "the fewest factors, not the best rival"
+    found = winner(two=better, one=noisy)
+    assert found.formula == choose.FLOW_ALONE and [gain.exceeds_noise for gain in found.gains] == [True, False]
+    record = choose.choose_graph({"g": found}, lambda graph: 0.1)[1]
+    rows = {"clips": 4, "lengths": [5], "path_clips": 1, "graph": "g", "flow_weights": {}, "flow_weight": 0.3}
+    text = "\n".join(tables.choice_lines(rows | {"graphs": record}))
+    assert "std_src * (1 - std_ref) * flow_residual | std_src * flow_residual | 0.020 [0.013, 0.028] | yes |" in text
+    assert "| flow_residual, 8 x 32 clusters | 0.017 [" in text and text.rstrip().endswith("| no |")
+    assert "where that gains no more than noise" in text
+    del record["g"]["gains"]  # as on a card that was chosen without the rule
+    text = "\n".join(tables.choice_lines(rows | {"graphs": record}))
+    assert "noise" not in text and "highest JM; then the number" in text
 
 
 def test_the_number_of_clusters_is_chosen_too():
@@ -285,6 +337,14 @@ def test_score_table_knows_its_trivial_answers(observed):
     assert rows["ceiling: the true tokens"]["jm"]["value"] == 1
     text = "\n".join(tables.score_lines({"clips": 3, "frames": 4, "prevalence": 0.2, "rows": rows}))
     assert text.count("\n| ") == len(rows) + 1 and "(1 - mean_src)" in text
+    assert f"gap of at least 0.2 `{formula}` has the best masks" in text and "so it shows motion" in text
+    assert f"a JM of {ours['jm']['value']:.3f}; its gap" in text and "together" not in text
+    flow = rows["optical flow that no motion of the camera explains"]
+    assert f"explains has a JM of {flow['jm']['value']:.3f} without any attention" in text
+    with_flow = replace(formula, flow_residual=True)
+    both = motion.score_table(*observed, with_flow, patch=8)
+    words = tables.score_lines({"clips": 3, "frames": 4, "prevalence": 0.2, "rows": both})[-1]
+    assert words.endswith(f"together (this card) have {both[f'this card: {with_flow}']['jm']['value']:.3f}.")
 
 
 def network(clip):
@@ -400,6 +460,8 @@ def test_update_card(shipped):
     assert describe(card) == text and "optical flow" not in text
     with_flow = describe(card | {"dynamic_score": asdict(replace(formula, flow_residual=True))})
     assert "`flow_residual` is not attention" in with_flow
+    alone = describe(card | {"dynamic_score": asdict(choose.FLOW_ALONE)})
+    assert "has no attention in it" in alone and "has no attention in it" not in with_flow
     again = run.update_card(shipped, {}, preferences)
     assert again["measured"] == card["measured"]
 

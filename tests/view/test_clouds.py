@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.errors import InputError
-from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
-from easi3r_ns.core.scene import SparsePoints
+from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from easi3r_ns.core.scene import ASSUMED, SparsePoints
 from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.view import clouds as module
+from easi3r_ns.view.cameras import camera_track
 from easi3r_ns.view.clouds import Cloud, build_clouds, thin, voxel_labels
 from easi3r_ns.view.colors import MOVING, cloud_colors, overlay, ramp, tint
 from easi3r_ns.view.config import TurntableConfig, ViewConfig
+from easi3r_ns.view.look import Painter
+from easi3r_ns.view.panel import panel_title
 from tests.support.dataset_scene import BALL_RADIUS, ROOM, ball_centre, make_scene, room_color
 
 TO_OPENCV = np.linalg.inv(Z_UP_FROM_OPENCV_WORLD)[:3, :3]
@@ -90,6 +93,21 @@ def test_untrusted_and_contradicted_pixels_are_not_shown(scene):
     left = build_clouds(replace(scene, confidence=confidence, contradicted=contradicted), ViewConfig())
     full = build_clouds(scene, ViewConfig())
     assert 0.2 * len(full.static) < len(left.static) < 0.4 * len(full.static)
+
+
+def test_what_moves_is_shown_where_its_depth_is_assumed(scene):
+    still = ~scene.dynamic.masks
+    bare = replace(scene, depth=scene.depth * still, confidence=scene.confidence * still)
+    assumed = replace(bare, assumed_depth=np.where(still, 0, np.float32(1.5)))
+    without, shown = build_clouds(bare, ViewConfig()), build_clouds(assumed, ViewConfig())
+    assert shown.assumed and not without.assumed and not any(map(len, without.moving))
+    np.testing.assert_array_equal(shown.static.points, without.static.points)
+    for frame, cloud in enumerate(shown.moving):
+        local = transform(np.linalg.inv(Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam[frame]), cloud.points)
+        np.testing.assert_allclose(local[:, 2], 1.5, rtol=1e-5)
+        assert len(cloud) == scene.dynamic.masks[frame].sum() and (cloud.confidence == 0).all() and cloud.spacing > 0
+    track = camera_track(assumed)
+    assert ASSUMED in panel_title(track, Painter.of(shown)) and ASSUMED not in panel_title(track, Painter.of(without))
 
 
 def test_score_is_that_of_the_pixel(scene):

@@ -62,8 +62,8 @@ def flow_residual(shot: Shot, patch_size: int, provider: FlowProvider, log: RunL
     if lost > _MUCH_LOST * num_frames:
         log.warn(
             f"optical flow follows only {num_frames - lost} of {num_frames} frames (the rest lie too far apart, or "
-            "show little texture): there attention alone decides what moves; use more frames (--num-frames-target, "
-            "--fps), or give your own --masks"
+            "show little texture): there flow does not tell what moves; use more frames (--num-frames-target, --fps), "
+            "or give your own --masks"
         )
     height, width = (side // patch_size for side in shot.image(int(shot.places[0])).shape[:2])
     unknown = np.ones((height, width), dtype=np.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.scene import Scene
+from ...core.scene import ASSUMED, Scene
 from ..contents import ColorRamp, Picture
 from ..measures import MeasuredScene
 from ..pictures import (
@@ -27,6 +27,9 @@ SHOWN_FRAMES = 4
 """Most frames whose depth is shown."""
 _WIDTH = 320
 """Pixels."""
+
+
+_ASSUMED_LEAD = f" Stereo measures what stands still. {ASSUMED} It is in no picture here."
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def depth_section(scene: Scene, measured: MeasuredScene) -> DepthSection:
     return DepthSection(
         lead="All frames share one scale of colours, so a step in brightness from frame to frame is a step in depth. "
         f"Grey pixels are not trusted (confidence below {scene.min_confidence:g}). {usable} of the pixels are static, "
-        "trusted and agree with the other frames.",
+        "trusted and agree with the other frames." + ("" if scene.assumed_depth is None else _ASSUMED_LEAD),
         rows=tuple(rows),
         ramps=(
             color_ramp(DEPTH_MAP, f"far ({far} x the typical depth)", f"near ({near} x)"),

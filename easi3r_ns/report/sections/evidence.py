@@ -79,11 +79,11 @@ def _formula(scene: Scene) -> str:
     signs = (scene.provenance.get("weights") or {}).get("dynamic_score") or {}
     letters = {1: "{}", -1: "(1 - {})"}
     factors = [letters[signs[n]].format(MAP_LABELS[n][0]) for n in MAP_LABELS if signs.get(n) in letters]
-    if not factors:
+    flow = [FLOW_LABELS["flow_residual"][0]] if signs.get("flow_residual") else []
+    if not factors and not flow:
         return "The score combines them."
-    if signs.get("flow_residual"):
-        factors.append(FLOW_LABELS["flow_residual"][0])
-    return f"Score = {' x '.join(factors)}, averaged over patches that look alike."
+    score = f"Score = {' x '.join([*factors, *flow])}, averaged over patches that look alike."
+    return score if factors else f"The score of these weights has no attention in it, only optical flow (E). {score}"
 
 
 def _rows(scene: Scene) -> tuple[tuple[Picture, ...], ...]:

@@ -34,6 +34,8 @@ from .numbers import area_under_curve, average_precision, estimate, mean_over_cl
 from .pairs import SHAPE
 
 PAPER = ScoreFormula()
+FLOW_ROW, CARD_ROW = "optical flow that no motion of the camera explains", "this card"
+"""Title of one row of the table of scores, and the beginning of that of another."""
 FIRST_CLIP = {"selection": 10_000, "held_out": 20_000}
 """First seed of the clips of each family: what is chosen on one is measured on the other."""
 CLIP_SECONDS = 2.0
@@ -256,15 +258,12 @@ def candidates(formula: ScoreFormula) -> dict[str, ScoreCandidate]:
             scores |= {str(f): ScoreCandidate.of(f) for f in (replace(plain, **alone), as_chosen)}
     scores |= {
         "pointmap residual after rigid alignment": ScoreCandidate(lambda s: min_max_per_frame(s.residual), formula),
-        "optical flow that no motion of the camera explains": ScoreCandidate(
-            lambda s: s.tokens.flow_residual, formula, True
-        ),
+        FLOW_ROW: ScoreCandidate(lambda s: s.tokens.flow_residual, formula, True),
     }
-    attention = replace(formula, flow_residual=False)
-    rivals = {"Easi3R paper's signs": replace(attention, **PAPER.signs), "Easi3R paper": PAPER}
-    if formula.flow_residual:
-        rivals["this card without optical flow"] = attention
-    rivals["this card"] = formula
+    rivals = {"Easi3R paper's signs": replace(formula, **PAPER.signs, flow_residual=False), "Easi3R paper": PAPER}
+    if formula.flow_residual and formula.has_attention:
+        rivals["this card without optical flow"] = replace(formula, flow_residual=False)
+    rivals[CARD_ROW] = formula
     return scores | {f"{title}: {rival}": ScoreCandidate.of(rival) for title, rival in rivals.items()}
 
 

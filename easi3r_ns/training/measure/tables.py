@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.score import ScoreFormula
+from ...core.score import FLOW_RESIDUAL, MAPS, ScoreFormula
 from .choose import LEAST_GAP, SHORTLIST, TOLERANCE
+from .motion import CARD_ROW, FLOW_ROW
 from .pairs import ROWS
 from .paths import OWN_MASKS, TITLES
 
@@ -61,7 +62,31 @@ def score_lines(measured: dict[str, Any]) -> list[str]:
     for title, row in measured["rows"].items():
         cells = [number(row.get(n), interval=n in ("auc", "gap")) for n in ("auc", "auc_twin", "gap", "ap", "ap_twin")]
         lines.append(f"| {title} | {' | '.join(cells)} | {number(row['jm'])} | {row['jr']:.2f} |")
-    return lines
+    return lines + _attention_lines(measured["rows"])
+
+
+def _attention_lines(rows: dict[str, Any]) -> list[str]:
+    """What attention tells and what it does not, in words, from the rows of the table."""
+    card = next((title for title in rows if title.startswith(f"{CARD_ROW}: ")), None)
+    alone = {
+        title: row for title, row in rows.items() if title.startswith((*MAPS, *(f"(1 - {name})" for name in MAPS)))
+    }
+    if card is None or FLOW_ROW not in rows or not alone:
+        return []
+    moving = {title: row for title, row in alone.items() if row["gap"]["value"] >= LEAST_GAP}
+    among = f"Of the attention maps with a gap of at least {LEAST_GAP}" if moving else "Of the attention maps"
+    best = max(moving or alone, key=lambda title: alone[title]["jm"]["value"])
+    jm = {title: rows[title]["jm"]["value"] for title in (best, FLOW_ROW, card)}
+    gap, (low, _) = alone[best]["gap"]["value"], alone[best]["gap"]["interval"]
+    shows = "so it shows motion, not only objects" if low > 0 else "so it does not tell motion from objects"
+    with_attention = FLOW_RESIDUAL in card and any(name in card for name in MAPS)
+    both = f" Attention and flow together (this card) have {jm[card]:.3f}." if with_attention else ""
+    return [
+        "",
+        f"**What attention shows here, and what it does not.** {among} `{best}` has the best masks, with a JM of "
+        f"{jm[best]:.3f}; its gap to the frozen twin is {gap:.3f}, {shows}. Optical flow that no motion of the camera "
+        f"explains has a JM of {jm[FLOW_ROW]:.3f} without any attention.{both}",
+    ]
 
 
 def path_lines(measured: dict[str, Any]) -> list[str]:
@@ -88,16 +113,22 @@ def path_lines(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
+_REJECTS = (
+    "; where that gains no more than noise over a formula with fewer factors (some of its own, or flow alone), this"
+)
+
+
 def choice_lines(measured: dict[str, Any]) -> list[str]:
     """How formula and graph were chosen."""
+    rejects = any("gains" in row for row in measured["graphs"].values())
     lines = [
         f"### How the score and the graph were chosen: {measured['clips']} other clips",
         "",
         f"On clips of {' or '.join(map(str, measured['lengths']))} frames whose seeds and textures appear in no other "
         f"table. Per graph, of the {SHORTLIST} formulas with the highest AUC among those with a gap of at least "
-        f"{LEAST_GAP} to the frozen twin, the one whose masks have the highest JM, then the number of clusters by JM; "
-        f"then, among graphs whose JM is within {TOLERANCE} of the best, the one with the smallest ATE (over "
-        f"{measured['path_clips']} of the clips). Chosen: `{measured['graph']}`.",
+        f"{LEAST_GAP} to the frozen twin, the one whose masks have the highest JM{_REJECTS if rejects else ''}; "
+        f"then the number of clusters by JM; then, among graphs whose JM is within {TOLERANCE} of the best, the one "
+        f"with the smallest ATE (over {measured['path_clips']} of the clips). Chosen: `{measured['graph']}`.",
         "",
         "Weight of the flow term, by the same ATE: "
         + ", ".join(f"{weight}: {100 * ate:.1f} %" for weight, ate in measured["flow_weights"].items())
@@ -110,7 +141,29 @@ def choice_lines(measured: dict[str, Any]) -> list[str]:
         ate = "-" if row["ate"] is None else f"{100 * row['ate']:.1f} %"
         reached = " | ".join(f"{row[name]:.3f}" for name in ("auc", "auc_twin", "jm"))
         lines.append(f"| `{graph}` | {ScoreFormula(**row['formula'])} | {reached} | {ate} |")
-    return lines
+    return lines + _gain_lines(measured["graphs"])
+
+
+def _gain_lines(graphs: dict[str, Any]) -> list[str]:
+    """What the product with the best masks gains over simpler formulas, graph by graph."""
+    rows = [
+        f"| `{graph}` | {ScoreFormula(**gain['formula'])} | {ScoreFormula(**gain['simpler'])} | "
+        f"{number(gain['jm'])} | {'yes' if gain['exceeds_noise'] else 'no'} |"
+        for graph, row in graphs.items()
+        for gain in row.get("gains", ())
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "What the best product gains in JM over formulas with fewer factors: mean over the clips, 95 % interval. It "
+        "exceeds noise where the whole interval lies above 0. Of the formulas over which it does not, the one with "
+        "the fewest factors is taken.",
+        "",
+        "| graph | product | simpler formula | gain in JM | exceeds noise |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
 
 
 def all_lines(measured: dict[str, Any]) -> list[str]:
