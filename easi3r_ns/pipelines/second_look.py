@@ -6,20 +6,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from skimage.measure import block_reduce
 
 from .. import __version__
 from ..core.config import Easi3RConfig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import DynamicMasks, Frames
+from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
 from ..motion.packing import join_masks, pack_masks, unpack_masks
 from ..motion.rigid import CLIP_HOLDS, METHOD, second_look
 from ..network.compute import choose_compute
 from ..storage.cache import StageCache, Tensors, digest
+from ..storage.files import read_png
 
-MUCH_CHANGED = 0.02
+MUCH_CHANGED = 0.05
 """Share of the pixels in which the two looks differ, from which on cameras and depth are found again."""
 
 
@@ -122,15 +125,18 @@ def _kept(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache:
 
     def compute() -> Tensors:
         flow = choose_flow(flow_name, choose_compute(config.device, config.dtype, config.batch_size), log)
-        looks, used = [], _used(frames, kept)
+        used, times = _used(frames, kept), enlargement(*scene.depth.shape[1:])
+        larger, looks = larger_scene(scene, times), []
         for rows in _clips(used):
-            places = shot(used, rows, used.images.__getitem__, used.pixel_map)
-            looks.append(second_look(scene, places, patch, log, provider=flow, first_row=rows.start))
+            places = shot(used, rows, larger.images.__getitem__, larger.pixel_map)
+            looks.append(second_look(larger, places, times * patch, log, provider=flow, first_row=rows.start))
         shares = np.concatenate([look.explained for look in looks])
         facts = [shares.mean() if len(shares) else 0.0, max(look.depth_sigma for look in looks)]
+        dynamic = join_masks([look.dynamic for look in looks])
+        dynamic = replace(dynamic, masks=_on_network(dynamic.masks, times), first=scene.dynamic.masks)
         return {
-            **pack_masks(join_masks([look.dynamic for look in looks])),
-            "followed": torch.from_numpy(np.concatenate([look.followed for look in looks])),
+            **pack_masks(dynamic),
+            "followed": torch.from_numpy(_on_network(np.concatenate([look.followed for look in looks]), times)),
             "facts": torch.tensor(facts, dtype=torch.float64),
         }
 
@@ -141,6 +147,39 @@ def _kept(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache:
     tensors = cache.stage("second-look", key, compute)
     explained, sigma = tensors["facts"].tolist()
     return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), explained, sigma)
+
+
+def larger_scene(scene: Scene, times: int) -> Scene:
+    """The same scene on a grid with ``times`` as many pixels a side: flow fails in the images of a small network.
+
+    Images are read from the sources. Depth, confidence and masks are those of the pixel that a larger pixel lies in.
+    """
+    if times == 1:
+        return scene
+    pixel_map = enlarged(scene.pixel_map, times)
+
+    def blown(values: np.ndarray) -> np.ndarray:
+        return values.repeat(times, axis=1).repeat(times, axis=2)
+
+    masks = blown(scene.dynamic.masks)
+    return replace(
+        scene,
+        images=np.stack([resize_and_crop(read_png(path), pixel_map) for path in scene.source_paths]),
+        focals=scene.focals * times,
+        principal_point=(np.asarray(scene.principal_point) + 0.5) * times - 0.5,
+        depth=blown(scene.depth),
+        confidence=blown(scene.confidence),
+        dynamic=replace(scene.dynamic, masks=masks, first=None),
+        pixel_map=pixel_map,
+        contradicted=None,
+        between=None,
+        assumed_depth=None,
+    )
+
+
+def _on_network(masks: np.ndarray, times: int) -> np.ndarray:
+    """(F, t H, t W) bool -> (F, H, W): what holds for most of a pixel."""
+    return masks if times == 1 else block_reduce(masks, (1, times, times), np.mean) > 0.5
 
 
 def _used(frames: Frames, kept: np.ndarray) -> Frames:

@@ -15,10 +15,11 @@ from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene, write_scene
 from easi3r_ns.motion.rigid import SecondLook
 from easi3r_ns.pipelines import second_look as look_stage
-from easi3r_ns.pipelines.second_look import look_again, masks_of_all
+from easi3r_ns.pipelines.second_look import larger_scene, look_again, masks_of_all
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.sections.motion import motion_section
 from easi3r_ns.storage.cache import StageCache
+from easi3r_ns.storage.files import write_png
 from tests.support.drive_clip import as_scene, drive
 
 CONFIG = Easi3RConfig(weights="none")
@@ -28,7 +29,7 @@ def first_look(source: str) -> Scene:
     """The drive behind a car, whose first look marked the lower left corner."""
     scene = as_scene(drive("ahead"), drive("ahead").depth)
     masks = scene.dynamic.masks.copy()
-    masks[:, -32:, :32] = True
+    masks[:, -48:, :48] = True
     return replace(scene, dynamic=replace(scene.dynamic, masks=masks, source=source, threshold=0.5))
 
 
@@ -52,7 +53,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch):
             calls.append(first_row)
             rows = slice(first_row, first_row + len(shot.places))
             masks = np.zeros_like(scene.dynamic.masks[rows])
-            masks[:, :32, -32:] = True
+            masks[:, :48, -48:] = True
             followed = np.ones_like(masks)
             followed[:, masks.shape[1] // 2 :] = False
             score = scene.dynamic.score[rows]
@@ -70,10 +71,10 @@ def test_masks_from_flow_are_replaced_and_kept_on_disk(tmp_path: Path, stand_in)
     calls, scene, cache = stand_in(0.9), first_look("geometry"), StageCache(tmp_path / "stages")
     looks = again(scene, cache, RunLog())
     masks = looks.scene.dynamic.masks
-    assert masks[:, :32, -32:].all() and masks.sum() == len(scene) * 32 * 32
+    assert masks[:, :48, -48:].all() and masks.sum() == len(scene) * 48 * 48
     np.testing.assert_array_equal(looks.scene.dynamic.first, scene.dynamic.masks)
     assert looks.scene.provenance["motion"]["kept"] == "second" and looks.changed_much
-    assert looks.changed == pytest.approx(2 * 32 * 32 / (192 * 320))
+    assert looks.changed == pytest.approx(2 * 48 * 48 / (192 * 320))
 
     resumed = again(scene, StageCache(tmp_path / "stages"), RunLog())
     assert len(calls) == 1
@@ -88,8 +89,8 @@ def test_attention_stays_where_flow_tells_nothing(stand_in) -> None:
     stand_in(0.9)
     scene = first_look("attention")
     masks = again(scene, StageCache(None), RunLog()).scene.dynamic.masks
-    assert masks[:, :32, -32:].all() and masks[:, -32:, :32].all()
-    assert masks.sum() == 2 * len(scene) * 32 * 32
+    assert masks[:, :48, -48:].all() and masks[:, -48:, :48].all()
+    assert masks.sum() == 2 * len(scene) * 48 * 48
 
 
 def test_cameras_that_do_not_hold_leave_the_first_look_with_a_warning(stand_in) -> None:
@@ -141,7 +142,7 @@ def test_frames_without_a_camera_keep_the_first_look(stand_in) -> None:
     )
     seen = look_again(part, frames, CONFIG, 16, StageCache(None), RunLog()).scene
     every = masks_of_all(frames, scene.dynamic, seen)
-    assert every.masks[3, -32:, :32].all() and not every.masks[2, -32:, :32].any()
+    assert every.masks[3, -48:, :48].all() and not every.masks[2, -48:, :48].any()
     np.testing.assert_array_equal(every.of_frames(kept).masks, seen.dynamic.masks)
 
 
@@ -149,6 +150,21 @@ def test_the_report_shows_both_looks(stand_in) -> None:
     stand_in(0.9)
     seen = again(first_look("geometry"), StageCache(None), RunLog()).scene
     section = motion_section(seen, measure(seen))
-    assert "90 % of the flow" in section.lead and "first look 1.7 %" in section.frames[0].caption
+    assert "90 % of the flow" in section.lead and "first look 3.8 %" in section.frames[0].caption
     plain = motion_section(first_look("geometry"), measure(first_look("geometry")))
     assert "first look" not in plain.frames[0].caption
+
+
+def test_small_networks_are_looked_at_in_larger_images(tmp_path: Path) -> None:
+    """Exact: a point that a pixel shows is shown by the pixels of the larger grid that lie in it."""
+    scene = first_look("attention")
+    paths = tuple(write_png(tmp_path / f"{k}.png", image) for k, image in enumerate(scene.images))
+    scene = replace(scene, source_paths=tuple(tmp_path / f"{k}.png" for k in range(len(paths))))
+    larger = larger_scene(scene, 3)
+    assert larger.images.shape == (len(scene), 576, 960, 3) and larger.pixel_map.network_wh == (960, 576)
+    row, column = 70, 200
+    own = (np.array([column, row]) - scene.principal_point) / scene.focals_xy[0]
+    middle = (np.array([3 * column + 1, 3 * row + 1]) - larger.principal_point) / larger.focals_xy[0]
+    np.testing.assert_allclose(own, middle, atol=1e-12)
+    assert larger.depth[4, 3 * row, 3 * column + 2] == scene.depth[4, row, column]
+    assert larger.dynamic.masks[4, -96:, :96].all() and larger.dynamic.masks.mean() == scene.dynamic.masks.mean()
