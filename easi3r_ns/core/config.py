@@ -165,7 +165,7 @@ class Easi3RConfig:
     motion: Literal["auto", "attention"] = "auto"
     """Who decides what moves: auto looks a second time, at the flow that the found cameras and depth do not predict,
     where they explain what stands still; attention is the first look alone (the method of Easi3R; with --weights none
-    two-view geometry)."""
+    two-view geometry). Masks of your own, or none, stay as they are."""
     flow: Literal["auto", "dis", "raft"] = "auto"
     """Optical flow: dis (OpenCV, fast on a CPU) or raft (torchvision's RAFT, for GPUs; downloads 20 MB). auto is dis on
     a CPU, and on a GPU raft if its weights are already on this machine. Masks that need flow (of --weights none, and of

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from .geometry import source_to_network
 from .types import DynamicMasks, PixelMap, require
 
 ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
 """Said wherever :attr:`Scene.assumed_depth` is shown."""
+FEWEST_OBSERVATIONS = 2
+"""A triangulated point with fewer is no point."""
 MOST_SCALE_PIXELS = 2**24
 """Approximate number of pixels that are sampled to choose the unit of a scene."""
 
@@ -259,6 +262,36 @@ def sparse_depths(scene: Scene) -> np.ndarray:
     cameras = scene.T_world_cam[scene.sparse.frame_index]
     depths = ((world - cameras[:, :3, 3]) * cameras[:, :3, 2]).sum(axis=1)
     return depths[depths > 0]
+
+
+def without_moving_tracks(scene: Scene) -> Scene:
+    """The scene without observations of triangulated points on what moves, and without points that lose too many.
+
+    A point needs two observations. The masks may be younger than the points.
+    """
+    sparse = scene.sparse
+    if sparse is None or not len(sparse.frame_index):
+        return scene
+    height, width = scene.dynamic.masks.shape[1:]
+    at = np.rint(source_to_network(sparse.pixels, scene.pixel_map)).astype(int)
+    x, y = np.clip(at[:, 0], 0, width - 1), np.clip(at[:, 1], 0, height - 1)
+    still = ~scene.dynamic.masks[sparse.frame_index, y, x]
+    kept = np.bincount(sparse.point_index[still], minlength=len(sparse)) >= FEWEST_OBSERVATIONS
+    rows = still & kept[sparse.point_index]
+    if rows.all():
+        return scene
+    position = np.cumsum(kept) - 1
+    return replace(
+        scene,
+        sparse=SparsePoints(
+            points=sparse.points[kept],
+            colors=sparse.colors[kept],
+            errors=sparse.errors[kept],
+            point_index=position[sparse.point_index[rows]],
+            frame_index=sparse.frame_index[rows],
+            pixels=sparse.pixels[rows],
+        ),
+    )
 
 
 def rescale_scene(scene: Scene, factor: float) -> Scene:

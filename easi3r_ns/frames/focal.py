@@ -70,10 +70,10 @@ def read_tags(path: Path) -> LensTags:
     resolution, unit = _number(tags.get(_PLANE_RESOLUTION)), _UNIT_MM.get(tags.get(_PLANE_UNIT, 2))
     width, height = _number(tags.get(_PIXELS_X)), _number(tags.get(_PIXELS_Y))
     return LensTags(
-        equivalent_mm=_number(tags.get(_EQUIVALENT)),
-        focal_mm=_number(tags.get(_FOCAL)),
+        equivalent_mm=_positive(tags.get(_EQUIVALENT)),
+        focal_mm=_positive(tags.get(_FOCAL)),
         pixels_per_mm=resolution / unit if resolution and unit else None,
-        zoom=_number(tags.get(_ZOOM)) or None,
+        zoom=_positive(tags.get(_ZOOM)),
         recorded_wh=(width, height) if width and height else None,
     )
 
@@ -157,6 +157,12 @@ def _scale_since(recorded: tuple[float, float], source_wh: tuple[int, int]) -> f
     if abs(before[0] * now[1] / (before[1] * now[0]) - 1) < _SAME_SHAPE:
         return now[1] / before[1]
     return 1.0 if before[0] >= now[0] and before[1] >= now[1] else None
+
+
+def _positive(value: Any) -> float | None:
+    """A positive number; None for everything else: in EXIF 0 stands for unknown."""
+    number = _number(value)
+    return number if number is not None and number > 0 else None
 
 
 def _number(value: Any) -> float | None:

@@ -19,7 +19,7 @@ from ..core.config import AlignConfig, Easi3RConfig, RefineConfig
 from ..core.errors import AlignmentError, MissingExtraError
 from ..core.geometry import source_to_network
 from ..core.runlog import RunLog
-from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
+from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene, without_moving_tracks
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
 from ..depth.stereo import stereo_depth
@@ -39,7 +39,7 @@ from ..storage.files import jsonable
 from .focal import start_facts, start_focal
 from .network import check_focal
 from .pipeline import RunConfig
-from .second_look import look_again, masks_of_all, rows_of
+from .second_look import explains_as_much, look_again, masks_of_all, rows_of
 from .still import find_camera_motion, pinned_scene
 
 NAME = "none"
@@ -158,7 +158,7 @@ def reconstruct_geometric(
         return pinned_scene(frames, dynamic, motion, config, log, name=NAME)
     try:
         model = _cameras(frames, dynamic, config, refine, cache, log, shared_focal)
-        kept = _registered(model, frames, num_eval, log)
+        kept = _registered(model, frames, num_eval)
     except AlignmentError:
         if (nearly := as_turning(motion)) is None:
             raise
@@ -172,6 +172,7 @@ def reconstruct_geometric(
     scene = _still_only(looks.scene)
     if looks.changed_much:
         scene = _found_again(frames, dynamic, scene, config, refine, cache, log, shared_focal)
+    _warn_about_lost(scene, frames, log)
     if config.depth != "none" and not scene.has_depth:
         log.warn("no depth could be measured: too few views of the same places, or too little texture")
     return assume_depth(rescale_scene(scene, choose_scale(scene)))
@@ -201,15 +202,18 @@ def _found_again(
     """Cameras, points and depth with the masks that the scene has now; the cameras of before where frames are lost."""
     masks = masks_of_all(frames, first, scene)
     try:
-        model = _cameras(frames, masks, config, refine, cache, log, shared_focal, stage="geometry-cameras-again")
+        model = _cameras(frames, masks, config, refine, cache, log, shared_focal, stage="again-geometry-cameras")
     except AlignmentError:
         model = None
-    if model is None or not model.registered[rows_of(frames, scene)].all():
-        log.info("with these masks fewer frames can be placed: the cameras of the first look stay")
-        return _with_depth(scene, config, cache, log, stage="stereo-again")
-    again = _scene(frames, masks, model, np.flatnonzero(model.registered), config)
-    again = replace(again, provenance=scene.provenance | {"mapping": model.record})
-    return _with_depth(again, config, cache, log, stage="stereo-again")
+    if model is not None and model.registered[rows_of(frames, scene)].all():
+        again = _scene(frames, masks, model, np.flatnonzero(model.registered), config)
+        again = replace(again, provenance=scene.provenance | {"mapping": model.record})
+        again = _with_depth(again, config, cache, log, stage="again-stereo")
+        kept = explains_as_much(without_moving_tracks(again), frames, config, GEOMETRY.patch, cache, log)
+        if kept is not None:
+            return kept
+    log.info("the cameras of the first look stay: those found with the new masks have fewer frames or explain less")
+    return _with_depth(scene, config, cache, log, stage="again-stereo-before")
 
 
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
@@ -265,13 +269,13 @@ def _cameras(
     return _unpack_model(cache.stage(stage, key, compute))
 
 
-def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) -> np.ndarray:
-    """Positions of the frames that have a camera; warns about those that have none.
+def _registered(model: SparseModel, frames: Frames, num_eval: int) -> np.ndarray:
+    """Positions of the frames that have a camera.
 
     Raises:
         AlignmentError: too few frames have a camera.
     """
-    kept, lost = np.flatnonzero(model.registered), np.flatnonzero(~model.registered)
+    kept = np.flatnonzero(model.registered)
     needed = max(FEWEST_FRAMES, int(np.ceil(FEWEST_SHARE * len(frames))))
     first_eval = len(frames) - num_eval
     if len(kept) < needed or (num_eval and not ((kept >= first_eval).any() and (kept < first_eval).any())):
@@ -282,6 +286,11 @@ def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) 
             "between the frames. Use more frames (--num-frames-target, --fps), try without masks (--no-masks), or use "
             "a network (--weights tiny or dust3r)"
         )
+    return kept
+
+
+def _warn_about_lost(scene: Scene, frames: Frames, log: RunLog) -> None:
+    lost = np.setdiff1d(np.arange(len(frames)), rows_of(frames, scene))
     if len(lost):
         named = [f"{frames.names[k]} {frames.indices[k]}" for k in lost[:_MOST_NAMED]]
         more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
@@ -289,7 +298,6 @@ def _registered(model: SparseModel, frames: Frames, num_eval: int, log: RunLog) 
             f"{len(lost)} of {len(frames)} frames have no camera and are left out of the dataset: "
             f"{', '.join(named)}{more}"
         )
-    return kept
 
 
 def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.ndarray, config: Easi3RConfig) -> Scene:

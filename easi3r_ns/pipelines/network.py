@@ -116,13 +116,23 @@ class NetworkPipeline:
         config = self._config
         options = (config.easi3r, config.align, cache, log)
         scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
+        scene = self._looked_at_again(scene, frames, cache, log)
+        _warn_about_motion(scene.dynamic, len(frames), log)
+        return scene
+
+    def _looked_at_again(self, scene: Scene, frames: Frames, cache: StageCache, log: RunLog) -> Scene:
+        """The scene after bundle adjustment and the second look, and where this changes much, after both once more."""
         refined = self._refined(scene, frames, cache, log)
-        looks = look_again(refined, frames, config.easi3r, self.geometry.patch, cache, log)
-        if looks.changed_much and refined is not scene:
-            kept = (frames, cache, log)
-            again = self._refined(replace(scene, dynamic=looks.scene.dynamic), *kept, stage="refine-again")
-            return replace(again, provenance=again.provenance | {"motion": looks.scene.provenance["motion"]})
-        return looks.scene
+        looks = look_again(refined, frames, self._config.easi3r, self.geometry.patch, cache, log)
+        if not looks.changed_much or refined is scene:
+            return looks.scene
+        masked = replace(scene, dynamic=looks.scene.dynamic)
+        again = self._refined(masked, frames, cache, log, stage="again-refine")
+        if _adjusted(refined) and not _adjusted(again):
+            log.info("the cameras of the first look stay: with the new masks bundle adjustment finds no better ones")
+            return looks.scene
+        facts = looks.scene.provenance["motion"] | {"found_again": True}
+        return replace(again, provenance=again.provenance | {"motion": facts})
 
     def _refined(self, scene: Scene, frames: Frames, cache: StageCache, log: RunLog, *, stage: str = "refine") -> Scene:
         """The scene after bundle adjustment, where it is asked for and can be done."""
@@ -213,7 +223,6 @@ def reconstruct(
     shared.release()
     backbone.release()
     dynamic = decoded.dynamic
-    _warn_about_motion(dynamic, len(frames), log)
     part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
     facts = _provenance(info, graph, config, align_config) | _flow_names(provider, mask_flow)
     if plan is None:
@@ -341,6 +350,11 @@ def check_focal(config: Easi3RConfig, frames: Frames) -> None:
             f"--focal-length {config.focal_length:g} is implausible for images with a long side of {longer} pixels; "
             f"give a number between {low:.0f} and {high:.0f}, in pixels of the source image"
         )
+
+
+def _adjusted(scene: Scene) -> bool:
+    """Whether bundle adjustment found the cameras."""
+    return (scene.provenance.get("refine") or {}).get("kept", OURS) != OURS
 
 
 def _warn_about_motion(dynamic: DynamicMasks, num_frames: int, log: RunLog) -> None:

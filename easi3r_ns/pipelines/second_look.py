@@ -11,19 +11,23 @@ from skimage.measure import block_reduce
 from .. import __version__
 from ..core.config import Easi3RConfig
 from ..core.runlog import RunLog
-from ..core.scene import Scene
+from ..core.scene import Scene, without_moving_tracks
 from ..core.types import DynamicMasks, Frames
 from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
 from ..motion.packing import join_masks, pack_masks, unpack_masks
-from ..motion.rigid import CLIP_HOLDS, METHOD, second_look
+from ..motion.rigid import CLIP_HOLDS, METHOD, has_static_depth, second_look
 from ..network.compute import choose_compute
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import read_png
 
 MUCH_CHANGED = 0.05
 """Share of the pixels in which the two looks differ, from which on cameras and depth are found again."""
+
+
+EXPLAINED_LESS = 0.02
+"""Share of the static flow by which cameras that were found again may explain less."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
         return Looks(scene, 0.0)
     if scene.stays:
         return _first_look_stays(scene, "the camera does not travel, so the first look sees all that there is", log)
-    if len(scene) < 2 or (not scene.has_depth and not _has_points(scene)):
-        return _first_look_stays(scene, "there is neither depth nor a point to predict the flow from", log)
+    if len(scene) < 2 or not has_static_depth(scene):
+        return _first_look_stays(scene, "nothing static has a depth to predict the flow from", log)
     seen = _kept(scene, frames, config, patch, cache, log)
     if not seen.explained >= CLIP_HOLDS:
         why = (
@@ -83,7 +87,23 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
         "coverage": float(dynamic.coverage.mean()),
         "changed": changed,
     }
-    return Looks(_with(replace(scene, dynamic=dynamic), facts), changed)
+    return Looks(_with(without_moving_tracks(replace(scene, dynamic=dynamic)), facts), changed)
+
+
+def explains_as_much(
+    scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache: StageCache, log: RunLog
+) -> Scene | None:
+    """The scene, whose cameras were found with its masks, where they explain the flow as well as those before did.
+
+    None where they explain less: its cameras are worse.
+    """
+    facts = scene.provenance["motion"]
+    if not has_static_depth(scene):
+        return None
+    seen = _kept(scene, frames, config, patch, cache, log, stage="again-second-look")
+    if seen.explained < facts["explained"] - EXPLAINED_LESS:
+        return None
+    return _with(scene, facts | {"explained": seen.explained, "found_again": True})
 
 
 def masks_of_all(frames: Frames, first: DynamicMasks, scene: Scene) -> DynamicMasks:
@@ -118,7 +138,16 @@ class _Seen:
     depth_sigma: float
 
 
-def _kept(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache: StageCache, log: RunLog) -> _Seen:
+def _kept(
+    scene: Scene,
+    frames: Frames,
+    config: Easi3RConfig,
+    patch: int,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    stage: str = "second-look",
+) -> _Seen:
     """What :func:`second_look` sees, or saw in an earlier run."""
     kept = rows_of(frames, scene)
     flow_name = "dis" if config.flow == "auto" else config.flow
@@ -144,7 +173,7 @@ def _kept(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache:
     lens = (scene.focals_xy, np.asarray(scene.principal_point, dtype=float), list(scene.distortion))
     seen = (scene.images, scene.depth, scene.confidence, scene.dynamic.masks, scene.T_world_cam, *lens, *points)
     key = digest(*seen, near_places(frames), kept, scene.min_confidence, flow_name, METHOD, __version__)
-    tensors = cache.stage("second-look", key, compute)
+    tensors = cache.stage(stage, key, compute)
     explained, sigma = tensors["facts"].tolist()
     return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), explained, sigma)
 
@@ -199,10 +228,6 @@ def _clips(frames: Frames) -> list[range]:
     offsets = np.zeros(len(frames), dtype=np.int64) if frames.offsets is None else frames.offsets
     cuts = [0, *(np.flatnonzero(np.diff(offsets)) + 1).tolist(), len(frames)]
     return [range(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
-
-
-def _has_points(scene: Scene) -> bool:
-    return scene.sparse is not None and len(scene.sparse) > 0
 
 
 def _first_look_stays(scene: Scene, why: str, log: RunLog, *, warns: bool = False) -> Looks:

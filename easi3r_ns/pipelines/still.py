@@ -49,6 +49,9 @@ def find_camera_motion(
     found = detect_camera_motion(grey, moving, lens, log, fixed_focal=config.focal_length is not None)
     if recorded and found.focal_source == "default":
         found = replace(found, focal_source="metadata", focal_sigma=recorded.sigma)
+    if recorded and found.if_zooming is not None and found.if_zooming.focal_source == "default":
+        zooming = replace(found.if_zooming, focal_source="metadata", focal_sigma=recorded.sigma)
+        found = replace(found, if_zooming=zooming)
     found = _in_source(found, scale[0])
     return found if found.if_zooming is None else _or_zooms(found, shared_focal, log)
 

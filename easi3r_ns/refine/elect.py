@@ -19,7 +19,10 @@ MASKED = "mapping"
 MUCH_MASKED = 0.15
 """Mean share of the picture from which masks are doubted: mapping without them stands for election too."""
 PLAUSIBLE_FOCAL = (0.4, 3.0)
-"""Focal lengths in longer sides of the image (14 to 108 mm on 35 mm film) outside which a lens counts as degenerate."""
+"""Focal lengths in longer sides of the image (14 to 108 mm on 35 mm film) outside which a lens counts as degenerate,
+unless its focal length was told."""
+NEAR_TOLD = 1.5
+"""Factor within which a focal length confirms the one that was told."""
 COMPARABLE = 1.25
 """Factor between the costs per frame of two candidates up to which the one with more frames wins. Costs are compared
 where both have cameras; 60 frames may cost 60/48 of what 48 do."""
@@ -36,6 +39,13 @@ class Mapped:
 
     name: str
     model: SparseModel
+    told_focal: float | None = None
+    """Focal length in source pixels that the user or the camera's metadata give."""
+
+    @property
+    def degenerate(self) -> bool:
+        """See :func:`degenerate`."""
+        return degenerate(self.model.lens, self.told_focal)
 
     @property
     def placed(self) -> int:
@@ -65,6 +75,7 @@ def elect_model(
     *,
     doubted: bool,
     seed: int,
+    told_focal: float | None = None,
 ) -> SparseModel | None:
     """The model of ``first`` (mapping of ``found``) or of a rival that beats it; ``record`` says which and why.
 
@@ -73,13 +84,16 @@ def elect_model(
     Frames that the winner lacks are placed by :func:`~easi3r_ns.refine.place.place_missing` where held-out matches
     confirm them.
 
+    Args:
+        told_focal: in source pixels, where the user or the camera's metadata give one.
+
     Returns:
         None where no candidate has cameras.
     """
     rivals = list(rivals)
     if first is not None and first.registered.all() and not (doubted and any(r.doubts_masks for r in rivals)):
         return _recorded(first, MASKED, "it places every frame", [], None)
-    best = None if first is None else Mapped(MASKED, first)
+    best = None if first is None else Mapped(MASKED, first, told_focal)
     candidates = [] if best is None else [best]
     held, source, why = HeldOut.of(found, seed), found, "no other mapping gives cameras"
     for rival in rivals:
@@ -93,7 +107,7 @@ def elect_model(
         model = rival.mapped(held.taken_from(matches))
         if model is None:
             continue
-        before, candidate = best, Mapped(rival.name, model)
+        before, candidate = best, Mapped(rival.name, model, told_focal)
         candidates.append(candidate)
         if before is not None:
             best, reason = better(before, candidate, held)
@@ -121,9 +135,9 @@ def better(best: Mapped, rival: Mapped, held: HeldOut) -> tuple[Mapped, str]:
     Args:
         held: matches that ``rival`` has not seen.
     """
-    if degenerate(rival.model.lens):
+    if rival.degenerate:
         return best, f"the lens of {rival.name} is degenerate"
-    if degenerate(best.model.lens):
+    if best.degenerate:
         return (rival if stands_alone(rival, held) else best), f"the lens of {best.name} is degenerate"
     ours, theirs = holding(best, held), holding(rival, held)
     told = f"{theirs} of {len(rival.model.registered)} frames of {rival.name} hold against {ours}"
@@ -153,15 +167,17 @@ def stands_alone(candidate: Mapped, held: HeldOut) -> bool:
 
     A clip without parallax gives poor cameras where more is tolerated; none are better.
     """
-    return not degenerate(candidate.model.lens) and holding(candidate, held) >= MIN_SHARE * len(
-        candidate.model.registered
-    )
+    return not candidate.degenerate and holding(candidate, held) >= MIN_SHARE * len(candidate.model.registered)
 
 
-def degenerate(lens: Lens) -> bool:
-    """Whether no camera has such a lens: the focal length is implausible, or distortion folds the picture."""
+def degenerate(lens: Lens, told_focal: float | None = None) -> bool:
+    """Whether no camera has such a lens: the focal length is implausible, or distortion folds the picture.
+
+    ``told_focal``: a focal length near this one, in source pixels, is plausible in any case.
+    """
     side = max(lens.width, lens.height)
-    if not PLAUSIBLE_FOCAL[0] * side <= lens.focal <= PLAUSIBLE_FOCAL[1] * side:
+    near_told = told_focal is not None and told_focal / NEAR_TOLD <= lens.focal <= told_focal * NEAR_TOLD
+    if not (near_told or PLAUSIBLE_FOCAL[0] * side <= lens.focal <= PLAUSIBLE_FOCAL[1] * side):
         return True
     radius = np.linspace(0, np.hypot(lens.width, lens.height) / 2 / lens.focal, 50)
     k1, k2 = lens.distortion[:2]
@@ -183,7 +199,7 @@ def _facts(candidate: Mapped, held: HeldOut) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "frames": candidate.placed,
         "focal": model.focal,
-        "degenerate_lens": degenerate(model.lens),
+        "degenerate_lens": candidate.degenerate,
     }
     if facts["degenerate_lens"]:
         return facts

@@ -94,12 +94,20 @@ def map_static(
     detected = detect_features(frames, log)
     found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed, detected=detected)
     guess = default_focal(frames.pixel_map.source_wh)
-    for begin in dict.fromkeys([focal or start or guess, focal or guess]):
-        lens = Lens.centred(frames.pixel_map.source_wh, begin)
-        task = _Task(lens, config, focal is not None, seed, log, None if shared_focal else np.full(len(frames), begin))
+    tasks = [
+        _Task(
+            Lens.centred(frames.pixel_map.source_wh, begin),
+            *(config, focal is not None, seed, log),
+            focals=None if shared_focal else np.full(len(frames), begin),
+        )
+        for begin in dict.fromkeys([focal or start or guess, focal or guess])
+    ]
+    for task in tasks:
         first, collapsed = task.first(found)
         if first is not None:
             break
+    else:
+        task = tasks[0]
 
     @cache
     def everything() -> Correspondences:
@@ -111,16 +119,17 @@ def map_static(
     if shared_focal:
         doubted = bool(dynamic.coverage.mean() > MUCH_MASKED)
         rivals = _rivals(found, everything, task, masked=bool(dynamic.masks.any()), collapsed=collapsed)
-        model = elect_model(first, found, rivals, log, doubted=doubted, seed=seed)
+        model = elect_model(first, found, rivals, log, doubted=doubted, seed=seed, told_focal=focal or start)
     else:
         model = first
     if model is None and everything().num_matches == 0:
         raise AlignmentError(_no_texture(found, dynamic))
     if model is None:
+        zooms = ", or, if the lens zooms, --align.no-shared-focal" if shared_focal else ""
         raise AlignmentError(
             "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn "
-            "or stand still, and in small steps. Take a clip with more movement or more frames, use a network "
-            "(--weights tiny or dust3r), which needs no parallax, or, if the lens zooms, --align.no-shared-focal"
+            "or stand still, and in small steps. Take a clip with more movement or more frames, or use a network "
+            f"(--weights tiny or dust3r), which needs no parallax{zooms}"
         )
     return in_first_camera(with_colors(model, frames.source_paths))
 

@@ -29,11 +29,12 @@ def place_missing(model: SparseModel, found: Correspondences, held: HeldOut, see
         seed: of the robust estimation.
     """
     failed: set[int] = set()
+    points: dict[int, np.ndarray] = {}
     while True:
         waiting = [f for f in np.flatnonzero(~model.registered).tolist() if f not in failed]
         if not waiting:
             return model
-        supports = {frame: _support(model, found, frame) for frame in waiting}
+        supports = {frame: _support(model, found, frame, points) for frame in waiting}
         frame = max(waiting, key=lambda f: len(supports[f][0]))
         grown = _placed(model, frame, *supports[frame], seed=seed)
         if grown is None or not held.confirmed(grown)[frame]:
@@ -42,8 +43,13 @@ def place_missing(model: SparseModel, found: Correspondences, held: HeldOut, see
             model, failed = grown, set()
 
 
-def _support(model: SparseModel, found: Correspondences, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) keypoints of a frame without a camera, and (N,) the points that they match; a keypoint may match two."""
+def _support(
+    model: SparseModel, found: Correspondences, frame: int, points: dict[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) keypoints of a frame without a camera, and (N,) the points that they match; a keypoint may match two.
+
+    ``points``: keeps :func:`_points_of` of frames with a camera.
+    """
     rows = [np.empty((0, 2), dtype=np.int64)]
     for pair, matches in zip(found.pairs.tolist(), found.matches):
         if frame not in pair:
@@ -51,7 +57,9 @@ def _support(model: SparseModel, found: Correspondences, frame: int) -> tuple[np
         side = pair.index(frame)
         other = pair[1 - side]
         if model.registered[other]:
-            point = _points_of(model, found.keypoints[other], other)[matches[:, 1 - side]]
+            if other not in points:
+                points[other] = _points_of(model, found.keypoints[other], other)
+            point = points[other][matches[:, 1 - side]]
             rows.append(np.stack([matches[:, side], point], axis=1)[point >= 0])
     unique = np.unique(np.concatenate(rows), axis=0)
     return found.keypoints[frame][unique[:, 0]], unique[:, 1]

@@ -10,12 +10,12 @@ import pytest
 
 from easi3r_ns.core.config import Easi3RConfig
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.core.scene import FIXED, Scene
+from easi3r_ns.core.scene import FIXED, Scene, SparsePoints
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene, write_scene
 from easi3r_ns.motion.rigid import SecondLook
 from easi3r_ns.pipelines import second_look as look_stage
-from easi3r_ns.pipelines.second_look import larger_scene, look_again, masks_of_all
+from easi3r_ns.pipelines.second_look import explains_as_much, larger_scene, look_again, masks_of_all
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.sections.motion import motion_section
 from easi3r_ns.storage.cache import StageCache
@@ -168,3 +168,42 @@ def test_small_networks_are_looked_at_in_larger_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(own, middle, atol=1e-12)
     assert larger.depth[4, 3 * row, 3 * column + 2] == scene.depth[4, row, column]
     assert larger.dynamic.masks[4, -96:, :96].all() and larger.dynamic.masks.mean() == scene.dynamic.masks.mean()
+
+
+def test_a_scene_without_static_depth_keeps_the_first_look() -> None:
+    scene = first_look("geometry")
+    everything = replace(scene.dynamic, masks=np.ones_like(scene.dynamic.masks))
+    for other in (replace(scene, dynamic=everything), replace(scene, min_confidence=50.0)):
+        looks = again(other, StageCache(None), RunLog())
+        assert looks.scene.dynamic is other.dynamic and "nothing static" in looks.scene.provenance["motion"]["why"]
+
+
+def test_points_on_what_moves_are_left_out(stand_in) -> None:
+    """Points 0 and 1 are seen on the new mask in one of three frames and in two, point 2 never."""
+    stand_in(0.9)
+    scene = first_look("geometry")
+    moving, still = [300.0, 10.0], [150.0, 100.0]
+    pixels = np.array([moving, still, still, moving, moving, still, still, still, still])
+    sparse = SparsePoints(
+        points=np.arange(9.0).reshape(3, 3),
+        colors=np.zeros((3, 3), np.uint8),
+        errors=np.arange(3.0),
+        point_index=np.repeat(np.arange(3), 3),
+        frame_index=np.tile(np.arange(3), 3),
+        pixels=pixels,
+    )
+    kept = again(replace(scene, sparse=sparse), StageCache(None), RunLog()).scene.sparse
+    assert kept is not None
+    np.testing.assert_array_equal(kept.points, sparse.points[[0, 2]])
+    assert kept.point_index.tolist() == [0, 0, 1, 1, 1] and kept.frame_index.tolist() == [1, 2, 0, 1, 2]
+    assert (kept.pixels == still).all()
+
+
+def test_cameras_found_again_must_explain_the_flow_as_well(stand_in) -> None:
+    stand_in(0.9)
+    scene = again(first_look("geometry"), StageCache(None), RunLog()).scene
+    kept = (frames_of(scene), CONFIG, 16, StageCache(None), RunLog())
+    found = explains_as_much(scene, *kept)
+    assert found is not None and found.provenance["motion"]["found_again"]
+    stand_in(0.8)
+    assert explains_as_much(scene, *kept) is None

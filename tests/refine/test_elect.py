@@ -123,6 +123,11 @@ def test_a_degenerate_lens_loses_although_it_places_more_frames(model, held, len
     assert kept(part, wrong, held=held) == kept(wrong, part, held=held) == "part"
 
 
+def test_a_long_lens_that_was_told_is_plausible(model):
+    tele = replace(model.lens, focal=640 * 3.6)
+    assert degenerate(tele) and not degenerate(tele, 640 * 3.5) and degenerate(tele, 640 * 1.2)
+
+
 @pytest.fixture
 def clip(tmp_path: Path) -> tuple[Frames, DynamicMasks]:
     """Eight frames whose masks cover two fifths of the picture."""

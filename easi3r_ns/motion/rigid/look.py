@@ -96,7 +96,7 @@ def second_look(
         Masks of the frames of ``shot``, with the first look's beside them.
 
     Raises:
-        ValueError: the scene has neither depth nor points.
+        ValueError: the scene has no static depth, see :func:`.static_map.has_static_depth`.
     """
     flow = provider or DISFlow()
     plan = plan_pairs(shot, GAPS, choose_step(shot, flow), WITNESS_GAPS)

@@ -29,18 +29,27 @@ NEARER = 2.0
 NEAREST_QUANTILE = 0.005
 
 
+def measured_still(scene: Scene) -> np.ndarray:
+    """(F, H, W) bool: pixels whose depth is trusted and that do not move."""
+    return (scene.depth > 0) & (scene.confidence >= scene.min_confidence) & ~scene.dynamic.masks
+
+
+def has_static_depth(scene: Scene) -> bool:
+    """Whether any depth or point of something static is there to predict flow from."""
+    return bool(measured_still(scene).any()) or len(sparse_depths(scene)) > 0
+
+
 class StaticMap:
     """Bounds of the depth of what stands still, frame by frame."""
 
     def __init__(self, scene: Scene, rays: Rays, sigma: float) -> None:
         """``sigma``: relative deviation of the scene's depth."""
         self._scene, self._rays, self._sigma = scene, rays, sigma
-        trusted = (scene.depth > 0) & (scene.confidence >= scene.min_confidence)
-        self.known = trusted & ~scene.dynamic.masks
+        self.known = measured_still(scene)
         """(F, H, W) bool: the depth of something static was measured."""
         depths = scene.depth[self.known] if self.known.any() else sparse_depths(scene)
         if not len(depths):
-            raise ValueError("the scene has neither depth nor points")
+            raise ValueError("nothing static of the scene has a depth")
         self.typical = float(1 / np.median(depths))
         """Inverse depth in the middle of what is known."""
         self.largest = float(NEARER / np.quantile(depths, NEAREST_QUANTILE))

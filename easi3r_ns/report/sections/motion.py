@@ -64,7 +64,7 @@ def _lead(scene: Scene) -> str:
         lead += (
             " It is what flow does that the found cameras and depth do not predict: they explain "
             f"{percent(look['explained'])} of the flow of what stands still. White line: the first look, by which the "
-            "cameras were found."
+            f"cameras were found{' at first; then they were found again' if look.get('found_again') else ''}."
         )
     elif look.get("why"):
         lead += f" The masks are those of the first look: {look['why']}."
