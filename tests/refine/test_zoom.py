@@ -253,17 +253,25 @@ def test_mapping_starts_where_the_files_say_and_then_where_colmap_does(monkeypat
     tracks, _ = zoom_tracks(1.0)
     scene = make_scene(tracks.T_world_cam, 480, np.ones((10, 96, 128)))
     frames = Frames(scene.images, PIXEL_MAP, scene.times, scene.indices, scene.names, scene.source_paths, 10)
-    begun = []
+    begun, rivals_begin = [], []
 
     def no_model(found: object, lens: Lens, config: object, *, fixed_focal: bool, **options: object) -> None:
         begun.append((lens.focal, fixed_focal, options["focals"] is None))
 
+    def no_rivals(found: object, everything: object, task: mapping._Task, **options: object) -> list:
+        rivals_begin.append(task.lens.focal)
+        return []
+
+    monkeypatch.setattr(mapping, "detect_features", lambda *args: None)
+    monkeypatch.setattr(mapping, "_rivals", no_rivals)
     monkeypatch.setattr(mapping, "find_correspondences", lambda *args, **options: tracks.found)
     monkeypatch.setattr(mapping, "map_incrementally", no_model)
     for options in ({"focal": None, "start": 500.0}, {"focal": 480.0}, {"focal": None, "shared_focal": False}):
-        with pytest.raises(AlignmentError, match="--align.no-shared-focal"):
+        with pytest.raises(AlignmentError, match="plausible lens") as error:
             mapping.map_static(frames, scene.dynamic, RefineConfig(), RunLog(), seed=0, **options)
+        assert ("--align.no-shared-focal" in str(error.value)) == options.get("shared_focal", True)
     assert begun == [(500.0, False, True), (768.0, False, True), (480.0, True, True), (768.0, False, False)]
+    assert rivals_begin == [500.0, 480.0]
 
 
 @pytest.mark.slow
