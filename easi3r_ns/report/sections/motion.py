@@ -79,7 +79,7 @@ def _coverage_chart(scene: Scene, measured: MeasuredScene) -> Chart:
         count = len(measured.series.times)
         lines = [
             Line("second look", 100 * measured.series.coverage, filled=True),
-            Line("first look", 100 * first[:count].mean(axis=(1, 2))),
+            Line("first look", 100 * first[:count].mean(axis=(1, 2)), style="s2"),
         ]
     return Chart("Masked part of the picture", line_chart(measured.series.times, lines, axes))
 
