@@ -193,7 +193,7 @@ def test_what_is_kept_is_what_was_refined(changed: bool, tmp_path: Path, monkeyp
     refined = replace(refined if changed else scene, provenance=scene.provenance | {"refine": {"kept": "a", "b": None}})
     calls = []
 
-    def refine(scene, config, log, seed, *, fixed_focal):
+    def refine(scene, config, log, seed, *, fixed_focal, **options):
         calls.append(seed)
         log.warn("mind this")
         return refined
