@@ -14,7 +14,7 @@ from ...core.types import DynamicMasks
 from ...frames.near import Shot
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
-from ..two_view.background import SAMPLE_STEP
+from ..two_view.background import DEVIATIONS_PER_MEDIAN, SAMPLE_STEP
 from ..two_view.flows import both_ways
 from ..two_view.masks import GAPS, WITNESS_GAPS, choose_threshold
 from ..two_view.plan import PROBES, choose_step, plan_pairs, spread
@@ -44,6 +44,10 @@ CLIP_HOLDS = 0.7
 """Least mean share over the pairs of a clip, for its cameras to hold."""
 USUAL_SIGMA, LEAST_SIGMA, MOST_SIGMA = 0.05, 0.01, 0.5
 """Relative deviation of depth: where flow cannot tell it, and its bounds."""
+STEP = 0.1
+"""Share of the inverse depth between two predictions, for how flow changes with depth."""
+BOUNDS_KEPT = 24
+"""Frames whose bounds stay in memory."""
 TELLING = 10.0
 """Deviations by which flow changes when depth does by its own size, for flow to tell depth."""
 
@@ -137,34 +141,36 @@ class RigidFlow:
 
     def measure_depth(self, pairs: tuple[tuple[int, int], ...], pictures: Pictures, provider: FlowProvider) -> None:
         """Find the deviation of the scene's depth from what flow tells, in some of the pairs."""
-        errors, noise = [], []
-        for pair in spread([p for p in pairs if set(p) & self._row.keys()], PROBES):
-            flows, agree = both_ways(np.stack([pictures.image(place) for place in pair]), provider)
-            side = self._reference(pair)
-            samples = self._samples(pair, side, flows[side], agree[side], pictures.texture_noise(pair[side]))
-            if samples is None:
-                continue
-            T = self._adjusted(pair, side, samples)
-            row = self._row[pair[side]]
-            known = self.map.known[row][samples.rows, samples.columns]
-            w = 1 / self._scene.depth[row][samples.rows, samples.columns][known]
-            rays, ends = samples.rays[known], samples.ends[known]
-            open_bounds = DepthRange(np.zeros_like(w), np.full_like(w, self.map.largest))
-            _, told = nearest_prediction(rays, ends, open_bounds, T)
-            near, far = (
-                nearest_prediction(rays, ends, DepthRange(w * f, w * f), T)[0]
-                for f in (np.float32(1.05), np.float32(0.95))
-            )
-            change = np.linalg.norm((near[:, :2] / near[:, 2:] - far[:, :2] / far[:, 2:]) * samples.focal, axis=1) / 0.1
-            telling = (change / samples.deviation[known] > TELLING) & (told > 0)
-            errors.append(np.log(told[telling] / w[telling]))
-            noise.append((samples.deviation[known] / np.maximum(change, 1e-9))[telling])
-        pooled = np.concatenate(errors) if errors else np.empty(0)
-        if len(pooled) >= FEWEST_SAMPLES:
-            spread_ = (1.4826 * np.median(np.abs(pooled))) ** 2 - np.median(np.concatenate(noise) ** 2)
-            self.sigma = float(np.clip(np.sqrt(max(spread_, 0)), LEAST_SIGMA, MOST_SIGMA))
+        probes = [self._depth_told(pair, pictures, provider) for pair in spread(pairs, PROBES)]
+        told = [probe for probe in probes if probe is not None]
+        errors, noise = (np.concatenate([np.empty(0), *(probe[k] for probe in told)]) for k in (0, 1))
+        if len(errors) >= FEWEST_SAMPLES:
+            variance = (DEVIATIONS_PER_MEDIAN * np.median(np.abs(errors))) ** 2 - np.median(noise**2)
+            self.sigma = float(np.clip(np.sqrt(max(variance, 0)), LEAST_SIGMA, MOST_SIGMA))
         self.map = StaticMap(self._scene, self._rays, self.sigma)
         self._bounds.clear()
+
+    def _depth_told(self, pair: tuple[int, int], pictures: Pictures, provider: FlowProvider) -> Two | None:
+        """Relative errors of the depth of a pair's samples against what flow tells, and the deviations of that."""
+        flows, agree = both_ways(np.stack([pictures.image(place) for place in pair]), provider)
+        side = self._reference(pair)
+        samples = self._samples(pair, side, flows[side], agree[side], pictures.texture_noise(pair[side]))
+        if samples is None:
+            return None
+        T, row = self._adjusted(pair, side, samples), self._row[pair[side]]
+        known = self.map.known[row][samples.rows, samples.columns]
+        w = (1 / self._scene.depth[row][samples.rows, samples.columns][known]).astype(np.float32)
+        rays, ends = samples.rays[known], samples.ends[known]
+
+        def seen(inverse: np.ndarray) -> np.ndarray:
+            point, _ = nearest_prediction(rays, ends, DepthRange(inverse, inverse), T)
+            return point[:, :2] / point[:, 2:]
+
+        nearer, farther = (seen(w * np.float32(1 + side * STEP / 2)) for side in (1, -1))
+        change = np.linalg.norm((nearer - farther) * samples.focal, axis=1) / STEP
+        _, told = nearest_prediction(rays, ends, DepthRange(np.zeros_like(w), np.full_like(w, self.map.largest)), T)
+        telling = (change / samples.deviation[known] > TELLING) & (told > 0)
+        return np.log(told[telling] / w[telling]), samples.deviation[known][telling] / change[telling]
 
     def explain(self, pair: tuple[int, int], flows: Two, agree: Two, textures: Two) -> Two | None:
         """Residuals of both frames, see :data:`~easi3r_ns.motion.two_view.residual.Explain`."""
@@ -183,10 +189,9 @@ class RigidFlow:
         for k, own in ((side, T), (1 - side, np.linalg.inv(T))):
             place = pair[k]
             if place in self._row:
-                focal = self._focal(place)
                 ends = self._rays.at(self._grid + flows[k], self._focal(pair[1 - k]))
-                bounds = self._bounds_of(self._row[place])
-                off = misses(self._rays.of(focal), ends, bounds, own, self._rays.focal_xy(focal))
+                bounds, other = self._bounds_of(self._row[place]), self._rays.focal_xy(self._focal(pair[1 - k]))
+                off = misses(self._rays.of(self._focal(place)), ends, bounds, own, other)
                 maps[k] = graded(off / (rougher * static_noise(samples.median_flow, textures[k])))
             else:
                 # A source frame without depth sees what the other one sees: its residuals are where flow leads back to.
@@ -199,7 +204,7 @@ class RigidFlow:
 
     def _bounds_of(self, row: int) -> DepthRange:
         if row not in self._bounds:
-            while len(self._bounds) > 24:
+            while len(self._bounds) >= BOUNDS_KEPT:
                 self._bounds.pop(next(iter(self._bounds)))
             self._bounds[row] = self.map.bounds(row)
         return self._bounds[row]
@@ -225,17 +230,17 @@ class RigidFlow:
         rows, columns = np.nonzero(lattice & agree & self._still[row])
         if len(rows) < FEWEST_SAMPLES:
             return None
-        focal = self._focal(pair[side])
+        other = self._focal(pair[1 - side])
         moved = flow[rows, columns]
         median = float(np.median(np.linalg.norm(moved, axis=-1)))
         end = np.stack([columns, rows], axis=-1).astype(np.float32) + moved
         return StaticFlow(
             rows,
             columns,
-            self._rays.of(focal)[rows, columns],
-            self._rays.at(end[None], self._focal(pair[1 - side]))[0],
+            self._rays.of(self._focal(pair[side]))[rows, columns],
+            self._rays.at(end[None], other)[0],
             self._bounds_of(row).at(rows, columns),
-            self._rays.focal_xy(focal),
+            self._rays.focal_xy(other),
             static_noise(median, texture[rows, columns]),
             median,
         )
@@ -243,13 +248,19 @@ class RigidFlow:
 
 @dataclass(frozen=True)
 class StaticFlow:
-    """N flow vectors of what stands still."""
+    """N flow vectors of what stands still, from one frame of a pair to the other."""
 
     rows: np.ndarray
     columns: np.ndarray
+    """(N,) pixels where they start."""
     rays: np.ndarray
     ends: np.ndarray
+    """(N, 2) ideal normalised coordinates of start and end, each in its own frame."""
     bounds: DepthRange
+    """(N,) of the start."""
     focal: np.ndarray
+    """(2,) pixels, of the frame where they end."""
     deviation: np.ndarray
+    """(N,) pixels by which the flow of something static may be off."""
     median_flow: float
+    """Pixels."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ..two_view.background import DEVIATIONS_PER_MEDIAN
 from .prediction import DepthRange, nearest_prediction
 
 ITERATIONS = 12
 ROBUST = 1.0
 """Deviations of flow from which on a sample counts less (Cauchy), at the end; more before, while most are off."""
-MEDIAN_TO_DEVIATION = 1.4826
 FEWEST_SAMPLES = 40
 """Fewer say nothing about a camera."""
 TURN_SIGMA = np.radians(3.0)
@@ -37,6 +37,7 @@ def adjust_pose(
     Args:
         T_other_own: (4, 4) where to start.
         rays, ends, bounds: of the samples, see :mod:`.prediction`.
+        focal: (2,) pixels, of the other frame.
         deviation: (N,) pixels of noise of their flow.
         typical: inverse depth that translations are measured against.
     """
@@ -51,7 +52,7 @@ def adjust_pose(
         seen = point[:, :2] / depth[:, None]
         off = (seen - ends) * scale
         size = np.linalg.norm(off, axis=1)
-        loose = max(ROBUST, MEDIAN_TO_DEVIATION * float(np.median(size)))
+        loose = max(ROBUST, DEVIATIONS_PER_MEDIAN * float(np.median(size)))
         weight = (point[:, 2] > 0) / (1 + (size / loose) ** 2)
         J = _jacobian(point, seen, depth, w) * scale[:, :, None]
         H = np.einsum("nki,n,nkj->ij", J, weight, J) + np.diag(prior)

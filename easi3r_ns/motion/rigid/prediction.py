@@ -56,7 +56,7 @@ def misses(
 
     Per axis, as the transfer error of a homography and the Sampson distance of the first look.
 
-    ``focal``: (2,) pixels. Other arguments as in :func:`nearest_prediction`.
+    ``focal``: (2,) pixels, of the other frame. Other arguments as in :func:`nearest_prediction`.
     """
     x, y, z, _ = _nearest(rays, ends, bounds, T_other_own)
     behind = z <= 0
