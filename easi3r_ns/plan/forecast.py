@@ -32,6 +32,10 @@ FLOW_SECONDS = 1.1e-7
 """Seconds of the optical flow per pair and pixel."""
 RESIDUAL_SECONDS = 1.6e-6
 """Seconds of the flow for motion masks, per frame and pixel of the enlarged images in which it is estimated."""
+LOOK_SECONDS = 2.5e-6
+"""Seconds of the second look, per frame and pixel of the images in which it follows flow."""
+LOOK_BYTES = 30.0
+"""Images, depth, masks and regions of the second look, per frame and pixel of these images."""
 FILE_SECONDS = 5e-7
 """Seconds to read, resize and write all copies of a frame, per frame and source pixel."""
 REFINE_SECONDS = 7e-6
@@ -83,6 +87,8 @@ class Job:
     """Whether the dynamic score of the weights includes optical flow."""
     refine: bool = False
     """Whether bundle adjustment follows the alignment."""
+    second_look: bool = False
+    """Whether the found scene decides once more what moves."""
 
     @property
     def tokens(self) -> int:
@@ -188,6 +194,7 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
         StageForecast("optical flow", flow_seconds, aligning),
         StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
         *([_refine_stage(job, held)] if job.refine else []),
+        *([_look_stage(job, held)] if job.second_look else []),
         StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),
     )
     return Forecast(job, compute.device.type, stages, budget)
@@ -209,6 +216,15 @@ def _refine_stage(job: Job, held: float) -> StageForecast:
     seconds = REFINE_SECONDS * job.num_frames * min(job.source_pixels, REFINE_PIXELS)
     memory = held + LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels
     return StageForecast("bundle adjustment", seconds, memory)
+
+
+def _look_stage(job: Job, held: float) -> StageForecast:
+    """Flow against the found scene; left out at run time where the camera does not travel."""
+    size = [side * job.network.patch_size for side in job.grid]
+    pixels = job.num_frames * job.pixels * enlargement(*size) ** 2
+    memory = held + LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels + LOOK_BYTES * pixels
+    seconds = LOOK_SECONDS * pixels + FILE_SECONDS / 2 * job.num_frames * job.source_pixels
+    return StageForecast("motion against the scene", seconds, memory + residual_bytes(job.num_frames, *size))
 
 
 @lru_cache(maxsize=16)

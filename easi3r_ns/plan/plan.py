@@ -96,7 +96,8 @@ def plan_run(
     job = _job(data, eval_data, select, network.config, graph, log)
     own_masks = not masks_are_given(config)
     passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
-    job = replace(job, align=align, two_passes=passes, flow_residual=residual, refine=refine)
+    look = own_masks and config.motion == "auto"
+    job = replace(job, align=align, two_passes=passes, flow_residual=residual, refine=refine, second_look=look)
     rates = calibrate(job.network, job.grid, compute)
     budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
     return forecast(job, compute, rates, budget)

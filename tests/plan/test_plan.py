@@ -82,6 +82,19 @@ def test_bundle_adjustment_is_counted_where_it_follows(tmp_path, monkeypatch):
         assert plan.job.refine is refine
 
 
+def test_the_second_look_is_counted_where_it_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("easi3r_ns.plan.plan.calibrate", lambda *args: RATES)
+    name = "motion against the scene"
+    assert name not in stages(forecast(JOB, CPU, RATES))
+    job = replace(JOB, second_look=True)
+    one, two = (stages(forecast(replace(job, num_frames=n), CPU, RATES))[name] for n in (40, 80))
+    assert two.seconds == pytest.approx(2 * one.seconds) and one.seconds > 0
+    data = write_pan(tmp_path / "clip", 4)
+    for options, expected in (({}, True), ({"motion": "attention"}, False), ({"no_masks": True}, False)):
+        config = Easi3RConfig(weights="tiny", **options)
+        assert plan_run(data, FrameConfig(), config, AlignConfig(), RunLog()).job.second_look is expected
+
+
 def test_memory_counts_the_half_that_is_loaded_and_grows_with_the_pairs():
     result = stages(forecast(JOB, CPU, RATES))
     encoder, decoder = num_parameters(SMALL)
