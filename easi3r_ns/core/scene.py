@@ -49,6 +49,20 @@ class SparsePoints:
     def __len__(self) -> int:
         return len(self.points)
 
+    def observed(self, seen: np.ndarray) -> SparsePoints:
+        """The points with the observations (M,) bool ``seen`` only, where :data:`FEWEST_OBSERVATIONS` are left."""
+        views = np.bincount(self.point_index[seen], minlength=len(self))
+        left = views >= FEWEST_OBSERVATIONS
+        seen = seen & left[self.point_index]
+        return SparsePoints(
+            points=self.points[left],
+            colors=self.colors[left],
+            errors=self.errors[left],
+            point_index=(np.cumsum(left) - 1)[self.point_index[seen]],
+            frame_index=self.frame_index[seen],
+            pixels=self.pixels[seen],
+        )
+
 
 @dataclass(frozen=True)
 class CameraUncertainty:
@@ -267,7 +281,7 @@ def sparse_depths(scene: Scene) -> np.ndarray:
 def without_moving_tracks(scene: Scene) -> Scene:
     """The scene without observations of triangulated points on what moves, and without points that lose too many.
 
-    A point needs two observations. The masks may be younger than the points.
+    The masks may be younger than the points.
     """
     sparse = scene.sparse
     if sparse is None or not len(sparse.frame_index):
@@ -276,22 +290,7 @@ def without_moving_tracks(scene: Scene) -> Scene:
     at = np.rint(source_to_network(sparse.pixels, scene.pixel_map)).astype(int)
     x, y = np.clip(at[:, 0], 0, width - 1), np.clip(at[:, 1], 0, height - 1)
     still = ~scene.dynamic.masks[sparse.frame_index, y, x]
-    kept = np.bincount(sparse.point_index[still], minlength=len(sparse)) >= FEWEST_OBSERVATIONS
-    rows = still & kept[sparse.point_index]
-    if rows.all():
-        return scene
-    position = np.cumsum(kept) - 1
-    return replace(
-        scene,
-        sparse=SparsePoints(
-            points=sparse.points[kept],
-            colors=sparse.colors[kept],
-            errors=sparse.errors[kept],
-            point_index=position[sparse.point_index[rows]],
-            frame_index=sparse.frame_index[rows],
-            pixels=sparse.pixels[rows],
-        ),
-    )
+    return scene if still.all() else replace(scene, sparse=sparse.observed(still))
 
 
 def rescale_scene(scene: Scene, factor: float) -> Scene:

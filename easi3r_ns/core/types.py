@@ -159,6 +159,18 @@ class Frames:
         """(F,) int64 index of each frame among all ``num_source_frames``, counted through the sources one by one."""
         return self.indices if self.offsets is None else self.indices + self.offsets
 
+    def of_frames(self, kept: np.ndarray) -> Frames:
+        """Some of these frames only, by their positions; source frames around them and in between stay known."""
+        return replace(
+            self,
+            images=self.images[kept],
+            times=self.times[kept],
+            indices=self.indices[kept],
+            names=tuple(self.names[k] for k in kept),
+            source_paths=tuple(self.source_paths[k] for k in kept),
+            offsets=None if self.offsets is None else self.offsets[kept],
+        )
+
     def followed_by(self, other: Frames) -> Frames:
         """These frames, then those of another source; raises ValueError where its frames have another size.
 

@@ -303,9 +303,10 @@ def _warn_about_lost(scene: Scene, frames: Frames, log: RunLog) -> None:
 def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.ndarray, config: Easi3RConfig) -> Scene:
     position = np.full(len(frames), -1)
     position[kept] = np.arange(len(kept))
-    unknown = np.zeros((len(kept), *frames.images.shape[1:3]), dtype=np.float32)
+    placed = frames.of_frames(kept)
+    unknown = np.zeros(placed.images.shape[:3], dtype=np.float32)
     return Scene(
-        images=frames.images[kept],
+        images=placed.images,
         T_world_cam=model.T_world_cam[kept],
         focals=model.frame_focals[kept] * frames.pixel_map.scale_xy[0],
         principal_point=source_to_network(np.array(model.principal_point), frames.pixel_map),
@@ -313,10 +314,10 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
         confidence=unknown,
         dynamic=dynamic.of_frames(kept),
         pixel_map=frames.pixel_map,
-        times=frames.times[kept],
-        indices=frames.indices[kept],
-        names=tuple(frames.names[k] for k in kept),
-        source_paths=tuple(frames.source_paths[k] for k in kept),
+        times=placed.times,
+        indices=placed.indices,
+        names=placed.names,
+        source_paths=placed.source_paths,
         min_confidence=config.min_confidence,
         distortion=model.distortion,
         sparse=replace(model.sparse, frame_index=position[model.sparse.frame_index]),

@@ -24,8 +24,6 @@ from ..storage.files import read_png
 
 MUCH_CHANGED = 0.05
 """Share of the pixels in which the two looks differ, from which on cameras and depth are found again."""
-
-
 EXPLAINED_LESS = 0.02
 """Share of the static flow by which cameras that were found again may explain less."""
 
@@ -154,7 +152,7 @@ def _kept(
 
     def compute() -> Tensors:
         flow = choose_flow(flow_name, choose_compute(config.device, config.dtype, config.batch_size), log)
-        used, times = _used(frames, kept), enlargement(*scene.depth.shape[1:])
+        used, times = frames.of_frames(kept), enlargement(*scene.depth.shape[1:])
         larger, looks = larger_scene(scene, times), []
         for rows in _clips(used):
             places = shot(used, rows, larger.images.__getitem__, larger.pixel_map)
@@ -209,18 +207,6 @@ def larger_scene(scene: Scene, times: int) -> Scene:
 def _on_network(masks: np.ndarray, times: int) -> np.ndarray:
     """(F, t H, t W) bool -> (F, H, W): what holds for most of a pixel."""
     return masks if times == 1 else block_reduce(masks, (1, times, times), np.mean) > 0.5
-
-
-def _used(frames: Frames, kept: np.ndarray) -> Frames:
-    return replace(
-        frames,
-        images=frames.images[kept],
-        times=frames.times[kept],
-        indices=frames.indices[kept],
-        names=tuple(frames.names[k] for k in kept),
-        source_paths=tuple(frames.source_paths[k] for k in kept),
-        offsets=None if frames.offsets is None else frames.offsets[kept],
-    )
 
 
 def _clips(frames: Frames) -> list[range]:

@@ -92,45 +92,32 @@ def map_static(
         MissingExtraError: pycolmap is not installed.
     """
     detected = detect_features(frames, log)
-    found = find_correspondences(frames, dynamic, log, focal=focal, seed=seed, detected=detected)
-    guess = default_focal(frames.pixel_map.source_wh)
-    tasks = [
-        _Task(
-            Lens.centred(frames.pixel_map.source_wh, begin),
-            *(config, focal is not None, seed, log),
-            focals=None if shared_focal else np.full(len(frames), begin),
-        )
-        for begin in dict.fromkeys([focal or start or guess, focal or guess])
-    ]
-    for task in tasks:
-        first, collapsed = task.first(found)
-        if first is not None:
-            break
-    else:
-        task = tasks[0]
+    told = focal or start
+
+    def matched(masks: DynamicMasks) -> Correspondences:
+        return find_correspondences(frames, masks, log, focal=focal, seed=seed, detected=detected)
+
+    found = matched(dynamic)
 
     @cache
     def everything() -> Correspondences:
-        if not dynamic.masks.any():
-            return found
         still = replace(dynamic, masks=np.zeros_like(dynamic.masks))
-        return find_correspondences(frames, still, log, focal=focal, seed=seed, detected=detected)
+        return matched(still) if dynamic.masks.any() else found
 
+    source_wh = frames.pixel_map.source_wh
+    guess = default_focal(source_wh)
+    tasks = [
+        _Task(Lens.centred(source_wh, begin), config, focal is not None, seed, log, shared_focal)
+        for begin in dict.fromkeys([told or guess, focal or guess])
+    ]
+    task, model, collapsed = _first(tasks, found)
     if shared_focal:
         doubted = bool(dynamic.coverage.mean() > MUCH_MASKED)
         rivals = _rivals(found, everything, task, masked=bool(dynamic.masks.any()), collapsed=collapsed)
-        model = elect_model(first, found, rivals, log, doubted=doubted, seed=seed, told_focal=focal or start)
-    else:
-        model = first
-    if model is None and everything().num_matches == 0:
-        raise AlignmentError(_no_texture(found, dynamic))
+        model = elect_model(model, found, rivals, log, doubted=doubted, seed=seed, told_focal=told)
     if model is None:
-        zooms = ", or, if the lens zooms, --align.no-shared-focal" if shared_focal else ""
-        raise AlignmentError(
-            "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn "
-            "or stand still, and in small steps. Take a clip with more movement or more frames, or use a network "
-            f"(--weights tiny or dust3r), which needs no parallax{zooms}"
-        )
+        no_match = everything().num_matches == 0
+        raise AlignmentError(_no_texture(found, dynamic) if no_match else _no_lens(shared_focal))
     return in_first_camera(with_colors(model, frames.source_paths))
 
 
@@ -143,8 +130,8 @@ class _Task:
     fixed_focal: bool
     seed: int
     log: RunLog
-    focals: np.ndarray | None = None
-    """(F,) where the focal length of every frame starts, in source pixels; None: they share that of the lens."""
+    shared_focal: bool = True
+    """One focal length for the clip; otherwise one for every frame, which starts at that of the lens."""
 
     def first(self, found: Correspondences) -> tuple[SparseModel | None, bool]:
         """Incremental mapping until a model collapses: the model, and whether one did."""
@@ -152,7 +139,7 @@ class _Task:
             return None, False
         with self.log.stage(MASKED, found.num_frames) as advance:
             try:
-                return self._mapped(found, advance, give_up=self.focals is None), False
+                return self._mapped(found, advance, give_up=self.shared_focal), False
             except CollapsedError:
                 self.log.info(f"{MASKED} ends early: too little parallax")
                 return None, True
@@ -165,7 +152,8 @@ class _Task:
             return self._mapped(found, advance, **options)
 
     def _mapped(self, found: Correspondences, advance: Callable[[int], None], **options: bool) -> SparseModel | None:
-        given = {"fixed_focal": self.fixed_focal, "seed": self.seed, "focals": self.focals}
+        focals = None if self.shared_focal else np.full(found.num_frames, self.lens.focal)
+        given = {"fixed_focal": self.fixed_focal, "seed": self.seed, "focals": focals}
         return map_incrementally(found, self.lens, self.config, advance=advance, **given, **options)
 
     def globally(self, found: Correspondences) -> SparseModel | None:
@@ -174,6 +162,16 @@ class _Task:
             return None
         with self.log.stage(GLOBAL):
             return map_globally(found, self.lens, self.config, fixed_focal=self.fixed_focal, seed=self.seed)
+
+
+def _first(tasks: Sequence[_Task], found: Correspondences) -> tuple[_Task, SparseModel | None, bool]:
+    """The first task that gives a model, or else the first, with its model and whether one collapsed at last."""
+    collapsed = False
+    for task in tasks:
+        model, collapsed = task.first(found)
+        if model is not None:
+            return task, model, collapsed
+    return tasks[0], None, collapsed
 
 
 def _rivals(
@@ -391,6 +389,15 @@ def with_colors(model: SparseModel, source_paths: Sequence[Path]) -> SparseModel
         np.add.at(total, sparse.point_index[seen], colors)
     count = np.maximum(np.bincount(sparse.point_index, minlength=len(sparse)), 1)[:, None]
     return replace(model, sparse=replace(sparse, colors=np.rint(total / count).astype(np.uint8)))
+
+
+def _no_lens(shared_focal: bool) -> str:
+    zooms = ", or, if the lens zooms, --align.no-shared-focal" if shared_focal else ""
+    return (
+        "the frames match, but give no scene with a plausible lens: the camera must move sideways, not only turn or "
+        "stand still, and in small steps. Take a clip with more movement or more frames, or use a network (--weights "
+        f"tiny or dust3r), which needs no parallax{zooms}"
+    )
 
 
 def _no_texture(found: Correspondences, dynamic: DynamicMasks) -> str:

@@ -122,7 +122,7 @@ class SparseModel:
         """The model with the cameras of (F,) bool ``kept`` only, and the points that two of these still see."""
         T = self.T_world_cam.copy()
         T[~kept] = np.eye(4)
-        sparse = self._observed(kept[self.sparse.frame_index])
+        sparse = self.sparse.observed(kept[self.sparse.frame_index])
         return replace(self, T_world_cam=T, registered=self.registered & kept, sparse=sparse)
 
     def reprojected(self) -> tuple[np.ndarray, np.ndarray]:
@@ -139,25 +139,11 @@ class SparseModel:
         """The model without observations that lie further than ``max_error`` source pixels from their points."""
         shown, depth = self.reprojected()
         good = (depth > 0) & (np.linalg.norm(shown - self.sparse.pixels, axis=1) <= max_error)
-        return replace(self, sparse=self._observed(good))
+        return replace(self, sparse=self.sparse.observed(good))
 
     def with_points(self, chosen: np.ndarray) -> SparseModel:
         """The model with the points that (N,) bool names only; all cameras stay."""
-        return replace(self, sparse=self._observed(chosen[self.sparse.point_index]))
-
-    def _observed(self, seen: np.ndarray) -> SparsePoints:
-        """The points with the observations (M,) bool ``seen`` only, where two are left."""
-        sparse = self.sparse
-        views = np.bincount(sparse.point_index[seen], minlength=len(sparse))
-        left, seen = views >= 2, seen & (views[sparse.point_index] >= 2)
-        return SparsePoints(
-            points=sparse.points[left],
-            colors=sparse.colors[left],
-            errors=sparse.errors[left],
-            point_index=(np.cumsum(left) - 1)[sparse.point_index[seen]],
-            frame_index=sparse.frame_index[seen],
-            pixels=sparse.pixels[seen],
-        )
+        return replace(self, sparse=self.sparse.observed(chosen[self.sparse.point_index]))
 
     def observed_depth(self) -> np.ndarray:
         """(M,) z-depth of every observation's point in the camera that observes it."""

@@ -12,7 +12,8 @@ from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, SparsePoints
 from easi3r_ns.frames.near import Shot
-from easi3r_ns.motion.rigid import SecondLook, second_look
+from easi3r_ns.motion.rigid import SecondLook, prediction, second_look
+from easi3r_ns.motion.rigid.look import RigidFlow
 from easi3r_ns.motion.rigid.pose import adjust_pose
 from easi3r_ns.motion.rigid.prediction import DepthRange, misses, nearest_prediction
 from easi3r_ns.motion.rigid.rays import Rays
@@ -58,6 +59,18 @@ def test_nearest_prediction_is_that_of_a_search(shift: tuple[float, float, float
     best = nearest_prediction_by_search(rays, ends, bounds, T)
     assert (w >= bounds.low).all() and (w <= bounds.high).all()
     np.testing.assert_allclose(found, best, atol=2e-5)
+
+
+def test_flow_far_off_its_line_is_compared_with_the_nearest_point_in_the_picture(monkeypatch) -> None:
+    """The algebraic point alone would be wrong by most of a pixel."""
+    clip = drive("ahead")
+    scene = as_scene(clip, clip.depth)
+    rays, ends, w, _ = seen_points(clip, scene, 6, 10)
+    off = np.random.default_rng(0).normal(0, 0.02, ends.shape)
+    measured = rays, (ends + off).astype(np.float32), DepthRange(0 * w, 0 * w + 2), relative(scene, 6, 10), FOCAL
+    found = misses(*measured)
+    monkeypatch.setattr(prediction, "GAUSS_NEWTON_STEPS", 12)
+    np.testing.assert_array_less(np.quantile(found - misses(*measured), 0.99), 0.01)
 
 
 def test_exact_flow_of_what_stands_still_is_predicted_and_that_of_the_car_is_not() -> None:
@@ -160,3 +173,16 @@ def test_rays_undo_the_lens() -> None:
     np.testing.assert_allclose(rays.pixels(rays.of(260.0), 260.0), grid, atol=1e-2)
     at = rays.at((grid + 0.5).astype(np.float32), 260.0)[50, 60]
     np.testing.assert_allclose(rays.pixels(at, 260.0), [60.5, 50.5], atol=1e-2)
+
+
+def test_a_pair_whose_flow_fits_no_static_scene_says_nothing() -> None:
+    clip = drive("parked")
+    scene = as_scene(clip, clip.depth)
+    rigid = RigidFlow(scene, Shot.of(clip.images))
+    landing, seen = correspondences(clip, 6, 7)
+    right = (landing - pixel_grid(*SIZE)).astype(np.float32)
+    torn = (right + np.random.default_rng(0).uniform(-20, 20, right.shape)).astype(np.float32)
+    clear = np.zeros(SIZE, np.float32)
+    for flow, says in ((right, True), (torn, False)):
+        assert (rigid.explain((6, 7), (flow, -flow), (seen, seen), (clear, clear)) is not None) is says
+    assert rigid.explained[0] > 0.95 and rigid.explained[1] < 0.5

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.geometry import transform
 from ...core.scene import Scene, sparse_depths
+from ...core.surface import trusted_depth
 from .prediction import DepthRange
 from .rays import Rays
 
@@ -31,7 +32,7 @@ NEAREST_QUANTILE = 0.005
 
 def measured_still(scene: Scene) -> np.ndarray:
     """(F, H, W) bool: pixels whose depth is trusted and that do not move."""
-    return (scene.depth > 0) & (scene.confidence >= scene.min_confidence) & ~scene.dynamic.masks
+    return np.stack([trusted_depth(scene, frame) > 0 for frame in range(len(scene))]) & ~scene.dynamic.masks
 
 
 def has_static_depth(scene: Scene) -> bool:

@@ -55,6 +55,20 @@ class CornerMatches:
         """Those that (M,) bool names."""
         return CornerMatches(*(getattr(self, name)[which] for name in ("first", "second", "start", "end", "static")))
 
+    def chain(self, num_frames: int) -> list[tuple[int, CornerMatches]] | None:
+        """For frames 1, 2, ...: the earlier frame that shares most corners with each, and these corners.
+
+        None where a frame shares fewer than :data:`FEWEST` with each of the earlier ones.
+        """
+        links = []
+        for k in range(1, num_frames):
+            counts = np.bincount(self.first[self.second == k], minlength=1)
+            if counts.max() < FEWEST:
+                return None
+            i = int(counts.argmax())
+            links.append((i, self.chosen((self.first == i) & (self.second == k))))
+        return links
+
 
 NO_MATCHES = CornerMatches(
     np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 2)), np.empty(0, bool)

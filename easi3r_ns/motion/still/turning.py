@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.similarity import nearest_rotation
-from .tracks import FEWEST, CornerMatches
+from .tracks import CornerMatches
 
 NOISE_PX = 0.3
 """Deviation of a followed corner, for the weights of the fit: one that is off by more than this counts less."""
@@ -99,13 +99,11 @@ def _turned(matches: CornerMatches, turning: Turning) -> np.ndarray:
 
 def _chain(matches: CornerMatches, num_frames: int, lens: PinholeLens) -> np.ndarray | None:
     """(F, 3, 3) rotations, each by way of the earlier frame that shares most corners with it."""
+    links = matches.chain(num_frames)
+    if links is None:
+        return None
     R = np.tile(np.eye(3), (num_frames, 1, 1))
-    for k in range(1, num_frames):
-        counts = np.bincount(matches.first[matches.second == k], minlength=1)
-        if counts.max() < FEWEST:
-            return None
-        i = int(counts.argmax())
-        pair = matches.chosen((matches.first == i) & (matches.second == k))
+    for k, (i, pair) in enumerate(links, start=1):
         R[k] = R[i] @ turn_between(lens.rays(pair.start), lens.rays(pair.end)).T
     return R
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.similarity import nearest_rotation
-from .tracks import FEWEST, CornerMatches
+from .tracks import CornerMatches
 from .turning import CORRELATED, FOCAL_SPREAD, NOISE_PX, PinholeLens, turn_between
 
 SMOOTH = 0.05
@@ -86,13 +86,11 @@ def fit_zooming(matches: CornerMatches, num_frames: int, lens: PinholeLens) -> Z
 
 def _chain(matches: CornerMatches, num_frames: int, lens: PinholeLens) -> ZoomingTurn | None:
     """Each frame by way of the earlier one that shares most corners with it."""
+    links = matches.chain(num_frames)
+    if links is None:
+        return None
     R, focals = np.tile(np.eye(3), (num_frames, 1, 1)), np.full(num_frames, float(lens.focal))
-    for k in range(1, num_frames):
-        counts = np.bincount(matches.first[matches.second == k], minlength=1)
-        if counts.max() < FEWEST:
-            return None
-        i = int(counts.argmax())
-        pair = matches.chosen((matches.first == i) & (matches.second == k))
+    for k, (i, pair) in enumerate(links, start=1):
         # The distances between corners grow with the focal length.
         start, end = (np.linalg.norm(xy - np.roll(xy, len(xy) // 2, axis=0), axis=1) for xy in (pair.start, pair.end))
         far = start > np.median(start) / 2
