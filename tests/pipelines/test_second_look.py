@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from easi3r_ns.core.scene import FIXED, Scene, SparsePoints
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene, write_scene
 from easi3r_ns.motion.rigid import SecondLook
+from easi3r_ns.network.config import DUSt3RConfig
+from easi3r_ns.pipelines import network
 from easi3r_ns.pipelines import second_look as look_stage
+from easi3r_ns.pipelines.network import NetworkPipeline
+from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.pipelines.second_look import explains_as_much, larger_scene, look_again, masks_of_all
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.sections.motion import motion_section
@@ -207,3 +212,50 @@ def test_cameras_found_again_must_explain_the_flow_as_well(stand_in) -> None:
     assert found is not None and found.provenance["motion"]["found_again"]
     stand_in(0.8)
     assert explains_as_much(scene, *kept) is None
+
+
+def refinements(monkeypatch: pytest.MonkeyPatch, *kept: str, changed: float = 0.2) -> tuple[Scene, RunLog, list[str]]:
+    """A run with a network whose refinements keep these cameras; the second look marks nearly everything."""
+    scene, log, stages, names = first_look("attention"), RunLog(), [], iter(kept)
+
+    def refined(scene: Scene, *args: object, stage: str, **options: object) -> Scene:
+        stages.append(stage)
+        cameras = scene.T_world_cam.copy()
+        cameras[:, 0, 3] += len(stages)
+        return replace(scene, T_world_cam=cameras, provenance=scene.provenance | {"refine": {"kept": next(names)}})
+
+    def looked(scene: Scene, *args: object) -> look_stage.Looks:
+        dynamic = replace(scene.dynamic, masks=np.ones_like(scene.dynamic.masks), source="scene")
+        facts = {"motion": {"kept": "second", "explained": 0.9}}
+        return look_stage.Looks(replace(scene, dynamic=dynamic, provenance=scene.provenance | facts), changed)
+
+    monkeypatch.setattr(network, "reconstruct", lambda *args, **options: scene)
+    monkeypatch.setattr(network, "refine_kept", refined)
+    monkeypatch.setattr(network, "look_again", looked)
+    backbone = SimpleNamespace(info=SimpleNamespace(config=DUSt3RConfig()))
+    pipeline = NetworkPipeline(RunConfig(easi3r=Easi3RConfig(weights="tiny")), backbone)
+    return pipeline.reconstruct(frames_of(scene), StageCache(None), log), log, stages
+
+
+@pytest.mark.parametrize(
+    "kept, changed, moved_by, stages",
+    [
+        (("bundle adjustment", "mapping"), 0.2, 2, ["refine", "again-refine"]),
+        (("bundle adjustment", "network"), 0.2, 1, ["refine", "again-refine"]),
+        (("network", "network"), 0.2, 2, ["refine", "again-refine"]),
+        (("bundle adjustment",), 0.01, 1, ["refine"]),
+    ],
+)
+def test_cameras_of_a_network_are_refined_again_unless_that_finds_none(
+    monkeypatch, kept: tuple[str, ...], changed: float, moved_by: int, stages: list[str]
+) -> None:
+    scene, _, done = refinements(monkeypatch, *kept, changed=changed)
+    assert done == stages and scene.dynamic.masks.all()
+    np.testing.assert_allclose(scene.T_world_cam[:, 0, 3] - first_look("attention").T_world_cam[:, 0, 3], moved_by)
+    assert scene.provenance["motion"].get("found_again", False) == (moved_by == 2)
+
+
+def test_much_motion_is_judged_by_the_second_look(monkeypatch) -> None:
+    scene, log, _ = refinements(monkeypatch, "bundle adjustment", changed=0.01)
+    assert first_look("attention").dynamic.coverage.mean() < 0.1 and scene.dynamic.coverage.mean() == 1
+    assert any("100 % of the pixels are dynamic" in warning for warning in log.warnings)

@@ -147,6 +147,9 @@ def test_a_zoom_on_a_tripod(tmp_path, no_mapping) -> None:
     assert any("while the lens zooms" in text for text in log.warnings)
     assert all("fl_x" in frame for frame in json.loads(result.transforms_path.read_text())["frames"])
     checked(tmp_path / "each" / "out")
+    (tmp_path / "recorded").mkdir()
+    recorded = run(tmp_path / "recorded", clip, RunLog(), equivalent_mm=35, weights="none", shared_focal=False)
+    assert recorded.scene.provenance["camera_motion"]["focal"] == "metadata"
 
 
 def test_creeping_camera_is_pinned_only_where_mapping_fails(tmp_path, no_mapping) -> None:
