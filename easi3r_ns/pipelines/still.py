@@ -14,7 +14,7 @@ from ..core.config import Easi3RConfig
 from ..core.geometry import image_centre_in_network, source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import FIXED, TURNING, CameraUncertainty, Scene
-from ..core.types import DynamicMasks, Frames, PixelMap
+from ..core.types import DynamicMasks, Frames, PixelMap, RecordedFocal
 from ..motion.still import CameraMotion, PinholeLens, detect_camera_motion
 from ..motion.still.detect import WORK_SIDE
 from ..refine.features import default_focal
@@ -47,13 +47,18 @@ def find_camera_motion(
         centre = tuple(image_centre_in_network(frames.pixel_map))
     lens = PinholeLens(focal * scale[0], centre, scale[1] / scale[0])
     found = detect_camera_motion(grey, moving, lens, log, fixed_focal=config.focal_length is not None)
-    if recorded and found.focal_source == "default":
-        found = replace(found, focal_source="metadata", focal_sigma=recorded.sigma)
-    if recorded and found.if_zooming is not None and found.if_zooming.focal_source == "default":
-        zooming = replace(found.if_zooming, focal_source="metadata", focal_sigma=recorded.sigma)
-        found = replace(found, if_zooming=zooming)
-    found = _in_source(found, scale[0])
+    found = _in_source(_by_metadata(found, recorded), scale[0])
     return found if found.if_zooming is None else _or_zooms(found, shared_focal, log)
+
+
+def _by_metadata(motion: CameraMotion, recorded: RecordedFocal | None) -> CameraMotion:
+    """The motion, whose focal length is that of the files where the pictures show none."""
+    if recorded is None:
+        return motion
+    zooming = motion.if_zooming and _by_metadata(motion.if_zooming, recorded)
+    if motion.focal_source == "default":
+        motion = replace(motion, focal_source="metadata", focal_sigma=recorded.sigma)
+    return replace(motion, if_zooming=zooming)
 
 
 def _in_source(motion: CameraMotion, scale: float) -> CameraMotion:
