@@ -22,7 +22,8 @@ class Plan:
     """Predict frames, pairs, seconds and peak memory of a run, after a short calibration on this machine."""
 
     data: tyro.conf.Positional[Path]
-    """A video file or a folder of images."""
+    """A video file, an animated GIF, WebP or PNG, a folder of images, a .zip of images, or a pattern: 'shots/*.jpg',
+    shot_%04d.png."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
     refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)

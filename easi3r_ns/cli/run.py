@@ -46,7 +46,8 @@ class ProcessEasi3R:
     """
 
     data: Path
-    """A video file or a folder of images."""
+    """A video file, an animated GIF, WebP or PNG, a folder of images, a .zip of images, or a pattern: 'shots/*.jpg',
+    shot_%04d.png."""
     output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
     eval_data: Optional[Path] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class FrameConfig:
     """Second at which to stop (frame index, for a folder of images); default: the end of the clip."""
     square_ok: bool = False
     """Keep a square image square instead of cropping it to 4:3 (the published networks never saw squares)."""
+    image_size: Optional[str] = None
+    """WIDTHxHEIGHT in pixels, upright: of images of several sizes, use those of this size alone (images only)."""
     on_cut: Literal["longest", "split", "fail", "ignore"] = "longest"
     """Where the clip cuts to another scene: use the longest part, split into one dataset per part (OUT/part_01, ...),
     fail, or ignore cuts and use all of it."""
@@ -65,10 +68,18 @@ class FrameConfig:
         if self.num_frames_target < 0 or self.num_frames_target == 1:
             raise InputError(f"--num-frames-target {self.num_frames_target}: give 0 (all frames) or at least 2")
         _check("--fps", self.fps, 0, open_low=True)
+        if self.image_size is not None and self.image_wh is None:
+            raise InputError(f"--image-size {self.image_size}: give width and height in pixels, such as 1920x1080")
         _check("--start", self.start, 0)
         _check("--end", self.end, 0)
         if self.end is not None and self.end <= self.start:
             raise InputError(f"--start {self.start:g} --end {self.end:g}: the end must come after the start")
+
+    @property
+    def image_wh(self) -> tuple[int, int] | None:
+        """--image-size as numbers; None: it is not given."""
+        found = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", self.image_size or "")
+        return (int(found[1]), int(found[2])) if found else None
 
 
 PIXEL_BUDGETS = {"newton": 4096, "adam": 16384}

@@ -1,7 +1,8 @@
-"""Video file or image folder -> :class:`~easi3r_ns.core.types.Frames`: decode, turn upright, select, resize, crop."""
+"""Video file or images -> :class:`~easi3r_ns.core.types.Frames`: decode, turn upright, select, resize, crop."""
 
-from .loader import find_parts, load_frames, open_source, preview_source
+from .loader import find_parts, load_frames, preview_source
 from .preprocess import ImageGeometry, enlarged, enlargement, plan_preprocessing, resize_and_crop
+from .source import open_source
 
 __all__ = [
     "ImageGeometry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..core.types import RecordedFocal
 from ..storage.files import decode_image, natural_key
 from .cuts import Watch, thumbnail
 from .focal import photo_focal, read_tags
+from .shapes import counted, of_size, upright_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
@@ -34,6 +36,10 @@ class ImageFolder:
         self.folder = folder
         self.files = _list_images(folder)
 
+    def keep_size(self, wanted: tuple[int, int]) -> None:
+        """Leave out images without the ``wanted`` upright (width, height); raises InputError for fewer than two."""
+        self.files = tuple(self.files[k] for k in of_size(self._sizes(), wanted, self.folder))
+
     def signature(self) -> dict[str, Any]:
         """What must be unchanged for extracted frames to be valid still."""
         files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files]
@@ -42,7 +48,10 @@ class ImageFolder:
     def times(self, select: FrameConfig, log: RunLog) -> np.ndarray:
         """(n,) float64 0, 1, 2, ...; raises InputError for an option that needs a clock."""
         if select.fps is not None:
-            raise InputError(f"--fps {select.fps:g} needs a video, {self.folder} is a folder: use --num-frames-target")
+            raise InputError(
+                f"--fps {select.fps:g} needs a video, and the images of {self.folder} have no clock: use "
+                "--num-frames-target"
+            )
         return np.arange(len(self.files), dtype=float)
 
     def recount(self, log: RunLog) -> np.ndarray:
@@ -55,19 +64,36 @@ class ImageFolder:
 
     def focals(self, indices: Sequence[int], source_wh: tuple[int, int]) -> list[RecordedFocal | None]:
         """What the images ``indices``, of ``source_wh`` upright pixels, say about their focal lengths."""
-        return [photo_focal(read_tags(self.files[index]), source_wh) for index in indices]
+        found = []
+        for index in indices:
+            with self.file(index) as path:
+                found.append(photo_focal(read_tags(path), source_wh))
+        return found
+
+    @contextlib.contextmanager
+    def file(self, index: int) -> Iterator[Path]:
+        """The path of image ``index``, valid inside the block."""
+        yield self.files[index]
+
+    def _sizes(self) -> list[tuple[int, int] | None]:
+        sizes = []
+        for index in range(len(self.files)):
+            with self.file(index) as path:
+                sizes.append(upright_size(path))
+        return sizes
 
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the images ``indices``, in this order; ``watch`` sees the same. InputError."""
         first: tuple[str, tuple[int, int]] | None = None
         for index in indices:
-            image = read_image(self.files[index], log)
+            with self.file(index) as path:
+                image = read_image(path, log)
             size = (image.shape[1], image.shape[0])
             first = first or (self.files[index].name, size)
             if size != first[1]:
                 raise InputError(
-                    f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, "
-                    f"{self.files[index].name} is {size[0]}x{size[1]} (upright): one size only, remove the odd ones"
+                    f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, {self.files[index].name} "
+                    f"is {size[0]}x{size[1]}. {self.folder} holds {counted(self._sizes(), self.folder)}"
                 )
             if watch is not None:
                 watch(int(index), thumbnail(image))
@@ -91,17 +117,22 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
 
 def _list_images(folder: Path) -> tuple[Path, ...]:
     files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-    heif = [file for file in files if file.suffix.lower() in HEIF_SUFFIXES]
+    images = [file for file in files if file.suffix.lower() in SUFFIXES + HEIF_SUFFIXES]
+    return usable(sorted(images, key=lambda file: natural_key(file.name)), folder)
+
+
+def usable(images: Sequence[Path], data: Path) -> tuple[Path, ...]:
+    """The image files of ``data``, in their order; raises InputError where they are too few or need a library."""
+    heif = [file for file in images if file.suffix.lower() in HEIF_SUFFIXES]
     if heif and not _register_heif():
         raise InputError(f"{heif[0]} is a HEIF image: `pip install pillow-heif` to read it, or convert it to JPEG")
-    images = [file for file in files if file.suffix.lower() in SUFFIXES] + heif
     if len(images) < 2:
         held = "no image" if not images else f"one image ({images[0].name})"
         raise InputError(
-            f"{folder} holds {held}: give a video, or a folder with at least 2 images "
+            f"{data} holds {held}: give a video, or a folder with at least 2 images "
             f"({', '.join(suffix[1:] for suffix in SUFFIXES + HEIF_SUFFIXES)})"
         )
-    return tuple(sorted(images, key=lambda file: natural_key(file.name)))
+    return tuple(images)
 
 
 def _register_heif() -> bool:

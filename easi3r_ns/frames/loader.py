@@ -7,44 +7,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import Frames, NearFrames, PixelMap, RecordedFocal, SkippedFrames
+from ..core.types import Frames, NearFrames, PixelMap, SkippedFrames
 from ..storage.files import jsonable, make_folder, read_png, write_png
 from . import store as frame_store
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
-from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
 from .near import near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .select import choose_frames, inside_range
+from .source import Source, open_selected
 from .store import StoredClip, StoredFrame, StoredNear
-from .video import Video
 
 _WRITERS = 2
 _DARK = 10
 """A clip without a brighter value (of 255) counts as black."""
 _STILL = 3
 """Frames that differ by no more than this (of 255) count as equal: a lossy codec never repeats a frame exactly."""
-
-
-class Source(Protocol):
-    """What a video and a folder of images have in common; see :class:`.video.Video` for the methods."""
-
-    unit: str
-    shows_all: bool
-
-    def signature(self) -> dict[str, Any]: ...
-    def times(self, select: FrameConfig, log: RunLog) -> np.ndarray: ...
-    def recount(self, log: RunLog) -> np.ndarray: ...
-    def name(self, index: int) -> str: ...
-    def focals(self, indices: Any, source_wh: tuple[int, int]) -> list[RecordedFocal | None]: ...
-    def read(self, indices: Any, log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]: ...
 
 
 def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> Frames:
@@ -56,7 +41,7 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
     images. Raises InputError (unusable input, fewer than two frames) and OutputError (``store`` cannot be written).
     """
     geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
-    source = open_source(data)
+    source = open_selected(data, select)
     key = jsonable({"source": source.signature(), "select": _selection_key(select)})
     make_folder(store)
     clip = frame_store.load(store, key)
@@ -81,26 +66,13 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
     return frames
 
 
-def open_source(data: Path) -> Source:
-    """The source behind a path. Raises InputError when it is missing or neither a video nor a folder."""
-    if not data.exists():
-        raise InputError(f"{data} does not exist: give a video file or a folder of images")
-    if data.is_dir():
-        return ImageFolder(data)
-    if data.stat().st_size == 0:
-        raise InputError(f"{data} is empty (0 bytes): give a complete video file")
-    if data.suffix.lower() in SUFFIXES + HEIF_SUFFIXES:
-        raise InputError(f"{data} is a single image: give a video, or the folder of the images")
-    return Video(data)
-
-
 def preview_source(data: Path, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> tuple[int, PixelMap]:
     """How many frames :func:`load_frames` would use, and their sizes; decodes a single one.
 
     Raises:
         InputError: as :func:`load_frames`.
     """
-    source = open_source(data)
+    source = open_selected(data, select)
     indices = _choose(source.times(select, log), select, source)
     image = next((image for _, image in source.read(indices[:1], log)), None)
     if image is None:
@@ -128,7 +100,7 @@ def find_parts(data: Path, select: FrameConfig, log: RunLog) -> tuple[tuple[floa
 
     Decodes the clip once and keeps nothing of it. Raises InputError as :func:`load_frames`.
     """
-    source = open_source(data)
+    source = open_selected(data, select)
     with log.stage("cuts"):
         times = source.times(select, log)
         inside = inside_range(times, select)

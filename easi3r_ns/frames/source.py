@@ -1,0 +1,94 @@
+"""What a source of frames is, and which kind of source a path means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..core.config import FrameConfig
+from ..core.errors import InputError
+from ..core.runlog import RunLog
+from ..core.types import RecordedFocal
+from .animation import AnimatedImage, is_animated
+from .archive import ImageArchive, inside_archive, is_archive
+from .cuts import Watch
+from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
+from .sequence import ImageFiles, matches
+from .video import Video
+
+GIF_SUFFIXES = (".gif", ".apng")
+
+
+class Source(Protocol):
+    """What a video and a folder of images have in common; see :class:`.video.Video` for the methods."""
+
+    unit: str
+    shows_all: bool
+
+    def signature(self) -> dict[str, Any]: ...
+    def times(self, select: FrameConfig, log: RunLog) -> np.ndarray: ...
+    def recount(self, log: RunLog) -> np.ndarray: ...
+    def name(self, index: int) -> str: ...
+    def focals(self, indices: Any, source_wh: tuple[int, int]) -> list[RecordedFocal | None]: ...
+    def read(self, indices: Any, log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]: ...
+
+
+def open_source(data: Path) -> Source:
+    """The source behind ``data``.
+
+    What exists under this name is taken as it is: a video file, an animated image (GIF, WebP, APNG), a folder of images
+    or a ZIP archive of images. Otherwise the name may be a pattern, ``shot_%04d.png`` or ``shots/*.jpg``, or a folder
+    inside an archive, ``shots.zip/left``.
+
+    Raises:
+        InputError: nothing is there, or it is none of these.
+    """
+    if not data.exists():
+        return _named_by_pattern(data)
+    if data.is_dir():
+        return ImageFolder(data)
+    if data.stat().st_size == 0:
+        raise InputError(f"{data} is empty (0 bytes): give a complete video file")
+    if is_archive(data):
+        return ImageArchive(data)
+    suffix = data.suffix.lower()
+    if suffix in SUFFIXES + GIF_SUFFIXES and is_animated(data):
+        return AnimatedImage(data)
+    if suffix in SUFFIXES + HEIF_SUFFIXES + GIF_SUFFIXES:
+        raise InputError(
+            f"{data} is a single image: give a video, the folder of the images, or a pattern in quotes such as "
+            f"'{data.parent / ('*' + data.suffix)}'"
+        )
+    return Video(data)
+
+
+def open_selected(data: Path, select: FrameConfig) -> Source:
+    """As :func:`open_source`, without the images that ``--image-size`` leaves out. Raises InputError."""
+    source = open_source(data)
+    if select.image_wh is not None:
+        if not isinstance(source, ImageFolder):
+            raise InputError(f"--image-size {select.image_size} chooses among images, and {data} is a clip of one size")
+        source.keep_size(select.image_wh)
+    return source
+
+
+def _named_by_pattern(data: Path) -> Source:
+    held = inside_archive(data)
+    if held is not None:
+        return ImageArchive(*held)
+    found = matches(data)
+    if found is None:
+        raise InputError(
+            f"{data} does not exist: give a video file, a folder of images, a .zip of images, or a pattern such as "
+            "'shots/*.jpg' or shot_%04d.png"
+        )
+    images = [path for path in found if path.suffix.lower() in SUFFIXES + HEIF_SUFFIXES]
+    if len(found) == 1 and not images:
+        return open_source(found[0])
+    if not images:
+        what = f"{len(found)} files, none of them an image ({found[0].name}, ...)" if found else "no file"
+        raise InputError(f"{data} matches {what}: give one video, or a pattern that matches images")
+    return ImageFiles(data, images)
