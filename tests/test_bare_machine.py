@@ -60,3 +60,30 @@ def test_the_benchmark_runs_at_toy_size() -> None:
     rows = {stage: (seconds, operations) for stage, seconds, operations in json.loads(run_without(MISSING, BENCH))}
     assert {"decode", "encode", "pass 1", "statistics", "masks", "flow", "pass 2", "alignment"} <= set(rows)
     assert all(rows[stage][1] > 0 for stage in ("encode", "pass 1", "pass 2"))
+
+
+COMMAND = """
+from easi3r_ns.cli.main import main
+try:
+    main({arguments})
+except SystemExit as end:
+    print(end.code)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["export", "OUT", "--format", "mesh"], ["view", "OUT", "--open3d"]])
+def test_without_the_libraries_of_open3d_a_command_names_the_packages(tmp_path: Path, arguments: list[str]) -> None:
+    """As in a container without libGL, where the import of Open3D fails. It mostly has no display either."""
+    from easi3r_ns.dataset.scene_folder import write_scene
+    from tests.support.dataset_scene import make_scene
+
+    scene, _ = make_scene(tmp_path / "store", (160, 120), 3)
+    write_scene(scene, tmp_path / "out" / "scene")
+    words = [str(tmp_path / "out") if word == "OUT" else word for word in arguments]
+    blocked = "import sys\nsys.modules['open3d'] = None\n"
+    command = [sys.executable, "-W", "ignore", "-c", blocked + COMMAND.format(arguments=words)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.stdout.splitlines()[-1] == "6"
+    errors = [line for line in result.stderr.splitlines() if line.strip()]
+    assert "Traceback" not in result.stderr and "apt-get install libusb-1.0-0 libgl1 libgomp1" in errors[-1]
+    assert not (tmp_path / "out" / "export" / "mesh.ply").exists()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
+
+from .options import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,11 @@ class Report:
 
     path: tyro.conf.Positional[Path]
     """The --output-dir of a run, its transforms.json, or a scene folder."""
+    output_dir: Optional[OutputFolder] = None
+    """Folder for both files; default: the dataset itself."""
 
     def main(self) -> None:
-        """Write both files into the dataset's folder and print the verdict.
+        """Write both files and print the verdict.
 
         Raises:
             InputError: there is no scene at ``path``.
@@ -32,7 +37,7 @@ class Report:
         from .display import RichRunLog
 
         scene = find_scene(self.path)
-        card = write_report_card(scene, dataset_folder(self.path), RichRunLog())
+        card = write_report_card(scene, dataset_folder(self.path), RichRunLog(), self.output_dir)
         console = Console(highlight=False)
         if card.verdict is not None:
             console.print(f"[bold]{card.verdict.level.words}[/]  {escape(card.verdict.summary)}", soft_wrap=True)

@@ -46,6 +46,7 @@ class ViewScene:
 
         Raises:
             InputError: there is no scene at ``path``, the options contradict each other, or there is no display.
+            MissingExtraError: Open3D does not load, for its window.
             OutputError: the video cannot be written.
         """
         from ..dataset.scene_folder import find_scene
@@ -57,9 +58,9 @@ class ViewScene:
         if self.turntable is not None and self.turntable.suffix.lower() != ".mp4":
             raise InputError(f"--turntable {self.turntable}: give a file name that ends in .mp4")
         if self.open3d:
-            from ..view.window import require_display
+            from ..view.window import require_window
 
-            require_display()
+            require_window()
         log = RichRunLog()
         scene = find_scene(self.path)
         with log.stage("points", len(scene)) as advance:

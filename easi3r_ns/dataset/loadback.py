@@ -13,7 +13,9 @@ from PIL import Image
 
 from ..core.errors import OutputError
 from ..core.geometry import is_rigid
+from ..core.optional import load_open3d
 from ..core.runlog import RunLog
+from ..storage.names import plain_name
 
 if TYPE_CHECKING:
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -42,6 +44,8 @@ def check_loads(dataset: Path, log: RunLog) -> None:
             if parsed is not None:
                 _check(parsed, f"{split} split at 1/{factor} size", factor)
         _check_counts(outputs, meta, factor)
+    if "ply_file_path" in meta and not _open3d_takes(file):
+        _check_points(file, meta)
     if outputs["val"] is None:
         log.warn(
             f"{len(meta['frames'])} frames are too few for nerfstudio's default split to keep one for evaluation: "
@@ -62,7 +66,7 @@ def _load(file: Path, factor: int, split: str, spread: float) -> DataparserOutpu
     config = NerfstudioDataParserConfig(
         data=file,
         downscale_factor=factor,
-        load_3D_points=factor == 1,
+        load_3D_points=factor == 1 and _open3d_takes(file),
         auto_scale_poses=spread >= MIN_CAMERA_SPREAD,
     )
     meta = json.loads(file.read_text(encoding="utf-8"))
@@ -103,6 +107,19 @@ def _check(parsed: DataparserOutputs, what: str, factor: int) -> None:
                 _require(image.size == size, f"{what}: {path} is {image.size}, its camera {size}")
     points = parsed.metadata.get("points3D_xyz")
     _require(points is None or bool(np.isfinite(points.numpy()).all()), f"{what}: a point is not finite")
+
+
+def _check_points(file: Path, meta: dict[str, Any]) -> None:
+    """What the parser would check, for a path whose letters Open3D, which it calls, may not know."""
+    cloud = file.parent / meta["ply_file_path"]
+    _require(cloud.is_file(), f"{cloud} is missing")
+    with plain_name(cloud) as plain:
+        points = np.asarray(load_open3d().io.read_point_cloud(str(plain)).points)
+    _require(bool(np.isfinite(points).all()), "a point is not finite")
+
+
+def _open3d_takes(file: Path) -> bool:
+    return str(file.absolute()).isascii()
 
 
 def _check_counts(outputs: dict[str, DataparserOutputs | None], meta: dict[str, Any], factor: int) -> None:

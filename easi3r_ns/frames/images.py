@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
-from ..storage.files import decode_image, natural_key
+from ..storage.files import decode_bytes, natural_key
 from .cuts import Watch, thumbnail
 from .focal import photo_focal, read_tags
+from .orientation import TAG, as_stored, holds_floats, upright
 from .shapes import counted, of_size, upright_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
-_EXIF_ORIENTATION = 0x0112
 
 
 class ImageFolder:
@@ -106,12 +107,19 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
     Raises InputError when the file is damaged or holds floating-point values.
     """
     try:
-        with Image.open(path) as image:
+        original = path.read_bytes()
+        if holds_floats(original):
+            raise InputError(f"{path} holds floating-point values: convert it to 8 or 16 bits")
+        content, orientation = as_stored(original)
+        with Image.open(io.BytesIO(original if orientation is None else content)) as image:
             image.load()
             if _has_alpha(image):
                 log.warn("transparency is ignored: images with an alpha channel are used as if they were opaque")
-            return _upright(_eight_bit_rgb(image, path), image.getexif().get(_EXIF_ORIENTATION, 1))
+            turn = image.getexif().get(TAG, 1) if orientation is None else orientation
+            return upright(_eight_bit_rgb(image, content, path), turn)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
@@ -148,7 +156,8 @@ def _has_alpha(image: Image.Image) -> bool:
     return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
 
 
-def _eight_bit_rgb(image: Image.Image, path: Path) -> np.ndarray:
+def _eight_bit_rgb(image: Image.Image, content: bytes, path: Path) -> np.ndarray:
+    """Pixels of an image as it is stored; ``content`` is its file without orientation."""
     if image.mode == "F":
         raise InputError(f"{path} holds floating-point values: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -156,8 +165,8 @@ def _eight_bit_rgb(image: Image.Image, path: Path) -> np.ndarray:
         if grey.min() < 0 or grey.max() > 65535:
             raise InputError(f"{path} holds values outside 0..65535: convert it to 8 or 16 bits")
         return np.repeat(_eight_bits(grey)[..., None], 3, axis=-1)
-    if _sixteen_bit_colour(image):
-        return _eight_bits(_read_sixteen_bit_colour(path))
+    if _sixteen_bit_colour(image, content):
+        return _eight_bits(_read_sixteen_bit_colour(image, content, path))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))
@@ -168,31 +177,21 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
-def _sixteen_bit_colour(image: Image.Image) -> bool:
-    return image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA") and _bits(image) == 16
+def _sixteen_bit_colour(image: Image.Image, content: bytes) -> bool:
+    return image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA") and _bits(image, content) == 16
 
 
-def _bits(image: Image.Image) -> int:
+def _bits(image: Image.Image, content: bytes) -> int:
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (8,)))
-    with open(image.filename, "rb") as file:
-        header = file.read(25)
-    return header[24] if header[12:16] == b"IHDR" else 8
+    return content[24] if content[12:16] == b"IHDR" else 8
 
 
-def _read_sixteen_bit_colour(path: Path) -> np.ndarray:
+def _read_sixteen_bit_colour(image: Image.Image, content: bytes, path: Path) -> np.ndarray:
     # Pillow keeps only the high byte of 16-bit colour, OpenCV reads all of it.
     import cv2
 
-    values = decode_image(path, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if values.ndim != 3:
+    values = decode_bytes(content, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, path)
+    if values.dtype != np.uint16 or values.shape[:2] != image.size[::-1] or values.ndim != 3:
         raise InputError(f"{path} cannot be read as a 16-bit image: convert it to 8 bits")
     return values[..., 2::-1]
-
-
-def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation in (0, 1):
-        return rgb
-    image = Image.fromarray(rgb)
-    image.getexif()[_EXIF_ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))

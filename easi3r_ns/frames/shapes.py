@@ -10,17 +10,18 @@ from pathlib import Path
 from PIL import Image
 
 from ..core.errors import InputError
-
-_EXIF_ORIENTATION = 0x0112
+from .orientation import TAG
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
     """(width, height) of an image after its EXIF orientation, from its header; None: it cannot be read."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            turned = image.getexif().get(TAG, 1) in (5, 6, 7, 8)
+            # Some releases of Pillow exchange the sides of a TIFF themselves.
+            width, height = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size
+            return (height, width) if turned else (width, height)
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
         return None
 
 

@@ -14,6 +14,8 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.io import load_from_json
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from ..storage.names import plain_name
+
 _STILL = 0.01
 """Extent of the camera path as a share of the median distance of the points, below which the camera counts as still."""
 
@@ -53,6 +55,10 @@ class Easi3RDataParser(Nerfstudio):
             outputs.cameras.times = torch.tensor(stamps, dtype=torch.float32)[:, None]
         return outputs
 
+    def _load_3D_points(self, ply_file_path: Path, transform_matrix: torch.Tensor, scale_factor: float) -> Any:
+        with plain_name(ply_file_path) as file:
+            return super()._load_3D_points(file, transform_matrix, scale_factor)
+
     def _read_meta(self) -> tuple[Path, dict[str, Any]]:
         data = self.config.data
         file = data if data.suffix == ".json" else data / "transforms.json"
@@ -88,7 +94,8 @@ def _median_distance(meta: dict[str, Any], folder: Path, centre: np.ndarray) -> 
         return 0.0
     import open3d
 
-    points = np.asarray(open3d.io.read_point_cloud(folder / meta["ply_file_path"]).points)
+    with plain_name(folder / meta["ply_file_path"]) as file:
+        points = np.asarray(open3d.io.read_point_cloud(file).points)
     return float(np.median(np.linalg.norm(points - centre, axis=1))) if len(points) else 0.0
 
 

@@ -33,16 +33,19 @@ class ReportCard:
     verdict: Verdict | None = None
 
 
-def write_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
-    """Write both files into the dataset's folder, replacing those of an earlier run, and return what was written.
+def write_report_card(scene: Scene, dataset: Path, log: RunLog, folder: Path | None = None) -> ReportCard:
+    """Write both files, replacing those of an earlier run, and return what was written.
+
+    ``folder`` takes them; default: that of the dataset.
 
     The report shows ``stages`` and ``warnings`` of the scene's provenance, and the time that the preview takes.
 
     Raises OutputError when a file of these names is not ours, or when the disk refuses.
     """
-    _claim(dataset)
-    preview = _preview(scene, dataset, log)
-    return ReportCard(dataset / REPORT, preview, _report(scene, dataset, log))
+    folder = folder or dataset
+    _claim(folder)
+    preview = _preview(scene, folder, log)
+    return ReportCard(folder / REPORT, preview, _report(scene, dataset, log, folder))
 
 
 def try_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
@@ -84,7 +87,7 @@ def _preview(scene: Scene, dataset: Path, log: RunLog) -> Path:
         return write_preview(scene, dataset / PREVIEW, advance)
 
 
-def _report(scene: Scene, dataset: Path, log: RunLog) -> Verdict:
+def _report(scene: Scene, dataset: Path, log: RunLog, folder: Path | None = None) -> Verdict:
     from dataclasses import asdict, replace
 
     from .page import write_report
@@ -93,7 +96,7 @@ def _report(scene: Scene, dataset: Path, log: RunLog) -> Verdict:
     stages = [*(scene.provenance.get("stages") or ()), *made]
     with log.stage("report"):
         timed = replace(scene, provenance=scene.provenance | {"stages": stages})
-        return write_report(timed, dataset / REPORT, next_command(dataset))
+        return write_report(timed, (folder or dataset) / REPORT, next_command(dataset))
 
 
 @contextlib.contextmanager

@@ -106,10 +106,21 @@ def decode_image(path: Path, flags: int) -> np.ndarray:
     Raises:
         OSError: there is no such file, or it is not an image that OpenCV knows.
     """
+    return decode_bytes(path.read_bytes(), flags, path)
+
+
+def decode_bytes(content: bytes, flags: int, path: Path) -> np.ndarray:
+    """:func:`decode_image` of the content of a file; ``path`` is named in the error.
+
+    Raises:
+        OSError: it is not an image that OpenCV knows, or one of more pixels than it reads.
+    """
     import cv2
 
-    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    image = cv2.imdecode(content, flags) if len(content) else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flags) if content else None
+    except cv2.error as error:  # a header that announces too many pixels
+        raise OSError(errno.EIO, f"not a readable image ({error.err})", str(path)) from error
     if image is None:
         raise OSError(errno.EIO, "not a readable image", str(path))
     return image

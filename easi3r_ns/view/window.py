@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.optional import load_open3d
+from ..storage.names import plain_name
 from .cameras import CameraTrack
 from .look import ACCENT, Look, Painter, camera_color, frames_shown
 
@@ -27,6 +28,12 @@ _FPS = 10.0
 _ZOOM = 0.5
 _REST_SECONDS = 0.005
 """Pause between two readings of keyboard and mouse."""
+
+
+def require_window() -> None:
+    """Raises MissingExtraError where Open3D does not load, then InputError where there is no display."""
+    load_open3d()
+    require_display()
 
 
 def require_display() -> None:
@@ -51,7 +58,7 @@ def open_window(painter: Painter, track: CameraTrack, look: Look, meshes: Sequen
 
     Raises InputError when no window can open or a mesh cannot be read, MissingExtraError when Open3D does not load.
     """
-    require_display()
+    require_window()
     o3d = load_open3d()
     loaded = [read_mesh(path) for path in meshes]
     shown = _Shown(replace(look, static=look.static and not loaded), bool(loaded))
@@ -103,7 +110,8 @@ def geometries(painter: Painter, track: CameraTrack, look: Look) -> list[open3d.
 
 def read_mesh(path: Path) -> open3d.geometry.TriangleMesh:
     """A mesh with normals. Raises InputError when the file holds none."""
-    mesh = load_open3d().io.read_triangle_mesh(str(path))
+    with plain_name(path) as file:
+        mesh = load_open3d().io.read_triangle_mesh(str(file))
     if not len(mesh.triangles):
         raise InputError(f"{path} holds no mesh that Open3D can read: export it again, or move it away")
     mesh.compute_vertex_normals()
