@@ -48,7 +48,7 @@ LIBRARIES = {
     "pycolmap": {"refine"},
     "huggingface_hub": {"network.sources"},
     "evo": {"evaluate.trajectory"},
-    "av": {"frames", "cli.doctor", "training", "evaluate", "view"},
+    "av": {"frames", "cli.doctor", "training", "evaluate", "storage.video"},
     "matplotlib": {"view", "report", "training", "evaluate"},
     "jinja2": {"report"},
     "tyro": {"plugin.bridge", "cli", "training"},

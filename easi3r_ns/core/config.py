@@ -279,12 +279,23 @@ class ExportConfig:
     """What `easi3r export` writes."""
 
     max_points: int = 1_000_000
-    """Most points in the static cloud and, without triangulated points, in the COLMAP model."""
+    """Most points in the static cloud."""
     mask_growth: int = 3
     """Pixels (of the network grid) by which the moving regions are grown before they are left out."""
+    max_init_points: int = 200_000
+    """Most points from depth that training starts from, in colmap, splat and dnerf."""
     undistort: bool = False
     """COLMAP: images of a lens without distortion (gsplat undistorts by itself, INRIA's loader takes no distortion)."""
+    mask_names: Literal["colmap", "same"] = "colmap"
+    """COLMAP: masks are called x.png.png, as COLMAP has it, or x.png like their image, as Postshot has it."""
+    mask_white: Literal["static", "moving"] = "static"
+    """colmap, splat: what is white in the masks. Nearly all programs ignore black; Postshot's guides differ."""
+    alpha: Literal["none", "static", "moving"] = "none"
+    """splat, dnerf: write RGBA images in which only what is static, or only what moves, is opaque."""
+    seconds: bool = False
+    """dnerf: times in seconds of the clip, in place of 0 to 1."""
 
     def __post_init__(self) -> None:
         _check("--max-points", self.max_points, 100)
+        _check("--max-init-points", self.max_init_points, 100)
         _check("--mask-growth", self.mask_growth, 0)

@@ -2,15 +2,20 @@
 
 ::
 
-    images/frame_00001.png            the source images
-    masks/frame_00001.png.png         8 bit, black where COLMAP shall find no features: what moves
+    images/colmap_00001.png           the source images
+    masks/colmap_00001.png.png        8 bit, black where COLMAP shall find no features: what moves
     sparse/0/{cameras,images,points3D}.bin
     text/{cameras,images,points3D}.txt    the same model
 
-``images`` and ``sparse/0`` lie where the loaders of gsplat and of INRIA's gaussian-splatting look for them. The world
-is that of ``transforms.json`` (z up). The camera model is PINHOLE, or OPENCV where the lens distorts; undistorted, such
-a scene is PINHOLE too, which is all that INRIA's loader takes. Triangulated points come with their tracks; a scene
-without them gives static points with empty tracks and the error -1 (unknown).
+``images`` and ``sparse/0`` lie where the loaders of gsplat and of INRIA's gaussian-splatting look for them. The names
+of the images are used nowhere else in a dataset and its exports: some readers (Brush) look for an image by the end of
+its path in everything below the folder that they are given. The world is that of ``transforms.json`` (z up). The camera
+model is PINHOLE, or OPENCV where the lens distorts; undistorted, such a scene is PINHOLE too, which is all that INRIA's
+loader takes.
+
+Triangulated points come with their tracks and errors. A scene without them gives static points with tracks by
+projection (:mod:`easi3r_ns.export.tracks`) and the error 0: nothing was matched. An image that triangulation left out
+gets its observations by projection too.
 """
 
 from __future__ import annotations
@@ -23,26 +28,18 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..core.errors import InputError
-from ..core.geometry import (
-    Z_UP_FROM_OPENCV_WORLD,
-    distort,
-    intrinsics_to_source,
-    opencv_to_colmap,
-    pixel_grid,
-    transform,
-)
-from ..core.geometry import undistort as undistort_xy
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv_to_colmap, transform
 from ..core.scene import Scene
+from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import static_points
-from ..dataset.resample import static_at_source
-from ..storage.files import link_or_copy, make_folder, read_png, write_bytes, write_png
-from .exporter import Exporter, ExportJob
+from ..storage.files import make_folder, write_bytes, write_png
+from .exporter import Exporter, ExportJob, require_images
+from .tracks import Tracks, projected_tracks
+from .views import Pictures, Views, each
 
 _FOLDER = "colmap"
 MODEL_FILES = ("cameras", "images", "points3D")
 _MODEL_IDS = {"PINHOLE": 1, "OPENCV": 4}
-_UNKNOWN_ERROR = -1.0
 _TEXT_HEADERS = {
     "cameras": "# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]",
     "images": "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] as (X, Y, POINT3D_ID)",
@@ -79,116 +76,125 @@ class ColmapModel:
         return image if len(self.params) > 1 else 0
 
 
-def colmap_files(scene: Scene) -> set[str]:
+@dataclass(frozen=True)
+class MaskFiles:
+    """How masks are called and coloured."""
+
+    growth: float = 3
+    """Network pixels by which moving regions are grown."""
+    names: str = "colmap"
+    """'colmap': x.png.png beside x.png; 'same': x.png."""
+    white: str = "static"
+    """'static' or 'moving'."""
+
+    def name(self, image: str) -> str:
+        """The mask of an image, relative to the project."""
+        return f"masks/{image}" + (".png" if self.names == "colmap" else "")
+
+    def write(self, folder: Path, image: str, static: np.ndarray) -> None:
+        """Write the (H, W) bool static pixels of an image into the project ``folder``. Raises OutputError."""
+        white = static if self.white == "static" else ~static
+        write_png(folder / self.name(image), white.astype(np.uint8) * 255)
+
+
+def colmap_files(scene: Scene, masks: MaskFiles = MaskFiles()) -> set[str]:
     """Every file that :func:`write_colmap` writes, relative to its folder."""
     files = {f"sparse/0/{name}.bin" for name in MODEL_FILES} | {f"text/{name}.txt" for name in MODEL_FILES}
-    for name in _names(scene):
-        files |= {f"images/{name}", f"masks/{name}.png"}
+    for name in image_names(scene, _FOLDER):
+        files |= {f"images/{name}", masks.name(name)}
     return files
 
 
 def write_colmap(
-    scene: Scene, path: Path, *, mask_growth: float = 3, max_points: int = 200_000, undistort: bool = False
+    scene: Scene, path: Path, *, max_points: int = 200_000, undistort: bool = False, masks: MaskFiles = MaskFiles()
 ) -> Path:
     """Write ``scene`` as a COLMAP project into the folder ``path`` and return it.
 
-    Moving regions are grown by ``mask_growth`` network pixels in the masks, and before points are taken from the depth
-    (at most ``max_points``; triangulated points are all kept). With ``undistort`` images, masks and observations are
-    those of a lens without distortion and the same focal length; pixels that the source does not show are black, and
-    masked. Raises InputError when a source image is gone,
+    Points are taken from the depth outside the grown masks (at most ``max_points``; triangulated points are all kept).
+    With ``undistort`` images, masks and observations are those of a lens without distortion and the same focal length;
+    pixels that the source does not show are black, and masked. Raises InputError when a source image is gone,
     OutputError when the disk refuses.
     """
-    missing = [source for source in scene.source_paths if not source.is_file()]
-    if missing:
-        raise InputError(f"{missing[0]} is missing: a COLMAP project needs the images of the scene where they were")
-    undistort = undistort and any(scene.distortion)
-    model = colmap_model(scene, mask_growth=mask_growth, max_points=max_points, undistort=undistort)
+    require_images(scene)
+    views = Views(scene, undistort)
+    model = colmap_model(views, image_names(scene, _FOLDER), masks.growth, max_points)
     for folder in ("images", "masks", "sparse/0", "text"):
         make_folder(path / folder)
-    for position, name in enumerate(model.names):
-        static = static_at_source(scene.dynamic.masks[position], scene.pixel_map, mask_growth)
-        if undistort:
-            image, static = _undistorted(scene, position, static)
-            write_png(path / "images" / name, image)
-        else:
-            link_or_copy(scene.source_paths[position], path / "images" / name)
-        write_png(path / "masks" / f"{name}.png", static.astype(np.uint8) * 255)
+    pictures = Pictures(views, masks.growth)
+    frames = [frame for frame in listed_frames(scene) if frame.position is not None]
+    each(frames, lambda k, frame: masks.write(path, model.names[k], pictures.write(frame, path, model.names[k])))
     write_model(model, path / "sparse" / "0", path / "text")
     return path
 
 
-def write_model(model: ColmapModel, binary: Path, text: Path) -> None:
-    """Write the three files of a model into each of two folders that exist. Raises OutputError."""
+def write_model(model: ColmapModel, binary: Path, text: Path | None = None) -> None:
+    """Write the three files of a model into folders that exist, as text too where asked for. Raises OutputError."""
     tracks = _tracks(model)
     for name, content in zip(MODEL_FILES, (_camera_bytes(model), _image_bytes(model), _point_bytes(model, tracks))):
         write_bytes(binary / f"{name}.bin", content)
+    if text is None:
+        return
     for name, lines in zip(MODEL_FILES, (_camera_lines(model), _image_lines(model), _point_lines(model, tracks))):
         write_bytes(text / f"{name}.txt", "\n".join([_TEXT_HEADERS[name], *lines, ""]).encode())
 
 
-def colmap_model(
-    scene: Scene, *, mask_growth: float = 3, max_points: int = 200_000, undistort: bool = False
-) -> ColmapModel:
+def colmap_model(views: Views, names: tuple[str, ...], mask_growth: float, max_points: int) -> ColmapModel:
     """The sparse model of a scene; see :func:`write_colmap`."""
-    distorted = any(scene.distortion) and not undistort
+    scene = views.scene
+    distorted = any(scene.distortion) and not views.undistort
     params = np.array([intrinsics_to_source(f, scene.principal_point, scene.pixel_map) for f in scene.focals])
     params = params[:1] if (params == params[0]).all() else params
     if distorted:
         params = np.hstack([params, np.tile(scene.distortion, (len(params), 1))])
-    sparse, frames = scene.sparse, range(len(scene))
+    sparse = scene.sparse
     if sparse is not None:
         points, colors, errors = sparse.points, sparse.colors, sparse.errors
-        rows = [np.flatnonzero(sparse.frame_index == frame) for frame in frames]
-        observations = tuple(sparse.pixels[row] for row in rows)
-        if undistort:
-            observations = tuple(_ideal_pixels(scene, frame, xy) for frame, xy in enumerate(observations))
-        observed = tuple(sparse.point_index[row] for row in rows)
+        tracks = _measured(scene, mask_growth)
     else:
         points, colors = static_points(scene, max_points, mask_growth)
-        errors = np.full(len(points), _UNKNOWN_ERROR)
-        observations, observed = (np.empty((0, 2)),) * len(scene), (np.empty(0, dtype=np.int64),) * len(scene)
+        points, colors, tracks = _seen(points, colors, projected_tracks(scene, points, mask_growth))
+        errors = np.zeros(len(points))
     return ColmapModel(
         model="OPENCV" if distorted else "PINHOLE",
         width=scene.pixel_map.source_wh[0],
         height=scene.pixel_map.source_wh[1],
         params=params,
         T_cam_world=opencv_to_colmap(Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam),
-        names=_names(scene),
+        names=names,
         points=transform(Z_UP_FROM_OPENCV_WORLD, points.astype(float)),
         colors=colors,
         errors=errors,
-        observations=observations,
-        observed=observed,
+        observations=tuple(views.pixels(xy, float(f)) for xy, f in zip(tracks.observations, scene.focals)),
+        observed=tracks.observed,
     )
 
 
-def _lens(scene: Scene, position: int) -> tuple[float, np.ndarray]:
-    """Focal length and principal point in source pixels, the first centre at 0.5."""
-    focal, _, cx, cy = intrinsics_to_source(scene.focals[position], scene.principal_point, scene.pixel_map)
-    return focal, np.array([cx, cy])
+def image_names(scene: Scene, stem: str) -> tuple[str, ...]:
+    """Names of the images of a format: ``stem_00001.png``, ..."""
+    return tuple(f"{stem}_{position + 1:05d}.png" for position in range(len(scene)))
 
 
-def _ideal_pixels(scene: Scene, position: int, xy: np.ndarray) -> np.ndarray:
-    focal, centre = _lens(scene, position)
-    return undistort_xy((xy - centre) / focal, scene.distortion) * focal + centre
+def _measured(scene: Scene, mask_growth: float) -> Tracks:
+    """The tracks of triangulated points; an image that they leave out gets those whose depth it confirms."""
+    sparse = scene.sparse
+    assert sparse is not None
+    rows = [np.flatnonzero(sparse.frame_index == frame) for frame in range(len(scene))]
+    observations, observed = [sparse.pixels[row] for row in rows], [sparse.point_index[row] for row in rows]
+    left_out = [frame for frame, row in enumerate(rows) if not len(row)]
+    if left_out and scene.has_depth:
+        projected = projected_tracks(scene, sparse.points, mask_growth)
+        for frame in left_out:
+            observations[frame], observed[frame] = projected.observations[frame], projected.observed[frame]
+    return Tracks(tuple(observations), tuple(observed))
 
 
-def _undistorted(scene: Scene, position: int, static: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The source image (H, W, 3) uint8 and its static pixels (H, W) bool as a lens without distortion shows them."""
-    import cv2
-
-    focal, centre = _lens(scene, position)
-    # OpenCV counts pixel centres from 0.
-    ideal = (pixel_grid(*static.shape) + 0.5 - centre) / focal
-    column, row = np.moveaxis((distort(ideal, scene.distortion) * focal + centre - 0.5).astype(np.float32), -1, 0)
-    image = cv2.remap(read_png(scene.source_paths[position]), column, row, cv2.INTER_LINEAR)
-    # A pixel is static when everything that it mixes is; outside the source nothing is known.
-    share = cv2.remap(static.astype(np.float32), column, row, cv2.INTER_LINEAR)
-    return image, share > 1 - 1e-4
-
-
-def _names(scene: Scene) -> tuple[str, ...]:
-    return tuple(f"frame_{position + 1:05d}.png" for position in range(len(scene)))
+def _seen(points: np.ndarray, colors: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.ndarray, Tracks]:
+    """Points without those that no image shows: a model with empty tracks is refused by some readers."""
+    kept = np.zeros(len(points), dtype=bool)
+    for rows in tracks.observed:
+        kept[rows] = True
+    number = np.cumsum(kept) - 1
+    return points[kept], colors[kept], Tracks(tracks.observations, tuple(number[rows] for rows in tracks.observed))
 
 
 def _tracks(model: ColmapModel) -> list[np.ndarray] | None:
@@ -269,10 +275,31 @@ def _join(values: Iterable[object]) -> str:
     return " ".join(str(value) for value in values)
 
 
+def masks_of(job: ExportJob) -> MaskFiles:
+    """How the options want masks."""
+    return MaskFiles(job.config.mask_growth, job.config.mask_names, job.config.mask_white)
+
+
 def _write(job: ExportJob) -> list[Path]:
-    folder = job.folder / _FOLDER
-    write_colmap(job.scene, folder, **job.point_options, undistort=job.config.undistort)
-    return [folder / file for file in colmap_files(job.scene)]
+    folder, masks = job.folder / _FOLDER, masks_of(job)
+    write_colmap(job.scene, folder, max_points=job.most_start_points, undistort=job.config.undistort, masks=masks)
+    return [folder / file for file in colmap_files(job.scene, masks)]
 
 
-EXPORTER = Exporter(files=lambda job: {f"{_FOLDER}/{file}" for file in colmap_files(job.scene)}, write=_write)
+def _files(job: ExportJob) -> set[str]:
+    return {f"{_FOLDER}/{file}" for file in colmap_files(job.scene, masks_of(job))}
+
+
+def _says(job: ExportJob) -> list[str]:
+    remarks = ["gsplat's examples look for images_4: give them --data_factor 1, or export --format splat"]
+    if any(job.scene.distortion) and not job.config.undistort:
+        lens = ", ".join(f"{name} {value:.4g}" for name, value in zip(("k1", "k2", "p1", "p2"), job.scene.distortion))
+        remarks.insert(
+            0,
+            f"the lens is distorted (camera model OPENCV, {lens}). COLMAP, gsplat and nerfstudio undistort by "
+            "themselves; INRIA's loader and those made from it refuse it: for them, --undistort or --format splat",
+        )
+    return remarks
+
+
+EXPORTER = Exporter(files=_files, write=_write, needs=require_images, says=_says)

@@ -41,9 +41,19 @@ class ExportJob:
         """``mask_growth`` and ``max_points`` of the options."""
         return {"mask_growth": self.config.mask_growth, "max_points": self.config.max_points}
 
+    @property
+    def most_start_points(self) -> int:
+        """Most points from depth that training starts from."""
+        return min(self.config.max_points, self.config.max_init_points)
+
 
 def _nothing(scene: Scene) -> None:
     """Any scene will do."""
+
+
+def _silent(job: ExportJob) -> list[str]:
+    """Nothing to say."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class Exporter:
     needs: Callable[[Scene], None] = _nothing
     """Raises InputError or MissingExtraError, with the remedy, where the scene or this machine lacks what the format
     needs; called before anything is written."""
+    says: Callable[[ExportJob], list[str]] = _silent
+    """Sentences about what was written that decide how it can be used: which readers refuse it, what was changed."""
 
 
 def require_depth(scene: Scene) -> None:
@@ -77,3 +89,16 @@ def require_moving_depth(scene: Scene) -> None:
             "nothing that moves has a measured depth: with --weights none stereo measures what stands still, and a "
             "depth that is assumed for viewing makes no mesh; run again with network weights, which give both"
         )
+
+
+def require_images(scene: Scene) -> None:
+    """Raises InputError when a source image of the scene is gone."""
+    missing = [source for source in scene.source_paths if not source.is_file()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing: this format needs the images of the scene where they were")
+
+
+def require_points(scene: Scene) -> None:
+    """Raises InputError for a scene without any point to start from."""
+    if not scene.has_depth and scene.sparse is None:
+        raise InputError("the scene has neither depth nor points: run again with network weights, which give depth")

@@ -52,6 +52,8 @@ def export_scene(
             claim(output_dir, exporter.files(job), group=_group(name))
             done[name] = sorted(path.relative_to(output_dir).as_posix() for path in exporter.write(job))
             settle(output_dir, done[name], group=_group(name))
+        for remark in exporter.says(job):
+            log.info(f"{name}: {remark}")
     return done
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..core.scene import Scene
-from ..view.video import write_video
+from ..storage.video import write_video
 from .pictures import depth_picture, depth_range, outlined, panel_size, photo
 
 PANEL_WIDTH = 480

@@ -81,10 +81,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_png(path: Path, image: NDArray[Any]) -> None:
-    """Write (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB, losslessly and atomically. Raises OutputError."""
+    """Write (H, W) uint8 or uint16, (H, W, 3) RGB or (H, W, 4) RGBA uint8, losslessly and atomically.
+
+    Raises OutputError.
+    """
     import cv2
 
-    pixels = image[..., ::-1] if image.ndim == 3 else image
+    pixels = image if image.ndim == 2 else image[..., [2, 1, 0, 3][: image.shape[2]]]
     ok, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
     if not ok:
         raise OutputError(f"cannot encode {path} from an array of {image.dtype} {image.shape}")

@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..storage.video import write_video
 from .cameras import FOV_DEGREES, CameraTrack, Viewpoint, orbit
 from .config import TurntableConfig
 from .look import ACCENT, Look, Painter, camera_color, frames_shown
 from .splat import Pinhole, splat
-from .video import write_video
 
 BACKGROUND = (255, 255, 255)
 _OVERSAMPLING = 2

@@ -23,9 +23,9 @@ from easi3r_ns.report.pictures import (
     photo,
 )
 from easi3r_ns.report.preview import playback_rate, write_preview
-from easi3r_ns.view import video
+from easi3r_ns.storage import video
 from easi3r_ns.view.colors import MOVING
-from easi3r_ns.view.video import write_video
+from easi3r_ns.storage.video import write_video
 from tests.support.dataset_scene import make_scene
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import OutputError
-from ..storage.files import replacing
+from .files import replacing
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
-    from av.video.stream import VideoStream
 
-ENCODERS = (
+ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     # With x264's look-ahead, bytes differ from one call to the next, even on one thread.
     ("libx264", {"crf": "21", "preset": "veryfast", "x264-params": "rc-lookahead=0:sync-lookahead=0:mbtree=0"}),
     ("libopenh264", {}),
@@ -39,7 +38,7 @@ def write_video(
     with replacing(path, ".mp4") as temporary:
         try:
             with av.open(str(temporary), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
-                stream = None
+                stream: Any = None
                 for frame in frames:
                     stream = stream or _add_stream(container, rate, frame.shape[1], frame.shape[0])
                     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
@@ -52,11 +51,11 @@ def write_video(
     return path
 
 
-def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
+def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> Any:
     if width % 2 or height % 2:
         raise ValueError(f"frames of {width}x{height}: H.264 with yuv420p needs even sizes")
     name, options = _encoder()
-    stream = container.add_stream(name, rate=rate, options=dict(options))
+    stream: Any = container.add_stream(name, rate=rate, options=dict(options))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.thread_count = 1
     return stream
