@@ -1,4 +1,4 @@
-"""`splat`: what five trainers look for, read back by pycolmap and COLMAP, and tracks of points that were not matched."""
+"""`splat`: what five trainers look for, read back by pycolmap and COLMAP; tracks of points that were not matched."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ def test_an_image_without_matches_gets_points_of_its_depth(room, tmp_path):
         frame_index=scene.sparse.frame_index[seen],
         pixels=scene.sparse.pixels[seen],
     )
-    model = pycolmap.Reconstruction(
-        str(write_splat(replace(scene, sparse=sparse), tmp_path / "out") / "sparse" / "0")
-    )
+    model = pycolmap.Reconstruction(str(write_splat(replace(scene, sparse=sparse), tmp_path / "out") / "sparse" / "0"))
     counts = {k: len(image.points2D) for k, image in model.images.items()}
     assert counts[3] > 10
     for k in (1, 2, 4):  # the measured ones stay

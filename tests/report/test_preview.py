@@ -24,8 +24,8 @@ from easi3r_ns.report.pictures import (
 )
 from easi3r_ns.report.preview import playback_rate, write_preview
 from easi3r_ns.storage import video
-from easi3r_ns.view.colors import MOVING
 from easi3r_ns.storage.video import write_video
+from easi3r_ns.view.colors import MOVING
 from tests.support.dataset_scene import make_scene
 
 
