@@ -14,11 +14,12 @@ from rich.markup import escape
 from .. import __version__
 from .evaluate import Evaluate
 from .export import Export
+from .help import help_text
 from .import_ import Import
-from .options import own_usage_errors
+from .options import closed_pipe_ends, own_usage_errors
 from .plan import Plan
 from .report import Report
-from .run import ProcessEasi3R, exit_on_error
+from .run import ProcessEasi3R, exit_on_error, translated
 from .view import ViewScene
 from .weights import ManageWeights
 
@@ -67,19 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with 2 for wrong options, the ``exit_code`` of an Easi3RError, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments == ["--version"]:
-        _out().print(f"easi3r-ns {__version__}")
-        return
-    with exit_on_error():
-        with own_usage_errors():
-            command = tyro.cli(
-                Commands,
-                prog="easi3r",
-                description="Make a nerfstudio dataset from a casual video of a scene in which people or things move "
-                "(--version prints the version).",
-                args=arguments,
-            )
-        command.main()
+    with exit_on_error(), closed_pipe_ends():
+        if arguments == ["--version"]:
+            _out().print(f"easi3r-ns {__version__}")
+        elif (text := help_text(Commands, arguments, "easi3r")) is not None:
+            sys.stdout.write(text)
+        else:
+            if arguments[:1] == ["run"]:
+                arguments = ["run", *translated(arguments[1:])]
+            with own_usage_errors():
+                command = tyro.cli(Commands, prog="easi3r", args=arguments, add_help=False)
+            command.main()
 
 
 def _out() -> Console:

@@ -24,7 +24,9 @@ from ..core.errors import Easi3RError
 from ..core.runlog import StageRecord
 from ..report.card import next_command
 from .display import RichRunLog
-from .options import OutputFolder
+from .foreign import translate
+from .help import help_text
+from .options import OutputFolder, closed_pipe_ends, own_usage_errors
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
@@ -64,6 +66,23 @@ class ProcessEasi3R:
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the log messages of every module."""
 
+    @classmethod
+    def command_line(cls, arguments: Sequence[str], program: str) -> None:
+        """Run with the arguments of a command line, as `ns-process-data easi3r` does.
+
+        Options of nerfstudio's own processors are translated, and ``--help`` is short.
+
+        Raises:
+            SystemExit: on every error, as :meth:`main`.
+        """
+        with exit_on_error(), closed_pipe_ends():
+            if (text := help_text(cls, arguments, program)) is not None:
+                sys.stdout.write(text)
+                return
+            with own_usage_errors():
+                command = tyro.cli(cls, prog=program, args=translated(arguments), add_help=False)
+            command.main()
+
     def main(self) -> None:
         """Run and print the summary.
 
@@ -90,6 +109,18 @@ class ProcessEasi3R:
                 print_summary(part.result, part.log.stages, part.log.warnings, console)
             if not parts or parts[0].log is not log:
                 print_parts(parts, log.warnings, console)
+
+
+def translated(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a run in our words; says which options of nerfstudio's processors were replaced or left out.
+
+    Raises:
+        InputError: as :func:`.foreign.translate`.
+    """
+    ours, lines = translate(arguments)
+    for line in lines:
+        _say(f"note: {line}")
+    return ours
 
 
 @contextlib.contextmanager

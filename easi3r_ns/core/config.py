@@ -158,11 +158,11 @@ class Easi3RConfig:
     """Everything that decides the result of a reconstruction."""
 
     weights: str = "auto"
-    """Network weights: dust3r, dust3r-512-linear, dust3r-224, monst3r (downloads, non-commercial licence), tiny (ships
-    with the package, preview quality), a .pth or .safetensors file, a folder, or a Hugging Face repository. auto is
-    dust3r where it is here or can be downloaded and the forecast allows it on this device, else none; the run says
-    which and why. none uses no network: motion from optical flow, cameras from COLMAP, depth of what stands still from
-    multi-view stereo."""
+    """auto, none (no network), tiny (ships with the package, preview quality), dust3r, dust3r-512-linear, dust3r-224,
+    monst3r (downloads, non-commercial licence), a .pth or .safetensors file, a folder, or a Hugging Face repository.
+    auto is dust3r where it is here or can be downloaded and the forecast allows it on this device, else none; the run
+    says which and why. none uses no network: motion from optical flow, cameras from COLMAP, depth of what stands still
+    from multi-view stereo."""
     graph: str = "auto"
     """Which frames are paired: auto (what suits the weights; swinstride-5-noncyclic for the published ones), complete,
     oneref-R, swin-W, swinstride-W, swin2stride-W, swinskip_start-W or logwin-W; -noncyclic appended for video."""

@@ -11,6 +11,7 @@ import importlib.machinery
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import wraps
 from importlib.abc import Loader
 from importlib.metadata import EntryPoint, entry_points
 from types import CodeType, ModuleType
@@ -58,8 +59,9 @@ class _ExtendingLoader(Loader):
 def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
     """Add the candidates whose names ``module.Commands`` does not list yet, keeping it one flat Union.
 
-    A failure is reported in one line on stderr and raises nothing: the program that imports the module may not use the
-    new commands.
+    A processor with a callable ``command_line(arguments, program)`` is given the arguments that follow its name, to
+    parse them itself; nerfstudio parses those of all others. A failure is reported in one line on stderr and raises
+    nothing: the program that imports the module may not use the new commands.
     """
     from typing import Annotated, Union, get_args
 
@@ -71,6 +73,7 @@ def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
     except Exception as error:
         _report(f"{TARGET}.Commands is not what was expected ({error}); no command was added")
         return
+    own: dict[str, Any] = {}
     for candidate in sorted(candidates, key=lambda entry: entry.name):
         if candidate.name in known:
             continue
@@ -84,7 +87,26 @@ def extend(module: ModuleType, candidates: Iterable[EntryPoint]) -> None:
             _report(f"ns-process-data {candidate.name} is not available: {type(error).__name__}: {reason}")
             continue
         known.add(candidate.name)
+        if callable(parser := getattr(processor, "command_line", None)):
+            own[candidate.name] = parser
     setattr(module, "Commands", Union[tuple(members)])
+    _hand_over(module, own)
+
+
+def _hand_over(module: ModuleType, own: dict[str, Any]) -> None:
+    """Let ``entrypoint()`` of the module hand the arguments of some commands to functions of their own."""
+    original = getattr(module, "entrypoint", None)
+    if not own or original is None:
+        return
+
+    @wraps(original)
+    def entrypoint() -> Any:
+        name = sys.argv[1] if len(sys.argv) > 1 else ""
+        if name not in own:
+            return original()
+        return own[name](sys.argv[2:], f"{os.path.basename(sys.argv[0])} {name}")
+
+    setattr(module, "entrypoint", entrypoint)
 
 
 def _command_name(member: Any) -> str | None:

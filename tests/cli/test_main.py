@@ -120,18 +120,6 @@ def test_an_empty_output_folder_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_names_every_option_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of("run", "--help") == 0
-    text = capsys.readouterr().out
-    wanted = (
-        "--data --output-dir --num-frames-target --fps --start --end --weights --graph --no-adapt --masks --no-masks "
-        "--focal-length --seed --device --dtype --num-downscales --max-init-points --overwrite --verbose "
-        "--align.iterations --align.flow-weight --align.no-shared-focal --no-depths"
-    )
-    assert [flag for flag in wanted.split() if flag not in text] == []
-    assert "--no-no-" not in text
-
-
 def test_weights_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("weights", "list") == 0
     lines = capsys.readouterr().out.splitlines()

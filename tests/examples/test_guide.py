@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import open3d
 import pytest
+import tyro
 
 from easi3r_ns.cli.main import main
 
@@ -88,21 +89,35 @@ def test_check_tells_an_old_page_from_a_current_one(maker, tmp_path, monkeypatch
         maker.main()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_page_names_the_flags_that_help_shows(maker, command, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def flags_of_the_parser(cls: type, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The flags that tyro, which parses the command line, shows for a command."""
     with pytest.raises(SystemExit):
-        main([*command.split(), "--help"])
+        tyro.cli(cls, args=["--help"])
     shown = set()
     for line in capsys.readouterr().out.splitlines():
         if re.match(r"[│ ] --?[a-z]", line):  # in a box on a terminal; the text of an option is indented further
             shown |= set(re.findall(r"(?<![\w-])--[a-z0-9.-]+", re.split(r"\s{2,}", line[2:])[0]))
+    return shown
+
+
+def flag_columns(text: str) -> str:
+    """The flags in our help text: they stand two columns in, texts behind two spaces or in column 26 and beyond."""
+    lines = [line[2:] for line in text.splitlines() if line.startswith("  --")]
+    return "\n".join(line[:24] if " " in line[22:24] else line for line in lines)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_names_the_flags_that_help_shows(maker, command, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     cls = dict(maker.commands(maker.Commands, "easi3r"))[f"easi3r {command}"]
+    shown = flags_of_the_parser(cls, capsys)
     own, groups = maker.options_of(cls)
     rows = own + [row for group in groups for row in maker.options_of(group.cls, group.prefix, group.one_flag)[0]]
-    told = {flag for row in rows for flag in re.findall(r"`(--[^`]+)`", row.flags)}
+    told = {flag for row in rows for flag in row.flags if flag.startswith("--")}
     assert told == shown - {"--help"}
     assert all(row.text for row in rows)
+    main([*command.split(), "--help-all"])
+    assert told == set(re.findall(r"(?<![\w-])--[a-z0-9.-]+", flag_columns(capsys.readouterr().out)))
 
 
 def python(*arguments: object, cwd: Path) -> str:

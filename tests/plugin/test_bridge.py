@@ -119,6 +119,25 @@ def test_other_packages_may_join(site: Site) -> None:
     assert names(site) == ["images", "video", "easi3r", "other"]
 
 
+def test_a_processor_may_parse_its_own_arguments(site: Site) -> None:
+    own = "class P:\n def main(self): pass\n @staticmethod\n def command_line(words, program): print(program, words)\n"
+    (site.folder / "other.py").write_text(own)
+    site.entry_points("[nerfstudio.processors]\nother = other:P\n", distribution="b")
+    code = "from nerfstudio.scripts.process_data import entrypoint; entrypoint()"
+    assert site.run(code, argv="other --gpu 3").stdout == "ns-process-data other ['--gpu', '3']\n"
+    assert site.run(code, argv="video").stdout == "ran video\n"
+
+
+def test_habits_of_nerfstudio_are_understood_inside_it(site: Site) -> None:
+    code = "from nerfstudio.scripts.process_data import entrypoint; entrypoint()"
+    argv = "easi3r --data gone.mp4 --output-dir out --matching-method sequential --no-gpu"
+    result = site.run(code, argv=argv, load="site.addsitedir(here)")
+    assert result.returncode == 2 and "note: --no-gpu is --device cpu here" in result.stderr
+    assert "gone.mp4 does not exist" in result.stderr and "Unrecognized" not in result.stderr
+    shown = site.run(code, argv="easi3r --help").stdout
+    assert shown.startswith("usage: ns-process-data easi3r --data PATH") and len(shown.splitlines()) < 60
+
+
 def test_names_of_nerfstudio_win(site: Site) -> None:
     site.entry_points("[nerfstudio.processors]\nimages = easi3r_ns.cli.run:ProcessEasi3R\n")
     result = site.run("from nerfstudio.scripts.process_data import entrypoint; entrypoint()", argv="images")
