@@ -34,8 +34,8 @@ from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import static_points
 from ..storage.files import make_folder, write_bytes, write_png
 from .exporter import Exporter, ExportJob, require_images
-from .tracks import Tracks, projected_tracks
-from .views import Pictures, Views, each
+from .tracks import PointTracks, projected_tracks
+from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "colmap"
 MODEL_FILES = ("cameras", "images", "points3D")
@@ -116,13 +116,13 @@ def write_colmap(
     OutputError when the disk refuses.
     """
     require_images(scene)
-    views = Views(scene, undistort)
+    views = SourceViews(scene, undistort)
     model = colmap_model(views, image_names(scene, _FOLDER), masks.growth, max_points)
     for folder in ("images", "masks", "sparse/0", "text"):
         make_folder(path / folder)
-    pictures = Pictures(views, masks.growth)
+    images = ImageWriter(views, masks.growth)
     frames = [frame for frame in listed_frames(scene) if frame.position is not None]
-    each(frames, lambda k, frame: masks.write(path, model.names[k], pictures.write(frame, path, model.names[k])))
+    each(frames, lambda k, frame: masks.write(path, model.names[k], images.write(frame, path, model.names[k])))
     write_model(model, path / "sparse" / "0", path / "text")
     return path
 
@@ -138,7 +138,7 @@ def write_model(model: ColmapModel, binary: Path, text: Path | None = None) -> N
         write_bytes(text / f"{name}.txt", "\n".join([_TEXT_HEADERS[name], *lines, ""]).encode())
 
 
-def colmap_model(views: Views, names: tuple[str, ...], mask_growth: float, max_points: int) -> ColmapModel:
+def colmap_model(views: SourceViews, names: tuple[str, ...], mask_growth: float, max_points: int) -> ColmapModel:
     """The sparse model of a scene; see :func:`write_colmap`."""
     scene = views.scene
     distorted = any(scene.distortion) and not views.undistort
@@ -174,7 +174,7 @@ def image_names(scene: Scene, stem: str) -> tuple[str, ...]:
     return tuple(f"{stem}_{position + 1:05d}.png" for position in range(len(scene)))
 
 
-def _measured(scene: Scene, mask_growth: float) -> Tracks:
+def _measured(scene: Scene, mask_growth: float) -> PointTracks:
     """The tracks of triangulated points; an image that they leave out gets those whose depth it confirms."""
     sparse = scene.sparse
     assert sparse is not None
@@ -185,16 +185,16 @@ def _measured(scene: Scene, mask_growth: float) -> Tracks:
         projected = projected_tracks(scene, sparse.points, mask_growth)
         for frame in left_out:
             observations[frame], observed[frame] = projected.observations[frame], projected.observed[frame]
-    return Tracks(tuple(observations), tuple(observed))
+    return PointTracks(tuple(observations), tuple(observed))
 
 
-def _seen(points: np.ndarray, colors: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.ndarray, Tracks]:
+def _seen(points: np.ndarray, colors: np.ndarray, tracks: PointTracks) -> tuple[np.ndarray, np.ndarray, PointTracks]:
     """Points without those that no image shows: a model with empty tracks is refused by some readers."""
     kept = np.zeros(len(points), dtype=bool)
     for rows in tracks.observed:
         kept[rows] = True
     number = np.cumsum(kept) - 1
-    return points[kept], colors[kept], Tracks(tracks.observations, tuple(number[rows] for rows in tracks.observed))
+    return points[kept], colors[kept], PointTracks(tracks.observations, tuple(number[rows] for rows in tracks.observed))
 
 
 def _tracks(model: ColmapModel) -> list[np.ndarray] | None:

@@ -28,7 +28,7 @@ from ..dataset.resample import downscaled_size
 from ..storage.files import make_folder
 from .colmap import MODEL_FILES, ColmapModel, MaskFiles, colmap_model, image_names, masks_of, write_model
 from .exporter import Exporter, ExportJob, require_images, require_points
-from .views import Pictures, Views, each
+from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "splat"
 _CLOUDS = ("init.ply", "pointcloud.ply")
@@ -53,13 +53,13 @@ def write_splat(
     opaque in the images. Raises InputError when a source image is gone, OutputError when the disk refuses.
     """
     require_images(scene)
-    views, masks = Views(scene, undistort=True), replace(masks, names="same")
+    views, masks = SourceViews(scene, undistort=True), replace(masks, names="same")
     model = colmap_model(views, image_names(scene, _FOLDER), masks.growth, max_points)
     for folder in ("images", "masks", "sparse/0", *(f"images_{factor}" for factor in _factors(scene))):
         make_folder(path / folder)
-    pictures = Pictures(views, masks.growth, alpha, _factors(scene))
+    images = ImageWriter(views, masks.growth, alpha, _factors(scene))
     frames = [frame for frame in listed_frames(scene) if frame.position is not None]
-    each(frames, lambda k, frame: masks.write(path, model.names[k], pictures.write(frame, path, model.names[k])))
+    each(frames, lambda k, frame: masks.write(path, model.names[k], images.write(frame, path, model.names[k])))
     write_model(model, path / "sparse" / "0")
     write_start_cloud(path / _MODEL_CLOUD, model)
     for name in _CLOUDS:

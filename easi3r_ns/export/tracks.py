@@ -26,7 +26,7 @@ _INVERTIBLE = 1e-3
 
 
 @dataclass(frozen=True)
-class Tracks:
+class PointTracks:
     """Per image what it observes; the images count from 0, in the order of the Scene."""
 
     observations: tuple[np.ndarray, ...]
@@ -35,7 +35,7 @@ class Tracks:
     """Per image (K,) int64: which point each observation shows."""
 
 
-def projected_tracks(scene: Scene, points: np.ndarray, mask_growth: float) -> Tracks:
+def projected_tracks(scene: Scene, points: np.ndarray, mask_growth: float) -> PointTracks:
     """Tracks of (N, 3) points in the scene's world; points that no image shows are in none.
 
     Moving regions are grown by ``mask_growth`` network pixels before.
@@ -55,7 +55,7 @@ def projected_tracks(scene: Scene, points: np.ndarray, mask_growth: float) -> Tr
         done[rows] += 1
         observations.append(_project(scene, frame, points[kept])[0])
         observed.append(kept)
-    return Tracks(tuple(observations), tuple(observed))
+    return PointTracks(tuple(observations), tuple(observed))
 
 
 def visible(scene: Scene, frame: int, points: np.ndarray, mask_growth: float) -> np.ndarray:

@@ -22,7 +22,7 @@ _KNOWN = 1 - 1e-4
 
 
 @dataclass(frozen=True)
-class Views:
+class SourceViews:
     """What the frames show. The undistorted lens keeps focal length, principal point and size of the image."""
 
     scene: Scene
@@ -91,10 +91,10 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageWriter:
     """How images and masks are written."""
 
-    views: Views
+    views: SourceViews
     growth: float
     """Network pixels by which moving regions are grown."""
     alpha: str = "none"

@@ -21,7 +21,7 @@ from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scen
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.export.colmap import colmap_model
-from easi3r_ns.export.views import Views
+from easi3r_ns.export.views import SourceViews
 from easi3r_ns.frames.near import Shot
 from easi3r_ns.motion.attention.masks import static_masks
 from easi3r_ns.motion.flow.choose import ESTIMATORS
@@ -326,7 +326,7 @@ def test_focal_lengths_of_single_frames_reach_the_dataset(tmp_path, clip, mapped
     meta = json.loads(result.transforms_path.read_text())
     assert "fl_x" not in meta and meta["k1"] == 0.01
     np.testing.assert_allclose([frame["fl_x"] for frame in meta["frames"]], focals)
-    model = colmap_model(Views(read_scene(tmp_path / "out" / "scene"), False), ("",) * len(focals), 3, 1000)
+    model = colmap_model(SourceViews(read_scene(tmp_path / "out" / "scene"), False), ("",) * len(focals), 3, 1000)
     np.testing.assert_allclose(model.params[:, 0], focals)
     assert model.camera_of(3) == 3 and model.model == "OPENCV"
 
