@@ -10,7 +10,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from ..core.config import DatasetConfig
+from ..core.bounds import check_bounds
+from ..core.config import CONFIDENCES, RATES, DatasetConfig
 from ..importers import IMPORTERS
 from .options import OutputFolder
 
@@ -35,6 +36,10 @@ class Import:
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the dataset that an earlier run left in --output-dir; other files stay."""
+
+    def __post_init__(self) -> None:
+        check_bounds("--fps", self.fps, *RATES)
+        check_bounds("--min-confidence", self.min_confidence, *CONFIDENCES)
 
     def main(self) -> None:
         """Read, write, check that nerfstudio loads it.

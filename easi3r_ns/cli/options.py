@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,9 @@ from typing import Annotated
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from ..core.errors import Easi3RError
+from ..core.usage import own_usage_errors
+
+__all__ = ["OutputFolder", "own_usage_errors"]
 
 
 def _folder(words: list[str]) -> Path:
@@ -47,38 +48,3 @@ def closed_pipe_ends() -> Iterator[None]:
     except BrokenPipeError:
         # Python flushes stdout once more when it ends, and would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def own_usage_errors() -> Iterator[None]:
-    """Raise an :class:`Easi3RError` that comes from an option class, in place of tyro's report of it.
-
-    tyro would print the error with an internal name of the command (``__tyro-dummy-inner__.align``) and exit. Its
-    output in all other cases is not changed.
-    """
-    held = _Held()
-    try:
-        with contextlib.redirect_stderr(held):
-            yield
-    except SystemExit as request:
-        own = _own_cause(request)
-        if own is None:
-            raise
-        held.truncate(0)
-        raise own from None
-    finally:
-        sys.stderr.write(held.getvalue())
-
-
-def _own_cause(error: BaseException) -> Easi3RError | None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Easi3RError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-class _Held(io.StringIO):
-    """Text for stderr that is held back; claims to be a terminal if stderr is one, so that tyro keeps its colours."""
-
-    def isatty(self) -> bool:
-        return sys.__stderr__ is not None and sys.__stderr__.isatty()

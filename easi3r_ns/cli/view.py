@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 import tyro
 
+from ..core.bounds import check_bounds
 from ..core.errors import InputError, OutputError
 from ..view.config import TurntableConfig, ViewConfig
 
@@ -40,6 +41,9 @@ class ViewScene:
     """Write a video (.mp4) by a camera that orbits the scene while the clip plays, instead of serving a page."""
     orbit: TurntableConfig = field(default_factory=TurntableConfig)
     view: tyro.conf.OmitArgPrefixes[ViewConfig] = field(default_factory=ViewConfig)
+
+    def __post_init__(self) -> None:
+        check_bounds("--port", self.port, 0, 65535)
 
     def main(self) -> None:
         """Show the scene until the user closes it, or write the video.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -10,17 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional
 
+from .bounds import LARGEST_COUNT, LONGEST, check_bounds, shown_number
 from .errors import InputError
-
-
-def _check(flag: str, value: float | None, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Raises InputError, with the flag, unless ``value`` is None or a finite number in the range."""
-    if value is None:
-        return
-    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
-        least = f"{'above' if open_low else 'at least'} {low:g}"
-        most = f" and at most {high:g}" if high < math.inf else ""
-        raise InputError(f"{flag} {value:g}: give a number {least}{most}")
 
 
 def option_words(options: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -39,6 +29,18 @@ def option_words(options: Mapping[str, Any], defaults: Mapping[str, Any], prefix
         else:
             words.append(f"--{flag} {shlex.quote(str(value))}")
     return words
+
+
+MOST_FRAMES = 1_000_000
+"""Largest number of frames that an option takes."""
+RATES = (1e-4, 10_000.0)
+"""Lowest and highest number of frames per second that an option takes."""
+CONFIDENCES = (0.0, 1e6)
+"""Range of a least confidence."""
+_WEIGHTS = (0.0, 1e6)
+"""Range of the weights of the alignment's terms: beyond it the other terms vanish in the rounding of float32."""
+_STEPS = (0.0, 100.0)
+"""Range of a step size, the lower end excluded."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,15 @@ class FrameConfig:
 
     def __post_init__(self) -> None:
         if self.num_frames_target < 0 or self.num_frames_target == 1:
-            raise InputError(f"--num-frames-target {self.num_frames_target}: give 0 (all frames) or at least 2")
-        _check("--fps", self.fps, 0, open_low=True)
+            raise InputError(
+                f"--num-frames-target {shown_number(self.num_frames_target)}: give 0 (all frames) or at least 2"
+            )
+        check_bounds("--num-frames-target", self.num_frames_target, 0, MOST_FRAMES)
+        check_bounds("--fps", self.fps, *RATES)
         if self.image_size is not None and self.image_wh is None:
             raise InputError(f"--image-size {self.image_size}: give width and height in pixels, such as 1920x1080")
-        _check("--start", self.start, 0)
-        _check("--end", self.end, 0)
+        check_bounds("--start", self.start, 0, LONGEST)
+        check_bounds("--end", self.end, 0, LONGEST)
         if self.end is not None and self.end <= self.start:
             raise InputError(f"--start {self.start:g} --end {self.end:g}: the end must come after the start")
 
@@ -125,14 +130,14 @@ class AlignConfig:
     0 optimises every pixel (slow, and a lot of memory). Default: 4096 for newton, 16384 for adam."""
 
     def __post_init__(self) -> None:
-        _check("--align.iterations", self.iterations, 0)
-        if self.max_pixels is not None and (self.max_pixels < 0 or 0 < self.max_pixels < 256):
-            raise InputError(f"--align.max-pixels {self.max_pixels}: give 0 (every pixel) or at least 256")
-        for name in ("learning_rate", "learning_rate_min", "flow_threshold"):
-            _check(_align_flag(name), getattr(self, name), 0, open_low=True)
+        check_bounds("--align.iterations", self.iterations, 0, 1_000_000)
+        check_bounds("--align.max-pixels", self.max_pixels, 256, LARGEST_COUNT, also=0)
+        for name in ("learning_rate", "learning_rate_min"):
+            check_bounds(_align_flag(name), getattr(self, name), *_STEPS, open_low=True)
         for name in ("flow_weight", "smooth_weight", "smooth_translation_weight", "depth_weight"):
-            _check(_align_flag(name), getattr(self, name), 0)
-        _check("--align.flow-start", self.flow_start, 0, 1)
+            check_bounds(_align_flag(name), getattr(self, name), *_WEIGHTS)
+        check_bounds("--align.flow-threshold", self.flow_threshold, 0, 1e6, open_low=True)
+        check_bounds("--align.flow-start", self.flow_start, 0, 1)
 
     @property
     def pixel_budget(self) -> int:
@@ -210,13 +215,12 @@ class Easi3RConfig:
     def __post_init__(self) -> None:
         if self.masks is not None and self.no_masks:
             raise InputError("--masks and --no-masks contradict each other: give one of them")
-        _check("--focal-length", self.focal_length, 0, open_low=True)
-        _check("--min-confidence", self.min_confidence, 0)
-        _check("--batch-size", self.batch_size, 0)
-        _check("--max-memory", self.max_memory, 0, open_low=True)
-        if self.window < 0 or 0 < self.window < LEAST_WINDOW:
-            raise InputError(f"--window {self.window}: give 0 (by memory) or at least {LEAST_WINDOW} frames")
-        _check("--seed", self.seed, 0, 2**32 - 1)
+        check_bounds("--focal-length", self.focal_length, 1, 1e6)
+        check_bounds("--min-confidence", self.min_confidence, *CONFIDENCES)
+        check_bounds("--batch-size", self.batch_size, 0, 65536)
+        check_bounds("--max-memory", self.max_memory, 0, 1e6, open_low=True)
+        check_bounds("--window", self.window, LEAST_WINDOW, MOST_FRAMES, also=0)
+        check_bounds("--seed", self.seed, 0, 2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,10 @@ class RefineConfig:
     cameras stay as they are."""
     camera_model: Literal["pinhole", "radial", "opencv"] = "radial"
     """Lens that bundle adjustment fits to the whole clip: pinhole, radial (k1, k2) or opencv (k1, k2, p1, p2)."""
+
+
+_MOST_GROWTH = 10_000
+"""Pixels: more than any image of a network has."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +255,9 @@ class DatasetConfig:
     """Write report.html (is the dataset worth training on?) and preview.mp4."""
 
     def __post_init__(self) -> None:
-        _check("--num-downscales", self.num_downscales, 0, 6)
-        _check("--mask-growth", self.mask_growth, 0)
-        _check("--max-init-points", self.max_init_points, 100)
+        check_bounds("--num-downscales", self.num_downscales, 0, 6)
+        check_bounds("--mask-growth", self.mask_growth, 0, _MOST_GROWTH)
+        check_bounds("--max-init-points", self.max_init_points, 100, LARGEST_COUNT)
 
 
 @dataclass(frozen=True)
@@ -268,10 +276,10 @@ class MeshConfig:
     """How often a place must have been seen (in pixels of median confidence) to get a surface."""
 
     def __post_init__(self) -> None:
-        _check("--mesh.voxel-size", self.voxel_size, 0, open_low=True)
-        _check("--mesh.max-triangles", self.max_triangles, 100)
-        _check("--mesh.min-component", self.min_component, 0, 1)
-        _check("--mesh.min-views", self.min_views, 0)
+        check_bounds("--mesh.voxel-size", self.voxel_size, 0, 1e6, open_low=True)
+        check_bounds("--mesh.max-triangles", self.max_triangles, 100, LARGEST_COUNT)
+        check_bounds("--mesh.min-component", self.min_component, 0, 1)
+        check_bounds("--mesh.min-views", self.min_views, 0, MOST_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -296,6 +304,6 @@ class ExportConfig:
     """dnerf: times in seconds of the clip, in place of 0 to 1."""
 
     def __post_init__(self) -> None:
-        _check("--max-points", self.max_points, 100)
-        _check("--max-init-points", self.max_init_points, 100)
-        _check("--mask-growth", self.mask_growth, 0)
+        check_bounds("--max-points", self.max_points, 100, LARGEST_COUNT)
+        check_bounds("--max-init-points", self.max_init_points, 100, LARGEST_COUNT)
+        check_bounds("--mask-growth", self.mask_growth, 0, _MOST_GROWTH)

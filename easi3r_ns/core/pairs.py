@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from .errors import InputError
 from .types import PairGraph
 
-_OFFSETS: dict[str, Callable[[int], list[int]]] = {
-    "swin": lambda window: list(range(1, window + 1)),
-    "swinstride": lambda window: [1 + 2 * k for k in range(window)],
-    "swin2stride": lambda window: [1 + 3 * k for k in range(window)],
-    "swinskip_start": lambda window: list(range(2, window + 2)),
-    "logwin": lambda window: [2**k for k in range(window)],
+_OFFSETS: dict[str, Callable[[int], int]] = {
+    "swin": lambda k: 1 + k,
+    "swinstride": lambda k: 1 + 2 * k,
+    "swin2stride": lambda k: 1 + 3 * k,
+    "swinskip_start": lambda k: 2 + k,
+    "logwin": lambda k: 2**k,
 }
+"""Distance in frames of the k-th neighbour."""
 DEFAULT_GRAPH = "swinstride-5-noncyclic"
 """Which frames are paired for the published weights."""
 
 _WINDOWED = re.compile(rf"({'|'.join(_OFFSETS)})-([1-9]\d*)(-noncyclic)?")
+_REFERENCE = re.compile(r"oneref-(\d+)")
+_LARGEST = 1_000_000
+"""Largest number in a strategy."""
+_MOST_PAIRS = 5_000_000
+"""Most pairs of a graph without their order; their list alone takes a gigabyte."""
 
 
 def check_strategy(strategy: str) -> None:
     """Raises InputError unless :func:`make_pairs` knows the strategy, whatever the number of frames."""
-    if strategy != "complete" and not re.fullmatch(r"oneref-\d+", strategy) and not _WINDOWED.fullmatch(strategy):
+    known = _REFERENCE.fullmatch(strategy) or _WINDOWED.fullmatch(strategy)
+    if strategy != "complete" and known is None:
         raise InputError(
             f"--graph {strategy}: not a known pair graph; use complete, oneref-R, swin-W, swinstride-W, swin2stride-W "
             "or logwin-W (R a frame number, W a window), and append -noncyclic for video"
         )
+    for number in re.findall(r"\d+", strategy):
+        # The length first: Python refuses to read whole numbers of thousands of digits.
+        if len(number) > len(str(_LARGEST)) or int(number) > _LARGEST:
+            shown = strategy if len(strategy) < 60 else f"{strategy[:60]}..."
+            raise InputError(f"--graph {shown}: give a number of at most {_LARGEST}")
 
 
 def make_pairs(strategy: str, num_frames: int) -> PairGraph:
@@ -48,8 +61,9 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
     if num_frames < 2:
         raise InputError(f"{num_frames} frame(s): at least two are needed to reconstruct a scene")
     if strategy == "complete":
+        _refuse_many(num_frames * (num_frames - 1) // 2, num_frames)
         unordered = {(i, j) for i in range(num_frames) for j in range(i)}
-    elif match := re.fullmatch(r"oneref-(\d+)", strategy):
+    elif match := _REFERENCE.fullmatch(strategy):
         reference = int(match[1])
         if reference >= num_frames:
             raise InputError(f"--graph {strategy}: the clip has only {num_frames} frames (numbered from 0)")
@@ -58,19 +72,32 @@ def make_pairs(strategy: str, num_frames: int) -> PairGraph:
         windowed = _WINDOWED.fullmatch(strategy)
         assert windowed is not None, "check_strategy let it pass"
         kind, window, noncyclic = windowed.groups()
-        unordered = _window_pairs(_OFFSETS[kind](int(window)), num_frames, cyclic=not noncyclic)
+        unordered = _window_pairs(_OFFSETS[kind], int(window), num_frames, cyclic=not noncyclic)
     ordered = sorted({pair for i, j in unordered for pair in ((i, j), (j, i))})
     return PairGraph(np.array(ordered, dtype=np.int64), num_frames, strategy)
 
 
-def _window_pairs(offsets: list[int], num_frames: int, cyclic: bool) -> set[tuple[int, int]]:
+def _window_pairs(offset: Callable[[int], int], window: int, num_frames: int, cyclic: bool) -> set[tuple[int, int]]:
+    # Modulo the number of frames, the steps repeat after at most so many.
+    steps: Iterable[int] = itertools.islice(map(offset, range(window)), num_frames)
+    steps = steps if cyclic else itertools.takewhile(lambda step: step < num_frames, steps)
+    offsets = {step % num_frames for step in steps}
+    _refuse_many(num_frames * len(offsets), num_frames)
     pairs = set()
     for i in range(num_frames):
-        for offset in offsets:
-            j = (i + offset) % num_frames if cyclic else i + offset
+        for step in offsets:
+            j = (i + step) % num_frames if cyclic else i + step
             if j < num_frames and j != i:
                 pairs.add((min(i, j), max(i, j)))
     return pairs
+
+
+def _refuse_many(num_pairs: int, num_frames: int) -> None:
+    if num_pairs > _MOST_PAIRS:
+        raise InputError(
+            f"--graph: {num_frames} frames would make {num_pairs:,} pairs, more than {_MOST_PAIRS:,}: give fewer "
+            "frames (--num-frames-target), or a graph with a smaller window"
+        )
 
 
 def attach_frames(graph: PairGraph, num_extra: int, links: int = 5) -> PairGraph:

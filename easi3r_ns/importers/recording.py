@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 
 from .. import __version__
+from ..core.bounds import check_bounds
+from ..core.config import CONFIDENCES, RATES
 from ..core.errors import InputError
 from ..core.geometry import is_rigid
 from ..core.scene import Scene, choose_scale, rescale_scene
@@ -40,10 +42,8 @@ class ImportOptions:
     """Pixels below this confidence (in the folder's own units) are not trusted."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise InputError(f"--fps {self.fps:g}: give a number above 0")
-        if not (np.isfinite(self.min_confidence) and self.min_confidence >= 0):
-            raise InputError(f"--min-confidence {self.min_confidence:g}: give a number of at least 0")
+        check_bounds("--fps", self.fps, *RATES)
+        check_bounds("--min-confidence", self.min_confidence, *CONFIDENCES)
 
 
 @dataclass(frozen=True)

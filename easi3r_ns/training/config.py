@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..core.bounds import check_bounds
 from ..core.errors import InputError
 from ..network.config import DUSt3RConfig
 
@@ -23,6 +24,35 @@ class Stage:
 
 LOW = Stage((((48, 64), 5), ((40, 64), 3), ((64, 48), 2)), batch_pairs=8)
 FINAL = Stage((((96, 128), 9), ((72, 128), 7), ((128, 96), 2), ((128, 72), 2)), batch_pairs=4)
+
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "minutes": (0, 1e6),
+    "steps": (0, 10**9),
+    "threads": (1, 1024),
+    "processes": (1, 256),
+    "seed": (0, 2**32 - 1),
+    "enc_dim": (4, 8192),
+    "enc_depth": (1, 256),
+    "dec_dim": (4, 8192),
+    "dec_depth": (1, 256),
+    "heads": (1, 256),
+    "low_share": (0, 1),
+    "batch_scale": (1, 4096),
+    "pool_scenes": (1, 1_000_000),
+    "first_scenes": (1, 1_000_000),
+    "fresh_scenes": (0, 10_000),
+    "views": (2, 1000),
+    "learning_rate": (0, 10),
+    "warmup_steps": (0, 10**9),
+    "weight_decay": (0, 10),
+    "ema_decay": (0, 1),
+    "confidence_alpha": (0, 1e6),
+    "match_weight": (0, 1e6),
+    "attention_weight": (0, 1e6),
+    "checkpoint_minutes": (0, 1e6),
+}
+"""Least and largest value of every number."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +123,18 @@ class TrainConfig:
     """Compute the network in bfloat16 (GPUs, and CPUs with AVX512-BF16 or AMX)."""
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0 and self.steps <= 0:
-            raise InputError(f"--minutes {self.minutes} --steps {self.steps}: one of them must be positive")
-        if not 0 <= self.low_share <= 1:
-            raise InputError(f"--low-share {self.low_share}: must lie between 0 and 1")
+        for name, (low, high) in _BOUNDS.items():
+            check_bounds(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
+        if self.minutes == 0 and self.steps == 0:
+            raise InputError("--minutes 0 --steps 0: one of them must be positive")
         if self.processes > 1 and self.device != "cpu":
             raise InputError(f"--processes {self.processes} --device {self.device}: several processes share a CPU only")
-        for name in ("batch_scale", "pool_scenes", "first_scenes", "threads", "processes", "views"):
-            if getattr(self, name) < 1 + (name == "views"):
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: too small")
+        for name in ("enc_dim", "dec_dim"):
+            if getattr(self, name) % (4 * self.heads):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} --heads {self.heads}: give a width that four "
+                    "times the heads divide"
+                )
 
     def network(self, final: bool = True) -> DUSt3RConfig:
         """Architecture; the final stage has twice the tokens per side, so RoPE steps are half as long."""

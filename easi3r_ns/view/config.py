@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..core.bounds import LARGEST_COUNT, check_bounds
+from ..core.config import MOST_FRAMES
 from ..core.errors import InputError
 
 ColorMode = Literal["photo", "mask", "score", "confidence", "time"]
@@ -31,11 +33,14 @@ class ViewConfig:
     """Colours: of the photos, moving points tinted red (mask), dynamic score, confidence, or moving points by time."""
 
     def __post_init__(self) -> None:
-        for name, low in (("max_static_points", 1), ("max_moving_points", 1), ("trail", 0), ("trail_step", 1)):
-            if getattr(self, name) < low:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {low}")
-        if not 0 < self.point_size <= MAX_POINT_SIZE:
-            raise InputError(f"--point-size {self.point_size:g}: give a number above 0 and at most {MAX_POINT_SIZE:g}")
+        for name, low, high in (
+            ("max_static_points", 1, LARGEST_COUNT),
+            ("max_moving_points", 1, LARGEST_COUNT),
+            ("trail", 0, MOST_FRAMES),
+            ("trail_step", 1, MOST_FRAMES),
+        ):
+            check_bounds(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
+        check_bounds("--point-size", self.point_size, 0, MAX_POINT_SIZE, open_low=True)
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,11 @@ class TurntableConfig:
     """Height in pixels, even."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.seconds <= 600:
-            raise InputError(f"seconds {self.seconds:g}: give a number above 0 and at most 600")
-        if not 1 <= self.fps <= 120:
-            raise InputError(f"fps {self.fps}: give a number from 1 to 120")
-        if not 0 <= self.arc <= 360:
-            raise InputError(f"arc {self.arc:g}: give degrees from 0 to 360")
+        check_bounds("--orbit.seconds", self.seconds, 0, 600, open_low=True)
+        check_bounds("--orbit.fps", self.fps, 1, 120)
+        check_bounds("--orbit.arc", self.arc, 0, 360)
         for name in ("width", "height"):
             size = getattr(self, name)
-            if size % 2 or not 16 <= size <= 4096:
-                raise InputError(f"{name} {size}: give an even number of pixels from 16 to 4096")
+            check_bounds(f"--orbit.{name}", size, 16, 4096)
+            if size % 2:
+                raise InputError(f"--orbit.{name} {size}: give an even number of pixels")

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import tyro
 
+from ...core.bounds import check_bounds, shown_number
+from ...core.config import MOST_FRAMES
 from ...core.errors import InputError
 from ...core.score import ScoreFormula
 from ...network.backbone import LoadedBackbone
@@ -67,11 +69,12 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         for name in ("pairs", "clips", "path_clips", "selection_clips"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag} {getattr(self, name)}: at least 1; --parts leaves a part out")
-        if self.frames < 4:
-            raise InputError(f"--frames {self.frames}: at least 4")
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            if value < 1:
+                raise InputError(f"{flag} {shown_number(value)}: give at least 1; --parts leaves a part out")
+            check_bounds(flag, value, 1, MOST_FRAMES)
+        check_bounds("--frames", self.frames, 4, 10_000)
+        check_bounds("--threads", self.threads, 1, 1024)
 
     @property
     def sizes(self) -> dict[str, int]:
