@@ -20,8 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
-from ..core.errors import Easi3RError
+from ..core.errors import Easi3RError, MemoryLimitError
+from ..core.memory import lack_of_memory
 from ..core.runlog import StageRecord
+from ..core.streams import steady_streams
 from ..report.card import next_command
 from .display import RichRunLog
 from .foreign import translate
@@ -125,24 +127,27 @@ def translated(arguments: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Convert exceptions to exit codes: an Easi3RError prints one line, any other exception its traceback.
+    """Convert exceptions to exit codes: an Easi3RError and a lack of memory print one line, any other exception its
+    traceback. Output that cannot be written changes no exit code.
 
     Raises:
         SystemExit: instead of every exception.
     """
-    try:
-        yield
-    except Easi3RError as error:
-        _say(f"error: {error}")
-        raise SystemExit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        _say("interrupted; the same command continues where it stopped")
-        raise SystemExit(INTERRUPTED) from error
-    except Exception as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        if type(error).__name__ == "OutOfMemoryError":
-            _say("out of memory on the GPU: try --batch-size 1, fewer frames (--num-frames-target), or --device cpu")
-        raise SystemExit(1) from error
+    with steady_streams():
+        try:
+            yield
+        except Easi3RError as error:
+            _say(f"error: {error}")
+            raise SystemExit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            _say("interrupted; the same command continues where it stopped")
+            raise SystemExit(INTERRUPTED) from error
+        except Exception as error:
+            if (lack := lack_of_memory(error)) is not None:
+                _say(f"error: {lack}")
+                raise SystemExit(MemoryLimitError.exit_code) from error
+            sys.excepthook(type(error), error, error.__traceback__)
+            raise SystemExit(1) from error
 
 
 def show_log() -> None:
