@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -34,17 +30,3 @@ OutputFolder = Annotated[
     ),
 ]
 """Type of an option for a folder; the empty text is refused."""
-
-
-@contextlib.contextmanager
-def closed_pipe_ends() -> Iterator[None]:
-    """End quietly where the reader of our output has gone away, as after ``| head``.
-
-    What the body has done by then stays done: printing is the last thing that a command does.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more when it ends, and would complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,7 +28,7 @@ from ..report.card import next_command
 from .display import RichRunLog
 from .foreign import translate
 from .help import help_text
-from .options import OutputFolder, closed_pipe_ends, own_usage_errors
+from .options import OutputFolder, own_usage_errors
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
@@ -77,7 +77,7 @@ class ProcessEasi3R:
         Raises:
             SystemExit: on every error, as :meth:`main`.
         """
-        with exit_on_error(), closed_pipe_ends():
+        with exit_on_error():
             if (text := help_text(cls, arguments, program)) is not None:
                 sys.stdout.write(text)
                 return

@@ -110,7 +110,7 @@ def test_a_closed_stream_does_not_lend_its_number_to_a_file(tmp_path: Path) -> N
     """What native libraries print would land in the file."""
     script = (
         "import os, sys\nfrom easi3r_ns.core.streams import steady_streams\n"
-        "with steady_streams():\n    file = open(sys.argv[1], 'w')\n    os.write(1, b'out')\n    os.write(2, b'error')\n"
+        "with steady_streams():\n    file = open(sys.argv[1], 'w')\n    os.write(1, b'out')\n    os.write(2, b'err')\n"
         "    print('x'); print('y', file=sys.stderr); file.write('mine'); file.close()\n"
     )
     command = f'"{sys.executable}" -c \'{script.replace(chr(39), chr(34))}\' "{tmp_path / "file"}" <&- >&- 2>&-'
