@@ -48,6 +48,7 @@ class Import:
             InputError: the folder is none of these, incomplete or damaged.
             OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
         """
+        from ..core.upright import level_scene
         from ..dataset.nerfstudio import check_loads, refuse_taken, write_dataset
         from ..importers.folder import ImportOptions, import_folder
         from .display import RichRunLog
@@ -55,6 +56,7 @@ class Import:
         log = RichRunLog()
         refuse_taken(self.output_dir, self.overwrite)
         scene = import_folder(self.path, ImportOptions(self.fps, self.min_confidence))
+        scene = level_scene(scene, self.dataset.up, log)
         transforms = write_dataset(
             scene,
             self.output_dir,

@@ -197,6 +197,8 @@ def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console)
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:
     """The lines (name, value) of the summary of a finished run."""
+    from ..core.upright import said_of
+
     scene = result.scene
     coverage = 100 * scene.dynamic.coverage
     share = f"{coverage.mean():.1f} % of the pixels"
@@ -210,6 +212,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("moving", moving),
         ("focal", _focal_text(scene)),
         *_refined(scene),
+        ("up", said_of(scene)),
         ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
         (
             "weights",

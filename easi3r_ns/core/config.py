@@ -253,6 +253,10 @@ class DatasetConfig:
     """Write depth maps."""
     report: bool = True
     """Write report.html (is the dataset worth training on?) and preview.mp4."""
+    up: Literal["auto", "plane", "cameras", "none"] = "auto"
+    """Which way is up (z) in the dataset: by a dominant plane of static points that the cameras are above, or by the
+    cameras themselves, which people hold level. auto is the plane where there is one, else the cameras; none leaves
+    the axes of the first camera."""
 
     def __post_init__(self) -> None:
         check_bounds("--num-downscales", self.num_downscales, 0, 6)

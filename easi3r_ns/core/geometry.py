@@ -15,7 +15,7 @@ OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Flips the camera axes between OpenCV (x right, y down, z forward) and OpenGL (x right, y up, z backward)."""
 
 Z_UP_FROM_OPENCV_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
-"""Turns a world whose y points down (the first camera's frame) into one whose z points up."""
+"""Turns a world whose y points down into one whose z points up; :mod:`.upright` makes the first level."""
 
 
 def interpolate_poses(places: np.ndarray, T_world_cam: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -310,3 +310,12 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
         between = replace(between, T_world_cam=moved)
     scaled = replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty, between=between)
     return replace(scaled, assumed_depth=assumed)
+
+
+def turn_scene(scene: Scene, R: np.ndarray) -> Scene:
+    """The same scene in a world that is turned about its origin: x' = R x, with a rotation (3, 3) ``R``."""
+    turn = np.eye(4)
+    turn[:3, :3] = R
+    between = scene.between and replace(scene.between, T_world_cam=turn @ scene.between.T_world_cam)
+    sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points @ R.T)
+    return replace(scene, T_world_cam=turn @ scene.T_world_cam, sparse=sparse, between=between)

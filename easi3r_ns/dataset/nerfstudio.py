@@ -18,6 +18,7 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
+from ..core.upright import is_level
 from ..storage.files import link_or_copy, make_folder, read_png, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
 from .listing import Listed, listed_frames, listed_splits
@@ -65,10 +66,12 @@ def write_dataset(
 ) -> Path:
     """Write ``scene`` as a nerfstudio dataset and return the path of its ``transforms.json``, which appears last.
 
-    Poses are camera-to-world with OpenGL axes in a world whose z points up; ``applied_transform`` leads there from the
-    scene's world. Depth is z-depth in scene units (see ``core.scene.choose_scale``). A scene that has neither depth
-    nor triangulated points gets no static cloud (nerfstudio then starts from random points). The scene itself goes
-    into ``scene/`` (see :mod:`~easi3r_ns.dataset.scene_folder`), with these images as its sources. ``splits`` gives the
+    Poses are camera-to-world with OpenGL axes; ``applied_transform`` leads there from the scene's world. z points
+    up where ``easi3r.up`` says how that was found (:mod:`easi3r_ns.core.upright`); ``orientation_override`` then
+    keeps nerfstudio from turning the world to the cameras' mean up, which tilts it for a camera that looks down.
+    Depth is z-depth in scene units (see ``core.scene.choose_scale``). A scene that has neither depth nor
+    triangulated points gets no static cloud (nerfstudio then starts from random points). The scene itself goes into
+    ``scene/`` (see :mod:`~easi3r_ns.dataset.scene_folder`), with these images as its sources. ``splits`` gives the
     frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
 
     The frames of ``scene.between`` stand among the others, in the order of time, with ``pose_source``; their depth map
@@ -269,6 +272,7 @@ def _transforms(
     meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
     meta |= intrinsics[0] if shared else {}
     meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3]}
+    meta |= {"orientation_override": "none"} if is_level(scene) else {}
     meta |= {"ply_file_path": POINTS} if _has_points(scene) else {}
     entries = []
     for number, (frame, files) in enumerate(zip(listed, frames)):

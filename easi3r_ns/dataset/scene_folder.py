@@ -21,7 +21,7 @@ Version 2 of the format is two files, which JSON and numpy read::
     ``between.`` (frames in between) where the Scene has these. Of frames in between, ``between.mask_bits`` holds eight
     pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
-Cameras are camera-to-world with OpenCV axes in the scene's own world (that of the first camera, y down), not in the
+Cameras are camera-to-world with OpenCV axes in the scene's own world (y down, first camera at the origin), not in the
 z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPENCV_WORLD` leads from one to the other.
 """
 

@@ -18,6 +18,7 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import Frames
+from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from ..frames import ImageGeometry, load_frames, open_source
 from ..frames.user_masks import user_masks_between
@@ -143,7 +144,7 @@ def _process(
     scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     facts = facts | {"source": data.name, "config": asdict(config)}
-    scene = replace(scene, provenance=scene.provenance | facts)
+    scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
 
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
     if skipped is not None:

@@ -31,3 +31,7 @@ def test_quickstart_ends_with_the_verdict_train(tmp_path: Path) -> None:
     truth = np.array([frames[k]["T_world_cam"] for k in result.scene.indices])[:, :3, 3]
     path = np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
     assert len(truth) == 24 and align_sim3(result.scene.T_world_cam[:, :3, 3], truth).rmse < MOST_ERROR * path
+    first = int(result.scene.indices[0])
+    up = result.scene.T_world_cam[0, :3, :3] @ np.array(frames[first]["T_world_cam"])[:3, :3].T @ [0, 0, 1]
+    assert result.scene.provenance["up"]["method"] == "plane"
+    assert np.degrees(np.arccos(-up[1])) < 1.5

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.scene import FIXED, INTERPOLATED, TURNING, Scene
 from ...core.surface import world_points
+from ...core.upright import WORLD_UP, is_level, said_of
 from ..contents import Chart
 from ..figures import Axes, Line, MapExtent, line_chart, map_chart
 from ..measures import MeasuredScene
@@ -58,6 +59,7 @@ def camera_path_section(scene: Scene, measured: MeasuredScene) -> CameraPathSect
     if scene.pose_sources is not None:
         lead += f" {_pose_sources(scene.pose_sources)}"
     lead += _elected(scene.provenance.get("mapping"))
+    lead += f" In files, {said_of(scene)}."
     if why := (scene.provenance.get("refine") or {}).get("why"):
         lead += f" Bundle adjustment changes nothing: {why}."
     if scene.stays:
@@ -146,7 +148,7 @@ def _uncertainty_charts(scene: Scene, measured: MeasuredScene) -> list[Chart]:
 def _map_chart(scene: Scene, measured: MeasuredScene) -> Chart:
     """The path on the ground plane above the static points, in median depths from the first camera."""
     T = scene.T_world_cam[: measured.measures.num_frames]
-    right, forward = _ground_axes(T)
+    right, forward = _ground_axes(T, WORLD_UP if is_level(scene) else None)
     ground = np.stack([right, forward])
     path = (T[:, :3, 3] - T[0, :3, 3]) @ ground.T / measured.unit
     heading = T[:, :3, 2] @ ground.T
@@ -172,10 +174,10 @@ def _map_points(scene: Scene, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.empty((0, 3)), np.empty((0, 3), dtype=np.uint8)
 
 
-def _ground_axes(T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right and forward of the first camera, made level by the mean 'up' of all cameras."""
-    up = -T[:, :3, 1].mean(axis=0)
-    up /= max(float(np.linalg.norm(up)), 1e-9)
+def _ground_axes(T: np.ndarray, up: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Right and forward of the first camera, made level by ``up``, by default the mean 'up' of all cameras."""
+    up = -T[:, :3, 1].mean(axis=0) if up is None else up
+    up = up / max(float(np.linalg.norm(up)), 1e-9)
     forward = T[0, :3, 2] - up * (T[0, :3, 2] @ up)
     if np.linalg.norm(forward) < 1e-3:  # the first camera looks straight down or up
         forward = -T[0, :3, 1] + up * (T[0, :3, 1] @ up)
