@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from ..core.errors import AlignmentError
 from ..core.geometry import interpolate_poses
 from ..core.runlog import RunLog
-from .init import Placement, edge_scores, homogeneous, place_frames, robust_register
+from .init import Placement, edge_scores, homogeneous, place_frames, pose_of_points, robust_register
 from .problem import Problem
 from .residuals import lengths
 
@@ -317,16 +317,22 @@ def _weak_frames(good_edges: np.ndarray, num_frames: int) -> list[int]:
 
 
 def _neighbours(problem: Problem, weak: list[int]) -> dict[int, int]:
-    """Weak frame -> the frame that is not weak and fewest pairs away."""
+    """Weak frame -> the frame that is not weak and fewest pairs away.
+
+    Between a weak frame and the one on its way there lies a pair whose frames get the same neighbour.
+    """
     edges = problem.edges.numpy()
-    graph = coo_array((np.ones(len(edges)), edges.T), shape=(problem.num_frames,) * 2).tocsr()
+    ends = np.concatenate([edges, edges[:, ::-1]])  # of some pairs only one order is left
+    graph = coo_array((np.ones(len(ends)), ends.T), shape=(problem.num_frames,) * 2).tocsr()
     near = {frame: frame for frame in range(problem.num_frames) if frame not in weak}
     while len(near) < problem.num_frames:
+        before = len(near)
         for frame in weak:
             joined = graph.indices[graph.indptr[frame] : graph.indptr[frame + 1]].tolist()
             known = [other for other in joined if other in near]
             if frame not in near and known:
                 near[frame] = near[min(known, key=lambda other: abs(other - frame))]
+        assert len(near) > before, "the pairs of a problem connect all of its frames"
     return {frame: near[frame] for frame in weak}
 
 
@@ -342,15 +348,32 @@ def _without(problem: Problem, bad: torch.Tensor, near: dict[int, int]) -> tuple
     rows = torch.nonzero(torch.where(touched, same, ~bad))[:, 0]
     both = torch.cat([rows, rows + len(twins)])
     points, confidence = problem.points[both], problem.confidence[both]
-    own = {int(problem.edges[row, 0]): row for row in torch.nonzero(~bad)[:, 0].tolist()}
+    own = {frame: _own_pointmap(problem, bad, frame) for frame in set(near.values())}
     for place, row in enumerate(rows.tolist()):
         if touched[row]:
-            twin = own[twins[row][0]]
             for at in (place, place + len(rows)):
-                points[at] = problem.points[twin]
-                confidence[at] = problem.confidence[twin]
+                points[at], confidence[at] = own[int(twins[row][0])]
     reduced = replace(problem, edges=problem.edges[rows], kept=problem.kept[rows], points=points, confidence=confidence)
     return reduced, rows
+
+
+def _own_pointmap(problem: Problem, bad: torch.Tensor, frame: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points (3, P) of a frame that is not weak in its own camera, and their confidence (P,), by a good pair.
+
+    Every good pair of the frame may have it as the other view only: its points are then in the camera of the reference
+    view, from which the pose that shows them where they are leads to its own. Where there is no such pose they stay
+    there, and only the start of the optimisation is worse.
+    """
+    count = len(problem.edges)
+    reference = torch.nonzero(~bad & (problem.edges[:, 0] == frame))[:, 0].tolist()
+    if reference:
+        return problem.points[reference[-1]], problem.confidence[reference[-1]]
+    row = int(torch.nonzero(~bad & (problem.edges[:, 1] == frame))[-1, 0])
+    points, confidence = problem.points[count + row], problem.confidence[count + row]
+    pose = pose_of_points(problem, row, frame)
+    if pose is not None:
+        points = pose[:3, :3].T @ (points - pose[:3, 3:])
+    return points, confidence
 
 
 def _report(problem: Problem, bad: torch.Tensor, weak: list[int], names: Sequence[int], log: RunLog) -> None:

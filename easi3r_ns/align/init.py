@@ -277,6 +277,22 @@ def pnp(points: np.ndarray, pixels: np.ndarray, focal: float, principal_point: n
     return homogeneous(R.T, -R.T @ t).float()
 
 
+def pose_of_points(problem: Problem, row: int, frame: int) -> torch.Tensor | None:
+    """(4, 4) pose of the other view of a pair in the camera of its reference view, or None where PnP finds none.
+
+    ``row``: the pair; ``frame``: its other view. The focal length is the one that the reference view's pointmap shows.
+    """
+    count = len(problem.edges)
+    reference = int(problem.edges[row, 0])
+    focal = float(weiszfeld_focals(problem.points[row][None], problem.sample.xy, problem.principal_point[[reference]]))
+    low, high = (max(problem.sample.size) * factor for factor in FOCAL_RANGE)
+    if not low < focal < high:
+        return None
+    trusted = _trusted(problem.confidence[count + row]).numpy()
+    points, pixels = problem.points[count + row].T.numpy()[trusted], problem.sample.xy.T.numpy()[trusted]
+    return pnp(points, pixels, focal, problem.principal_point[frame].numpy())
+
+
 def frame_confidence(problem: Problem) -> torch.Tensor:
     """(F, P) largest confidence that any pair gives a sampled pixel."""
     best = torch.zeros(problem.num_frames, problem.confidence.shape[1])
