@@ -46,3 +46,9 @@ class MissingExtraError(Easi3RError):
     """A library does not load, or an optional one is needed; the message says what to install."""
 
     exit_code = 6
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value for a message: in one line, of ``most`` characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."

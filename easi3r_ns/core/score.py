@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import shown
+
 NUM_CLUSTERS = 64
 """Clusters of the tokens of a clip, as in the published method."""
 MAPS = ("mean_src", "std_src", "mean_ref", "std_ref")
@@ -75,7 +77,9 @@ class ScoreFormula:
         complete = set(MAPS) <= set(fields) <= set(allowed)
         if not complete or not all(type(v) in kinds[name] and v in allowed[name] for name, v in fields.items()):
             ranges = ", ".join(f"{numbers[0]} to {numbers[-1]} for {name}" for name, numbers in options.items())
-            raise ValueError(f"{values!r} must give -1, 0 or 1 for each of {', '.join(MAPS)}, and may give {ranges}")
+            raise ValueError(
+                f"{shown(values)} must give -1, 0 or 1 for each of {', '.join(MAPS)}, and may give {ranges}"
+            )
         flags = {name: bool(fields[name]) for name in ("centred", "log_std", "flow_residual") if name in fields}
         return cls(**{**fields, **flags})
 

@@ -6,7 +6,6 @@ import argparse
 import ast
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import re
@@ -17,7 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, shown
+from ..storage import foreign
 from .config import DUSt3RConfig
 from .sources import PICKLE_SUFFIXES, WeightsSource
 
@@ -99,7 +99,7 @@ def config_from_fields(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
             )
         return DUSt3RConfig(**{name: _tuples(value) for name, value in fields.items()})
     except (TypeError, *_NOT_LITERAL) as error:
-        raise CheckpointError(f"{origin}: {error}") from error
+        raise CheckpointError(f"{origin}: {error}; fetch the config that belongs to the weights") from error
 
 
 def _published_config(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
@@ -107,13 +107,10 @@ def _published_config(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
     for name, supported in _SUPPORTED.items():
         if values[name] not in supported:
             choices = " or ".join(repr(value) for value in supported)
-            raise CheckpointError(f"{origin}: {name} = {values[name]!r} is not supported, only {choices}")
+            raise CheckpointError(f"{origin}: {name} = {shown(values[name])} is not supported, only {choices}")
     own = {name: values[name] for name in _COPIED}
-    for name in ("patch_size", "enc_depth", "dec_depth", "enc_embed_dim", "dec_embed_dim"):
-        if not isinstance(own[name], int) or own[name] < 1:
-            raise CheckpointError(f"{origin}: {name} = {own[name]!r} must be a positive integer; fetch the file again")
     image_size = max(_pair(values["img_size"]))
-    head = {f"dpt_{name}": _tuples(value) for name, value in dict(fields.get("_dpt_head_overrides") or {}).items()}
+    head = _head_sizes(fields.get("_dpt_head_overrides"))
     extra = {name: values[name] for name in _OWN_FIELDS if name in fields and name not in own}
     ignored = set(fields) - set(_DEFAULTS) - _WITHOUT_EFFECT - set(_OWN_FIELDS)
     if ignored := sorted(name for name in ignored if not name.startswith("_")):
@@ -121,10 +118,20 @@ def _published_config(fields: Mapping[str, Any], origin: str) -> DUSt3RConfig:
     return DUSt3RConfig(**{"image_size": image_size, "square": image_size == 224} | own | head | extra)
 
 
+def _head_sizes(overrides: Any) -> dict[str, Any]:
+    """The fields of :class:`DUSt3RConfig` that ``_dpt_head_overrides`` of our own published files sets."""
+    if overrides is None:
+        return {}
+    own = {name: f"dpt_{name}" for name in ("feature_dim", "last_dim", "layer_dims")}
+    if not isinstance(overrides, dict) or not set(overrides) <= set(own):
+        raise ValueError(f"_dpt_head_overrides = {shown(overrides)} must be an object with {', '.join(own)}")
+    return {own[name]: _tuples(value) for name, value in overrides.items()}
+
+
 def _pair(value: Any) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else value
-    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(side, int) for side in pair)):
-        raise ValueError(f"img_size = {value!r} is not a pair of integers")
+    pair = (value, value) if type(value) is int else value
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair)):
+        raise ValueError(f"img_size = {shown(value)} is not a pair of positive integers")
     return pair
 
 
@@ -132,7 +139,12 @@ def _tuples(value: Any) -> Any:
     """Convert lists (JSON has no tuples) and tuples written as text to tuples, infinities written as text to floats."""
     if isinstance(value, str) and value.startswith("("):
         return _literal(ast.parse(value, mode="eval").body)
-    if value in ("inf", "-inf", "Infinity", "-Infinity"):  # strict JSON cannot express them as numbers
+    if isinstance(value, str) and value in (
+        "inf",
+        "-inf",
+        "Infinity",
+        "-Infinity",
+    ):  # strict JSON cannot express them as numbers
         return float(value)
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
@@ -166,7 +178,9 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Name) and node.id == "inf":
         return math.inf
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_literal(node.operand)
+        value = _literal(node.operand)
+        if isinstance(value, (int, float)):
+            return -value
     if isinstance(node, (ast.Tuple, ast.List)):
         return tuple(_literal(item) for item in node.elts)
     raise ValueError(f"{ast.unparse(node)[:80]!r} is not a literal")
@@ -219,20 +233,30 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     """
     if path.suffix in PICKLE_SUFFIXES:
         tensors = _load_pickle(path).get("model")
-        if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
             raise CheckpointError(
                 f"{path}: it holds no state dict of tensors under 'model'; give a checkpoint as DUSt3R publishes them"
+            )
+        if wrong := [name for name, value in tensors.items() if not _holds_values(value)]:
+            raise CheckpointError(
+                f"{path}: {_listed(wrong)} are no tensors with values of their own in plain layout; give a checkpoint "
+                "as DUSt3R publishes them"
             )
         yield _StateDict(tensors)
         return
     from safetensors import SafetensorError, safe_open
 
     try:
+        foreign.require_regular(path)
         handle = safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); fetch it again") from error
     with handle as opened:
         yield _Safetensors(opened)
+
+
+def _holds_values(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_meta and value.layout == torch.strided
 
 
 def _load_pickle(path: Path) -> dict[str, Any]:
@@ -242,6 +266,7 @@ def _load_pickle(path: Path) -> dict[str, Any]:
             f"{path}: reading a .pth file safely needs torch 2.5 or newer; use the .safetensors file instead"
         )
     try:
+        foreign.require_regular(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -325,7 +350,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file is unreadable, or holds something other than an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = foreign.read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):

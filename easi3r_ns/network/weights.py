@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, shown
 from ..core.runlog import RunLog
 from ..core.score import ScoreFormula
 from .checkpoint import check_names, normalise_names, open_tensors, read_config, read_json
@@ -41,6 +41,8 @@ __all__ = [
     "resolve",
 ]
 
+MOST_FLOW_WEIGHT = 1e6
+"""Greatest flow weight of a card; with more, nothing else would count."""
 Part = Literal["encoder", "decoder"]
 """``encoder`` is what :meth:`DUSt3R.encode` uses, ``decoder`` all the rest: both decoders and heads."""
 
@@ -121,8 +123,8 @@ def describe(source: WeightsSource) -> tuple[DUSt3R, WeightsInfo]:
     sha256 = _sha256(source.path)
     if card.get("sha256", sha256) != sha256:
         raise CheckpointError(
-            f"{source.path}: its SHA-256 is {sha256}, but {source.card_path.name} says {card['sha256']}; the file was "
-            "changed or damaged: install or fetch it again"
+            f"{source.path}: its SHA-256 is {sha256}, but {source.card_path.name} says {shown(card['sha256'])}; the "
+            "file was changed or damaged: install or fetch it again"
         )
     licence = source.licence if source.licence != UNKNOWN_LICENCE else str(card.get("licence", UNKNOWN_LICENCE))
     info = WeightsInfo(
@@ -221,6 +223,8 @@ def _read_tensors(source: WeightsSource, prefix: str) -> dict[str, Tensor]:
         ]
     if differing:
         raise CheckpointError(f"{source.path}: tied weights differ: {', '.join(differing)}; fetch the file again")
+    if wrong := [name for name, value in tensors.items() if not value.is_floating_point()]:
+        raise CheckpointError(f"{source.path}: {', '.join(wrong[:8])} hold no floating-point numbers; fetch it again")
     # The sum is finite exactly when every element is (weights are too small to overflow it), and needs no copy.
     broken = [name for name, value in tensors.items() if not torch.isfinite(value.sum(dtype=torch.float32))]
     if broken:
@@ -237,14 +241,16 @@ def _part_of(name: str) -> Part:
 def _graph(card: Mapping[str, Any], source: WeightsSource) -> str | None:
     graph = card.get("graph")
     if graph is not None and not isinstance(graph, str):
-        raise CheckpointError(f"{source.card_path}: graph is {graph!r}, but must be the name of a pair graph")
+        raise CheckpointError(f"{source.card_path}: graph is {shown(graph)}, but must be the name of a pair graph")
     return graph
 
 
 def _flow_weight(card: Mapping[str, Any], source: WeightsSource) -> float | None:
     weight = card.get("flow_weight")
-    if weight is not None and not (type(weight) in (int, float) and 0 <= weight < float("inf")):
-        raise CheckpointError(f"{source.card_path}: flow_weight is {weight!r}, but must be a finite number >= 0")
+    if weight is not None and not (type(weight) in (int, float) and 0 <= weight <= MOST_FLOW_WEIGHT):
+        raise CheckpointError(
+            f"{source.card_path}: flow_weight is {shown(weight)}, but must be a number from 0 to {MOST_FLOW_WEIGHT:g}"
+        )
     return weight
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from pathlib import Path
 
 from ..core.budget import GIB
+from ..core.free_memory import available_memory_bytes
+
+__all__ = ["FREE_SHARE", "available_memory_bytes", "memory_limit"]
 
 FREE_SHARE = 0.9
 """Share of the free memory that a run without a limit of its own may take; the rest is left to other programs."""
@@ -22,33 +23,3 @@ def memory_limit(max_memory: float | None, resident_bytes: float) -> float:
         return max_memory * GIB
     free = available_memory_bytes()
     return math.inf if free is None else resident_bytes + FREE_SHARE * free
-
-
-def available_memory_bytes(root: Path = Path("/")) -> float | None:
-    """Bytes that a process can still allocate without swapping, within its container's limit; None outside Linux."""
-    machine = _numbers(root / "proc/meminfo").get("MemAvailable:")
-    if machine is None:
-        return None
-    groups = [
-        _left_in_group(root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-        _left_in_group(
-            root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-        ),
-    ]
-    return max(0.0, min([1024.0 * machine, *(left for left in groups if left is not None)]))
-
-
-def _left_in_group(folder: Path, limit: str, usage: str, cached: str) -> float | None:
-    """Bytes left to a control group; cached files count as free."""
-    with contextlib.suppress(OSError, ValueError):
-        left = int((folder / limit).read_text()) - int((folder / usage).read_text())
-        return float(left + _numbers(folder / "memory.stat").get(cached, 0))
-    return None
-
-
-def _numbers(path: Path) -> dict[str, int]:
-    """Name -> number of every line that begins with a word and an integer; empty where the file cannot be read."""
-    with contextlib.suppress(OSError):
-        words = (line.split()[:2] for line in path.read_text().splitlines())
-        return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}
-    return {}
