@@ -50,5 +50,10 @@ class MissingExtraError(Easi3RError):
 
 def shown(value: object, most: int = 80) -> str:
     """A value for a message: in one line, of ``most`` characters."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return shortened(repr(value), most)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """The first line of a text, and of that ``most`` characters."""
+    line = (text.strip().splitlines() or [""])[0]
+    return line if len(line) <= most else f"{line[:most]}..."

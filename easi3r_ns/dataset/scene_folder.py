@@ -27,10 +27,7 @@ z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPEN
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,10 +35,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, shortened, shown
 from ..core.scene import CameraUncertainty, PosedFrames, Scene, SparsePoints
 from ..core.types import DynamicMasks, PixelMap
 from ..storage.files import make_folder, write_json, write_npz, writing
+from ..storage.foreign import open_npz, read_json
+from .scene_checks import CheckedArrays, check_scene, checked_meta
 
 FORMAT = "easi3r-scene"
 VERSION = 2
@@ -53,7 +52,7 @@ SCENE_FILES = (SCENE_JSON, ARRAYS)
 
 _ARRAYS = ("images", "T_world_cam", "focals", "principal_point", "depth", "confidence", "times", "indices")
 _BETWEEN = ("T_world_cam", "focals", "after", "mask_bits", "times", "indices")
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What the readers of JSON and npz, and the checks of the Scene, raise for a file that is not what it should be."""
 
 
@@ -94,7 +93,7 @@ def read_scene(path: Path) -> Scene:
     if not file.is_file():
         raise InputError(f"{path} holds no {SCENE_JSON}: give a dataset of easi3r, or the {SCENE_FOLDER} folder in it")
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        meta = read_json(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}): write the dataset again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
@@ -102,10 +101,16 @@ def read_scene(path: Path) -> Scene:
     if meta.get("version") != VERSION:
         raise InputError(f"{file} {_other_version(meta)}")
     try:
-        with np.load(path / str(meta["arrays"]), allow_pickle=False) as archive:
-            return _scene(meta, archive, path)
+        checked_meta(meta)
+        if meta["arrays"] != ARRAYS:
+            raise ValueError(f"arrays = {shown(meta['arrays'])}, not {ARRAYS}")
+        with open_npz(path / ARRAYS) as archive:
+            scene = _scene(meta, CheckedArrays(archive), path)
+        check_scene(scene)
+        return scene
     except _DAMAGED as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): write the dataset again") from error
+        reason = shortened(str(error))
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {reason}): write the dataset again") from error
 
 
 def dataset_folder(path: Path) -> Path:
@@ -134,12 +139,12 @@ def find_scene(path: Path) -> Scene:
 def _other_version(meta: dict[str, Any]) -> str:
     version, provenance = meta.get("version"), meta.get("provenance")
     writer = provenance.get("version") if isinstance(provenance, dict) else None
-    own = f"the easi3r-ns that wrote it{f' ({writer})' if writer else ''}"
+    own = f"the easi3r-ns that wrote it{f' ({shortened(str(writer), 40)})' if writer else ''}"
     if isinstance(version, int) and version < VERSION:
         remedy = f"run easi3r run (or easi3r import) again with --overwrite, or use {own}"
     else:
         remedy = f"use {own}, or a newer one"
-    return f"has version {version!r} of the format, this easi3r-ns reads {VERSION}: {remedy}"
+    return f"has version {shown(version)} of the format, this easi3r-ns reads {VERSION}: {remedy}"
 
 
 def _arrays(scene: Scene) -> dict[str, np.ndarray]:

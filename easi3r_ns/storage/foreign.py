@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..core.errors import shortened
 from ..core.free_memory import available_memory_bytes
 
 MOST_JSON_BYTES = 1 << 28
@@ -181,8 +182,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[A
 
 
 def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
+    return shortened(str(error), 200) or type(error).__name__
 
 
 def _size(count: float) -> str:

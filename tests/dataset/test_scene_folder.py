@@ -19,6 +19,8 @@ from easi3r_ns.dataset.nerfstudio import write_dataset
 from easi3r_ns.dataset.scene_folder import ARRAYS, SCENE_JSON, dataset_folder, find_scene, read_scene, write_scene
 from tests.support.dataset_scene import make_scene
 
+SHIFTED = np.array([[1.0, 0, 0, 0.25], [0, 1, 0, 0.25], [0, 0, 1, 0.25], [0, 0, 0, 1]])
+
 
 def full_scene(folder: Path) -> Scene:
     """Every optional field filled, every number awkward."""
@@ -54,7 +56,7 @@ def full_scene(folder: Path) -> Scene:
         names=("a b.jpg", "\u00e4.png", 'q"uote'),
         min_confidence=1.25,
         between=PosedFrames(
-            T_world_cam=scene.T_world_cam[:2] + 0.25,
+            T_world_cam=scene.T_world_cam[:2] @ SHIFTED,
             focals=rng.random(2) + 90,
             after=np.array([-1, 1]),
             mask_bits=rng.integers(0, 256, (2, depth.shape[1], -(-depth.shape[2] // 8)), dtype=np.uint8),

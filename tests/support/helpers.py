@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,3 +100,11 @@ def align_sim3(source: np.ndarray, target: np.ndarray) -> Sim3:
     residual = centred_t - scale * centred_s @ R.T
     t = target.mean(axis=0) - scale * R @ source.mean(axis=0)
     return Sim3(float(scale), R, t, float(np.sqrt((residual**2).sum(axis=1).mean())))
+
+
+def npz_that_announces(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """An .npz file of some hundred bytes with the header of a float32 array of any shape."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (63 - (10 + len(text)) % 64) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
