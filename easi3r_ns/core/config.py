@@ -51,6 +51,9 @@ class FrameConfig:
     """Number of frames to use, spread evenly over the whole clip; 0 uses every frame."""
     fps: Optional[float] = None
     """Frames per second to sample instead of --num-frames-target (videos only)."""
+    sharpest: bool = True
+    """Near each of the evenly spaced times, take the sharpest frame, at most half a step away; a picture that stands
+    still is used once."""
     start: float = 0.0
     """Seconds to skip at the beginning of the clip (frames, for a folder of images)."""
     end: Optional[float] = None

@@ -99,6 +99,19 @@ class NearFrames:
 
 
 @dataclass(frozen=True)
+class Sharpness:
+    """How sharp the frames of a clip are, used or not; of a long clip some of them, the extremes among them."""
+
+    times: np.ndarray
+    """(N,) float64 seconds from the start of the source, increasing."""
+    values: np.ndarray
+    """(N,) float64 energy of the gradient over the median of the frames around; 1: as sharp as these."""
+
+    def __post_init__(self) -> None:
+        require(len(self.times) == len(self.values), f"{len(self.times)} times for {len(self.values)} values")
+
+
+@dataclass(frozen=True)
 class RecordedFocal:
     """Focal length that the file of a clip names: a start value, no measurement."""
 
@@ -141,6 +154,8 @@ class Frames:
     """The source frames around these, for optical flow at the rate at which the clip was filmed; None: not known."""
     recorded_focal: RecordedFocal | None = None
     """What the files of the (first) source say; None: nothing that can be used."""
+    sharpness: Sharpness | None = None
+    """Of the (first) source; None: its frames were not compared."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -190,6 +205,7 @@ class Frames:
             offsets=np.concatenate([own, others + self.num_source_frames]),
             near=_joined(self.near, other.near, self.num_source_frames),
             recorded_focal=self.recorded_focal,
+            sharpness=self.sharpness,
         )
 
 

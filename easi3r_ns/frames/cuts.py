@@ -24,8 +24,10 @@ import numpy as np
 from ..core.flow import flow_returns
 from ..core.sampling import sample_bilinear
 
+LOOK_SIDE = 640
+"""Longer side of the pictures in which sources show their frames, in pixels, at most."""
 THUMB_SIDE = 320
-"""Longer side of the pictures that :class:`CutFinder` takes, in pixels."""
+"""Longer side of the pictures in which :class:`CutFinder` compares scenes, in pixels."""
 _FLOW_SIDE = 128
 """Longer side of the pictures between which flow is estimated, in pixels."""
 _FLOW_SLACK_PX2 = 1.0
@@ -89,9 +91,10 @@ class CutFinder:
 
     def add(self, index: int, thumb: np.ndarray) -> None:
         """The next frame: its index, and its picture as (h, w) uint8 grey, all of one size (see :func:`thumbnail`)."""
+        thumb = _resized(thumb, THUMB_SIDE)
         if thumb.std() < _BLANK:
             return
-        frame = _Frame(index, thumb, _shrunk(thumb))
+        frame = _Frame(index, thumb, _resized(thumb, _FLOW_SIDE))
         if self._recent:
             self._links.append(_link(self._recent[-1].small, frame.small))
             if self._links[-1] < _WEAK:
@@ -147,14 +150,14 @@ class CutFinder:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> (h, w) uint8 grey with :data:`THUMB_SIDE` pixels along the longer side."""
+    """(H, W, 3) uint8 RGB -> (h, w) uint8 grey with at most :data:`LOOK_SIDE` pixels along the longer side."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, thumb_size(image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
 
 
 def thumb_size(width: int, height: int) -> tuple[int, int]:
     """(w, h) of the thumbnail of an image."""
-    scale = THUMB_SIDE / max(width, height)
+    scale = min(1.0, LOOK_SIDE / max(width, height))
     return max(16, round(width * scale)), max(16, round(height * scale))
 
 
@@ -200,10 +203,11 @@ def _describe(thumb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return at, np.empty((0, 128), np.float32) if words is None else words
 
 
-def _shrunk(thumb: np.ndarray) -> np.ndarray:
-    scale = _FLOW_SIDE / max(thumb.shape)
-    size = tuple(max(16, round(side * scale)) for side in thumb.shape[::-1])
-    return cv2.resize(thumb, size, interpolation=cv2.INTER_AREA)
+def _resized(grey: np.ndarray, side: int) -> np.ndarray:
+    """(h, w) uint8 with ``side`` pixels along the longer side."""
+    scale = side / max(grey.shape)
+    size = tuple(max(16, round(length * scale)) for length in grey.shape[::-1])
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
 def _landing(flow: np.ndarray) -> np.ndarray:

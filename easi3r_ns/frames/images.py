@@ -16,9 +16,9 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
 from ..storage.files import decode_bytes, natural_key
-from .cuts import Watch, thumbnail
+from .cuts import Watch, thumb_size, thumbnail
 from .focal import photo_focal, read_tags
-from .orientation import TAG, as_stored, holds_floats, upright
+from .orientation import TAG, TURNED, as_stored, holds_floats, upright
 from .shapes import counted, of_size, upright_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -71,6 +71,14 @@ class ImageFolder:
                 found.append(photo_focal(read_tags(path), source_wh))
         return found
 
+    def glance(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """(h, w) uint8 grey of image ``index``, upright, in the size of :func:`~.cuts.thumbnail`; its full size.
+
+        Decodes no more than this size asks for, where the format allows it. Raises InputError for a damaged file.
+        """
+        with self.file(index) as path:
+            return glance(path)
+
     @contextlib.contextmanager
     def file(self, index: int) -> Iterator[Path]:
         """The path of image ``index``, valid inside the block."""
@@ -117,6 +125,24 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
                 log.warn("transparency is ignored: images with an alpha channel are used as if they were opaque")
             turn = image.getexif().get(TAG, 1) if orientation is None else orientation
             return upright(_eight_bit_rgb(image, content, path), turn)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def glance(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """See :meth:`ImageFolder.glance`."""
+    try:
+        with Image.open(path) as image:
+            if image.format == "JPEG":
+                size, stored_wh = thumb_size(*image.size), image.size
+                image.draft("L", size)  # a half, a quarter or an eighth of the pixels are decoded
+                turn = image.getexif().get(TAG, 1)
+                grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BOX))
+                return upright(grey, turn), stored_wh[::-1] if turn in TURNED else stored_wh
+        whole = read_image(path, RunLog())  # its warnings are for those that are used
+        return thumbnail(whole), (whole.shape[1], whole.shape[0])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise

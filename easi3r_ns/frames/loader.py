@@ -14,14 +14,17 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import Frames, NearFrames, PixelMap, SkippedFrames
+from ..core.types import Frames, NearFrames, PixelMap, Sharpness, SkippedFrames
 from ..storage.files import jsonable, make_folder, read_png, write_png
 from . import store as frame_store
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
 from .near import near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
-from .select import choose_frames, inside_range
+from .scan import scan
+from .select import FROZEN, Choice, choose_frames, choose_scanned, decided_by_pixels, inside_range
+from .select import record as sharpness_record
+from .select import say as say_choice
 from .source import Source, open_selected
 from .store import StoredClip, StoredFrame, StoredNear
 
@@ -45,11 +48,14 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
     key = jsonable({"source": source.signature(), "select": _selection_key(select)})
     make_folder(store)
     clip = frame_store.load(store, key)
+    told = len(log.warnings)
+    look = None if clip is not None else _look(source, select, log)
     total = sum(frame.used for frame in clip.frames) if clip else select.num_frames_target or None
     with log.stage("frames", total) as advance:
         network = _NetworkImages(geometry, advance)
         if clip is None:
-            clip = _extract(source, store, select, network, log)
+            clip = _extract(source, store, select, network, log, look)
+            clip = replace(clip, warnings=tuple(log.warnings[told:]))
             frame_store.save(store, key, clip)
         else:
             log.info(f"frames of an earlier run are used again ({store})")
@@ -112,30 +118,74 @@ def find_parts(data: Path, select: FrameConfig, log: RunLog) -> tuple[tuple[floa
     return tuple((float(times[part[0]]), float(times[part[-1]]), len(part)) for part in found)
 
 
-def _extract(source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog) -> StoredClip:
+@dataclass(frozen=True)
+class _Look:
+    """What a look at the frames decided before any of them is written."""
+
+    times: np.ndarray
+    select: FrameConfig
+    choice: Choice
+    sharpness: tuple[tuple[float, float], ...]
+
+
+def _look(source: Source, select: FrameConfig, log: RunLog) -> _Look | None:
+    """Look at the frames where the choice depends on what they show; None: it does not."""
+    if not decided_by_pixels(select):
+        return None
+    times = source.times(select, log)
+    _choose(times, select, source)  # raises for a range without frames before anything is decoded
+    seen = scan(source, inside_range(times, select), log)
+    if len(seen.indices) < len(inside_range(times, select)):
+        times = source.recount(log)
+        seen = scan(source, inside_range(times, select), log)
+    if seen.cuts and select.on_cut != "ignore":
+        select = _between_cuts(times, seen.cuts, select, source, log)
+    choice = choose_scanned(times, select, seen, source.unit)
+    say_choice(choice, log)
+    return _Look(times, select, choice, sharpness_record(times, seen, choice))
+
+
+def _extract(
+    source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog, look: _Look | None
+) -> StoredClip:
     """Decode the chosen frames into ``store``; choose again where some do not decode, and where the clip has cuts."""
     frame_store.clear(store)
-    told = len(log.warnings)
+    if look is not None:
+        times, select = look.times, look.select
+        plan = _plan(times, select, source, look.choice.used)
+        return _stored(source, store, times, plan, _write_frames(source, store, plan, network, log), look.sharpness)
     times = source.times(select, log)
     finder = None if select.on_cut == "ignore" else CutFinder()
-    written = _write_frames(source, store, _plan(times, select, source), network, log, finder)
-    if len(written.frames) < len(_plan(times, select, source).read):
+    plan = _plan(times, select, source)
+    written = _write_frames(source, store, plan, network, log, finder)
+    if len(written.frames) < len(plan.read):
         times = source.recount(log)
-        finder = finder and CutFinder()
-        written = _write_frames(source, store, _plan(times, select, source), network, log, finder)
+        finder, plan = finder and CutFinder(), _plan(times, select, source)
+        written = _write_frames(source, store, plan, network, log, finder)
     cuts = _cuts(source, finder, inside_range(times, select), log) if finder else ()
     if cuts:
-        select = _between_cuts(times, cuts, select, source, log)
-        written = _write_frames(source, store, _plan(times, select, source), network, log)
+        plan = _plan(times, _between_cuts(times, cuts, select, source, log), source)
+        written = _write_frames(source, store, plan, network, log)
+    return _stored(source, store, times, plan, written, ())
+
+
+def _stored(
+    source: Source,
+    store: Path,
+    times: np.ndarray,
+    plan: _Plan,
+    written: _Written,
+    sharpness: tuple[tuple[float, float], ...],
+) -> StoredClip:
     if len(written.frames) < 2:
         raise InputError(f"only {len(written.frames)} frame can be decoded: the clip is damaged, convert or replace it")
-    used = set(_plan(times, select, source).used.tolist())
+    used = set(plan.used.tolist())
     frames = tuple(
         StoredFrame(file, (store / file).stat().st_size, index, float(times[index]), source.name(index), index in used)
         for index, file in written.frames.items()
     )
     near = tuple(StoredNear(file, (store / file).stat().st_size, index) for index, file in written.near.items())
-    return StoredClip(frames, near, len(times), tuple(log.warnings[told:]))
+    return StoredClip(frames, near, len(times), (), sharpness)
 
 
 @dataclass(frozen=True)
@@ -156,8 +206,8 @@ class _Written:
     near: dict[int, str]
 
 
-def _plan(times: np.ndarray, select: FrameConfig, source: Source) -> _Plan:
-    used, inside = _choose(times, select, source), inside_range(times, select)
+def _plan(times: np.ndarray, select: FrameConfig, source: Source, used: np.ndarray | None = None) -> _Plan:
+    used, inside = _choose(times, select, source) if used is None else used, inside_range(times, select)
     return _Plan(used, inside if select.pose_all_frames else used, near_indices(used, inside))
 
 
@@ -279,6 +329,7 @@ def _frames(clip: StoredClip, store: Path, network: _NetworkImages) -> Frames:
         pixel_map=network.pixel_map,
         num_source_frames=clip.num_source_frames,
         skipped=SkippedFrames(**_columns(skipped, store)) if skipped else None,
+        sharpness=Sharpness(*np.array(clip.sharpness).T) if clip.sharpness else None,
         near=NearFrames(
             np.array([picture.index for picture in clip.near], dtype=np.int64),
             tuple(store / picture.file for picture in clip.near),
@@ -312,4 +363,4 @@ def _report(frames: Frames, source: Source, log: RunLog) -> None:
     if frames.images.max() < _DARK:
         log.warn("the clip is black: no frame has a pixel brighter than 4 %; check the file")
     elif all(np.abs(image.astype(np.int16) - frames.images[0]).max() <= _STILL for image in frames.images[1:]):
-        log.warn("the clip is frozen: all frames are the same; what can be reconstructed from it is a guess")
+        log.warn(FROZEN)

@@ -13,6 +13,8 @@ from PIL import Image
 
 TAG = 0x0112
 """Orientation in EXIF and TIFF: 1 upright, 2 to 8 mirrored or turned (TIFF 6.0, section 8)."""
+TURNED = (5, 6, 7, 8)
+"""Orientations of which width and height change places."""
 _SAMPLE_FORMAT, _FLOAT = 339, 3
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 16: 8}
 """TIFF type of a field -> bytes of one value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -10,18 +11,20 @@ from pathlib import Path
 from PIL import Image
 
 from ..core.errors import InputError
+from .orientation import TAG, TURNED, as_stored, is_tiff
 from .orientation import TAG
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image after its EXIF orientation, from its header; None: it cannot be read."""
+    """(width, height) of an image as it is to be seen, from its header; None: it cannot be read."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(TAG, 1) in (5, 6, 7, 8)
-            # Some releases of Pillow exchange the sides of a TIFF themselves.
-            width, height = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size
-            return (height, width) if turned else (width, height)
-    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+        with path.open("rb") as file:
+            tiff = is_tiff(file.read(4))
+        content, turn = as_stored(path.read_bytes()) if tiff else (None, None)
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
+            turn = image.getexif().get(TAG, 1) if turn is None else turn
+            return (image.height, image.width) if turn in TURNED else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..storage.files import write_json
 
 MANIFEST = "frames.json"
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class StoredClip:
     num_source_frames: int
     warnings: tuple[str, ...]
     """Logged when the frames were extracted, and again when they are reused."""
+    sharpness: tuple[tuple[float, float], ...] = ()
+    """Time and value, see :class:`~easi3r_ns.core.types.Sharpness`; empty: the frames were not compared."""
 
 
 def frame_file(position: int) -> str:
@@ -67,7 +69,8 @@ def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
         sizes = {stored.file: stored.bytes for stored in frames} | {stored.file: stored.bytes for stored in near}
         if any((store / file).stat().st_size != size for file, size in sizes.items()):
             return None
-        return StoredClip(frames, near, int(manifest["num_source_frames"]), tuple(manifest["warnings"]))
+        sharpness = tuple((float(time), float(value)) for time, value in manifest["sharpness"])
+        return StoredClip(frames, near, int(manifest["num_source_frames"]), tuple(manifest["warnings"]), sharpness)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -28,6 +28,7 @@ from ..pose_frames import pose_between, without_camera
 from ..report.card import FILES as REPORT_FILES
 from ..report.card import ReportCard, drop_report_card, try_report_card
 from ..storage.cache import StageCache
+from ..storage.files import jsonable
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
@@ -144,6 +145,8 @@ def _process(
     scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     facts = facts | {"source": data.name, "config": asdict(config)}
+    if frames.sharpness is not None:
+        facts["sharpness"] = jsonable(asdict(frames.sharpness))
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
 
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None

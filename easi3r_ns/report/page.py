@@ -27,6 +27,7 @@ from .sections.key_figures import key_figures
 from .sections.lens import LensSection, lens_section
 from .sections.motion import MotionSection, motion_section
 from .sections.run import RunSection, run_section
+from .sections.selection import SelectionSection, selection_section
 from .verdict import Verdict, judge
 
 _OPTION = re.compile(r"(--[a-z][a-z.-]*[a-z](?: (?:dust3r|colmap|auto|none))?)")
@@ -51,6 +52,7 @@ class ReportPage:
     agreement: AgreementSection
     lens: LensSection
     evidence: EvidenceSection
+    selection: SelectionSection | None
     run: RunSection
     dataset_version: str
     report_version: str
@@ -85,6 +87,7 @@ def report_page(scene: Scene, measured: MeasuredScene, verdict: Verdict, train_c
         agreement=agreement_section(scene, measured),
         lens=lens_section(scene, measured),
         evidence=evidence_section(scene),
+        selection=selection_section(scene),
         run=run_section(scene.provenance),
         dataset_version=str(scene.provenance.get("version") or __version__),
         report_version=__version__,

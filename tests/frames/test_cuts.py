@@ -249,13 +249,15 @@ def test_resuming_says_it_again_and_reads_nothing(cut_clip, tmp_path, monkeypatc
     assert len(log.warnings) == 1 and "longest" in log.warnings[0]
 
 
-def test_a_clip_without_cuts_is_decoded_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sharpest", [False, True])
+def test_a_clip_without_cuts_is_decoded_once_and_once_more_for_the_sharpest(tmp_path, monkeypatch, sharpest):
     clip, reads = write_clip(tmp_path / "clip.mp4", scene(3)), []
     read = Video.read
     monkeypatch.setattr(Video, "read", lambda *args: reads.append(args) or read(*args))
     log = RunLog()
-    assert load(clip, tmp_path, log, num_frames_target=6).indices.tolist() == [0, 3, 6, 9, 12, 15]
-    assert len(reads) == 1 and not log.warnings
+    frames = load(clip, tmp_path, log, num_frames_target=6, sharpest=sharpest)
+    assert frames.indices.tolist() == [0, 3, 6, 9, 12, 15]
+    assert len(reads) == 1 + sharpest and not log.warnings
 
 
 def test_on_cut_fail_names_the_places_and_the_remedy(cut_clip, tmp_path):

@@ -231,7 +231,7 @@ def test_variable_frame_rate_keeps_its_time_stamps(tmp_path):
     frames = _load(
         _write_video(tmp_path / "vfr.mkv", [_code(i) for i in range(40)], pts.tolist()),
         tmp_path,
-        FrameConfig(num_frames_target=9),
+        FrameConfig(num_frames_target=9, sharpest=False),
     )
     np.testing.assert_allclose(frames.times, pts[frames.indices] / 100, atol=1e-3)
     np.testing.assert_allclose(frames.times, np.linspace(0, 4.2, 9), atol=0.11)
@@ -322,7 +322,7 @@ def test_frames_that_do_not_decode_are_replaced_by_others(tmp_path, monkeypatch)
 
 def test_videos_without_time_stamps_are_counted(tmp_path):
     raw = _write_video(tmp_path / "clip.h264", [_code(i) for i in range(20)], format="h264")
-    frames = _load(raw, tmp_path, FrameConfig(num_frames_target=5))
+    frames = _load(raw, tmp_path, FrameConfig(num_frames_target=5, sharpest=False))
     assert [_decode(cv2.imread(str(p))[..., ::-1]) for p in frames.source_paths] == frames.indices.tolist()
     assert frames.indices[0] == 0 and frames.indices[-1] == 19 and (np.diff(frames.times) > 0).all()
 
@@ -387,7 +387,7 @@ def test_natural_order(tmp_path):
     frames = _load(folder, tmp_path)
     assert frames.names == tuple(f"img_{i}.jpg" for i in range(12))
     assert [_decode(image) for image in (cv2.imread(str(p))[..., ::-1] for p in frames.source_paths)] == list(range(12))
-    frames = _load(folder, tmp_path, FrameConfig(num_frames_target=3, start=2, end=8))
+    frames = _load(folder, tmp_path, FrameConfig(num_frames_target=3, start=2, end=8, sharpest=False))
     assert frames.indices.tolist() == [2, 5, 8] and frames.num_source_frames == 12
 
 
@@ -503,7 +503,7 @@ def _inodes(store: Path) -> list[int]:
 
 def test_stored_frames_are_reused_only_when_nothing_changed(tmp_path):
     clip = _write_video(tmp_path / "clip.mp4", [_code(i) for i in range(30)])
-    select = FrameConfig(num_frames_target=6)
+    select = FrameConfig(num_frames_target=6, sharpest=False)
     first = _load(clip, tmp_path, select)
     before = _inodes(tmp_path / "store")
     second = _load(clip, tmp_path, select)
@@ -572,7 +572,8 @@ def test_the_manifest_is_plain_json(tmp_path):
     "clip, total, wh", [("clips/dog.mp4", 122, (1280, 720)), ("clips/blocks.mp4", 292, (1280, 720))]
 )
 def test_real_clips(tmp_path, clip, total, wh):
-    frames = _load(shared_data() / clip, tmp_path, FrameConfig(num_frames_target=6), geometry=ImageGeometry(512, 16))
+    select = FrameConfig(num_frames_target=6, sharpest=False)
+    frames = _load(shared_data() / clip, tmp_path, select, geometry=ImageGeometry(512, 16))
     assert frames.num_source_frames == total and frames.images.shape == (6, 288, 512, 3)
     assert frames.pixel_map.source_wh == wh and frames.indices[[0, -1]].tolist() == [0, total - 1]
     assert frames.times[-1] == pytest.approx((total - 1) / 29.97, abs=0.01)

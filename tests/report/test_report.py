@@ -26,6 +26,7 @@ from easi3r_ns.report.rules import RULES
 from easi3r_ns.report.sections.depth import depth_section
 from easi3r_ns.report.sections.evidence import MAP_LABELS, evidence_section
 from easi3r_ns.report.sections.run import command_text
+from easi3r_ns.report.sections.selection import selection_section
 from tests.support.dataset_scene import make_scene
 
 SECTIONS = ("verdict", "motion", "path", "depth", "agreement", "lens", "attention", "run")
@@ -417,3 +418,17 @@ def test_browser_shows_it_without_complaints(room: Scene, tmp_path: Path, width:
     # Nothing sticks out to the right: the page's margin there is one colour, from top to bottom.
     assert np.ptp(image[:, -4:].reshape(-1, 3).astype(int), axis=0).max() <= 2
     assert image.std() > 20, "the page is not blank"
+
+
+def test_the_sharpness_of_the_frames_is_shown_with_those_in_use(room: Scene, tmp_path: Path) -> None:
+    times = np.linspace(float(room.times[0]), float(room.times[-1]), 23)
+    values = np.where(np.arange(23) % 2, 0.5, 1.0)
+    shown = replace(room, provenance=room.provenance | {"sharpness": {"times": times.tolist(), "values": list(values)}})
+    section = selection_section(replace(shown, times=times[::2]))
+    assert section is not None and "blurred" not in section.lead
+    assert section.charts[0].drawing.count('class="mark"') == 12
+    section = selection_section(replace(shown, times=np.concatenate([times[:1], times[1::2]])))
+    assert section is not None and "11 of 12 are blurred" in section.lead
+    text, page = read(shown, tmp_path / "report.html")
+    assert "selection" in page.ids and "Sharpness" in page.text
+    assert selection_section(room) is None
