@@ -12,7 +12,6 @@ from PIL import Image
 
 from ..core.errors import InputError
 from .orientation import TAG, TURNED, as_stored, is_tiff
-from .orientation import TAG
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:

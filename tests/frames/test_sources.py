@@ -17,6 +17,9 @@ from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import ImageGeometry, load_frames, open_source, preview_source
+from easi3r_ns.frames.cuts import thumbnail
+from easi3r_ns.frames.images import glance, read_image
+from easi3r_ns.frames.shapes import upright_size
 from easi3r_ns.storage.files import read_png
 
 TINY = ImageGeometry(size=64, patch=8)
@@ -254,3 +257,15 @@ def test_image_size_is_checked(tmp_path):
     first.save(tmp_path / "a.gif", save_all=True, append_images=rest)
     with pytest.raises(InputError, match="one size"):
         load(tmp_path / "a.gif", tmp_path, FrameConfig(image_size="96x64"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_the_size_and_the_glance_of_an_image_are_those_of_the_image(tmp_path, suffix, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize((800, 600))
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    (grey, size), whole = glance(tmp_path / f"a.{suffix}"), read_image(tmp_path / f"a.{suffix}", RunLog())
+    assert upright_size(tmp_path / f"a.{suffix}") == size == whole.shape[1::-1]
+    assert np.abs(grey.astype(int) - thumbnail(whole)).mean() < 2
