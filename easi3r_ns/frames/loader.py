@@ -22,7 +22,7 @@ from .focal import common_focal
 from .near import near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .scan import scan
-from .select import FROZEN, Choice, choose_frames, choose_scanned, decided_by_pixels, inside_range
+from .select import FROZEN, ChosenFrames, choose_frames, choose_scanned, decided_by_pixels, inside_range
 from .select import record as sharpness_record
 from .select import say as say_choice
 from .source import Source, open_selected
@@ -124,7 +124,7 @@ class _Look:
 
     times: np.ndarray
     select: FrameConfig
-    choice: Choice
+    choice: ChosenFrames
     sharpness: tuple[tuple[float, float], ...]
 
 

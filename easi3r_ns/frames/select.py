@@ -24,7 +24,7 @@ _MOST_SHOWN, _SHOWN_REACH = 400, 8
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenFrames:
     """The frames to use, and why."""
 
     used: np.ndarray
@@ -49,7 +49,7 @@ def choose_frames(times: np.ndarray, select: FrameConfig, unit: str = "s") -> np
     return candidates[chosen].astype(np.int64)
 
 
-def choose_scanned(times: np.ndarray, select: FrameConfig, seen: Scan, unit: str = "s") -> Choice:
+def choose_scanned(times: np.ndarray, select: FrameConfig, seen: Scan, unit: str = "s") -> ChosenFrames:
     """As :func:`choose_frames`, with what a look at the frames found.
 
     * A picture that stands still is used once. Where even spacing meets it again, frames are spread evenly over the
@@ -62,7 +62,7 @@ def choose_scanned(times: np.ndarray, select: FrameConfig, seen: Scan, unit: str
     inside = seen_at[np.isin(_candidates(times, select, unit), seen.indices)]
     indices, run, part = seen.indices[inside], seen.run[inside], seen.part()[inside]
     if len(indices) < 2:
-        return Choice(indices)
+        return ChosenFrames(indices)
     stamps, repeats = times[indices], 0
     chosen, targets, step = _evenly(stamps, select)
     kept = np.concatenate([[True], np.diff(run[chosen]) > 0])
@@ -76,10 +76,10 @@ def choose_scanned(times: np.ndarray, select: FrameConfig, seen: Scan, unit: str
         else:
             chosen, targets = chosen[kept], targets[kept]
     picked = _sharpest(_Clock(stamps, targets, step), chosen, seen.sharpness[inside], part, run)
-    return Choice(indices[picked].astype(np.int64), int((picked != chosen).sum()), repeats, run[0] == run[-1])
+    return ChosenFrames(indices[picked].astype(np.int64), int((picked != chosen).sum()), repeats, run[0] == run[-1])
 
 
-def say(choice: Choice, log: RunLog) -> None:
+def say(choice: ChosenFrames, log: RunLog) -> None:
     """Tell the user what is not as even spacing would have it."""
     if choice.repeats:
         log.warn(
@@ -95,7 +95,7 @@ def say(choice: Choice, log: RunLog) -> None:
         )
 
 
-def record(times: np.ndarray, seen: Scan, choice: Choice) -> tuple[tuple[float, float], ...]:
+def record(times: np.ndarray, seen: Scan, choice: ChosenFrames) -> tuple[tuple[float, float], ...]:
     """(time, energy over that of the frames around) of the frames that were looked at, for display.
 
     Of a long clip these are the frames in use, and the sharpest and the least sharp one of each stretch.

@@ -146,7 +146,7 @@ def test_start_end_and_fps():
     chosen = choose_frames(times, FrameConfig(num_frames_target=5, start=2, end=4))
     np.testing.assert_allclose(times[chosen], [2, 2.5, 3, 3.5, 4], atol=1e-9)
     assert len(choose_frames(times, FrameConfig(fps=10))) == 100
-    assert len(choose_frames(times, FrameConfig(fps=1e9))) == 300
+    assert len(choose_frames(times, FrameConfig(fps=1e4))) == 300
     assert len(choose_frames(times, ALL)) == 300
 
 
