@@ -68,6 +68,8 @@ class FrameConfig:
     pose_all_frames: bool = False
     """Pose the frames too that --num-frames-target or --fps leaves out: by what they share with their neighbours, or,
     marked as such, by interpolation."""
+    tonemap: bool = True
+    """Convert HDR video (HLG, PQ) and BT.2020 colours to standard range and BT.709; --no-tonemap keeps the values."""
 
     def __post_init__(self) -> None:
         if self.num_frames_target < 0 or self.num_frames_target == 1:

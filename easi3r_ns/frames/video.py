@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +14,15 @@ from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
+from . import fields
+from .container import choose_stream, opened
 from .cuts import Watch, thumb_size
 from .focal import video_focal
+from .picture import Pictures
+from .timeline import Timeline, decode, decoded_timeline, demux, missing_end, timeline
 
 if TYPE_CHECKING:
     import av
-
-_HDR_TRANSFERS = (16, 18)
-"""Transfer characteristics PQ and HLG of ITU-T H.273."""
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The frames of a video in presentation order."""
-
-    pts: tuple[int, ...] | None
-    """Unique time stamps in stream units. None when the time stamps of the container do not identify frames; frames are
-    then identified by their order."""
-    times: np.ndarray
-    """(n,) float64 seconds from the first frame."""
 
 
 class Video:
@@ -45,7 +34,10 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._stream: int | None = None
         self._timeline: Timeline | None = None
+        self._fields: fields.Fields | None = None
+        self._tonemap = True
 
     def signature(self) -> dict[str, Any]:
         """What must be unchanged for extracted frames to be valid still: place, size, date, both ends of the file."""
@@ -63,34 +55,45 @@ class Video:
         }
 
     def times(self, select: FrameConfig, log: RunLog) -> np.ndarray:
-        """(n,) float64 seconds of all frames, from their packets alone (nothing is decoded). Raises InputError."""
-        with _opened(self.path) as stream:
-            declared = stream.frames if "mp4" in stream.container.format.name else 0
-            stamps, trimmed, complete = _demux(stream)
-            timeline = _timeline(stamps, stream)
-        if len(stamps) + trimmed < declared:
-            log.warn(f"{self.path.name} is incomplete: it announces {declared} frames and holds {len(stamps)}")
-        elif not complete:
-            log.warn(f"{self.path.name} is damaged: reading stopped after {len(stamps)} frames")
-        if not stamps:
+        """(n,) float64 seconds of all frames, from their packets alone where these leave no doubt. Raises InputError.
+
+        Chooses the stream of the file, and remembers of ``select`` how colours are converted.
+        """
+        self._tonemap = select.tonemap
+        with self._opened(log) as stream:
+            packets = demux(stream)
+            found, announced, incomplete = timeline(packets, stream), stream.frames, missing_end(packets, stream)
+        count = len(packets.stamps)
+        if incomplete:
+            log.warn(f"{self.path.name} is incomplete: it announces {announced} frames and holds {count}")
+        elif not packets.complete:
+            log.warn(f"{self.path.name} is damaged: reading stopped after {count} frames")
+        if not count:
             raise InputError(f"{self.path} holds no video frame: the file is empty or damaged")
-        self._timeline = timeline
-        return timeline.times
+        if found is None:
+            log.info(
+                f"time stamps of {self.path.name} are missing, repeated or run backwards: its frames are put in order"
+            )
+        self._timeline = found or self._decoded_timeline()
+        return self._timeline.times
 
     def recount(self, log: RunLog) -> np.ndarray:
         """(n,) seconds of the frames that can be decoded; for a damaged video, which has fewer of them than packets."""
-        with _opened(self.path) as stream:
-            stamps = [frame.pts for frame in _decode(stream)]
-            timeline = _timeline(stamps, stream)
-        if not stamps:
-            raise InputError(f"{self.path} holds no frame that can be decoded: the file is damaged")
         assert self._timeline is not None
+        counted = self._decoded_timeline()
         log.warn(
-            f"{self.path.name} is damaged: only {len(stamps)} of its {len(self._timeline.times)} frames can be "
+            f"{self.path.name} is damaged: only {len(counted.times)} of its {len(self._timeline.times)} frames can be "
             "decoded; going on with these"
         )
-        self._timeline = timeline
-        return timeline.times
+        self._timeline = counted
+        return counted.times
+
+    def _decoded_timeline(self) -> Timeline:
+        with self._opened() as stream:
+            stamps = [frame.pts for frame in decode(stream)]
+            if not stamps:
+                raise InputError(f"{self.path} holds no frame that can be decoded: the file is damaged")
+            return decoded_timeline(stamps, stream)
 
     def name(self, index: int) -> str:
         """The clip's file name, the same for every frame."""
@@ -98,7 +101,7 @@ class Video:
 
     def focals(self, indices: Sequence[int], source_wh: tuple[int, int]) -> list[RecordedFocal | None]:
         """What the file says about the focal length of frames of ``source_wh`` upright pixels."""
-        with _opened(self.path) as stream:
+        with self._opened() as stream:
             return [video_focal([stream.metadata, stream.container.metadata], source_wh)]
 
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -113,8 +116,9 @@ class Video:
         thumb_wh: tuple[int, int] | None = None
         wanted = {pts[i] if pts is not None else i: int(i) for i in indices}
         first: tuple[int, tuple[int, int]] | None = None
-        with _opened(self.path) as stream:
-            for count, frame in enumerate(_decode(stream)):
+        with self._progressive(log) as (stream, frames):
+            pictures = Pictures(stream, self._tonemap, log)
+            for count, frame in enumerate(frames):
                 if watch is not None:
                     thumb_wh = thumb_wh or thumb_size(frame.width, frame.height)
                     position = count if index_of is None else index_of.get(frame.pts)
@@ -123,9 +127,7 @@ class Video:
                 index = wanted.pop(frame.pts if pts is not None else count, None)
                 if index is None:
                     continue
-                if getattr(frame, "color_trc", None) in _HDR_TRANSFERS:
-                    log.warn("the video is HDR: its colours are used without tone mapping and may look flat")
-                image = _upright_rgb(frame, stream)
+                image = pictures.upright(frame)
                 size = (image.shape[1], image.shape[0])
                 first = first or (index, size)
                 if size != first[1]:
@@ -137,89 +139,23 @@ class Video:
                 if not wanted:
                     return
 
+    @contextlib.contextmanager
+    def _progressive(self, log: RunLog) -> Iterator[tuple[av.VideoStream, Iterator[av.VideoFrame]]]:
+        """The stream and its frames, deinterlaced where they have to be."""
+        if self._fields is None:
+            with self._opened() as stream:
+                self._fields = fields.examine(stream)
+            if self._fields.message:
+                log.info(self._fields.message)
+        with self._opened() as stream:
+            yield stream, fields.Deinterlacer(self._fields, stream.time_base).frames(decode(stream))
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[av.VideoStream]:
-    import av
-
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as a video ({getattr(error, 'strerror', None) or error}): check that the file is "
-            "complete and plays, or give a folder of images"
-        ) from error
-    with container:
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            raise InputError(f"{path} holds no video stream: give a video, or a folder of images")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise InputError(f"{path}: no decoder for its video stream; convert it to H.264 first")
-        stream.thread_type = "AUTO"
-        yield stream
-
-
-def _demux(stream: av.VideoStream) -> tuple[list[int | None], int, bool]:
-    """Time stamps of all packets that become frames, in file order; the number of packets that an edit list trims; and
-    whether the file could be read to its end.
-    """
-    import av
-
-    stamps: list[int | None] = []
-    trimmed = 0
-    try:
-        for packet in stream.container.demux(stream):
-            if packet.size and packet.is_discard:
-                trimmed += 1
-            elif packet.size:
-                stamps.append(packet.pts)
-    except av.error.FFmpegError:
-        return stamps, trimmed, False
-    return stamps, trimmed, True
-
-
-def _decode(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """All frames that decode without damage, in presentation order."""
-    import av
-
-    packets = stream.container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        yield from (frame for frame in frames if not frame.is_corrupt)
-
-
-def _timeline(stamps: list[int | None], stream: av.VideoStream) -> Timeline:
-    known = sorted({stamp for stamp in stamps if stamp is not None})
-    if not stamps or len(known) < len(stamps):
-        rate = float(stream.average_rate or stream.guessed_rate or 30)
-        return Timeline(None, np.arange(len(stamps)) / rate)
-    times = np.array([float((stamp - known[0]) * stream.time_base) for stamp in known])
-    # AVI stores the order of packets only. With B-frames, the time stamps that FFmpeg guesses belong to other frames.
-    guessed = stream.container.format.name == "avi" and stream.codec_context.has_b_frames
-    return Timeline(None if guessed else tuple(known), times)
+    def _opened(self, log: RunLog | None = None) -> contextlib.AbstractContextManager[av.VideoStream]:
+        """The stream that holds the clip; ``log`` is told of the choice when it is made."""
+        if self._stream is None:
+            self._stream = choose_stream(self.path, log or RunLog())
+        return opened(self.path, self._stream)
 
 
 def _thumbnail(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
     return frame.reformat(*size, format="gray", interpolation="AREA").to_ndarray()
-
-
-def _upright_rgb(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:
-    import cv2
-
-    rgb = frame.to_ndarray(format="rgb24")
-    aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-    if aspect != 1.0:
-        height, width = rgb.shape[:2]
-        # Grow the coarser axis: one focal length holds only for square pixels, and nothing is thrown away.
-        size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
-    # The display matrix turns counter-clockwise, as numpy.rot90 does.
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))

@@ -312,8 +312,8 @@ def test_frames_that_do_not_decode_are_replaced_by_others(tmp_path, monkeypatch)
     clip = _write_video(tmp_path / "clip.mp4", [_code(i) for i in range(30)])
     from easi3r_ns.frames import video
 
-    decode = video._decode
-    monkeypatch.setattr(video, "_decode", lambda stream: (f for i, f in enumerate(decode(stream)) if i < 20))
+    decode = video.decode
+    monkeypatch.setattr(video, "decode", lambda stream: (f for i, f in enumerate(decode(stream)) if i < 20))
     log = RunLog()
     frames = _load(clip, tmp_path, FrameConfig(num_frames_target=5), log)
     assert len(frames) == 5 and frames.num_source_frames == 20 and frames.indices[-1] == 19
