@@ -22,7 +22,7 @@ _AS_LONG = 0.95
 
 
 @dataclass(frozen=True)
-class Track:
+class VideoTrack:
     """What decides between the video streams of a file."""
 
     index: int
@@ -68,7 +68,9 @@ def choose_stream(path: Path, log: RunLog) -> int:
             return decoded[0][0]
         counts = _count_frames(container, [s for _, s in decoded])
         tracks = [
-            Track(n, count, s.codec_context.width, s.codec_context.height, bool(s.disposition & Disposition.default))
+            VideoTrack(
+                n, count, s.codec_context.width, s.codec_context.height, bool(s.disposition & Disposition.default)
+            )
             for (n, s), count in zip(decoded, counts)
         ]
     best, others = best_track(tracks)
@@ -82,7 +84,7 @@ def choose_stream(path: Path, log: RunLog) -> int:
     return best.index
 
 
-def best_track(tracks: Sequence[Track]) -> tuple[Track, list[Track]]:
+def best_track(tracks: Sequence[VideoTrack]) -> tuple[VideoTrack, list[VideoTrack]]:
     """The track that holds the clip, and the others that might have: streams of a few frames are left out.
 
     The default track is taken before others, a longer one before a shorter one, then the larger picture, then the
@@ -94,7 +96,7 @@ def best_track(tracks: Sequence[Track]) -> tuple[Track, list[Track]]:
     return best, [track for track in clips if track is not best]
 
 
-def _described(track: Track) -> str:
+def _described(track: VideoTrack) -> str:
     return f"{track.index} ({track.width}x{track.height}, {track.frames} frames)"
 
 
