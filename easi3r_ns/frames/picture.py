@@ -16,7 +16,7 @@ _ASPECTS = (0.1, 10.0)
 """Believable shapes of a pixel: the widest that is in use, of anamorphic lenses and of old half-width formats, is 2."""
 
 
-class Pictures:
+class FrameConverter:
     """Converts the decoded frames of one stream."""
 
     def __init__(self, stream: Any, tonemap: bool, log: RunLog) -> None:

@@ -18,7 +18,7 @@ from . import fields
 from .container import choose_stream, opened
 from .cuts import Watch, thumb_size
 from .focal import video_focal
-from .picture import Pictures
+from .picture import FrameConverter
 from .timeline import Timeline, decode, decoded_timeline, demux, missing_end, timeline
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Video:
         wanted = {pts[i] if pts is not None else i: int(i) for i in indices}
         first: tuple[int, tuple[int, int]] | None = None
         with self._progressive(log) as (stream, frames):
-            pictures = Pictures(stream, self._tonemap, log)
+            pictures = FrameConverter(stream, self._tonemap, log)
             for count, frame in enumerate(frames):
                 if watch is not None:
                     thumb_wh = thumb_wh or thumb_size(frame.width, frame.height)
