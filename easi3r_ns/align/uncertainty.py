@@ -74,14 +74,14 @@ def camera_uncertainty(
     residual = relative_residuals(problem, decoded, weak)
     frames, numbering = problem.num_frames, Numbering(problem.num_frames, len(problem.edges), focals)
     if numbering.size * (CAMERA * frames + focals) > LARGEST or front_width(problem, focals) > LARGEST_FRONT:
-        log.info(f"uncertainty: not estimated, {frames} frames with {len(problem.edges)} pairs are too many for it")
+        log.detail(f"uncertainty: not estimated, {frames} frames with {len(problem.edges)} pairs are too many for it")
         return None
     try:
         response, related = influence(_thinned(problem, decoded), numbering)
     except NotPositiveDefinite:
         response = related = torch.full((1, 1), torch.nan)
     if not bool(torch.isfinite(response).all()):
-        log.info("uncertainty: not estimated, the pointmaps do not determine the cameras")
+        log.detail("uncertainty: not estimated, the pointmaps do not determine the cameras")
         return None
     strong = np.setdiff1d(np.arange(frames), weak)
     # The dyadic estimate is unbiased too where pairs err independently, but can by chance be small or even negative.

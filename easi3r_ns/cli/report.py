@@ -34,14 +34,18 @@ class Report:
         """
         from ..dataset.scene_folder import dataset_folder, find_scene
         from ..report.card import write_report_card
-        from .display import RichRunLog
+        from .display import RichRunLog, wrapped
 
         scene = find_scene(self.path)
         card = write_report_card(scene, dataset_folder(self.path), RichRunLog(), self.output_dir)
         console = Console(highlight=False)
         if card.verdict is not None:
-            console.print(f"[bold]{card.verdict.level.words}[/]  {escape(card.verdict.summary)}", soft_wrap=True)
+            summary = escape(wrapped(card.verdict.summary, console))
+            console.print(f"[bold]{card.verdict.level.words}.[/] {summary}", soft_wrap=True)
             for check in card.verdict.against:
-                console.print(f"- {escape(check.reason)} {escape(check.rule.remedy)}", soft_wrap=True)
+                text = wrapped(f"{check.reason} {check.rule.remedy}", console, 2)
+                console.print(f"- {escape(text)}", soft_wrap=True)
         for file in (card.report, card.preview):
             console.print(escape(str(file)), soft_wrap=True)
+        for position, step in enumerate(card.steps):
+            console.print(f"[bold]{'or' if position else 'next':<5}[/]{escape(step.command)}", soft_wrap=True)

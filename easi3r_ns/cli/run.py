@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.table import Table
 
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from ..core.errors import Easi3RError, MemoryLimitError
 from ..core.memory import lack_of_memory
-from ..core.runlog import StageRecord
 from ..core.streams import steady_streams
-from ..report.card import next_command
 from .display import RichRunLog
 from .foreign import translate
 from .help import help_text
 from .options import OutputFolder, own_usage_errors
+from .summary import print_parts, print_summary
 
-if TYPE_CHECKING:
-    from ..core.scene import Scene
-    from ..pipelines.parts import Part
-    from ..pipelines.run import ProcessResult
-    from ..report.card import ReportCard
-
-NO_NETWORK = "none: motion from optical flow, cameras from COLMAP"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as is usual in shells."""
 
@@ -66,7 +55,7 @@ class ProcessEasi3R:
     """Replace the dataset of an earlier run in --output-dir; other files stay. An interrupted run continues in any
     case."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show the log messages of every module."""
+    """Show details, time and memory of every stage, and the log messages of every module."""
 
     @classmethod
     def command_line(cls, arguments: Sequence[str], program: str) -> None:
@@ -98,7 +87,7 @@ class ProcessEasi3R:
             from ..pipelines.parts import process_parts
             from ..pipelines.pipeline import RunConfig
 
-            log = RichRunLog()
+            log = RichRunLog(verbose=self.verbose)
             config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
             with warnings.catch_warnings():
                 if not self.verbose:
@@ -108,9 +97,9 @@ class ProcessEasi3R:
                 parts = process_parts(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
             console = Console(highlight=False)
             for part in parts:
-                print_summary(part.result, part.log.stages, part.log.warnings, console)
+                print_summary(part.result, part.log, console, verbose=self.verbose)
             if not parts or parts[0].log is not log:
-                print_parts(parts, log.warnings, console)
+                print_parts(parts, console)
 
 
 def translated(arguments: Sequence[str]) -> list[str]:
@@ -158,139 +147,6 @@ def show_log() -> None:
     logger = logging.getLogger("easi3r_ns")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
-
-
-def print_summary(
-    result: ProcessResult, stages: Sequence[StageRecord], to_mind: Sequence[str], console: Console
-) -> None:
-    """Print the cost of the stages, the results, the warnings, and the next command."""
-    table = Table(title="stages", title_justify="left", box=None, pad_edge=False)
-    for column, justify in (("", "left"), ("seconds", "right"), ("CPU seconds", "right"), ("peak GiB", "right")):
-        table.add_column(column, justify=justify)
-    for stage in stages:
-        gibibytes = stage.peak_memory_bytes / 2**30
-        table.add_row(escape(stage.name), f"{stage.seconds:.1f}", f"{stage.cpu_seconds:.1f}", f"{gibibytes:.2f}")
-    seconds, cpu = sum(s.seconds for s in stages), sum(s.cpu_seconds for s in stages)
-    peak = max((s.peak_memory_bytes for s in stages), default=0) / 2**30
-    table.add_row("total", f"{seconds:.1f}", f"{cpu:.1f}", f"{peak:.2f}")
-    console.print(table)
-    console.print()
-    for name, value in summary(result):
-        console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
-    for warning in to_mind:
-        console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
-    command = next_command(result.transforms_path.parent, stays=result.scene.stays)
-    console.print(f"[bold]{'next':<9}[/] {escape(command)}", soft_wrap=True)
-
-
-def print_parts(parts: Sequence[Part], to_mind: Sequence[str], console: Console) -> None:
-    """Print the datasets of the parts of a clip with cuts, and the warnings about parts that were left out."""
-    console.print()
-    for part in parts:
-        scene = part.result.scene
-        count = len(scene) + (len(scene.between) if scene.between is not None else 0)
-        span = f"{scene.times[0]:.4g} to {scene.times[-1]:.4g}, {count} frames"
-        console.print(f"[bold]part[/]      {escape(f'{span}: {part.result.transforms_path.parent}')}", soft_wrap=True)
-    for warning in to_mind:
-        console.print(f"[yellow]warning:[/]  {escape(warning)}", soft_wrap=True)
-
-
-def summary(result: ProcessResult) -> list[tuple[str, str]]:
-    """The lines (name, value) of the summary of a finished run."""
-    from ..core.upright import said_of
-
-    scene = result.scene
-    coverage = 100 * scene.dynamic.coverage
-    share = f"{coverage.mean():.1f} % of the pixels"
-    moving = {"user": f"{share} (your masks)", "none": "nothing (--no-masks)"}.get(
-        scene.dynamic.source, f"{share} on average ({coverage.min():.1f} to {coverage.max():.1f})"
-    )
-    return [
-        ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
-        *_between(scene),
-        *([("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})")] if result.weights else []),
-        ("moving", moving),
-        ("focal", _focal_text(scene)),
-        *_refined(scene),
-        ("up", said_of(scene)),
-        ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
-        (
-            "weights",
-            f"{result.weights.name} (licence: {result.weights.licence})" if result.weights else _no_weights(scene),
-        ),
-        *_choice(scene),
-        *([] if result.weights else [("depth", _stereo_text(scene))]),
-        ("dataset", str(result.transforms_path.parent)),
-        *_report(result.card),
-    ]
-
-
-def _no_weights(scene: Scene) -> str:
-    name = scene.provenance["weights"]["name"]
-    return NO_NETWORK if name == "none" else str(name)
-
-
-def _stereo_text(scene: Scene) -> str:
-    still = ~scene.dynamic.masks
-    if not scene.has_depth or not still.any():
-        return "none"
-    return f"of what stands still, by stereo: {100 * (scene.depth[still] > 0).mean():.0f} % of its pixels"
-
-
-def _choice(scene: Scene) -> list[tuple[str, str]]:
-    choice = scene.provenance.get("weights_choice")
-    return [("chosen", choice["line"])] if choice else []
-
-
-def _between(scene: Scene) -> list[tuple[str, str]]:
-    counts = scene.provenance.get("between")
-    if not counts:
-        return []
-    named = {"pnp": "posed", "fixed": "with the fixed camera", "interpolated": "interpolated", "left_out": "left out"}
-    return [("between", ", ".join(f"{counts[key]} {word}" for key, word in named.items() if counts.get(key)))]
-
-
-def _refined(scene: Scene) -> list[tuple[str, str]]:
-    record = scene.provenance.get("refine") or {}
-    if "why" in record:
-        return [("cameras", f"the network's own: {record['why']}")]
-    kept, ours = record.get(record.get("kept")), record.get("network")
-    if not kept or kept == ours:
-        return []
-    errors = f"{kept['epipolar_px']:.2f} px epipolar error on held-out matches, {ours['epipolar_px']:.2f} px before"
-    return [("cameras", f"{record['kept']} (COLMAP): {errors}")]
-
-
-def _report(card: ReportCard) -> list[tuple[str, str]]:
-    if card.report is None or card.verdict is None:
-        return []
-    reasons = f": {card.verdict.against[0].reason}" if card.verdict.against else ""
-    return [("verdict", f"{card.verdict.level.words.lower()}{reasons}"), ("report", str(card.report))]
-
-
-def count_points(transforms_path: Path) -> int:
-    """Vertices of the static cloud that ``transforms.json`` names, by the PLY file's header; 0: it names none."""
-    name = json.loads(transforms_path.read_text(encoding="utf-8")).get("ply_file_path")
-    if name is None:
-        return 0
-    with (transforms_path.parent / name).open("rb") as file:
-        for line in file:
-            if line.startswith(b"element vertex"):
-                return int(line.split()[2])
-            if line.startswith(b"end_header"):
-                break
-    return 0
-
-
-def _focal_text(scene: Scene) -> str:
-    focals = scene.focals / scene.pixel_map.scale_xy[0]
-    width, height = scene.pixel_map.source_wh
-    fov = 2 * math.degrees(math.atan(width / (2 * focals.mean())))
-    shortest, longest = f"{focals.min():.0f}", f"{focals.max():.0f}"
-    lens = f"{shortest} px" if shortest == longest else f"{shortest} to {longest} px"
-    start = scene.provenance.get("start_focal")
-    began = f" (started from {start['pixels']:.0f} px, the file's {start['origin']})" if start else ""
-    return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across{began}"
 
 
 def _say(message: str) -> None:

@@ -11,6 +11,60 @@ from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
 
+STAGES = {
+    "cuts": ("look for cuts", ""),
+    "frames": ("read the frames", "frames"),
+    "load encoder": ("load the network's encoder", ""),
+    "load decoder": ("load the network's decoder", ""),
+    "encode frames": ("show each frame to the network", "frames"),
+    "pass 1: attention": ("compare pairs of frames", "pairs"),
+    "pass 1: motion": ("find what moves", ""),
+    "pass 2: pointmaps": ("predict points from pairs of frames", "pairs"),
+    "pass 2: motion": ("find what moves once more", ""),
+    "motion from flow": ("find motion in the optical flow", "pairs"),
+    "motion from geometry": ("find motion in the optical flow", "pairs"),
+    "optical flow": ("measure optical flow", "pairs"),
+    "global alignment": ("join all pairs into one scene", ""),
+    "does the camera stand still": ("check whether the camera stands still", ""),
+    "does the lens zoom": ("check whether the lens zooms", ""),
+    "features": ("find image features", "frames"),
+    "matching": ("match features between frames", ""),
+    "bundle adjustment": ("refine the cameras (bundle adjustment)", ""),
+    "mapping": ("find cameras from features (mapping)", "frames"),
+    "refit depths": ("fit the depths to the cameras", ""),
+    "stereo": ("measure depth (stereo)", "frames"),
+    "stereo agreement": ("compare the depths of the frames", ""),
+    "motion against the scene": ("find what moves against the scene", "pairs"),
+    "frames in between": ("find cameras of the frames in between", "frames"),
+    "dataset": ("write the dataset", ""),
+    "check": ("load the dataset for a check", ""),
+    "preview": ("write preview.mp4", "frames"),
+    "report": ("write report.html", ""),
+    "points": ("collect the points", "frames"),
+}
+"""Name of a stage -> what it does, for those who watch it, and what its steps are; empty: steps that mean nothing to
+them. Names that are not here are shown as they are."""
+
+
+def stage_words(name: str) -> str:
+    """What a stage does, in words."""
+    return STAGES.get(name, (name, ""))[0]
+
+
+def stage_unit(name: str) -> str:
+    """What the steps of a stage are, in the plural; empty where their number means nothing to a reader."""
+    return STAGES.get(name, (name, ""))[1]
+
+
+def duration(seconds: float) -> str:
+    """'42 s', '12 min 5 s', '3 h 20 min' or '4 days 5 h'."""
+    whole = max(0, round(seconds))
+    for size, unit, part, small in ((86400, "days", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            many, rest = divmod(round(whole / part), size // part)
+            return f"{many} {'day' if unit == 'days' and many == 1 else unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
 
 @dataclass(frozen=True)
 class StageRecord:
@@ -44,7 +98,7 @@ class RunLog:
         )
 
     def warn(self, message: str) -> None:
-        """Report something that the user should act on; repeated in the summary and in the dataset's provenance."""
+        """Report something that the user should act on; kept in the dataset's provenance and in the report."""
         if message not in self.warnings:
             self.warnings.append(message)
             logger.warning(message)
@@ -52,6 +106,10 @@ class RunLog:
     def info(self, message: str) -> None:
         """Report progress or a decision in one line."""
         logger.info(message)
+
+    def detail(self, message: str) -> None:
+        """Report in one line what only those want to know who look into the method; displays may leave it out."""
+        self.info(message)
 
     @contextlib.contextmanager
     def _display(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:

@@ -144,7 +144,8 @@ def _process(
     cache = StageCache(workspace / "stages")
     scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
-    facts = facts | {"source": data.name, "config": asdict(config)}
+    facts = facts | {"source": data.name, "source_path": str(data), "config": asdict(config)}
+    facts["num_source_frames"] = frames.num_source_frames
     if frames.sharpness is not None:
         facts["sharpness"] = jsonable(asdict(frames.sharpness))
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)

@@ -123,7 +123,7 @@ def elect_model(
     completed = place_missing(best.model, source, held, seed)
     if (added := int(completed.registered.sum()) - best.placed) > 0:
         why += f"; {added} more frames placed one by one"
-    log.info(f"cameras of {best.name} kept: {why}")
+    log.detail(f"cameras of {best.name} kept: {why}")
     return _recorded(completed, best.name, why, candidates, held)
 
 

@@ -141,7 +141,7 @@ class _Task:
             try:
                 return self._mapped(found, advance, give_up=self.shared_focal), False
             except CollapsedError:
-                self.log.info(f"{MASKED} ends early: too little parallax")
+                self.log.detail(f"{MASKED} ends early: too little parallax")
                 return None, True
 
     def incrementally(self, name: str, found: Correspondences, **options: bool) -> SparseModel | None:

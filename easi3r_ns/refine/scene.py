@@ -95,7 +95,7 @@ def refine_scene(
     scores = {c.name: _score(c, held) for c in candidates}
     best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
     for name, score in scores.items():
-        log.info(f"cameras of {name:<21} {score}{'   <- kept' if name == best.name else ''}")
+        log.detail(f"cameras of {name:<21} {score}{'   <- kept' if name == best.name else ''}")
     if shared_focal and len(candidates) > 1:
         likely = min(candidates[1:], key=lambda candidate: scores[candidate.name].cost)
         assert likely.model is not None, "only the first candidate has none"
@@ -166,7 +166,9 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
     errors = [fit.error for fit in fits if np.isfinite(fit.error)]
     error = float(np.median(errors)) if errors else None
     if error is not None:
-        log.info(f"depths agree with the points within {100 * error:.1f} % (median); {shifted} of {len(fits)} shifted")
+        log.detail(
+            f"depths agree with the points within {100 * error:.1f} % (median); {shifted} of {len(fits)} shifted"
+        )
     focals = np.full(len(scene), best.lens.focal) if best.focals is None else best.focals
     before = scene.pose_sources or ("network",) * len(scene)
     unplaced = (INTERPOLATED if source == INTERPOLATED else "aligned" for source in before)

@@ -59,7 +59,7 @@ def warn_about_zoom(model: SparseModel, camera_model: str, log: RunLog) -> Zoom 
         zoom = measure_zoom(model, camera_model)
     if zoom is None:
         return None
-    log.info(str(zoom))
+    log.detail(str(zoom))
     if zoom.found:
         first, last = zoom.focals[0], zoom.focals[-1]
         log.warn(

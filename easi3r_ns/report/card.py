@@ -13,6 +13,7 @@ from ..core.runlog import RunLog
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
+    from .next_step import Step
     from .verdict import Verdict
 
 REPORT = "report.html"
@@ -31,6 +32,8 @@ class ReportCard:
     report: Path | None = None
     preview: Path | None = None
     verdict: Verdict | None = None
+    steps: tuple[Step, ...] = ()
+    """What to do next, the best first; empty without a verdict."""
 
 
 def write_report_card(scene: Scene, dataset: Path, log: RunLog, folder: Path | None = None) -> ReportCard:
@@ -45,18 +48,19 @@ def write_report_card(scene: Scene, dataset: Path, log: RunLog, folder: Path | N
     folder = folder or dataset
     _claim(folder)
     preview = _preview(scene, folder, log)
-    return ReportCard(folder / REPORT, preview, _report(scene, dataset, log, folder))
+    return ReportCard(folder / REPORT, preview, *_report(scene, dataset, log, folder))
 
 
 def try_report_card(scene: Scene, dataset: Path, log: RunLog) -> ReportCard:
     """:func:`write_report_card` for a run whose dataset is complete: an error becomes a warning."""
     preview = verdict = None
+    steps: tuple[Step, ...] = ()
     with _warning_instead(dataset, log):
         _claim(dataset)
         with _warning_instead(dataset, log):
             preview = _preview(scene, dataset, log)
-        verdict = _report(scene, dataset, log)
-    return ReportCard(dataset / REPORT if verdict is not None else None, preview, verdict)
+        verdict, steps = _report(scene, dataset, log)
+    return ReportCard(dataset / REPORT if verdict is not None else None, preview, verdict, steps)
 
 
 def drop_report_card(dataset: Path) -> None:
@@ -64,13 +68,6 @@ def drop_report_card(dataset: Path) -> None:
     from ..storage.owned import claim
 
     claim(dataset, (), group=GROUP)
-
-
-def next_command(dataset: Path, *, stays: bool = False) -> str:
-    """The command that trains on the dataset, or shows it where the camera ``stays`` in its place: no parallax."""
-    if stays:
-        return f"easi3r view {shlex.quote(str(dataset))}"
-    return f"ns-train splatfacto easi3r-data --data {shlex.quote(str(dataset))}"
 
 
 def _claim(dataset: Path) -> None:
@@ -87,7 +84,7 @@ def _preview(scene: Scene, dataset: Path, log: RunLog) -> Path:
         return write_preview(scene, dataset / PREVIEW, advance)
 
 
-def _report(scene: Scene, dataset: Path, log: RunLog, folder: Path | None = None) -> Verdict:
+def _report(scene: Scene, dataset: Path, log: RunLog, folder: Path | None = None) -> tuple[Verdict, tuple[Step, ...]]:
     from dataclasses import asdict, replace
 
     from .page import write_report
@@ -96,7 +93,7 @@ def _report(scene: Scene, dataset: Path, log: RunLog, folder: Path | None = None
     stages = [*(scene.provenance.get("stages") or ()), *made]
     with log.stage("report"):
         timed = replace(scene, provenance=scene.provenance | {"stages": stages})
-        return write_report(timed, (folder or dataset) / REPORT, next_command(dataset))
+        return write_report(timed, (folder or dataset) / REPORT, dataset)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from .sampling import evenly_spaced
 WIDTH = 340
 HEIGHT = 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 24, 30
+_DIGIT = 6.2
+"""Width of a character of a tick's label."""
 _SCALE_BAR = 20
 """Height of the strip below a map that shows its scale."""
 _BAR_STEP, _BAR_TEXT = 42, 40
@@ -86,12 +88,13 @@ def line_chart(x: np.ndarray, lines: Sequence[Line], axes: Axes, marks: np.ndarr
     """An SVG of lines over (N,) increasing ``x``; ``marks`` (N,) bool puts a dot on the first line there."""
     y_ticks, low, high = _y_range(lines, axes)
     left, right = float(x[0]), float(x[-1]) if x[-1] > x[0] else float(x[0]) + 1.0
-    to_x = _scale(left, right, _LEFT, WIDTH - _RIGHT)
+    margin = max(_LEFT, 8 + _DIGIT * max(len(axes.show(tick)) for tick in y_ticks))
+    to_x = _scale(left, right, margin, WIDTH - _RIGHT)
     to_y = _scale(low, high, HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(y_ticks, to_y, axes.show), _x_axis(left, right, to_x, axes.x_label)]
+    parts = [_grid(y_ticks, to_y, axes.show, margin), _x_axis(left, right, to_x, axes.x_label, margin)]
     if axes.limit is not None and low <= axes.limit <= high:
         parts.append(
-            f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{to_y(axes.limit):.1f}" '
+            f'<line class="limit" x1="{margin:.0f}" x2="{WIDTH - _RIGHT}" y1="{to_y(axes.limit):.1f}" '
             f'y2="{to_y(axes.limit):.1f}"/>'
         )
     for line in lines:
@@ -168,20 +171,20 @@ def _scale(low: float, high: float, start: float, stop: float) -> Callable[[floa
     return lambda value: start + (stop - start) * (value - low) / (high - low)
 
 
-def _grid(values: Sequence[float], to_y: Callable[[float], float], show: Callable[[float], str]) -> str:
+def _grid(values: Sequence[float], to_y: Callable[[float], float], show: Callable[[float], str], margin: float) -> str:
     parts = []
     for value in values:
         y = to_y(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{margin:.0f}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(
-            f'<text class="tick" x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{escape(show(value))}</text>'
+            f'<text class="tick" x="{margin - 5:.0f}" y="{y + 3.5:.1f}" text-anchor="end">{escape(show(value))}</text>'
         )
     return "".join(parts)
 
 
-def _x_axis(left: float, right: float, to_x: Callable[[float], float], label: str) -> str:
+def _x_axis(left: float, right: float, to_x: Callable[[float], float], label: str, margin: float) -> str:
     base = HEIGHT - _BOTTOM
-    parts = [f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>']
+    parts = [f'<line class="axis" x1="{margin:.0f}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>']
     inside = [t for t in ticks(left, right, 5) if left - 1e-9 <= t <= right + 1e-9]
     for tick in inside:
         parts.append(f'<text class="tick" x="{to_x(tick):.1f}" y="{base + 14}" text-anchor="middle">{tick:g}</text>')

@@ -18,7 +18,7 @@ from ..core.scene import Scene
 from ..storage.files import write_bytes
 from .contents import Tile
 from .measures import MeasuredScene, measure
-from .rules import Level
+from .next_step import Step, next_steps
 from .sections.agreement import AgreementSection, agreement_section
 from .sections.camera_path import CameraPathSection, camera_path_section
 from .sections.depth import DepthSection, depth_section
@@ -43,8 +43,8 @@ class ReportPage:
     num_held_out: int
     """Frames of the scene that are kept for evaluation and not shown."""
     verdict: Verdict
-    train_command: str
-    """The command that trains on the dataset; empty where the verdict advises against it."""
+    steps: tuple[Step, ...]
+    """What to do next, the best first."""
     key_figures: tuple[Tile, ...]
     motion: MotionSection
     camera_path: CameraPathSection
@@ -58,8 +58,8 @@ class ReportPage:
     report_version: str
 
 
-def write_report(scene: Scene, path: Path, train_command: str) -> Verdict:
-    """Measure ``scene``, write its report card to ``path`` (atomically) and return the verdict.
+def write_report(scene: Scene, path: Path, dataset: Path) -> tuple[Verdict, tuple[Step, ...]]:
+    """Measure ``scene``, write its report card to ``path`` (atomically); the verdict, and what to do with ``dataset``.
 
     The file is about one megabyte, opens from disk, loads nothing from elsewhere and runs no script; the same scene
     gives identical bytes. Timings and warnings come from the scene's provenance (``stages``, ``warnings``). Source
@@ -69,17 +69,18 @@ def write_report(scene: Scene, path: Path, train_command: str) -> Verdict:
     """
     measured = measure(scene)
     verdict = judge(measured.measures)
-    write_bytes(path, render_page(report_page(scene, measured, verdict, train_command)).encode())
-    return verdict
+    steps = next_steps(scene, measured, verdict, dataset)
+    write_bytes(path, render_page(report_page(scene, measured, verdict, steps)).encode())
+    return verdict, steps
 
 
-def report_page(scene: Scene, measured: MeasuredScene, verdict: Verdict, train_command: str) -> ReportPage:
+def report_page(scene: Scene, measured: MeasuredScene, verdict: Verdict, steps: tuple[Step, ...]) -> ReportPage:
     """The contents of all sections."""
     return ReportPage(
         source=str(scene.provenance.get("source") or scene.names[0]),
         num_held_out=len(scene) - measured.measures.num_frames,
         verdict=verdict,
-        train_command="" if verdict.level is Level.STOP else train_command,
+        steps=steps,
         key_figures=key_figures(scene, measured),
         motion=motion_section(scene, measured),
         camera_path=camera_path_section(scene, measured),

@@ -20,8 +20,12 @@ class Finding:
 
     @property
     def shown(self) -> str:
-        """The value with its unit, or 'not measured'."""
-        return or_not_measured(self.value, self.rule.show)
+        """The value with its unit, or 'not measured'; one that only rounds to a limit is told apart from it."""
+        shown = or_not_measured(self.value, self.rule.show)
+        crossed = self.rule.care if self.level is Level.CARE else self.rule.stop
+        if self.level > Level.TRAIN and crossed is not None and shown == self.rule.show(crossed):
+            return f"just {'below' if self.rule.fine == 'at least' else 'above'} {shown}"
+        return shown
 
     @property
     def reason(self) -> str:

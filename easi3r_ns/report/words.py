@@ -36,8 +36,8 @@ def span_of(scene: Scene, measures: Measures) -> str:
 
 
 def plain(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
+    """Three significant digits, or all digits of the whole part where it has more: 0.0123, 12.3, 5250."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def in_percent(value: float) -> str:

@@ -228,7 +228,7 @@ def test_interrupted_run_says_so_and_goes_on_later(tmp_path: Path) -> None:
     try:
         for line in process.stderr:
             said.append(line.strip())
-            if line.startswith("done  encode frames"):
+            if line.startswith("done  show each frame to the network"):
                 process.send_signal(signal.SIGINT)
         assert process.wait() == 130, said
     finally:

@@ -17,7 +17,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.nerfstudio import write_dataset
 from easi3r_ns.report import card as report_card
-from easi3r_ns.report.card import drop_report_card, next_command, try_report_card, write_report_card
+from easi3r_ns.report.card import drop_report_card, try_report_card, write_report_card
 from easi3r_ns.report.verdict import Level
 from easi3r_ns.storage.owned import MANIFEST
 from tests.support.dataset_scene import make_scene
@@ -40,7 +40,9 @@ def test_both_files_are_written_and_ours(scene: Scene, tmp_path: Path) -> None:
     assert files(tmp_path) == {"report.html", "preview.mp4", MANIFEST}
     assert json.loads((tmp_path / MANIFEST).read_text())["report"] == ["preview.mp4", "report.html"]
     assert [stage.name for stage in log.stages] == ["preview", "report"]
-    assert next_command(tmp_path) in html.unescape((tmp_path / "report.html").read_text())
+    (step,) = card.steps
+    text = html.unescape((tmp_path / "report.html").read_text())
+    assert step.command in text and step.command.endswith(f"--data {tmp_path}")
     before = (tmp_path / "preview.mp4").read_bytes()
     write_report_card(scene, tmp_path, RunLog())
     assert (tmp_path / "preview.mp4").read_bytes() == before
@@ -52,9 +54,8 @@ def test_timings_of_the_run_and_of_the_preview_are_in_the_report(scene: Scene, t
     stages = [{"name": "check", "seconds": 7.0, "cpu_seconds": 8.0, "peak_memory_bytes": 2**30}]
     write_report_card(replace(scene, provenance={"stages": stages}), tmp_path, RunLog())
     text = (tmp_path / "report.html").read_text()
-    assert (
-        re.search(r"<td>check</td>\s*<td>7.0</td>\s*<td>8.0</td>\s*<td>1.00</td>", text) and "<td>preview</td>" in text
-    )
+    row = r"<td>load the dataset for a check</td>\s*<td>7.0</td>\s*<td>8.0</td>\s*<td>1.00</td>"
+    assert re.search(row, text) and "<td>write preview.mp4</td>" in text
 
 
 @pytest.mark.parametrize("name", ["report.html", "preview.mp4"])
@@ -105,7 +106,7 @@ def test_report_command(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixt
     write_dataset(scene, tmp_path, DatasetConfig(num_downscales=0), RunLog())
     Report(tmp_path / where).main()
     out = capsys.readouterr().out
-    assert out.startswith("Train  Nothing that can be checked")
+    assert out.startswith("Train. Nothing that can be checked")
     assert f"{tmp_path / 'report.html'}\n{tmp_path / 'preview.mp4'}\n" in out
     assert {"report.html", "preview.mp4", "transforms.json"} <= files(tmp_path)
 

@@ -19,14 +19,15 @@ from easi3r_ns.core.surface import world_points
 from easi3r_ns.core.types import DynamicMasks, PixelMap
 from easi3r_ns.pipelines.run import RunConfig
 from easi3r_ns.report import page as page_module
+from easi3r_ns.report.command import command_text
 from easi3r_ns.report.figures import Axes, Bar, Line, bar_chart, line_chart, ticks
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.page import split_options, write_report
 from easi3r_ns.report.rules import RULES
 from easi3r_ns.report.sections.depth import depth_section
 from easi3r_ns.report.sections.evidence import MAP_LABELS, evidence_section
-from easi3r_ns.report.sections.run import command_text
 from easi3r_ns.report.sections.selection import selection_section
+from easi3r_ns.report.words import plain
 from tests.support.dataset_scene import make_scene
 
 SECTIONS = ("verdict", "motion", "path", "depth", "agreement", "lens", "attention", "run")
@@ -108,7 +109,7 @@ class Page(HTMLParser):
 
 
 def read(scene: Scene, path: Path) -> tuple[str, Page]:
-    write_report(scene, path, "ns-train x --data 'a <b>'")
+    write_report(scene, path, Path("a <b>"))
     text = path.read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -120,7 +121,7 @@ def report(room: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
 
 def test_nothing_comes_from_elsewhere(report: tuple[str, Page]) -> None:
     text, page = report
-    assert page.addresses and all(address.startswith("data:") for address in page.addresses)
+    assert page.addresses and all(address.startswith("data:") for address in page.addresses if address != "preview.mp4")
     assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"data:[^\"]+", "", text))
     assert "url(" not in text and "@import" not in text and "script" not in page.tags
     assert "default-src 'none'" in text
@@ -137,7 +138,7 @@ def test_every_section_is_there_and_verdict_first(report: tuple[str, Page]) -> N
         "depth", "confidence", "Depth disagreement", "if the camera had stood still", "spread between frames",
         "A: mean, as second", "D: spread, as first", "score", "Score = (1 - A) x B x C x (1 - D)",
         "look & see <here>", "encode <b>", "CC BY-NC-SA 4.0", "non-commercial", "1,234,567",
-        "ns-train x --data 'a <b>'",
+        "What to do next", "ns-train splatfacto-easi3r --data 'a <b>'",
         "ns-process-data easi3r --data 'my clip.mp4' --output-dir OUT --num-frames-target 12 --weights big",
         "easi3r-ns 1.2.3",
     ):  # fmt: skip
@@ -212,8 +213,8 @@ def test_drawings_are_well_formed_and_described(report: tuple[str, Page]) -> Non
 
 
 def test_twice_gives_identical_bytes(room: Scene, tmp_path: Path) -> None:
-    write_report(room, tmp_path / "a.html", "x")
-    write_report(room, tmp_path / "b.html", "x")
+    write_report(room, tmp_path / "a.html", tmp_path)
+    write_report(room, tmp_path / "b.html", tmp_path)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
@@ -334,7 +335,7 @@ def test_report_of_a_long_clip_stays_small(room: Scene, tmp_path: Path) -> None:
         pixel_map=PixelMap((width, height), (width, height), (0, 0, width, height)), times=np.arange(count) / 30,
         indices=np.arange(count), names=("a.mp4",) * count, source_paths=(Path("gone"),) * count,
     )  # fmt: skip
-    write_report(scene, tmp_path / "report.html", "x")
+    write_report(scene, tmp_path / "report.html", tmp_path)
     assert (tmp_path / "report.html").stat().st_size < MAX_BYTES
 
 
@@ -354,6 +355,17 @@ def test_command_names_what_is_not_default() -> None:
     )
     assert command_text({"source": "a.mp4", "config": asdict(RunConfig())}) == (
         "ns-process-data easi3r --data a.mp4 --output-dir OUT"
+    )
+
+
+def test_command_keeps_the_path_of_the_clip() -> None:
+    known = {"source": "a.mp4", "source_path": "my films/a.mp4", "config": asdict(RunConfig())}
+    assert command_text(known, "out") == "ns-process-data easi3r --data 'my films/a.mp4' --output-dir out"
+    several = known | {"source_path": ["a b.mp4", "c.mp4"]}
+    changed = command_text(several, "out", {"frames": {"num_frames_target": 9}, "align": {"flow_weight": 0.5}})
+    assert changed == (
+        "ns-process-data easi3r --data 'a b.mp4' c.mp4 --output-dir out --num-frames-target 9 --align.flow-weight 0.5 "
+        "--overwrite"
     )
 
 
@@ -382,6 +394,16 @@ def test_chart_of_odd_values(values: list[float]) -> None:
         assert "nan" not in drawing.replace("nothing to compare", "")
 
 
+@pytest.mark.parametrize("values", [[4800.0, 5250.0, 5500.0], [0.00001, 0.00002, 0.00003], [12000.0, 2e6, 3e6]])
+def test_numbers_beside_an_axis_are_whole_words_inside_the_drawing(values: list[float]) -> None:
+    drawing = line_chart(np.arange(3.0), [Line("", np.array(values))], Axes("s", plain, "large", low=None))
+    labels = [e for e in ElementTree.fromstring(drawing).iter("text") if e.get("text-anchor") == "end"][:-1]
+    assert len({e.text for e in labels}) == len(labels) > 2, "every tick has a number of its own"
+    assert "e+" not in drawing
+    for label in labels:
+        assert float(label.get("x")) - 6 * len(label.text) > 0, label.text
+
+
 def test_bars_are_as_long_as_their_values() -> None:
     drawing = bar_chart([Bar("with <b>", 5.0), Bar("without", 20.0)], lambda value: f"{value:g} px", "Two bars")
     root = ElementTree.fromstring(drawing)
@@ -402,7 +424,7 @@ def test_browser_shows_it_without_complaints(room: Scene, tmp_path: Path, width:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium: apt-get install chromium")
-    write_report(room, tmp_path / "report.html", "x")
+    write_report(room, tmp_path / "report.html", tmp_path)
     shot = tmp_path / "shot.png"
     result = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",

@@ -61,6 +61,15 @@ def test_the_reason_names_the_value(rule: Rule) -> None:
     assert finding.shown in finding.reason or finding.shown == "yes"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [("roughness", 1.004, "just above 1.00"), ("roughness", 1.006, "1.01"), ("parallax", 2.99, "just below 3 degrees")],
+)
+def test_a_value_that_rounds_to_the_limit_is_told_apart_from_it(key: str, value: float, shown: str) -> None:
+    (finding,) = judge(replace(GOOD, **{key: value})).against
+    assert finding.shown == shown and shown in finding.reason
+
+
 def test_what_is_not_measured_speaks_neither_for_nor_against() -> None:
     optional = {field.name for field in dataclasses.fields(Measures) if "None" in str(field.type)}
     verdict = judge(replace(GOOD, **dict.fromkeys(optional)))

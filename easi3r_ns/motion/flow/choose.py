@@ -39,5 +39,5 @@ def choose_flow(name: str, compute: Compute, log: RunLog) -> FlowProvider:
     if name not in ESTIMATORS:
         raise InputError(f"--flow {name}: give auto, {' or '.join(sorted(ESTIMATORS))}")
     provider = ESTIMATORS[name](compute, log)
-    log.info(f"optical flow: {provider.name}{reason}")
+    log.detail(f"optical flow: {provider.name}{reason}")
     return provider

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ...core.runlog import stage_words
+from ..command import command_text
 from ..contents import Fact
-
-_GROUPS: Mapping[str, tuple[str, type]] = {
-    "frames": ("", FrameConfig),
-    "easi3r": ("", Easi3RConfig),
-    "dataset": ("", DatasetConfig),
-    "refine": ("", RefineConfig),
-    "align": ("align.", AlignConfig),
-}
-"""Part of the configuration -> prefix of its flags, and the class that knows the defaults."""
 
 
 @dataclass(frozen=True)
@@ -66,32 +56,11 @@ def run_section(provenance: Mapping[str, Any]) -> RunSection:
     )
 
 
-def command_text(provenance: Mapping[str, Any]) -> str:
-    """The command that makes the same dataset: the source and every option that is not at its default."""
-    words = ["ns-process-data", "easi3r", "--data", str(provenance.get("source") or "CLIP"), "--output-dir", "OUT"]
-    config = provenance.get("config") or {}
-    if config.get("eval_data"):
-        words += ["--eval-data", str(config["eval_data"])]
-    for group, (prefix, options) in _GROUPS.items():
-        chosen = config.get(group) or {}
-        for option in dataclasses.fields(options):
-            if option.name in chosen and chosen[option.name] != option.default:
-                words += _flag(prefix, option.name, chosen[option.name])
-    return shlex.join(words)
-
-
-def _flag(prefix: str, name: str, value: Any) -> list[str]:
-    dashed = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{prefix}{'' if value else 'no-'}{dashed}"]
-    return [f"--{prefix}{dashed}", f"{value:g}" if isinstance(value, float) else str(value)]
-
-
 def _stage_costs(stages: Sequence[Mapping[str, Any]]) -> tuple[StageCost, ...]:
     longest = max((stage["seconds"] for stage in stages), default=0.0) or 1.0
     return tuple(
         StageCost(
-            name=str(stage["name"]),
+            name=stage_words(str(stage["name"])),
             seconds=stage["seconds"],
             cpu_seconds=stage["cpu_seconds"],
             peak_gib=stage["peak_memory_bytes"] / 2**30,
