@@ -15,7 +15,8 @@ from ..frames import find_parts, open_source
 from ..storage.files import jsonable, make_folder, write_json
 from ..storage.owned import claim, settle
 from . import run
-from .choice import choose_weights
+from .choice import WeightsChoice, choose_weights
+from .finished import is_finished
 
 FEWEST_FRAMES = 5
 """Least number of frames of a part; shorter parts are left out."""
@@ -38,14 +39,14 @@ def process_parts(
 
     The datasets of the parts are ``output_dir/part_01``, ``part_02`` and so on; a clip without cuts is one dataset in
     ``output_dir`` itself. A part that is too short, or that cannot be reconstructed, is left out with a warning, and
-    its number is not used. After an interruption, the same command continues: finished parts are neither made again
-    nor returned.
+    its number is not used. After an interruption, the same command continues. Finished datasets, of parts or of a whole
+    clip, are neither made again nor returned.
 
     Raises:
         Easi3RError: as :func:`~.run.process`; also when no part gives a dataset, or with ``eval_data``.
     """
     if config.frames.on_cut != "split":
-        return (Part(run.process(data, output_dir, config, overwrite=overwrite, log=log), log),)
+        return _whole(data, output_dir, config, overwrite=overwrite, log=log)
     if config.eval_data is not None:
         raise InputError(
             f"--eval-data {config.eval_data} belongs to one scene, but --on-cut split makes several: use --on-cut "
@@ -55,14 +56,10 @@ def process_parts(
     spans, done = state["parts"], [] if overwrite else state["done"]
     if len(spans) < 2:
         whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
-        return (Part(run.process(data, output_dir, whole, overwrite=overwrite, log=log), log),)
+        return _whole(data, output_dir, whole, overwrite=overwrite, log=log)
     refuse_taken(output_dir, overwrite)
-    # One choice for all parts, of which an interrupted run may have finished some.
-    workspace = output_dir / run.WORKSPACE
-    choice = replace(choose_weights(data, workspace, config, log), plan=None)  # its forecast is of the whole clip
-    choice.say(log)
-    choice.keep(workspace)
-    made = []
+    made: list[Part] = []
+    choice: WeightsChoice | None = None
     failure: Easi3RError | None = None
     for number, (start, end, count) in enumerate(spans, 1):
         name = f"part_{number:02d}"
@@ -73,13 +70,16 @@ def process_parts(
         if name in done and (output_dir / name / TRANSFORMS).exists():
             log.info(f"{place} is finished already")
             continue
-        log.info(f"{place}, {count} frames")
         frames = replace(config.frames, start=start, end=end, on_cut="ignore")
+        job = (data, output_dir / name, replace(config, frames=frames))
+        if not overwrite and is_finished(*job, output_dir / name / run.WORKSPACE, log):
+            done = sorted({*done, name})
+            continue
+        choice = choice or _common_choice(data, output_dir / run.WORKSPACE, config, log)
+        log.info(f"{place}, {count} frames")
         own = replace(log, stages=[], warnings=[])
         try:
-            result = run.process(
-                *(data, output_dir / name, replace(config, frames=frames)), overwrite=overwrite, log=own, choice=choice
-            )
+            result = run.process(*job, overwrite=overwrite, log=own, choice=choice)
         except (AlignmentError, InputError) as error:
             log.warn(f"{place} is left out: {error}")
             failure = error
@@ -100,6 +100,21 @@ def process_parts(
             _retire(old)
     shutil.rmtree(output_dir / run.WORKSPACE, ignore_errors=True)
     return tuple(made)
+
+
+def _common_choice(data: Path, workspace: Path, config: run.RunConfig, log: RunLog) -> WeightsChoice:
+    """One choice for all parts, of which an interrupted run may have finished some."""
+    choice = replace(choose_weights(data, workspace, config, log), plan=None)  # its forecast is of the whole clip
+    choice.say(log)
+    choice.keep(workspace)
+    return choice
+
+
+def _whole(data: Path, output_dir: Path, config: run.RunConfig, *, overwrite: bool, log: RunLog) -> tuple[Part, ...]:
+    """The dataset of the clip; nothing where it is finished already."""
+    if not overwrite and is_finished(data, output_dir, config, output_dir / run.WORKSPACE, log):
+        return ()
+    return (Part(run.process(data, output_dir, config, overwrite=overwrite, log=log), log),)
 
 
 def _retire(folder: Path) -> None:

@@ -32,6 +32,7 @@ from ..storage.files import jsonable
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
+from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 
 WORKSPACE = ".easi3r"
@@ -71,6 +72,7 @@ def process(
         Easi3RError: the message says what to do; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
     refuse_taken(output_dir, overwrite)
+    asked = config
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # raises for an unusable source before any folder is made
@@ -87,6 +89,7 @@ def process(
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
         log.info(line)
     pipeline.prepare(log)
+    record = run_record(data, asked)
     begin, first = time.perf_counter(), len(log.stages)
     with only_writer(output_dir):
         choice.keep(output_dir / WORKSPACE)
@@ -96,7 +99,7 @@ def process(
             overwrite=overwrite,
             log=log,
             budget=budget,
-            facts=choice.provenance(),
+            facts=choice.provenance() | {RECORD: record},
         )
     if plan:
         log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))

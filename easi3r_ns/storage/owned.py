@@ -59,7 +59,7 @@ def claim(folder: Path, files: Iterable[str], *, group: str = DATASET, first: st
     with writing(folder):
         if first is not None:
             (folder / first).unlink(missing_ok=True)
-        _discard_leftovers(folder, owned | files)
+        _discard_leftovers(folder, owned | files | {MANIFEST})
     settle(folder, files, group=group)
 
 
@@ -78,6 +78,15 @@ def settle(folder: Path, files: Iterable[str], *, group: str = DATASET) -> None:
         with contextlib.suppress(OSError):  # not empty: somebody else's files lie there
             parent.rmdir()
     _record(folder, manifest | {group: set(files)})
+
+
+def discard_leftovers(folder: Path) -> None:
+    """Delete what killed runs were writing in ``folder`` under the names of files that are ours, of whatever group.
+
+    Raises OutputError.
+    """
+    with writing(folder):
+        _discard_leftovers(folder, set().union(*_manifest(folder).values(), {MANIFEST}))
 
 
 def _record(folder: Path, manifest: dict[str, set[str]]) -> None:

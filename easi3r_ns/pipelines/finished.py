@@ -1,0 +1,106 @@
+"""Runs that are finished: the same command again finds them so, and cleans up after one that was killed at its end.
+
+``transforms.json`` appears last, when the dataset is complete. It holds a record of what made the dataset: the options
+and fingerprints of the inputs. A run that was killed after that, while it removed its intermediate files, has nothing
+left to do.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..core.errors import InputError, OutputError
+from ..core.runlog import RunLog
+from ..dataset.nerfstudio import POINTS, TRANSFORMS, UNCHECKED
+from ..frames import open_source
+from ..network.sources import AUTO, KNOWN
+from ..storage.files import jsonable
+from ..storage.fingerprint import files_of, fingerprint
+from ..storage.lock import only_writer
+from ..storage.owned import discard_leftovers, owned_files
+from .geometric import NAME as NONE
+from .pipeline import RunConfig
+
+RECORD = "run"
+"""Name of the record in the dataset's provenance."""
+
+
+def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
+    """What decides the result of a run, as JSON: version, options, and fingerprints of the inputs; no paths.
+
+    Raises:
+        InputError: the source cannot be used, or an input cannot be read.
+    """
+    weights, masks = config.easi3r.weights, config.easi3r.masks
+    own_weights = weights not in (*KNOWN, AUTO, NONE) and Path(weights).exists()
+    anonymous = replace(config.easi3r, masks=None, weights="" if own_weights else weights)
+    try:
+        inputs = {
+            "data": fingerprint(_source_files(data)),
+            "eval_data": None if config.eval_data is None else fingerprint(_source_files(config.eval_data)),
+            "masks": None if masks is None else fingerprint(files_of(masks)) if masks.exists() else "missing",
+            "weights": fingerprint(files_of(Path(weights))) if own_weights else None,
+        }
+    except OSError as error:
+        raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
+    options = asdict(replace(config, easi3r=anonymous, eval_data=None))
+    # Through JSON, as the record of an earlier run: tuples become lists.
+    return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))
+
+
+def is_finished(data: Path, output_dir: Path, config: RunConfig, workspace: Path, log: RunLog) -> bool:
+    """Whether ``output_dir`` holds the complete dataset of this very run; then what the run left there is removed.
+
+    Raises:
+        OutputError: it does, but files of it are missing; or another run is writing there.
+    """
+    meta = _transforms(output_dir)
+    if not isinstance(record := meta.get("easi3r", {}).get(RECORD), dict):
+        return False
+    try:
+        if run_record(data, config) != record:
+            return False
+    except InputError:
+        return False  # another input, or none: what is there was made from something else
+    if missing := _missing(output_dir, meta):
+        raise OutputError(
+            f"{output_dir} is finished, but {len(missing)} of its files are missing ({missing[0]}): make it again with "
+            "--overwrite"
+        )
+    with only_writer(output_dir):
+        discard_leftovers(output_dir)
+        shutil.rmtree(workspace, ignore_errors=True)
+    log.info(
+        f"{output_dir} is finished already: the same clip and options made it, and all its files are there "
+        "(--overwrite makes it again)"
+    )
+    return True
+
+
+def _transforms(output_dir: Path) -> dict[str, Any]:
+    """The content of ``transforms.json`` in a folder; empty where there is none of ours."""
+    if TRANSFORMS not in owned_files(output_dir):
+        return {}
+    try:
+        meta = json.loads((output_dir / TRANSFORMS).read_text(encoding="utf-8"))
+        return meta if isinstance(meta["easi3r"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _missing(output_dir: Path, meta: dict[str, Any]) -> list[str]:
+    """Files that a complete dataset has and this one lacks. Two of those that are ours need not be there."""
+    wanted = owned_files(output_dir) - {UNCHECKED} - ({POINTS} if "ply_file_path" not in meta else set())
+    return sorted(file for file in wanted if not (output_dir / file).is_file())
+
+
+def _source_files(data: Path) -> list[Path]:
+    """The files that a source is read from. Raises InputError for one that cannot be used."""
+    source: Any = open_source(data)
+    path = getattr(source, "path", None)
+    return list(source.files) if path is None else [path]
