@@ -193,6 +193,8 @@ def _focal_text(scene: Scene) -> str:
     fov = 2 * math.degrees(math.atan(width / (2 * focals.mean())))
     shortest, longest = f"{focals.min():.0f}", f"{focals.max():.0f}"
     lens = f"{shortest} px" if shortest == longest else f"{shortest} to {longest} px"
+    sigma = 0.0 if scene.uncertainty is None else float(scene.uncertainty.focal.max()) / scene.pixel_map.scale_xy[0]
+    lens = f"{lens} +- {sigma:.2g}" if 0 < sigma < 10 else f"{lens} +- {sigma:.0f}" if 0 < sigma < math.inf else lens
     start = scene.provenance.get("start_focal")
     began = f" (started from {start['pixels']:.0f} px, the file's {start['origin']})" if start else ""
     return f"{lens} of the {width}x{height} source, {fov:.0f} degrees across{began}"

@@ -66,12 +66,12 @@ class SparsePoints:
 
 @dataclass(frozen=True)
 class CameraUncertainty:
-    """Standard deviations (1 sigma) of the camera parameters, from the alignment.
+    """Standard deviations (1 sigma) of the camera parameters, from the alignment or from bundle adjustment.
 
-    They do not include systematic errors that all pointmaps share. Global rotation, translation and scale are free:
-    the deviations are those that remain after the best similarity onto the truth, in which the rotation error of a
-    camera counts as much as the displacement that it causes at the median depth. A value that nothing observes is
-    infinite.
+    They do not include systematic errors that all pointmaps, or all tracks, share. Global rotation, translation and
+    scale are free: the deviations are those that remain after the best similarity onto the truth, in which the rotation
+    error of a camera counts as much as the displacement that it causes at the median depth. A value that nothing
+    observes is infinite.
     """
 
     rotation_deg: np.ndarray
@@ -81,8 +81,8 @@ class CameraUncertainty:
     focal: np.ndarray
     """(F,) float64 network pixels, 0 where the focal length was given."""
     residual: np.ndarray
-    """(F,) float64 median distance between the frame's points and those of its pairs, in percent of their depth; NaN
-    for a frame without a trusted point."""
+    """(F,) float64 median distance between the frame's points and those of its pairs, in percent of their depth (of
+    bundle adjustment: between its keypoints and their points); NaN for a frame without a trusted point."""
 
     def __post_init__(self) -> None:
         n = len(self.rotation_deg)
@@ -94,6 +94,10 @@ class CameraUncertainty:
 
     def __len__(self) -> int:
         return len(self.rotation_deg)
+
+    def of_frames(self, kept: np.ndarray) -> CameraUncertainty:
+        """Those of some frames only, by their positions."""
+        return CameraUncertainty(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
 
 
 PNP, INTERPOLATED = "pnp", "interpolated"
@@ -189,7 +193,7 @@ class Scene:
     they seem to stand on (:mod:`easi3r_ns.depth.movers`). It was not measured: it serves for viewing what moves, and
     is no part of depth maps, static clouds, meshes and measures. None: nothing is assumed."""
     uncertainty: CameraUncertainty | None = None
-    """Uncertainty of these cameras by the alignment; None where it was not estimated or the cameras are not its own."""
+    """Uncertainty of these cameras by what found them; None where it was not estimated."""
     between: PosedFrames | None = None
     """Frames that were sampled away and posed afterwards."""
     provenance: dict[str, Any] = field(default_factory=dict)

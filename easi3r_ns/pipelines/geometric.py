@@ -33,6 +33,7 @@ from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import METHOD
 from ..network.compute import choose_compute
 from ..refine import Lens, SparseModel, check_zoom, map_static, warn_about_zoom
+from ..refine.certainty import model_uncertainty
 from ..refine.library import load_pycolmap
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import jsonable
@@ -165,7 +166,7 @@ def reconstruct_geometric(
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
     if shared_focal:
         warn_about_zoom(model, refine.camera_model, log)
-    scene = _scene(frames, dynamic, model, kept, config)
+    scene = _scene(frames, dynamic, model, kept, config, refine)
     scene = replace(scene, provenance=scene.provenance | start_facts(config, frames))
     scene = _with_depth(scene, config, cache, log)
     looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log)
@@ -206,7 +207,7 @@ def _found_again(
     except AlignmentError:
         model = None
     if model is not None and model.registered[rows_of(frames, scene)].all():
-        again = _scene(frames, masks, model, np.flatnonzero(model.registered), config)
+        again = _scene(frames, masks, model, np.flatnonzero(model.registered), config, refine)
         again = replace(again, provenance=scene.provenance | {"mapping": model.record})
         again = _with_depth(again, config, cache, log, stage="again-stereo")
         kept = explains_as_much(without_moving_tracks(again), frames, config, GEOMETRY.patch, cache, log)
@@ -300,11 +301,19 @@ def _warn_about_lost(scene: Scene, frames: Frames, log: RunLog) -> None:
         )
 
 
-def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.ndarray, config: Easi3RConfig) -> Scene:
+def _scene(
+    frames: Frames,
+    dynamic: DynamicMasks,
+    model: SparseModel,
+    kept: np.ndarray,
+    config: Easi3RConfig,
+    refine: RefineConfig,
+) -> Scene:
     position = np.full(len(frames), -1)
     position[kept] = np.arange(len(kept))
     placed = frames.of_frames(kept)
     unknown = np.zeros(placed.images.shape[:3], dtype=np.float32)
+    sigma = model_uncertainty(model, refine.camera_model, fixed_focal=config.focal_length is not None)
     return Scene(
         images=placed.images,
         T_world_cam=model.T_world_cam[kept],
@@ -322,6 +331,7 @@ def _scene(frames: Frames, dynamic: DynamicMasks, model: SparseModel, kept: np.n
         distortion=model.distortion,
         sparse=replace(model.sparse, frame_index=position[model.sparse.frame_index]),
         pose_sources=("colmap",) * len(kept),
+        uncertainty=sigma and replace(sigma.of_frames(kept), focal=sigma.focal[kept] * frames.pixel_map.scale_xy[0]),
         provenance={
             "version": __version__,
             "weights": {"name": NAME},

@@ -7,6 +7,7 @@ equations from which the points are eliminated (Triggs et al., Bundle Adjustment
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,6 +82,18 @@ class Adjusted:
     """(K, K) of the logarithms of the focal lengths. What nothing at all determines, as the scale, is not in it."""
 
 
+@dataclass(frozen=True)
+class Certain:
+    """How certain the cameras of a bundle adjustment are, with the observed residuals as the noise."""
+
+    roots: tuple[np.ndarray, ...]
+    """Factors (7 K + D, any) of covariances ``root @ root.T`` of turn (``R' = exp(w) R``), shift of ``t`` and logarithm
+    of the focal length of every frame, then of the distortion; the first frame is fixed and the scale left out. The
+    first is that of independent errors, one more follows for every division into groups with errors in common."""
+    noise: float
+    """Pixels, 1 sigma in each direction."""
+
+
 def adjust_focals(
     start: TrackedCameras, tracks: Tracks, num_distortion: int, *, shared: bool = False, tolerance: float = EXACT
 ) -> Adjusted:
@@ -96,6 +109,25 @@ def adjust_focals(
     ahead = start.project(tracks.frame, start.points[tracks.point])[1] > 0
     tracks = Tracks(tracks.frame[ahead], tracks.point[ahead], tracks.pixels[ahead])
     return _Adjustment(tracks, len(start.R), len(start.points), num_distortion, shared).run(start, tolerance)
+
+
+def certainty(
+    cameras: TrackedCameras,
+    tracks: Tracks,
+    num_distortion: int,
+    *,
+    shared: bool,
+    given_focal: bool,
+    groups: Sequence[np.ndarray] = (),
+) -> Certain:
+    """How certain cameras are that lie at the minimum for these tracks; arguments as for :func:`adjust_focals`.
+
+    ``groups``: divisions of the (M,) observations into groups with errors in common, as the number of each one's group.
+    """
+    ahead = cameras.project(tracks.frame, cameras.points[tracks.point])[1] > 0
+    tracks = Tracks(tracks.frame[ahead], tracks.point[ahead], tracks.pixels[ahead])
+    adjustment = _Adjustment(tracks, len(cameras.R), len(cameras.points), num_distortion, shared)
+    return adjustment.certain(cameras, given_focal, [group[ahead] for group in groups])
 
 
 class _Adjustment:
@@ -216,11 +248,23 @@ class _Adjustment:
         )
 
     def _covariance(self, cameras: TrackedCameras) -> np.ndarray:
+        root = self._focal_columns().T @ self.certain(cameras).roots[0]
+        return np.asarray(root @ root.T)
+
+    def certain(self, cameras: TrackedCameras, given_focal: bool = False, groups: Sequence[np.ndarray] = ()) -> Certain:
+        """How certain all unknowns are at the minimum; with ``given_focal`` the focal lengths are none of them.
+
+        ``groups``: for every division of the (M,) observations into groups the number of each one's group.
+        """
         normal, _, blocks, coupling, side = self._system(cameras)
         inverse = np.linalg.inv(blocks + 1e-12 * (1 + blocks.max()) * np.eye(3))
         reduced = normal - _eliminated(coupling, inverse, side)[0]
-        residual = self._residuals(cameras)
-        square = (residual**2).sum(axis=1)
+        basis = self._basis.toarray()
+        free = np.ones(len(reduced), dtype=bool)
+        if given_focal:
+            free = ~self._focal_columns().any(axis=1)[basis.argmax(axis=0)]
+            reduced, basis = reduced[np.ix_(free, free)], basis[:, free]
+        square = (self._residuals(cameras) ** 2).sum(axis=1)
         weight = 1 / np.sqrt(1 + square / ROBUST_PX**2)
         spare = max(2 * len(square) - 3 * self._points - len(reduced), 1)
         noise = float((weight * square).sum() / spare)
@@ -229,8 +273,31 @@ class _Adjustment:
         values, vectors = np.linalg.eigh(scale[:, None] * reduced * scale)
         known = values > _RANK * values.max()
         root = (scale[:, None] * vectors[:, known]) / np.sqrt(values[known])
-        root = (self._focal_columns().T @ self._basis) @ root
-        return noise * (root @ root.T)
+        roots = [noise**0.5 * root]
+        for group in groups:
+            scores = self._scores(cameras, group, coupling, inverse)[free]
+            count = scores.shape[1]
+            roots.append(root @ (root.T @ scores) * (count / max(count - 1, 1)) ** 0.5)
+        return Certain(tuple(basis @ root for root in roots), noise**0.5)
+
+    def _scores(
+        self, cameras: TrackedCameras, group: np.ndarray, coupling: csc_matrix, inverse: np.ndarray
+    ) -> np.ndarray:
+        """(unknowns, G) the gradient that each group of observations adds, once the points have followed it."""
+        frame, point = self._tracks.frame, self._tracks.point
+        residual = self._residuals(cameras)
+        weight = 1 / np.sqrt(1 + (residual**2).sum(axis=1) / ROBUST_PX**2)
+        of_camera, of_lens, of_point = jacobians(cameras, self._tracks, self._distortion)
+        weighted = weight[:, None] * residual
+        shape = (2 * len(frame), int(group.max()) + 1)
+        of_group = csr_matrix((weighted.ravel(), (np.arange(shape[0]), group.repeat(2))), shape)
+        own = (self._rows(of_camera, of_lens, frame) @ self._basis).T @ of_group
+        row = 3 * point[:, None] + np.arange(3)
+        pulls = (of_point * weighted[..., None]).sum(axis=1)
+        follow = np.zeros((3 * self._points, shape[1]))
+        np.add.at(follow, (row, group[:, None]), pulls)
+        follow = np.einsum("nab,nbg->nag", inverse, follow.reshape(self._points, 3, -1)).reshape(3 * self._points, -1)
+        return np.asarray(own.toarray() - coupling @ follow)
 
 
 def jacobians(

@@ -11,7 +11,7 @@ import torch
 from .. import __version__
 from ..core.config import RefineConfig
 from ..core.runlog import RunLog
-from ..core.scene import Scene, SparsePoints
+from ..core.scene import CameraUncertainty, Scene, SparsePoints
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import jsonable
 from .scene import refine_scene
@@ -19,6 +19,7 @@ from .scene import refine_scene
 _ARRAYS = ("T_world_cam", "focals", "principal_point", "depth", "confidence")
 _JSON = ("distortion", "pose_sources")
 _TEXT = "text"
+_SIGMA, _SIGMAS = "uncertainty.", tuple(CameraUncertainty.__dataclass_fields__)
 
 
 def refine_kept(
@@ -66,10 +67,12 @@ def _pack(scene: Scene, refined: Scene, warnings: list[str]) -> Tensors:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(refined, name))) for name in _ARRAYS}
     if refined.sparse is not None:
         tensors |= {f"sparse.{f.name}": torch.from_numpy(getattr(refined.sparse, f.name)) for f in fields(SparsePoints)}
+    if refined.uncertainty is not None:
+        tensors |= {f"{_SIGMA}{n}": torch.from_numpy(getattr(refined.uncertainty, n)) for n in _SIGMAS}
     text = {name: getattr(refined, name) for name in _JSON}
     text |= {
         "provenance": refined.provenance.get("refine"),
-        "uncertainty": refined.uncertainty is scene.uncertainty,
+        "same_uncertainty": refined.uncertainty is scene.uncertainty,
         "warnings": warnings,
     }
     encoded = json.dumps(jsonable(text)).encode()
@@ -81,12 +84,14 @@ def _unpack(scene: Scene, tensors: Tensors, log: RunLog) -> Scene:
     for warning in text["warnings"]:
         log.warn(warning)
     sparse = {f.name: tensors.get(f"sparse.{f.name}") for f in fields(SparsePoints)}
+    sigmas = {name: tensors.get(f"{_SIGMA}{name}") for name in _SIGMAS}
+    found = None if sigmas["focal"] is None else CameraUncertainty(**{n: t.numpy() for n, t in sigmas.items()})
     return replace(
         scene,
         **{name: tensors[name].numpy() for name in _ARRAYS},
         distortion=tuple(text["distortion"]),
         pose_sources=tuple(text["pose_sources"]) if text["pose_sources"] is not None else None,
         sparse=None if sparse["points"] is None else SparsePoints(**{n: t.numpy() for n, t in sparse.items()}),
-        uncertainty=scene.uncertainty if text["uncertainty"] else None,
+        uncertainty=scene.uncertainty if text["same_uncertainty"] else found,
         provenance=scene.provenance | {"refine": text["provenance"]},
     )

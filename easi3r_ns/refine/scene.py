@@ -9,9 +9,10 @@ import numpy as np
 from ..core.config import RefineConfig
 from ..core.geometry import intrinsics_to_source, source_to_network
 from ..core.runlog import RunLog
-from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
+from ..core.scene import INTERPOLATED, CameraUncertainty, Scene, choose_scale, rescale_scene
 from ..core.similarity import align_cameras, fill_missing
 from .bundle import bundle_from
+from .certainty import model_uncertainty
 from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
 from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
@@ -104,7 +105,7 @@ def refine_scene(
     if best.model is None:
         why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
         return _kept(scene, config, log, why, record)
-    refined = _with_cameras(scene, best, log)
+    refined = _with_cameras(scene, best, options, log)
     refined = replace(refined, provenance=scene.provenance | {"refine": record | refined.provenance["refine"]})
     return rescale_scene(refined, choose_scale(refined))
 
@@ -157,7 +158,7 @@ def _candidate(name: str, scene: Scene, model: SparseModel | None) -> list[Candi
     return [Candidate(name, cameras, moved.lens, known, scales, moved, moved.focals)]
 
 
-def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
+def _with_cameras(scene: Scene, best: Candidate, options: _Options, log: RunLog) -> Scene:
     model = with_colors(best.model, scene.source_paths)
     with log.stage("refit depths", len(scene)):
         fits = _depth_fits(scene, model, best.scales)
@@ -178,6 +179,7 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
             f"COLMAP could not place {sources.count('aligned')} of {len(scene)} frames: they keep the network's "
             "cameras, moved along with their neighbours (pose_source in transforms.json)"
         )
+    uncertainty = _uncertainty(scene, best, model, options)
     return replace(
         scene,
         T_world_cam=best.T_world_cam,
@@ -188,9 +190,22 @@ def _with_cameras(scene: Scene, best: Candidate, log: RunLog) -> Scene:
         confidence=np.where(depth > 0, scene.confidence, 0).astype(np.float32),
         sparse=model.sparse,
         pose_sources=sources,
-        uncertainty=None,  # it was that of the cameras before
+        uncertainty=uncertainty,
         provenance={"refine": {"depth_error": error, "depths_shifted": shifted}},
     )
+
+
+def _uncertainty(scene: Scene, best: Candidate, model: SparseModel, options: _Options) -> CameraUncertainty | None:
+    """That of the model; frames that it could not place keep what was known of them before."""
+    found = model_uncertainty(model, options.config.camera_model, fixed_focal=options.fixed_focal)
+    if found is None:
+        return None
+    before, placed = scene.uncertainty, best.registered
+    rotation, centre = found.rotation_deg, found.centre
+    if before is not None:
+        rotation = np.where(placed, rotation, before.rotation_deg)
+        centre = np.where(placed, centre, before.centre * best.scales)
+    return replace(found, rotation_deg=rotation, centre=centre, focal=found.focal * scene.pixel_map.scale_xy[0])
 
 
 def _depth_fits(scene: Scene, model: SparseModel, scales: np.ndarray) -> list[DepthFit]:

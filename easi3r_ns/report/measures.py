@@ -106,6 +106,9 @@ class Measures:
     """Share of the frames whose camera no pair of frames constrains: its uncertainty is infinite."""
     stays: bool = False
     """Whether the camera was found not to leave its place."""
+    focal_sigma: float | None = None
+    """Largest uncertainty of a focal length by bundle adjustment, 1 sigma relative to it, at most 1; None where there
+    was none or the focal length is given."""
     no_parallax: float | None = None
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
 
@@ -164,7 +167,8 @@ def measure(scene: Scene) -> MeasuredScene:
         preview_weights=_weights_name(scene) in PREVIEW_WEIGHTS and not all(s == "colmap" for s in sources or ("",)),
         position_sigma=None if sigma is None else _finite_median(sigma.centre[:count] / unit),
         rotation_sigma=None if sigma is None else _finite_median(sigma.rotation_deg[:count]),
-        unconstrained=float(np.isinf(sigma.centre[:count]).mean()) if sigma is not None else 0.0,
+        unconstrained=_unconstrained(scene, count),
+        focal_sigma=None if known else _focal_sigma(scene, count),
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
     )
     return MeasuredScene(measures, series, residuals, parallax, unit)
@@ -282,6 +286,20 @@ def _focal_spread(scene: Scene, count: int) -> float | None:
         return None
     estimates = focal_estimates(scene, count)
     return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
+
+
+def _focal_sigma(scene: Scene, count: int) -> float | None:
+    if scene.uncertainty is None or "colmap" not in (scene.pose_sources or ()):
+        return None
+    return min(1.0, float((scene.uncertainty.focal[:count] / scene.focals[:count]).max()))
+
+
+def _unconstrained(scene: Scene, count: int) -> float:
+    """Share of the frames that nothing constrains; those that COLMAP could not place count as such elsewhere."""
+    if scene.uncertainty is None:
+        return 0.0
+    placed = [source != "aligned" for source in (scene.pose_sources or ("network",) * len(scene))[:count]]
+    return float((np.isinf(scene.uncertainty.centre[:count]) & placed).mean())
 
 
 def _finite_median(values: np.ndarray) -> float | None:

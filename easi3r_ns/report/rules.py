@@ -306,6 +306,16 @@ RULES = (
         remedy=_GIVE_FOCAL,
     ),
     Rule(
+        key="focal_sigma",
+        title="Uncertainty of the focal length",
+        fine="at most",
+        care=0.02,
+        stop=0.2,
+        show=percent,
+        reason="The focal length is uncertain by {value} (1 sigma).",
+        remedy=_GIVE_FOCAL + " More frames, and a camera that also turns, show it better.",
+    ),
+    Rule(
         key="focal_spread",
         title="Spread of the focal length",
         fine="at most",

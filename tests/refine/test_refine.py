@@ -400,7 +400,10 @@ def test_refined_cameras_and_depths_agree(tracks, tmp_path, matched):
     scene, log = _ours(tracks, tmp_path), RunLog()
     scene = replace(scene, uncertainty=CameraUncertainty(*np.ones((4, 8))))
     refined = refine_scene(scene, RefineConfig(camera_model="pinhole"), log, 0)
-    assert refined.uncertainty is None, "it was that of the cameras before"
+    assert refined.uncertainty is not None and (refined.uncertainty.rotation_deg < 0.5).all(), (
+        "that of bundle adjustment"
+    )
+    assert 0.1 < refined.uncertainty.focal[0] < 2
     assert _ate(refined.T_world_cam, tracks.T_world_cam) < 0.1 * _ate(scene.T_world_cam, tracks.T_world_cam)
     assert intrinsics_to_source(refined.focals[0], refined.principal_point, PIXEL_MAP) == pytest.approx(
         (560, 560, 320, 240), rel=0.01

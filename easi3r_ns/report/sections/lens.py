@@ -39,6 +39,11 @@ def lens_section(scene: Scene, measured: MeasuredScene) -> LensSection:
         lead = (
             "Nothing in the pictures shows the focal length: it is a guess. Give --focal-length if the lens is known."
         )
+    elif m.focal_sigma is not None:
+        lead = (
+            f"Bundle adjustment finds the focal length to within {percent(m.focal_sigma)} (1 sigma), if the lens is of "
+            "the kind that was fitted and the shutter does not roll."
+        )
     elif m.focal_spread is None:
         lead = "The uncertainty of the focal length was not estimated."
     else:
