@@ -179,8 +179,15 @@ class Easi3RConfig:
     no_adapt: bool = False
     """Skip the second, attention-re-weighted pass: plain DUSt3R or MonST3R for comparison."""
     masks: Optional[Path] = None
-    """Folder with your own masks of the source size, one per used frame or one per frame of the source (then those of
-    --eval-data), in the order of their names; white where something MOVES."""
+    """Your own masks: a folder of images (or a .zip, or a pattern), or a video; of the frames' shape, in any size. They
+    belong to the frames by their names, else in order: one per used frame or one per frame of the source (then those of
+    --eval-data)."""
+    masks_polarity: Literal["auto", "white-moves", "black-moves"] = "auto"
+    """What --masks mean. auto: masks of a dataset are recognised (white stands still there), those that name objects by
+    colours too; others are compared with the flow of the clip, and where they stay unclear, the run stops."""
+    masks_missing: Literal["error", "static", "auto"] = "error"
+    """Frames for which --masks hold none: error stops and names them, static takes it that nothing moves there, auto
+    finds what moves there as without --masks."""
     no_masks: bool = False
     """Treat everything as static."""
     motion: Literal["auto", "attention"] = "auto"
@@ -220,6 +227,10 @@ class Easi3RConfig:
     def __post_init__(self) -> None:
         if self.masks is not None and self.no_masks:
             raise InputError("--masks and --no-masks contradict each other: give one of them")
+        for name in ("masks_polarity", "masks_missing"):
+            value = getattr(self, name)
+            if self.masks is None and value != getattr(type(self), name):
+                raise InputError(f"--{name.replace('_', '-')} {value} says something about --masks: give them too")
         check_bounds("--focal-length", self.focal_length, 1, 1e6)
         check_bounds("--min-confidence", self.min_confidence, *CONFIDENCES)
         check_bounds("--batch-size", self.batch_size, 0, 65536)

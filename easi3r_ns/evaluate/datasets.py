@@ -1,9 +1,10 @@
 """Finds clips with their ground truth, and the true camera, mask and depth of each frame.
 
 A capture is a folder with ONE video, or with images in it or in ``images/``, ``color/`` or ``rgb/``; beside them, each
-optional: ``gt_cameras.json``, ``masks/`` (anything above 0 moves), ``depth/`` (16-bit PNG or PGM, millimetres, z-depth,
-0 = unknown). Truth belongs to an image of the same stem, or, for a video, to the frame of the same number (natural
-order). A folder of videos holds one capture each. DAVIS layout: ``JPEGImages/480p/NAME``, ``Annotations/480p/NAME``.
+optional: ``gt_cameras.json``, ``masks/`` (what is above 0 moves; 0 moves where a ``transforms.json`` beside it names
+the masks), ``depth/`` (16-bit PNG or PGM, millimetres, z-depth, 0 = unknown). Truth belongs to an image of the same
+stem, or, for a video, to the frame of the same number (natural order). A folder of videos holds one capture each. DAVIS
+layout: ``JPEGImages/480p/NAME``, ``Annotations/480p/NAME``.
 
 ``gt_cameras.json``: ``{intrinsics {w h fl_x fl_y cx cy}, frames [{file, c2w 4x4}]}``, c2w with OpenCV axes. The
 ``truth.json`` of ``examples/clip`` is read in its place: ``{width height fx fy, frames [{T_world_cam 4x4}]}``.
@@ -23,6 +24,8 @@ from PIL import Image
 from ..core.errors import InputError
 from ..core.geometry import is_rigid
 from ..storage.files import natural_key
+from ..storage.marks import read_marks
+from ..storage.mask_record import masks_of_dataset
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
@@ -100,9 +103,11 @@ def find_captures(roots: Sequence[Path], names: Iterable[str] = (), fixed: Itera
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(h, w) bool, True where the file is above 0 (any object of a palette mask). Raises InputError."""
-    pixels = _read_pixels(path)
-    return (pixels > 0) if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=-1)
+    """(h, w) bool, True where the file is above 0 (any object of a palette mask); see
+    :func:`~easi3r_ns.storage.marks.read_marks`. In the masks of a dataset, white stands still. Raises InputError.
+    """
+    marked = read_marks(path, above=0).marked
+    return marked if masks_of_dataset(path.parent) is None else ~marked
 
 
 def read_depth(path: Path) -> np.ndarray:
@@ -225,5 +230,5 @@ def _read_pixels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error})") from error

@@ -16,9 +16,9 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
 from ..storage.files import decode_bytes, natural_key
+from ..storage.orientation import TAG, TURNED, as_stored, holds_floats, upright
 from .cuts import Watch, thumb_size, thumbnail
 from .focal import photo_focal, read_tags
-from .orientation import TAG, TURNED, as_stored, holds_floats, upright
 from .shapes import counted, of_size, upright_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..core.errors import InputError
-from .orientation import TAG, TURNED, as_stored, is_tiff
+from ..storage.orientation import TAG, TURNED, as_stored, is_tiff
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:

@@ -1,87 +1,113 @@
-"""The user's own motion masks: a folder of images -> masks on the network grid."""
+"""The user's own masks -> what they mark on the network grid, frame by frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from ..core.errors import InputError
-from ..core.types import DynamicMasks, Frames, PixelMap, SkippedFrames
-from ..storage.files import natural_key
+from ..core.runlog import RunLog
+from ..core.types import Frames, PixelMap, SkippedFrames
+from ..storage.mask_record import masks_of_dataset
+from .mask_source import OPTION, Wanted, open_masks
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+_HALF = 127
+_OFF = 1.0
+"""Pixels by which a scaled mask may be higher or lower than its shape asks for: rounding."""
 
 
-def load_user_masks(folder: Path, frames: Frames, patch_size: int) -> DynamicMasks:
-    """Read one mask per used frame, or one per source frame (then picked by ``frames.places``), in natural order.
+@dataclass(frozen=True)
+class MarkedFrames:
+    """What the masks of a clip mark; which of both, marked or not, moves is not said."""
 
-    White (above the middle of the range) is what moves. Masks have the size of the source image.
+    share: np.ndarray
+    """(F, H, W) uint8 share, in 255ths, of what a network pixel covers that is marked; 0 for missing masks."""
+    missing: np.ndarray
+    """(F,) bool, frames without a mask."""
+    objects: bool
+    """Whether the masks name objects, by colours or numbers."""
+    dataset: str | None
+    """The record that says that white stands still, see :func:`~easi3r_ns.storage.mask_record.masks_of_dataset`."""
+
+    def moving(self, white_moves: bool) -> np.ndarray:
+        """(F, H, W) bool: a network pixel moves when half of what it covers does; False for missing masks."""
+        moving = self.share > _HALF if white_moves else 255 - self.share > _HALF
+        return moving & ~self.missing[:, None, None]
+
+
+def read_user_masks(path: Path, frames: Frames, log: RunLog) -> MarkedFrames:
+    """The masks of the used frames: a folder, pattern or archive of images, or a video.
+
+    Masks have the shape of the upright source image, in any size.
 
     Raises:
-        InputError: no such folder, unreadable file, wrong number or wrong size.
+        InputError: nothing there, unreadable or no masks, another shape, or it is unclear which belongs to which frame.
     """
-    paths = _mask_paths(folder)
-    if len(paths) == frames.num_source_frames:
-        paths = [paths[i] for i in frames.places]
-    if len(paths) != len(frames):
-        raise InputError(
-            f"--masks {folder}: {len(paths)} images for {len(frames)} used frames of {frames.num_source_frames}; give "
-            "one per used frame or one per frame of the source"
-        )
-    masks = np.stack([_to_network(_read_mask(path, frames.pixel_map), frames.pixel_map) for path in paths])
-    score = np.zeros((len(frames), masks.shape[1] // patch_size, masks.shape[2] // patch_size), dtype=np.float32)
-    return DynamicMasks(masks, score, float("nan"), source="user")
+    source = open_masks(path, log)
+    found = source.find(Wanted.of(frames))
+    width, height = frames.pixel_map.network_wh
+    share = np.zeros((len(frames), height, width), dtype=np.uint8)
+    missing, objects = np.ones(len(frames), dtype=bool), False
+    rows: dict[int, list[int]] = {}
+    for row, index in enumerate(found):
+        if index is not None:
+            rows.setdefault(index, []).append(row)
+    for index, marks in source.read(sorted(rows)):
+        share[rows[index]] = network_share(marks.marked, frames.pixel_map, path)
+        missing[rows[index]] = False
+        objects |= marks.objects
+    if missing.all():
+        raise InputError(f"{OPTION} {path}: no used frame has a mask")
+    return MarkedFrames(share, missing, objects, masks_of_dataset(path) if path.is_dir() else None)
 
 
-def user_masks_between(folder: Path, frames: Frames, skipped: SkippedFrames) -> Callable[[int], np.ndarray] | None:
-    """Row of ``skipped`` -> its (H, W) bool mask; None where the folder does not hold one mask per source frame.
+def user_masks_between(
+    path: Path, frames: Frames, skipped: SkippedFrames, white_moves: bool, log: RunLog
+) -> Callable[[int], np.ndarray] | None:
+    """Row of ``skipped`` -> its (H, W) bool mask; None where not every one of them has a mask.
 
-    The clip of the skipped frames is the first source of ``frames``. Raises InputError as :func:`load_user_masks`.
+    The clip of the skipped frames is the first source of ``frames``. Raises InputError as :func:`read_user_masks`.
     """
-    paths = _mask_paths(folder)
-    if len(paths) != frames.num_source_frames:
-        return None
-    return lambda row: _to_network(_read_mask(paths[skipped.indices[row]], frames.pixel_map), frames.pixel_map)
-
-
-def _mask_paths(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"--masks {folder}: not a folder")
-    return sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: natural_key(p.name))
-
-
-def _read_mask(path: Path, pixel_map: PixelMap) -> np.ndarray:
+    source = open_masks(path, log)
+    wanted = Wanted(
+        *(skipped.names, skipped.indices, skipped.times, len(frames), frames.num_source_frames),
+        all_used=False,
+        one_source=frames.offsets is None,
+    )
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "P":
-                # Palette masks (DAVIS annotations) name objects; 0 is the background.
-                pixels = np.asarray(upright)
-                moving = pixels > 0
-            else:
-                pixels = np.asarray(upright.convert("L") if not upright.mode.startswith("I") else upright)
-                moving = pixels > (32767 if pixels.dtype.itemsize > 1 else 127)
-            if pixels.max() > 0 and not moving.any():
-                if pixels.max() > 1:
-                    raise InputError(
-                        f"--masks: nothing in {path} is brighter than {pixels.max()}; what moves must be white"
-                    )
-                moving = pixels == 1
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"--masks: cannot read {path}: {error}") from error
-    if moving.shape[::-1] != pixel_map.source_wh:
-        width, height = pixel_map.source_wh
-        raise InputError(f"--masks: {path} is {moving.shape[1]}x{moving.shape[0]}, the frames are {width}x{height}")
+        found = source.find(wanted)
+    except InputError:
+        return None  # the used frames have theirs
+    indices = [index for index in found if index is not None]
+    if len(indices) < len(found):
+        return None
+
+    def moving(row: int) -> np.ndarray:
+        for _, marks in source.read([indices[row]]):
+            share = network_share(marks.marked, frames.pixel_map, path)
+            return share > _HALF if white_moves else 255 - share > _HALF
+        raise InputError(f"{OPTION} {path}: the mask of {skipped.names[row]} {skipped.indices[row]} cannot be decoded")
+
     return moving
 
 
-def _to_network(moving: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """A network pixel moves when at least half of what it covers does."""
-    share = Image.fromarray((moving * 255).astype(np.uint8)).resize(
-        pixel_map.resized_wh, Image.Resampling.BOX, reducing_gap=None
-    )
+def network_share(marked: np.ndarray, pixel_map: PixelMap, path: Path) -> np.ndarray:
+    """(h, w) bool of the source's shape, in any size -> (H, W) uint8 share of each network pixel, in 255ths.
+
+    Raises:
+        InputError: the mask has another shape than the frames.
+    """
+    (rows, columns), (width, height) = marked.shape, pixel_map.source_wh
+    if abs(rows - columns * height / width) > _OFF and abs(columns - rows * width / height) > _OFF:
+        raise InputError(
+            f"{OPTION} {path}: a mask is {columns}x{rows}, the frames are {width}x{height}: give masks of the frames' "
+            "shape, in any size"
+        )
+    image = Image.fromarray(marked.astype(np.uint8) * 255)
+    resized = image.resize(pixel_map.resized_wh, Image.Resampling.BOX, reducing_gap=None)
     left, top, right, bottom = pixel_map.crop_box
-    return np.asarray(share)[top:bottom, left:right] > 127
+    return np.asarray(resized)[top:bottom, left:right]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from .. import __version__
@@ -20,7 +19,8 @@ from ..core.errors import InputError
 from ..core.geometry import is_rigid
 from ..core.scene import Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, PixelMap
-from ..storage.files import decode_image, read_png
+from ..storage.files import read_png
+from ..storage.marks import read_marks
 
 _MAX_ASPECT = 0.02
 """Relative difference of the two focal lengths up to which pixels count as square."""
@@ -138,6 +138,8 @@ def read_all(paths: tuple[Path, ...], read: Callable[[Path], Value]) -> list[Val
     for path in paths:
         try:
             values.append(read(path))
+        except InputError:
+            raise
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path} cannot be read: {error}") from error
     return values
@@ -161,13 +163,8 @@ def read_map(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(H, W) bool of an image, True where it is bright. Raises ValueError when it is none."""
-    try:
-        image = decode_image(path, cv2.IMREAD_GRAYSCALE)
-    except OSError as error:
-        raise ValueError("not an image") from error
-    # Masks of 0 and 1 look black and mean the same.
-    return image > (0 if image.max() <= 1 else 127)
+    """(H, W) bool of an image, True where it is marked: :func:`~easi3r_ns.storage.marks.read_marks`. InputError."""
+    return read_marks(path).marked
 
 
 def _images(paths: tuple[Path, ...]) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..depth.stereo import stereo_depth
 from ..frames import ImageGeometry
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
-from ..motion.given import given_masks
+from ..motion.given import FirstLook, given_masks
 from ..motion.packing import join_masks, pack_masks, unpack_masks
 from ..motion.still import as_turning
 from ..motion.two_view import geometric_masks
@@ -218,9 +219,12 @@ def _found_again(
 
 
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
-    given = given_masks(config, frames, GEOMETRY.patch)
-    if given is not None:
-        return given
+    own = partial(_found_masks, frames, config, cache, log, num_eval)
+    given = given_masks(config, frames, GEOMETRY.patch, FirstLook(log, own))
+    return own() if given is None else given
+
+
+def _found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
     cut = len(frames) - num_eval
 
     def compute() -> Tensors:

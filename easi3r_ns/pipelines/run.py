@@ -21,7 +21,7 @@ from ..core.types import Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from ..frames import ImageGeometry, load_frames, open_source
-from ..frames.user_masks import user_masks_between
+from ..motion.given import check_given, given_between
 from ..network.weights import WeightsInfo
 from ..plan.forecast import actual_line, forecast_lines
 from ..pose_frames import pose_between, without_camera
@@ -76,6 +76,9 @@ def process(
     for source in filter(None, (data, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # raises for an unusable source before any folder is made
+    if config.easi3r.masks is not None:
+        _refuse_own_output(config.easi3r.masks, output_dir)
+    check_given(config.easi3r)
     if pipeline is None:
         if choice is None:
             choice = choose_weights(data, output_dir / WORKSPACE, config, log)
@@ -155,8 +158,7 @@ def _process(
 
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
     if skipped is not None:
-        clip, folder = _splits(scene, frames, num_train)["train"], config.easi3r.masks
-        masks = None if folder is None else user_masks_between(folder, frames, skipped)
+        clip, masks = _splits(scene, frames, num_train)["train"], given_between(config.easi3r, frames, skipped, log)
         scene = pose_between(scene, skipped, log, clip=clip, masks=masks)
     done = with_dataset_images(scene, output_dir)
     cards: list[ReportCard] = []

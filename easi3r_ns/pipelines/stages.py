@@ -29,7 +29,7 @@ from ..motion.attention.masks import REFERENCE_SEED, cluster_for, segment_dynami
 from ..motion.attention.statistics import SummaryAccumulator, score_of
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider
-from ..motion.given import given_masks
+from ..motion.given import FirstLook, given_masks
 from ..motion.packing import pack_masks, unpack_masks
 from ..motion.two_view import flow_residual
 from ..motion.two_view.tokens import METHOD
@@ -167,14 +167,15 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
 
     None with --no-adapt, if the user gives no masks.
     """
-    given = given_masks(inputs.config, inputs.frames, inputs.patch)
-    if given is not None or inputs.config.no_adapt:
-        return given
 
     def compute() -> Tensors:
         return pack_masks(segment(inputs, shared, attend(inputs, shared), "pass 1: motion"))
 
-    return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute))
+    def own() -> DynamicMasks:
+        return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute))
+
+    given = given_masks(inputs.config, inputs.frames, inputs.patch, FirstLook(inputs.log, own))
+    return given if given is not None or inputs.config.no_adapt else own()
 
 
 def encode(inputs: StageInputs) -> torch.Tensor:

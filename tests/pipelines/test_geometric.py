@@ -255,6 +255,48 @@ def test_own_masks_and_none(tmp_path, clip, mapped, monkeypatch) -> None:
     assert calls[0].masks.any() and not calls[1].masks.any()
 
 
+def test_masks_of_a_dataset_given_back_mean_the_same(tmp_path, clip, mapped) -> None:
+    """In the files of a dataset white stands still; the masks given to a run are elsewhere white where it moves."""
+    calls = mapped()
+    data = write_clip(clip, tmp_path / "clip")
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    out = run(tmp_path / "a", data, RunLog())
+    log = RunLog()
+    run(tmp_path / "b", data, log, masks=out / "masks")
+    first, again = calls
+    assert again.source == "user" and not (first.masks & ~again.masks).any()
+    assert again.coverage.mean() < 1.5 * first.coverage.mean(), "grown a little, as in every dataset"
+    assert not any("polarity" in warning for warning in log.warnings)
+
+
+def test_masks_in_the_folder_of_the_run_are_refused(tmp_path, clip, mapped) -> None:
+    mapped()
+    data = write_clip(clip, tmp_path / "clip")
+    out = run(tmp_path, data, RunLog())
+    config = RunConfig(FrameConfig(num_frames_target=0), replace(NONE, masks=out / "masks"))
+    with pytest.raises(InputError, match="masks lies in a folder that this run would write to"):
+        process(data, out, config, overwrite=True, log=RunLog())
+
+
+def test_masks_of_some_frames(tmp_path, clip, mapped) -> None:
+    calls = mapped()
+    data = write_clip(clip, tmp_path / "clip")
+    (tmp_path / "masks").mkdir()
+    names = sorted(file.stem for file in data.iterdir())
+    for k in range(3):
+        write_png(tmp_path / "masks" / f"{names[k]}.png", clip.moving[k].astype(np.uint8) * 255)
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+    with pytest.raises(InputError, match=rf"{names[3]}.*--masks-missing static"):
+        run(tmp_path / "a", data, RunLog(), masks=tmp_path / "masks")
+    run(tmp_path / "b", data, RunLog(), masks=tmp_path / "masks", masks_missing="static")
+    run(tmp_path / "c", data, RunLog(), masks=tmp_path / "masks", masks_missing="auto")
+    still, found = calls
+    assert not still.masks[3:].any() and (found.masks[3:, -32:, :32]).all()
+    np.testing.assert_array_equal(still.masks[:3], found.masks[:3])
+    assert still.masks[:3].any(axis=(1, 2)).all()
+
+
 def test_each_clip_has_its_own_motion(tmp_path, clip, monkeypatch) -> None:
     lengths = []
 

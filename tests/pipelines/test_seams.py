@@ -16,7 +16,7 @@ from easi3r_ns.core.scene import Scene
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.frames import ImageGeometry
 from easi3r_ns.motion import given
-from easi3r_ns.motion.given import given_masks, masks_are_given
+from easi3r_ns.motion.given import FirstLook, given_masks, masks_are_given
 from easi3r_ns.pipelines.geometric import GeometricPipeline
 from easi3r_ns.pipelines.network import NetworkPipeline
 from easi3r_ns.pipelines.pipeline import RunConfig, choose_pipeline
@@ -107,7 +107,7 @@ class LeftHalf:
     def is_asked_for(self, config: Easi3RConfig) -> bool:
         return not config.no_masks
 
-    def masks(self, config: Easi3RConfig, frames: Frames, patch_size: int) -> DynamicMasks:
+    def masks(self, config: Easi3RConfig, frames: Frames, patch_size: int, look: FirstLook) -> DynamicMasks:
         moving = np.zeros(frames.images.shape[:3], dtype=bool)
         moving[:, :, : moving.shape[2] // 2] = True
         score = np.zeros((len(frames), *(side // patch_size for side in moving.shape[1:])), dtype=np.float32)
@@ -115,8 +115,8 @@ class LeftHalf:
 
 
 def test_a_new_source_of_masks_is_known_everywhere(tmp_path, clip, monkeypatch):
-    frames, config = frames_of(clip, tmp_path), Easi3RConfig()
-    assert not masks_are_given(config) and given_masks(config, frames, 16) is None
+    frames, config, look = frames_of(clip, tmp_path), Easi3RConfig(), FirstLook(RunLog(), lambda: None)
+    assert not masks_are_given(config) and given_masks(config, frames, 16, look) is None
     monkeypatch.setattr(given, "MASK_SOURCES", (LeftHalf(), *given.MASK_SOURCES))
-    assert masks_are_given(config) and given_masks(config, frames, 16).source == "left half"
-    assert given_masks(replace(config, no_masks=True), frames, 16).source == "none"
+    assert masks_are_given(config) and given_masks(config, frames, 16, look).source == "left half"
+    assert given_masks(replace(config, no_masks=True), frames, 16, look).source == "none"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-from PIL import Image
 
 TAG = 0x0112
 """Orientation in EXIF and TIFF: 1 upright, 2 to 8 mirrored or turned (TIFF 6.0, section 8)."""
@@ -18,15 +17,6 @@ TURNED = (5, 6, 7, 8)
 _SAMPLE_FORMAT, _FLOAT = 339, 3
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 16: 8}
 """TIFF type of a field -> bytes of one value."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def as_stored(content: bytes) -> tuple[bytes, int | None]:
@@ -56,9 +46,14 @@ def holds_floats(content: bytes) -> bool:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, 3) uint8 pixels as they are stored -> as they are to be seen; unknown orientations change nothing."""
-    turn = _TURNS.get(orientation)
-    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
+    """(H, W, ...) pixels as they are stored -> as they are to be seen; unknown orientations change nothing."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _field(content: bytes, tag: int) -> tuple[int, int, str] | None:

@@ -15,8 +15,8 @@ from PIL import Image
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames.images import read_image
-from easi3r_ns.frames.orientation import as_stored
 from easi3r_ns.frames.shapes import upright_size
+from easi3r_ns.storage.orientation import as_stored
 
 WIDTH, HEIGHT = 60, 40
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
