@@ -31,7 +31,7 @@ class EvaluateFolder:
     root: tuple[Path, ...]
     """One or more of: a capture (a video, or images in it or in images/, color/ or rgb/; beside them, each optional,
     gt_cameras.json, masks/ with what moves above 0, depth/ in millimetres), a folder of captures, a DAVIS folder."""
-    output_dir: OutputFolder
+    output_dir: OutputFolder = Path("evaluation")
     """Folder for the datasets (ROW/SEQUENCE), results.json and results.md."""
     row: Optional[str] = None
     """Name of this row of results; default: made of the weights and --refine."""
@@ -120,7 +120,7 @@ class EvaluateDataset:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score reconstructions against known cameras, depth and motion masks (extra easi3r-ns[eval])."""
+    """Score reconstructions against known cameras, depth and motion masks (extra eval)."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Union[

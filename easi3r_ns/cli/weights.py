@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Union
 
@@ -50,7 +51,7 @@ class FetchWeights:
 
 @dataclass(frozen=True)
 class DescribeWeights:
-    """Show architecture, size, licence and hash of weights that are on this machine."""
+    """Show licence, origin and size of weights; of those on this machine also architecture and hash."""
 
     name: tyro.conf.Positional[str]
     """A name of `easi3r weights list`, a .pth or .safetensors file, a folder, or a Hugging Face repository."""
@@ -59,9 +60,15 @@ class DescribeWeights:
         """Print the description.
 
         Raises:
-            CheckpointError: the weights are not on this machine, or are damaged.
+            CheckpointError: neither a known name nor weights on this machine, or damaged ones.
         """
-        source = sources.resolve(self.name, download=False)
+        try:
+            source = sources.resolve(self.name, download=False)
+        except sources.NotAvailableError:
+            if self.name not in sources.KNOWN:
+                raise
+            _print(_known_facts(sources.KNOWN[self.name]))
+            return
         from ..network.weights import describe
 
         _, info = describe(source)
@@ -72,12 +79,7 @@ class DescribeWeights:
         lines["num_parameters"] = f"{info.num_parameters:,}"
         lines["graph"] = info.graph or "no preference"
         lines["flow_weight"] = "no preference" if info.flow_weight is None else f"{info.flow_weight:g}"
-        for name, value in lines.items():
-            if value is None:
-                continue
-            Console(highlight=False).print(
-                f"[bold]{name.replace('_', ' '):<15}[/] {escape(str(value))}", soft_wrap=True
-            )
+        _print(lines)
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,21 @@ def _is_here(name: str) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _known_facts(known: sources.KnownWeights) -> dict[str, object]:
+    """What is known of published weights before they are here."""
+    return {
+        "name": known.name,
+        "what": known.description,
+        "licence": known.licence,
+        "repository": known.hub_repo or "",
+        "here": f"no; they are downloaded on first use, or by: easi3r weights fetch {known.name}",
+    }
+
+
+def _print(lines: Mapping[str, object]) -> None:
+    for name, value in lines.items():
+        if value is not None:
+            text = f"[bold]{name.replace('_', ' '):<15}[/] {escape(str(value))}"
+            Console(highlight=False).print(text, soft_wrap=True)

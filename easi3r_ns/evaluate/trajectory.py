@@ -1,4 +1,4 @@
-"""Camera paths against the truth, through evo (GPL-3: only in the extra ``easi3r-ns[eval]``, imported only here).
+"""Camera paths against the truth, through evo (GPL-3: only in the extra ``eval``, imported only here).
 
 ATE: RMSE of the camera centres after a Sim(3) alignment (Umeyama 1991). RPE: relative motion over one frame, all pairs,
 RMSE, after the same alignment. Both as in arXiv:2503.24391, Table 4.
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import AlignmentError, MissingExtraError
+from ..core.install import install_extra
 
 STRAIGHT = 1e-6
 """A path is straight when its second largest extent is below this share of the largest; a Sim(3) alignment to a
@@ -134,6 +135,6 @@ def load_evo() -> dict[str, Any]:
         from evo.core import metrics, trajectory
     except ImportError as error:
         raise MissingExtraError(
-            "scoring cameras needs evo (GPL-3), which is not installed: pip install 'easi3r-ns[eval]'"
+            f"scoring cameras needs evo (GPL-3), which is not installed: {install_extra('eval')}"
         ) from error
     return {"metrics": metrics, "trajectory": trajectory, "exception": EvoException}

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import InputError, MissingExtraError
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..core.install import install_extra
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..dataset.pointcloud import dynamic_points, static_points
@@ -57,7 +58,7 @@ def _load() -> ModuleType:
         import rerun
     except ImportError as error:
         raise MissingExtraError(
-            f"rerun-sdk does not load ({error}): pip install 'easi3r-ns[rerun]', or leave rerun out of --format"
+            f"rerun-sdk does not load ({error}): {install_extra('rerun')}, or leave rerun out of --format"
         ) from error
     return rerun
 

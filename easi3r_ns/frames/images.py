@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..core.config import FrameConfig
 from ..core.errors import InputError
+from ..core.install import install_extra
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
 from ..storage.files import decode_bytes, natural_key
@@ -159,7 +160,7 @@ def usable(images: Sequence[Path], data: Path) -> tuple[Path, ...]:
     """The image files of ``data``, in their order; raises InputError where they are too few or need a library."""
     heif = [file for file in images if file.suffix.lower() in HEIF_SUFFIXES]
     if heif and not _register_heif():
-        raise InputError(f"{heif[0]} is a HEIF image: `pip install pillow-heif` to read it, or convert it to JPEG")
+        raise InputError(f"{heif[0]} is a HEIF image: {install_extra('heif')} to read it, or convert it to JPEG")
     if len(images) < 2:
         held = "no image" if not images else f"one image ({images[0].name})"
         raise InputError(

@@ -43,6 +43,7 @@ from .network import check_focal
 from .pipeline import RunConfig
 from .second_look import explains_as_much, look_again, masks_of_all, rows_of
 from .still import find_camera_motion, pinned_scene
+from .unposed import NoCamerasError
 
 NAME = "none"
 """Value of ``--weights`` that selects this pipeline."""
@@ -108,10 +109,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
     try:
         load_pycolmap()
     except MissingExtraError as error:
-        reason = error.__cause__ or error
-        raise MissingExtraError(
-            f"--weights none finds its cameras with COLMAP: pip install 'pycolmap>=4.2' ({reason})"
-        ) from error
+        raise MissingExtraError(f"--weights none finds its cameras with COLMAP, but {error}") from error
     default = Easi3RConfig()
     own = {"device", "batch_size"} if config.flow == "raft" else set()
     if config.depth != "none":
@@ -150,7 +148,7 @@ def reconstruct_geometric(
         place, the scene has all frames and no points.
 
     Raises:
-        AlignmentError: no texture, no parallax, or too few frames with a camera.
+        NoCamerasError: no texture, no parallax, or too few frames with a camera; it holds the masks.
         InputError: --masks or --focal-length cannot be used.
     """
     check_focal(config, frames)
@@ -161,9 +159,9 @@ def reconstruct_geometric(
     try:
         model = _cameras(frames, dynamic, config, refine, cache, log, shared_focal)
         kept = _registered(model, frames, num_eval)
-    except AlignmentError:
+    except AlignmentError as error:
         if (nearly := as_turning(motion)) is None:
-            raise
+            raise NoCamerasError(str(error), frames, dynamic) from error
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
     if shared_focal:
         warn_about_zoom(model, refine.camera_model, log)

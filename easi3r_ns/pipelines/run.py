@@ -34,6 +34,7 @@ from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
+from .unposed import NoCamerasError, drop_masks, keep_masks
 
 WORKSPACE = ".easi3r"
 """Name of the folder for intermediate files in the output folder."""
@@ -115,7 +116,7 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
         folder = source.resolve().relative_to(output_dir.resolve()).parts[:1]
     except ValueError:
         return
-    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|scene|\.easi3r", folder[0]):
+    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|scene|partial|\.easi3r", folder[0]):
         raise InputError(f"{source} lies in a folder that this run would write to: choose another --output-dir")
 
 
@@ -148,12 +149,15 @@ def _process(
     source_wh = frames.pixel_map.source_wh
     _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth)
     cache = StageCache(workspace / "stages")
-    scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
-    splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     facts = facts | {"source": data.name, "source_path": str(data), "config": asdict(config)}
     facts["num_source_frames"] = frames.num_source_frames
     if frames.sharpness is not None:
         facts["sharpness"] = jsonable(asdict(frames.sharpness))
+    try:
+        scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
+    except NoCamerasError as error:
+        raise keep_masks(error, output_dir, config.dataset, facts, log) from error
+    splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
 
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
@@ -171,6 +175,7 @@ def _process(
     transforms = write_dataset(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
     )
+    drop_masks(output_dir, config.easi3r.masks)
     shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(done, transforms, pipeline.weights, frames.num_source_frames, cards[0])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -15,16 +17,25 @@ from .model import Correspondences, Lens, SparseModel
 
 
 def load_pycolmap() -> ModuleType:
-    """pycolmap, without its progress lines on stderr. Raises MissingExtraError when it is not there or too old."""
+    """pycolmap, whose own log stays quiet, in all threads; what goes wrong comes back as results and exceptions.
+
+    Its errors are shown where the log of this package is (--verbose). Raises MissingExtraError when it is not there or
+    too old.
+    """
     try:
         import pycolmap
-    except ImportError as error:
+    except (ImportError, OSError) as error:
+        there = " although it is installed" if find_spec("pycolmap") else ""
+        again = "--force-reinstall " if there else ""
         raise MissingExtraError(
-            f"pycolmap does not load ({error}): pip install 'pycolmap>=4.2', or use a network with --refine none"
+            f"pycolmap does not load{there} ({error}): pip install {again}'pycolmap>=4.2', or use a network with "
+            "--refine none"
         ) from error
     if not hasattr(pycolmap, "FeatureExtractor"):
         raise MissingExtraError(f"pycolmap {pycolmap.__version__} is too old: pip install --upgrade 'pycolmap>=4.2'")
-    pycolmap.logging.minloglevel = max(pycolmap.logging.minloglevel, int(pycolmap.logging.Level.ERROR))
+    level = pycolmap.logging.Level
+    quiet = level.ERROR if logging.getLogger("easi3r_ns").isEnabledFor(logging.DEBUG) else level.FATAL
+    pycolmap.logging.minloglevel = int(quiet)
     return pycolmap
 
 

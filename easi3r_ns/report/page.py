@@ -97,7 +97,7 @@ def report_page(scene: Scene, measured: MeasuredScene, verdict: Verdict, steps: 
 
 def render_page(page: ReportPage) -> str:
     """The HTML of a page."""
-    return _template().render(page=page)
+    return template("template.html.jinja").render(page=page)
 
 
 def split_options(text: str) -> list[tuple[str, bool]]:
@@ -106,7 +106,8 @@ def split_options(text: str) -> list[tuple[str, bool]]:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of this folder, ready to be rendered."""
     environment = Environment(
         loader=PackageLoader("easi3r_ns.report", "."),
         autoescape=True,  # by default jinja2 escapes nothing
@@ -116,4 +117,4 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["split_options"] = split_options
-    return environment.get_template("template.html.jinja")
+    return environment.get_template(name)

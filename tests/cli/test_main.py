@@ -135,12 +135,24 @@ def test_weights_info(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert part in text
 
 
-@pytest.mark.parametrize("action", ["fetch", "info"])
-def test_weights_that_are_not_here(action: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of("weights", action, "monst3r") == CheckpointError.exit_code
+def test_weights_that_are_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("weights", "fetch", "monst3r") == CheckpointError.exit_code
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt" in error
+
+
+@pytest.mark.parametrize("name", [name for name in sources.KNOWN if name != "tiny"])
+def test_the_licence_is_shown_before_anything_is_downloaded(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("weights", "info", name) == 0
+    text = capsys.readouterr().out
+    assert sources.KNOWN[name].licence in text and sources.KNOWN[name].hub_repo in text
+    assert f"easi3r weights fetch {name}" in text
+
+
+def test_information_about_unknown_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("weights", "info", "dust4r") == CheckpointError.exit_code
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_weights_fetch_of_what_is_here(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,6 +223,54 @@ def test_too_few_cameras_leave_no_dataset(tmp_path, clip, mapped, missing, num_e
     assert not (tmp_path / "out" / "transforms.json").exists()
 
 
+def test_without_cameras_masks_preview_and_report_stay(tmp_path, clip, mapped) -> None:
+    """And the next run, which finds cameras, clears them away."""
+    mapped(0, 1, 2, 3)
+    data, out = write_clip(clip, tmp_path / "clip"), tmp_path / "out"
+    config = RunConfig(FrameConfig(num_frames_target=0), NONE, dataset=DatasetConfig(num_downscales=0))
+    with pytest.raises(AlignmentError, match="only 2 of 6 frames .* stays in .*partial: the masks") as caught:
+        process(data, out, config, overwrite=False, log=RunLog())
+    assert caught.value.exit_code == 4 and not (out / "transforms.json").exists()
+    partial = out / "partial"
+    masks = sorted((partial / "masks").iterdir())
+    assert len(masks) == NUM_FRAMES
+    mask = cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (120, 160) and mask[-2, 2] == 0 and mask[2, -2] == 255, "black where something moves"
+    text = (partial / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "No cameras",
+        "Only 2 of 6 frames could be registered",
+        "What moves",
+        "ns-process-data easi3r --data",
+    ):
+        assert words in text
+    assert "ns-train" not in text and (partial / "preview.mp4").stat().st_size > 1000
+    (partial / "mine.txt").write_text("mine")
+    mapped()
+    other = replace(config, easi3r=replace(NONE, seed=1))  # the cameras of the first run are kept
+    process(data, out, other, overwrite=False, log=RunLog())
+    assert (out / "transforms.json").exists()
+    assert {path.name for path in partial.iterdir()} == {"mine.txt", ".easi3r_files.json"}
+
+
+def test_without_a_report_the_masks_stay_alone(tmp_path, clip, mapped) -> None:
+    mapped(0, 1, 2, 3)
+    with pytest.raises(AlignmentError, match="stays in .*partial"):
+        run(tmp_path, write_clip(clip, tmp_path / "clip"), RunLog())
+    assert {path.name for path in (tmp_path / "out" / "partial").iterdir()} == {"masks", ".easi3r_files.json"}
+
+
+def test_masks_in_use_are_not_cleared_away(tmp_path, clip, mapped) -> None:
+    mapped(0, 1, 2, 3)
+    data = write_clip(clip, tmp_path / "clip")
+    with pytest.raises(AlignmentError):
+        run(tmp_path, data, RunLog())
+    masks = tmp_path / "out" / "partial" / "masks"
+    mapped()
+    run(tmp_path, data, RunLog(), masks=masks)
+    assert len(list(masks.iterdir())) == NUM_FRAMES
+
+
 def test_finished_stages_are_not_computed_again(tmp_path, clip, mapped, monkeypatch) -> None:
     calls = mapped()
     data = write_clip(clip, tmp_path / "clip")

@@ -555,3 +555,31 @@ def test_static_mapping_says_what_is_missing(tmp_path):
         write_png(path, noise)
     with pytest.raises(AlignmentError, match="sideways"):
         map_static(frames, scene.dynamic, RefineConfig(), RunLog(), focal=None, seed=0)
+
+
+def test_the_log_of_colmap_stays_off_the_terminal(capfd) -> None:
+    """glog writes to the file descriptor, from any thread; results and exceptions tell what goes wrong."""
+    import threading
+
+    pycolmap = load_pycolmap()
+    for write in (pycolmap.logging.info, pycolmap.logging.warning, pycolmap.logging.error):
+        write("a line of COLMAP")
+        thread = threading.Thread(target=write, args=("a line of a thread",))
+        thread.start()
+        thread.join()
+    out, err = capfd.readouterr()
+    assert "a line of" not in out + err
+
+
+def test_the_log_of_colmap_is_shown_with_ours(capfd) -> None:
+    import logging
+
+    logger = logging.getLogger("easi3r_ns")
+    before = logger.level
+    try:
+        logger.setLevel(logging.DEBUG)
+        load_pycolmap().logging.error("a line of COLMAP")
+        assert "a line of COLMAP" in capfd.readouterr().err
+    finally:
+        logger.setLevel(before)
+        load_pycolmap()

@@ -1,0 +1,94 @@
+"""What stays of a run whose cameras could not be found: the masks, a preview of them, and a report of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.config import DatasetConfig
+from ..core.errors import AlignmentError
+from ..core.runlog import RunLog
+from ..core.scene import Scene
+from ..core.types import DynamicMasks, Frames
+from ..dataset.resample import static_at_source
+from ..report.card import PREVIEW, REPORT
+from ..report.preview import write_preview
+from ..report.unposed import write_unposed_report
+from ..storage.files import make_folder, write_png
+from ..storage.owned import claim, settle
+
+FOLDER = "partial"
+"""Name of the folder in the output folder; no program takes it for a dataset."""
+
+
+class NoCamerasError(AlignmentError):
+    """The cameras could not be found, but the masks are there."""
+
+    def __init__(self, message: str, frames: Frames, dynamic: DynamicMasks) -> None:
+        super().__init__(message)
+        self.frames, self.dynamic = frames, dynamic
+
+
+def keep_masks(
+    error: NoCamerasError, output_dir: Path, config: DatasetConfig, facts: Mapping[str, Any], log: RunLog
+) -> AlignmentError:
+    """Write what there is into ``output_dir/partial`` and return the error with a sentence about it.
+
+    Masks are named as those of a dataset, and black where something moves, as there.
+
+    Args:
+        facts: provenance for the report.
+
+    Raises:
+        OutputError: files of the user are in the way, or the disk refuses.
+    """
+    folder, frames = output_dir / FOLDER, error.frames
+    masks = [f"masks/frame_{k + 1:05d}.png" for k in range(len(frames))]
+    report = [PREVIEW, REPORT] if config.report else []
+    claim(folder, [*masks, *report])
+    make_folder(folder / "masks")
+    for file, moving in zip(masks, error.dynamic.masks):
+        static = static_at_source(moving, frames.pixel_map, config.mask_growth)
+        write_png(folder / file, static.astype(np.uint8) * 255)
+    if report:
+        logged = {"stages": [asdict(stage) for stage in log.stages], "warnings": list(log.warnings)}
+        scene = _without_cameras(frames, error.dynamic, {**facts, **logged})
+        with log.stage("preview", len(scene)) as advance:
+            write_preview(scene, folder / PREVIEW, advance)
+        with log.stage("report"):
+            write_unposed_report(scene, str(error), folder / REPORT)
+    settle(folder, [*masks, *report])
+    kept = f"the masks (black where something moves){', a preview and a report' if report else ''}"
+    return AlignmentError(f"{error}. What was found stays in {folder}: {kept}")
+
+
+def drop_masks(output_dir: Path, used: Path | None) -> None:
+    """Delete what an earlier run without cameras left, unless its masks are ``used`` by this one."""
+    folder = output_dir / FOLDER
+    if folder.is_dir() and (used is None or folder.resolve() not in [used.resolve(), *used.resolve().parents]):
+        claim(folder, ())
+
+
+def _without_cameras(frames: Frames, dynamic: DynamicMasks, facts: Mapping[str, Any]) -> Scene:
+    """Images and masks in the form that the parts of the report draw; its cameras mean nothing and are not shown."""
+    count, nothing = len(frames), np.zeros(frames.images.shape[:3], dtype=np.float32)
+    height, width = frames.images.shape[1:3]
+    scene = Scene(
+        images=frames.images,
+        T_world_cam=np.tile(np.eye(4), (count, 1, 1)),
+        focals=np.full(count, float(width)),
+        principal_point=np.array([width - 1, height - 1]) / 2,
+        depth=nothing,
+        confidence=nothing,
+        dynamic=dynamic,
+        pixel_map=frames.pixel_map,
+        times=frames.times,
+        indices=frames.indices,
+        names=frames.names,
+        source_paths=frames.source_paths,
+    )
+    return replace(scene, provenance=dict(facts))
