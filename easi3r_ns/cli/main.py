@@ -16,7 +16,7 @@ from .evaluate import Evaluate
 from .export import Export
 from .help import help_text
 from .import_ import Import
-from .options import own_usage_errors
+from .options import dashed_names, own_usage_errors
 from .plan import Plan
 from .report import Report
 from .run import ProcessEasi3R, exit_on_error, translated
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with 2 for wrong options, the ``exit_code`` of an Easi3RError, 130 after Ctrl-C.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    arguments = dashed_names(sys.argv[1:] if arguments is None else arguments)
     with exit_on_error():
         if arguments == ["--version"]:
             _out().print(f"easi3r-ns {__version__}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from ..core.usage import own_usage_errors
 
-__all__ = ["OutputFolder", "own_usage_errors"]
+__all__ = ["OutputFolder", "dashed_names", "own_usage_errors"]
 
 
 def _folder(words: list[str]) -> Path:
@@ -30,3 +32,17 @@ OutputFolder = Annotated[
     ),
 ]
 """Type of an option for a folder; the empty text is refused."""
+
+
+def dashed_names(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which the name of a file that begins with a dash is no option: ``-a.mp4`` becomes ``./-a.mp4``.
+
+    Taken for a name is what has a suffix and exists.
+    """
+    return [f"./{word}" if _is_name(word) else word for word in arguments]
+
+
+def _is_name(word: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return word.startswith("-") and bool(Path(word).suffix) and Path(word).exists()
+    return False

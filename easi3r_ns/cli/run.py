@@ -23,7 +23,7 @@ from ..core.streams import steady_streams
 from .display import RichRunLog
 from .foreign import translate
 from .help import help_text
-from .options import OutputFolder, own_usage_errors
+from .options import OutputFolder, dashed_names, own_usage_errors
 from .summary import print_parts, print_summary
 
 INTERRUPTED = 130
@@ -108,7 +108,7 @@ def translated(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: as :func:`.foreign.translate`.
     """
-    ours, lines = translate(arguments)
+    ours, lines = translate(dashed_names(arguments))
     for line in lines:
         _say(f"note: {line}")
     return ours

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
 from ..core.runlog import RunLog
+from ..storage.names import address
 
 if TYPE_CHECKING:
     import av
@@ -32,11 +32,6 @@ class VideoTrack:
     height: int
     default: bool
     """Whether the file marks the stream as the one that is shown."""
-
-
-def address(path: Path) -> str:
-    """A file as FFmpeg has to be told it: ``10:30.mp4`` or ``concat:a.mp4`` alone would name a protocol."""
-    return f"file:{os.path.abspath(path)}"
 
 
 @contextlib.contextmanager

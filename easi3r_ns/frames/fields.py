@@ -7,7 +7,7 @@ frames are often stored as interlaced ones, and a conversion may lose the flag a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -132,8 +132,9 @@ class Deinterlacer:
     Frames that are not flagged as interlaced pass unchanged, unless the whole clip lacks the flag.
     """
 
-    def __init__(self, fields: Fields, time_base: Any) -> None:
-        self._time_base = time_base
+    def __init__(self, fields: Fields, time_base: Any, tell: Callable[[str], None]) -> None:
+        """``tell`` is told, once, of interlaced frames that were not among those that were looked at."""
+        self._time_base, self._tell = time_base, tell
         self._always = fields.verdict != "progressive"
         order = "tff" if fields.top_first else "bff"
         bwdif = ("bwdif", "mode=send_frame:deint=interlaced")
@@ -153,6 +154,8 @@ class Deinterlacer:
             if self._graph is None and not (self._always or frame.interlaced_frame):
                 yield frame
                 continue
+            if not self._always and self._graph is None:
+                self._tell("some frames of the video are interlaced: these are deinterlaced (bwdif)")
             shape = (frame.width, frame.height, frame.format.name)
             if self._graph is None or shape != self._shape:
                 yield from self._end()

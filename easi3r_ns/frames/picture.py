@@ -12,6 +12,8 @@ from .tonemap import Colours, tone_map
 
 _UNKNOWN = (0, 2)
 """Numbers of ITU-T H.273 for reserved and unspecified colours."""
+_DOLBY_ONLY = ("dvh1", "dvhe")
+"""Tags of Dolby Vision streams; those that name no transfer have no HLG or PQ picture as a base (profile 5)."""
 _ASPECTS = (0.1, 10.0)
 """Believable shapes of a pixel: the widest that is in use, of anamorphic lenses and of old half-width formats, is 2."""
 
@@ -29,15 +31,18 @@ class FrameConverter:
     def upright(self, frame: Any) -> np.ndarray:
         """(H, W, 3) uint8 RGB: HDR tone-mapped if asked for, square pixels, turned and mirrored as the file says."""
         colours = Colours(*(self._number(frame, name) for name in ("color_trc", "color_primaries")))
+        if colours.transfer in _UNKNOWN and self._stream.codec_context.codec_tag in _DOLBY_ONLY:
+            self._log.warn(
+                "the video is Dolby Vision of a profile that only its own players show: its colours are wrong here; "
+                "export it as HLG or SDR"
+            )
         kind = colours.kind
         if kind is None:
             rgb = self._rgb(frame, "rgb24")
         elif self._tonemap:
             rgb = tone_map(self._rgb(frame, "rgb48le"), colours)
-            what = "SDR (ITU-R BT.2390, reference white 203 cd/m2) and " if kind != "wide gamut" else ""
-            self._tell(
-                f"the video is {_named(kind)}: converted to {what}BT.709 colours (--no-tonemap keeps its values)"
-            )
+            into = "BT.709 colours" if kind == "wide gamut" else "SDR with BT.709 colours (curve of ITU-R BT.2390)"
+            self._tell(f"the video is {_named(kind)}: converted to {into}; --no-tonemap keeps its values")
         else:
             rgb = self._rgb(frame, "rgb24")
             self._log.warn(

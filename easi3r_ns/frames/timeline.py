@@ -12,6 +12,8 @@ _JITTER = 8
 """Frames after which a clock that ran backwards is above its highest value again, if that was disorder; a clock that
 starts anew (a recording joined of several) takes longer."""
 _FALLBACK_RATE = 30.0
+_GAP_SECONDS, _GAP_STEPS = 10.0, 100.0
+"""A gap of more than so many seconds and so many frames is no pause of a screen recording (FFmpeg takes 10 s, too)."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,14 @@ def increasing(seconds: np.ndarray, step: float) -> np.ndarray:
         times[i] += shift
         top, last = times[i], i
     return _filled(times, step)
+
+
+def longest_gap(times: np.ndarray) -> tuple[float, float] | None:
+    """(start, length) in seconds of the longest gap in increasing times; None where it is not worth a word."""
+    steps = np.diff(times)
+    if len(steps) == 0 or steps.max() < max(_GAP_SECONDS, _GAP_STEPS * float(np.median(steps))):
+        return None
+    return float(times[steps.argmax()]), float(steps.max())
 
 
 def _filled(times: np.ndarray, step: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from .container import choose_stream, opened
 from .cuts import Watch, thumb_size
 from .focal import video_focal
 from .picture import FrameConverter
-from .timeline import Timeline, decode, decoded_timeline, demux, missing_end, timeline
+from .timeline import Timeline, decode, decoded_timeline, demux, longest_gap, missing_end, timeline
 
 if TYPE_CHECKING:
     import av
@@ -75,6 +75,11 @@ class Video:
                 f"time stamps of {self.path.name} are missing, repeated or run backwards: its frames are put in order"
             )
         self._timeline = found or self._decoded_timeline()
+        if (gap := longest_gap(self._timeline.times)) is not None:
+            log.warn(
+                f"{self.path.name} holds no frame for {gap[1]:.4g} s after {gap[0]:.4g} s: frames are spread in time, "
+                "and many come from around the gap; --start and --end choose a part"
+            )
         return self._timeline.times
 
     def recount(self, log: RunLog) -> np.ndarray:
@@ -148,7 +153,8 @@ class Video:
             if self._fields.message:
                 log.info(self._fields.message)
         with self._opened() as stream:
-            yield stream, fields.Deinterlacer(self._fields, stream.time_base).frames(decode(stream))
+            whole = fields.Deinterlacer(self._fields, stream.time_base, log.info)
+            yield stream, whole.frames(decode(stream))
 
     def _opened(self, log: RunLog | None = None) -> contextlib.AbstractContextManager[av.VideoStream]:
         """The stream that holds the clip; ``log`` is told of the choice when it is made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,3 +32,8 @@ def plain_name(path: Path) -> Iterator[Path]:
         with writing(copy):
             shutil.copyfile(path, copy)
         yield copy
+
+
+def address(path: Path) -> str:
+    """A file as FFmpeg has to be told it: ``10:30.mp4`` or ``concat:a.mp4`` alone would name a protocol."""
+    return f"file:{os.path.abspath(path)}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.errors import OutputError
 from .files import replacing
+from .names import address
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -37,7 +38,9 @@ def write_video(
 
     with replacing(path, ".mp4") as temporary:
         try:
-            with av.open(str(temporary), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
+            with av.open(
+                address(temporary), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}
+            ) as container:
                 stream: Any = None
                 for frame in frames:
                     stream = stream or _add_stream(container, rate, frame.shape[1], frame.shape[0])

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from easi3r_ns.core.runlog import RunLog
 from tests.support.video_clips import Tags, centres, patches, read_all, to_yuv, write_planes
 
 BARS = np.array(
@@ -79,3 +80,17 @@ def test_grey_and_rgb_video_is_unchanged(tmp_path):
                 container.mux(stream.encode(frame.reformat(format=kind)))
             container.mux(stream.encode())
         assert np.abs(read_all(path)[1][0].astype(int) - expected).max() <= 1
+
+
+def test_dolby_vision_without_a_base_picture_is_said(tmp_path):
+    if "libx265" not in av.codecs_available:
+        pytest.skip("this PyAV has no encoder for HEVC")
+    clip = _bars(tmp_path / "bars.mp4", "bt709", False, True, codec="libx265")
+    content = clip.read_bytes()
+    tag = next(tag for tag in (b"hev1", b"hvc1") if tag in content)
+    log = RunLog()
+    read_all(clip, log)
+    assert not log.warnings
+    clip.write_bytes(content.replace(tag, b"dvh1"))
+    read_all(clip, log)
+    assert any("Dolby Vision" in warning for warning in log.warnings)

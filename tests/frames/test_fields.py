@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.frames.fields import vote
+from easi3r_ns.frames.fields import Deinterlacer, Fields, vote
 from tests.support.video_clips import read_all
 
 WIDTH, HEIGHT, FRAMES = 128, 96, 30
@@ -102,12 +102,20 @@ def test_progressive_clips_are_left_alone(tmp_path, caplog, flag):
         assert np.abs(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int) - grey).mean() < 1.5
 
 
-def test_frames_with_the_flag_after_others_without(tmp_path):
-    """A progressive title before an interlaced recording: no sample may show the flag, and it counts all the same."""
-    whole = [_scene(0)] * 3
-    clip = _write(tmp_path / "clip.mkv", whole + [_woven(i, True) for i in range(27)], "tff")
-    times, images = read_all(clip)
-    assert len(images) == 30 and _comb(images[20]) < 1.3 * _comb(_scene(17))
+def test_frames_with_the_flag_that_no_sample_showed(caplog):
+    """A progressive clip with an interlaced recording in it."""
+    frames = []
+    for index in range(8):
+        picture = _scene(index) if index < 4 else _woven(index, True)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = index, Fraction(1, 25)
+        frames.append(frame if index < 4 else _marked(frame, "tff"))
+    told: list[str] = []
+    whole = list(Deinterlacer(Fields("progressive"), Fraction(1, 25), told.append).frames(iter(frames)))
+    assert [frame.pts for frame in whole] == list(range(8)) and len(told) == 1
+    assert not any(frame.interlaced_frame for frame in whole)
+    assert all(whole[index] is frames[index] for index in range(4))
+    assert _comb(whole[6].to_ndarray(format="rgb24")) < 1.3 * _comb(_scene(6))
 
 
 def test_votes_of_pairs():

@@ -135,3 +135,16 @@ def test_a_time_stamp_that_repeats_costs_no_other(tmp_path):
     times, images = read_all(clip)
     assert [_decode(image) for image in images] == list(range(24))
     assert (np.diff(times) > 0).all() and times[-1] == pytest.approx(3 * 23 / 25, abs=0.1)
+
+
+def test_a_long_gap_is_said(tmp_path):
+    def jump(number, packet):
+        if number >= 12:
+            shift = int(18000 / packet.time_base)
+            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+
+    plain = _write_video(tmp_path / "a.mkv", [_code(i) for i in range(24)], options={"bf": "0"})
+    log = RunLog()
+    times, _ = read_all(_remux(plain, tmp_path / "clip.mkv", jump), log)
+    assert times[-1] == pytest.approx(18000 + 23 / 25, abs=0.01)
+    assert any("no frame for 1.8e+04 s after 0.44 s" in warning for warning in log.warnings)
