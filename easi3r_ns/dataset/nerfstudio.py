@@ -38,8 +38,14 @@ UNKNOWN_DEPTH = "depths/unknown.png"
 DEPTH_STEP = 0.001
 """Scene units per step of a 16-bit depth map (nerfstudio's default)."""
 
+NGP_SCALE = 0.33
+"""By which instant-ngp multiplies positions."""
+LARGEST_NGP_BOX = 128
+
 _WRITERS = 4
 _FEW_POINTS = 1000
+_INSIDE_BOX = 0.99
+"""Share of cameras and points that lie in the box of instant-ngp."""
 _SPLITS = ("train", "val", "test")
 
 
@@ -97,7 +103,7 @@ def write_dataset(
     for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
         make_folder(folder)
     with log.stage("dataset", len(listed) + 1) as advance:
-        _write_static_cloud(scene, output_dir, config, log, (splits or {}).get("train"))
+        cloud = _write_static_cloud(scene, output_dir, config, log, (splits or {}).get("train"))
         advance(1)
         written = []
         with ThreadPoolExecutor(_WRITERS) as pool:
@@ -108,7 +114,7 @@ def write_dataset(
         stages = [asdict(stage) for stage in log.stages]
         if UNKNOWN_DEPTH in {files.depth for files in written}:
             _write_unknown_depth(scene, output_dir, factors)
-        meta = _transforms(scene, listed, written, listed_splits(listed, splits))
+        meta = _transforms(scene, listed, written, listed_splits(listed, splits), cloud)
         meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
         kept = replace(with_dataset_images(scene, output_dir), provenance=meta["easi3r"])
         write_scene(kept, output_dir / SCENE_FOLDER)
@@ -199,10 +205,11 @@ def refuse_taken(output_dir: Path, overwrite: bool) -> None:
 
 def _write_static_cloud(
     scene: Scene, output_dir: Path, config: DatasetConfig, log: RunLog, frames: Sequence[int] | None
-) -> None:
+) -> np.ndarray:
+    """Returns the (N, 3) points in the world of the dataset."""
     if not _has_points(scene):
         (output_dir / POINTS).unlink(missing_ok=True)
-        return
+        return np.zeros((0, 3))
     points, colors = static_points(scene, config.max_init_points, config.mask_growth, frames)
     if len(points) < min(_FEW_POINTS, config.max_init_points):
         log.warn(
@@ -210,7 +217,9 @@ def _write_static_cloud(
             f"masks, and lower --min-confidence ({scene.min_confidence:g}; 1 keeps all) or --mask-growth "
             f"({config.mask_growth})"
         )
-    write_ply(output_dir / POINTS, transform(Z_UP_FROM_OPENCV_WORLD, points), colors)
+    points = transform(Z_UP_FROM_OPENCV_WORLD, points)
+    write_ply(output_dir / POINTS, points, colors)
+    return points
 
 
 def _has_points(scene: Scene) -> bool:
@@ -262,25 +271,32 @@ def _sixteen_bits(steps: np.ndarray) -> np.ndarray:
 
 
 def _transforms(
-    scene: Scene, listed: Sequence[Listed], frames: Sequence[_FrameFiles], splits: dict[str, list[int]] | None
+    scene: Scene,
+    listed: Sequence[Listed],
+    frames: Sequence[_FrameFiles],
+    splits: dict[str, list[int]] | None,
+    cloud: np.ndarray,
 ) -> dict[str, Any]:
     poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(np.stack([frame.T_world_cam for frame in listed]))
     if not is_rigid(poses):
         raise ValueError("a camera pose is not a rigid motion")
     intrinsics = [_intrinsics(scene, frame) for frame in listed]
-    shared = all(entry == intrinsics[0] for entry in intrinsics)
+    # nerfstudio prefers what stands at the top, so only what is the same for all frames may stand there.
+    shared = {key: value for key, value in intrinsics[0].items() if all(entry[key] == value for entry in intrinsics)}
     meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
-    meta |= intrinsics[0] if shared else {}
-    meta |= {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3]}
+    meta |= shared | {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3]}
     meta |= {"orientation_override": "none"} if is_level(scene) else {}
+    meta |= {"aabb_scale": aabb_scale(np.concatenate([poses[:, :3, 3], cloud]))}
+    meta |= {"integer_depth_scale": DEPTH_STEP} if any(files.depth for files in frames) else {}
     meta |= {"ply_file_path": POINTS} if _has_points(scene) else {}
     entries = []
     for number, (frame, files) in enumerate(zip(listed, frames)):
         entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}
-        entry |= {"depth_file_path": files.depth} if files.depth else {}
+        # instant-ngp calls it depth_path.
+        entry |= {"depth_file_path": files.depth, "depth_path": files.depth} if files.depth else {}
         entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
         entry |= {"dynamic_depth": "assumed"} if files.cloud and assumed_pixels(scene, frame.near).any() else {}
-        entry |= {} if shared else intrinsics[number]
+        entry |= {key: value for key, value in intrinsics[number].items() if key not in shared}
         entry |= {"source": frame.name, "frame_index": frame.index}
         entry |= {"pose_source": frame.pose_source} if scene.pose_sources or scene.between else {}
         entry |= _uncertainty(scene, frame.position)
@@ -289,6 +305,17 @@ def _transforms(
     for split, positions in (splits or {}).items():
         meta[f"{split}_filenames"] = [frames[number].image for number in positions]
     return {**meta, "frames": entries, "easi3r": scene.provenance}
+
+
+def aabb_scale(positions: np.ndarray) -> int:
+    """What instant-ngp calls the size of the box that it trains, for (N, 3) cameras and points: a power of two.
+
+    It multiplies positions by 0.33 and puts the origin into the middle of a box of this size; at most 128. One position
+    in a hundred may lie outside.
+    """
+    reach = float(np.quantile(np.abs(positions).max(axis=1), _INSIDE_BOX, method="higher"))
+    wanted = 2 * NGP_SCALE * max(reach, np.finfo(float).tiny)
+    return int(np.clip(2.0 ** np.ceil(np.log2(wanted)), 1, LARGEST_NGP_BOX))
 
 
 def _intrinsics(scene: Scene, frame: Listed) -> dict[str, float]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import open3d
 import pytest
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
 from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.errors import InputError, OutputError
@@ -274,7 +275,34 @@ def test_focal_lengths_of_a_zoom_go_to_the_frames(tmp_path):
     write_dataset(replace(scene, focals=scene.focals * [1, 1.1, 1.2]), tmp_path / "out", CONFIG, RunLog())
     meta = json.loads((tmp_path / "out/transforms.json").read_text())
     assert "fl_x" not in meta and [frame["fl_x"] for frame in meta["frames"]] == pytest.approx([288, 316.8, 345.6])
+    # What all frames share stands at the top, for readers that look for a size and a centre there alone.
+    shared = ("w", "h", "cx", "cy")
+    assert [meta[key] for key in shared] == pytest.approx([320, 213, 160, 106.5])
+    assert not any(key in frame for key in shared for frame in meta["frames"]) and "fl_y" not in meta
     check_loads(tmp_path / "out", RunLog())
+    config = NerfstudioDataParserConfig(data=tmp_path / "out", eval_mode="all", downscale_factor=1)
+    cameras = config.setup().get_dataparser_outputs("train").cameras
+    assert cameras.fx[:, 0].tolist() == cameras.fy[:, 0].tolist() == pytest.approx([288, 316.8, 345.6])
+    assert cameras.cx[:, 0].tolist() == [160.0] * 3 and cameras.height[:, 0].tolist() == [213] * 3
+
+
+def test_instant_ngp_finds_its_keys(tmp_path):
+    scene, _, out = _write(tmp_path)
+    meta = json.loads((out / "transforms.json").read_text())
+    assert meta["integer_depth_scale"] == 0.001
+    assert all(frame["depth_path"] == frame["depth_file_path"] for frame in meta["frames"])
+    places = np.asarray(open3d.io.read_point_cloud(str(out / "sparse_pc.ply")).points)
+    inside = (np.abs(0.33 * places) <= meta["aabb_scale"] / 2).all(axis=1)
+    half = (np.abs(0.33 * places) <= meta["aabb_scale"] / 4).all(axis=1)
+    assert inside.mean() > 0.98 > half.mean() and meta["aabb_scale"] in {2**k for k in range(8)}
+    write_dataset(scene, tmp_path / "no", replace(CONFIG, depths=False), RunLog())
+    meta = json.loads((tmp_path / "no/transforms.json").read_text())
+    assert "integer_depth_scale" not in meta and "depth_path" not in meta["frames"][0]
+
+
+@pytest.mark.parametrize("reach, box", [(0.1, 1), (1.5, 1), (1.6, 2), (3.0, 2), (3.1, 4), (1e4, 128), (0.0, 1)])
+def test_the_box_of_instant_ngp_is_the_smallest_that_holds_the_scene(reach, box):
+    assert export.aabb_scale(np.array([[0, 0, 0], [0.0, -reach, 0]])) == box
 
 
 @pytest.mark.parametrize("splits", [{"train": [0]}, {"train": [0], "val": [3], "test": [1]}])
