@@ -69,8 +69,13 @@ def listed_splits(listed: Sequence[Listed], splits: Mapping[str, Sequence[int]] 
         return out
     if len(trusted) == len(listed):
         return None
-    held_out = trusted[min(_EVAL_EVERY, len(trusted)) // 2 :: _EVAL_EVERY]  # never none: nerfstudio needs one
+    held_out = every_tenth(trusted)
     return {"train": [k for k in trusted if k not in set(held_out)], "val": held_out, "test": held_out}
+
+
+def every_tenth(frames: Sequence[int]) -> list[int]:
+    """The frames to keep for evaluation, never none: readers need one."""
+    return list(frames[min(_EVAL_EVERY, len(frames)) // 2 :: _EVAL_EVERY])
 
 
 def _of_scene(scene: Scene, position: int) -> Listed:

@@ -244,8 +244,8 @@ def _frame_writer(
             mask = shrink_static(static, factor)
             write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
             if files.depth and depth is not None:
-                steps = depth_at_source(depth, scene.pixel_map, factor) / DEPTH_STEP
-                write_png(output_dir / _scaled(files.depth, factor), _sixteen_bits(steps))
+                steps = depth_steps(depth_at_source(depth, scene.pixel_map, factor))
+                write_png(output_dir / _scaled(files.depth, factor), steps)
         if files.cloud is None:
             return files
         points, colors = dynamic_points(scene, frame.near)
@@ -265,8 +265,9 @@ def _write_unknown_depth(scene: Scene, output_dir: Path, factors: Sequence[int])
         write_png(output_dir / _scaled(UNKNOWN_DEPTH, factor), np.zeros((height, width), dtype=np.uint16))
 
 
-def _sixteen_bits(steps: np.ndarray) -> np.ndarray:
-    rounded = np.rint(steps)
+def depth_steps(depth: np.ndarray) -> np.ndarray:
+    """(H, W) z-depth in scene units -> uint16 steps of :data:`DEPTH_STEP`; 0, unknown, where they do not suffice."""
+    rounded = np.rint(depth / DEPTH_STEP)
     return np.where(rounded <= 65535, rounded, 0).astype(np.uint16)
 
 
@@ -314,7 +315,7 @@ def aabb_scale(positions: np.ndarray) -> int:
     in a hundred may lie outside.
     """
     reach = float(np.quantile(np.abs(positions).max(axis=1), _INSIDE_BOX, method="higher"))
-    wanted = 2 * NGP_SCALE * max(reach, np.finfo(float).tiny)
+    wanted = 2 * NGP_SCALE * max(reach, float(np.finfo(float).tiny))
     return int(np.clip(2.0 ** np.ceil(np.log2(wanted)), 1, LARGEST_NGP_BOX))
 
 

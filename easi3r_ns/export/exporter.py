@@ -93,7 +93,8 @@ def require_moving_depth(scene: Scene) -> None:
 
 def require_images(scene: Scene) -> None:
     """Raises InputError when a source image of the scene is gone."""
-    missing = [source for source in scene.source_paths if not source.is_file()]
+    sources = [*scene.source_paths, *(scene.between.source_paths if scene.between else ())]
+    missing = [source for source in sources if not source.is_file()]
     if missing:
         raise InputError(f"{missing[0]} is missing: this format needs the images of the scene where they were")
 
