@@ -24,7 +24,7 @@ RANKS = {
             "align",
             "refine depth pose_frames plan",
             "dataset",
-            "export importers",
+            "export importers check",
             "view",
             "report",
             "pipelines",

@@ -1,4 +1,4 @@
-"""`easi3r run | evaluate | view | report | export | import | plan | weights | doctor`."""
+"""`easi3r run | evaluate | view | report | export | check | import | plan | weights | doctor`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .. import __version__
+from .check import CheckFolder
 from .evaluate import Evaluate
 from .export import Export
 from .help import help_text
@@ -51,6 +52,7 @@ Commands = Union[
     Annotated[ViewScene, tyro.conf.subcommand("view")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Export, tyro.conf.subcommand("export")],
+    Annotated[CheckFolder, tyro.conf.subcommand("check")],
     Annotated[Import, tyro.conf.subcommand("import")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[ManageWeights, tyro.conf.subcommand("weights")],

@@ -24,12 +24,40 @@ MIN_CAMERA_SPREAD = 1e-6
 """Largest distance of a camera from their mean, in scene units, below which nerfstudio's division by it overflows."""
 
 
+class _RuleBroken(OutputError):
+    """What nerfstudio makes of a dataset is not right."""
+
+
 def check_loads(dataset: Path, log: RunLog) -> None:
     """Load a dataset (its folder, or a JSON file in it) through nerfstudio's dataparser: all splits, every downscale.
 
     Counts, files, sizes, poses (rigid), intrinsics and points (finite) must be right, else OutputError. Says through
     ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split.
     """
+    try:
+        load_dataset(dataset, log)
+    except _RuleBroken as error:
+        raise OutputError(f"the written dataset fails its check: {error}. This is a bug, please report it") from error
+
+
+def load_colmap(dataset: Path, model: str) -> None:
+    """Load a COLMAP project through nerfstudio's dataparser ``colmap``, with the model in the folder ``model`` of it.
+
+    Raises OutputError when it does not load, or what it gives is not right.
+    """
+    from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+
+    config = ColmapDataParserConfig(data=dataset, colmap_path=Path(model), downscale_factor=1, eval_mode="all")
+    try:
+        with _quiet():
+            parsed = config.setup().get_dataparser_outputs("train")
+    except (Exception, SystemExit) as error:
+        raise OutputError(f"nerfstudio cannot load {dataset} as a COLMAP project: {error!r}") from error
+    _check(parsed, "the project", 1)
+
+
+def load_dataset(dataset: Path, log: RunLog) -> None:
+    """:func:`check_loads` for a dataset that anybody wrote."""
     file = dataset if dataset.suffix == ".json" else dataset / "transforms.json"
     meta = json.loads(file.read_text(encoding="utf-8"))
     spread = _camera_spread(meta)
@@ -132,13 +160,16 @@ def _check_counts(outputs: dict[str, DataparserOutputs | None], meta: dict[str, 
 
 
 def _camera_spread(meta: dict[str, Any]) -> float:
-    centres = np.array([frame["transform_matrix"] for frame in meta["frames"]], dtype=float)[:, :3, 3]
+    try:
+        centres = np.array([frame["transform_matrix"] for frame in meta["frames"]], dtype=float)[:, :3, 3]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _RuleBroken("a frame has no transform_matrix of 4x4 numbers") from error
     return float(np.abs(centres - centres.mean(axis=0)).max())
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise OutputError(f"the written dataset fails its check: {message}. This is a bug, please report it")
+        raise _RuleBroken(message)
 
 
 @contextlib.contextmanager
