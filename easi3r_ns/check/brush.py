@@ -1,6 +1,9 @@
-"""Brush 1.0. It prefers a COLMAP model anywhere below the folder to any JSON; it finds the images of a model by the end
-of their path in everything outside folders called ``masks``, and takes the smallest path; a mask lies in a folder
-called exactly ``masks``; training starts from ``init.ply``, else from the last PLY by path."""
+"""Brush 1.0.
+
+It prefers a COLMAP model anywhere below the folder to any JSON; it finds the images of a model by the end of their path
+in everything outside folders called ``masks``, and takes the smallest path; a mask lies in a folder called exactly
+``masks``; training starts from ``init.ply``, else from the last PLY by path.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def _of_json(tree: Tree) -> tuple[list[Finding], list[str]]:
 def _start(tree: Tree) -> Finding:
     clouds = sorted(file for file in tree.files if file.lower().endswith(".ply"))
     named = [file for file in clouds if PurePosixPath(file).name == "init.ply"]
-    taken = (named or clouds[-1:] or [None])[0]
+    taken = next(iter(named or clouds[-1:]), None)
     if taken is None:
         return note("no PLY: training starts from the points of the model, or from random ones", export_remedy("splat"))
     if "dynamic" in PurePosixPath(taken).parts:

@@ -1,6 +1,9 @@
-"""The examples of gsplat 1.6 (``simple_trainer.py``; its loader is not in the wheel). A model in ``sparse/0`` or
-``sparse``; images in ``images_4`` with the default ``--data_factor 4``, which are matched with ``images`` by their order;
-the loss on depth wants points that every image observes; masks of perspective cameras are not read."""
+"""The examples of gsplat 1.6 (``simple_trainer.py``; its loader is not in the wheel).
+
+A model in ``sparse/0`` or ``sparse``; images in ``images_4`` with the default ``--data_factor 4``, which are matched
+with ``images`` by their order; the loss on depth wants points that every image observes; masks of perspective cameras
+are not read.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,7 @@ def _downscaled(tree: Tree) -> Finding:
         return failed(f"there is no images_{_FACTOR}", f"--data_factor 1, or {export_remedy('splat')}")
     stems = [[name.rsplit(".", 1)[0] for name in names] for names in (small, full)]
     if stems[0] != stems[1]:
-        what = (
-            f"images_{_FACTOR} has {len(small)} files and images {len(full)}, or other names: they are matched by order"
-        )
+        what = f"images_{_FACTOR} has {len(small)} files, images {len(full)}, or other names: they are matched by order"
         return failed(what, f"make images_{_FACTOR} again, with one file for each of images")
     return passed(f"images_{_FACTOR} matches images")
 

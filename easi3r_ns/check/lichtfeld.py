@@ -1,6 +1,9 @@
-"""LichtFeld Studio. COLMAP in ``sparse/0`` or ``sparse`` with ``images``, else ``transforms_train.json`` before
-``transforms.json``. A JSON has ONE lens, at its top; without one there the clip counts as a panorama. Masks lie in
-``masks`` and have the size of their images. Training starts from ``pointcloud.ply``, the model, or random points."""
+"""LichtFeld Studio.
+
+COLMAP in ``sparse/0`` or ``sparse`` with ``images``, else ``transforms_train.json`` before ``transforms.json``. A JSON
+has ONE lens, at its top; without one there the clip counts as a panorama. Masks lie in ``masks`` and have the size of
+their images. Training starts from ``pointcloud.ply``, the model, or random points.
+"""
 
 from __future__ import annotations
 
@@ -52,11 +55,8 @@ def _masks(tree: Tree, images: list[str]) -> list[Finding]:
     there = [image for image in images if tree.has(image)]
     if not there:
         return []
-    names = {image: PurePosixPath(image) for image in there}
-    pairs = {
-        image: first_of(tree, (f"masks/{p.name}", f"masks/{p.stem}.png", f"masks/{p.name}.png"))
-        for image, p in names.items()
-    }
+    paths = [PurePosixPath(image) for image in there]
+    pairs = {str(path): first_of(tree, (f"masks/{path.name}", f"masks/{path.stem}.png")) for path in paths}
     return [masks_fit(tree, pairs, "masks/x.png for x.png")]
 
 

@@ -1,7 +1,10 @@
-"""4DGaussians and other trainers of moving scenes. A folder with ``sparse`` is read as COLMAP (PINHOLE; the time is the
-number of the image among all); else ``transforms_train.json`` and ``transforms_test.json`` of D-NeRF: ``file_path``
-without extension, ``time``, one ``camera_angle_x``. Deformable-3DGS takes a time from the name of an image, which has to
-be a whole number. Training starts from ``fused.ply`` (4DGaussians) or ``points3d.ply``, which have normals."""
+"""4DGaussians and other trainers of moving scenes.
+
+A folder with ``sparse`` is read as COLMAP (PINHOLE; the time is the number of the image among all); else
+``transforms_train.json`` and ``transforms_test.json`` of D-NeRF: ``file_path`` without extension, ``time``, one
+``camera_angle_x``. Deformable-3DGS takes a time from the name of an image, which has to be a whole number. Training
+starts from ``fused.ply`` (4DGaussians) or ``points3d.ply``, which have normals.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,7 @@ def _examine(tree: Tree) -> list[Finding]:
         return [pinhole(model), *images_there(tree, model, basename=True), start_points(model), *_numbers(model.names)]
     missing = [file for file in _SPLITS if not tree.has(file)]
     if missing:
-        return [
-            failed(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing", export_remedy("dnerf"))
-        ]
+        return [failed(f"there is no {' and no '.join(missing)}", export_remedy("dnerf"))]
     findings = [finding for file in _SPLITS for finding in _split(tree, file)]
     names = [frame["file_path"] for file in _SPLITS for frame in tree.json(file)["frames"]]
     return [*findings, *_numbers(names), *_shape(tree), _start(tree)]

@@ -1,6 +1,9 @@
-"""instant-ngp. ``transforms.json``; positions are multiplied by 0.33 and moved to the middle of a box of the size
-``aabb_scale`` (1 where it is missing); the mask of an image lies beside it as ``dynamic_mask_<stem>.png``, not 0 where it
-is ignored; ``depth_path`` with ``integer_depth_scale`` gives depth."""
+"""instant-ngp.
+
+``transforms.json``; positions are multiplied by 0.33 and moved to the middle of a box of the size ``aabb_scale`` (1
+where it is missing); the mask of an image lies beside it as ``dynamic_mask_<stem>.png``, not 0 where it is ignored;
+``depth_path`` with ``integer_depth_scale`` gives depth.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Postshot. Images and a COLMAP model are dropped onto it together; a mask has the same base name as its image, and its
-size. Its two guides disagree on which colour is left out."""
+"""Postshot.
+
+Images and a COLMAP model are dropped onto it together; a mask has the same base name as its image, and its size. Its
+two guides disagree on which colour is left out.
+"""
 
 from __future__ import annotations
 

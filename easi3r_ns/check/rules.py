@@ -59,9 +59,7 @@ def masks_fit(tree: Tree, pairs: dict[str, str | None], wanted: str) -> Finding:
     """Masks for all images, of their size. ``pairs``: image -> mask, both relative to the folder."""
     missing = [image for image, mask in pairs.items() if mask is None]
     if len(missing) == len(pairs):
-        return note(
-            f"there are no masks ({wanted}): what moves is trained like everything else", export_remedy("splat")
-        )
+        return note(f"there are no masks ({wanted}): what moves is trained too", export_remedy("splat"))
     if missing:
         what = f"{some(missing)} has no mask ({len(missing)} of {len(pairs)}; wanted: {wanted})"
         return failed(what, "give every image a mask; white everywhere where nothing is to be ignored")

@@ -9,7 +9,8 @@
 ``file_path`` has no extension: these readers append ``.png``. Cameras are camera-to-world with OpenGL axes, in the
 world of the dataset's ``transforms.json`` (z up). ``camera_angle_x`` (radians) and ``w h fl_x fl_y cx cy`` stand at the
 top where all frames share them; a clip that zooms has them in its frames and no ``camera_angle_x``. Every tenth frame
-is for evaluation and not in ``train``, as in a nerfstudio dataset; frames in between count where their camera was found.
+is for evaluation and not in ``train``, as in a nerfstudio dataset; frames in between count where their camera was
+found.
 """
 
 from __future__ import annotations
