@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from .consumer import Consumer, Finding, export_remedy, failed, note, passed, some
-from .rules import distorted, frames_there, masks_fit, start_points
+from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed, some
+from .rules import distorted, frames_there, masks_fit, other_sizes, start_points
 from .tree import Tree
 
 _KINDS = (None, "OPENCV", "OPENCV_FISHEYE", "PERSPECTIVE")
@@ -35,17 +35,18 @@ def mask_of(masks: dict[str, str], image: str) -> str | None:
     return next((masks[name] for name in (f"{stem}.png", f"{stem}.png.png", f"{stem}.mask.png") if name in masks), None)
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     masks = {PurePosixPath(file).name: file for file in sorted(tree.files, reverse=True) if _in_masks(file)}
     findings, images = _of_models(tree) if tree.models else _of_json(tree)
     wanted = "in a folder called masks: x.png, x.png.png or x.mask.png"
     if images:
-        findings.append(masks_fit(tree, {image: mask_of(masks, image) for image in images}, wanted))
+        findings.append(masks_fit(tree, {image: mask_of(masks, image) for image in images}, wanted, any_size=True))
     return [*findings, _start(tree)]
 
 
-def _of_models(tree: Tree) -> tuple[list[Finding], list[str]]:
-    findings, images = [], []
+def _of_models(tree: Tree) -> tuple[list[RuleResult], list[str]]:
+    findings: list[RuleResult] = []
+    images: list[str] = []
     for folder in tree.models:
         model = tree.model(folder)
         found = images_by_suffix(tree, model.names)
@@ -64,16 +65,18 @@ def _of_models(tree: Tree) -> tuple[list[Finding], list[str]]:
             what = f"{folder}: the smallest path that ends with the name is another file: it trains on {some(strange)}"
             findings.append(failed(what, "give Brush a folder that holds this model and its images alone"))
             continue
+        files = {name: file for name, file in found.items() if file is not None}
+        findings += other_sizes(tree, model, files)
         findings.append(passed(f"{folder}: {len(found)} images, each found by the end of its path"))
         findings.append(start_points(model))
-        images += [file for file in found.values() if file is not None]
+        images += files.values()
     if len(tree.models) > 1:
         text = ", ".join(tree.models)
         findings.append(note(f"several COLMAP models ({text}): one of them is taken", "give Brush the folder of one"))
     return findings, images
 
 
-def _of_json(tree: Tree) -> tuple[list[Finding], list[str]]:
+def _of_json(tree: Tree) -> tuple[list[RuleResult], list[str]]:
     file = _json(tree)
     if file is None:
         return [failed("neither a COLMAP model nor transforms.json", export_remedy("splat"))], []
@@ -88,7 +91,7 @@ def _of_json(tree: Tree) -> tuple[list[Finding], list[str]]:
     return findings, list(frames)
 
 
-def _start(tree: Tree) -> Finding:
+def _start(tree: Tree) -> RuleResult:
     clouds = sorted(file for file in tree.files if file.lower().endswith(".ply"))
     named = [file for file in clouds if PurePosixPath(file).name == "init.ply"]
     taken = next(iter(named or clouds[-1:]), None)

@@ -12,7 +12,7 @@ State = Literal["pass", "note", "fail"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleResult:
     """One rule, applied."""
 
     state: State
@@ -30,7 +30,7 @@ class Consumer:
     title: str
     fits: Callable[[Tree], bool]
     """Whether the folder is of a kind that the program reads at all."""
-    examine: Callable[[Tree], list[Finding]]
+    examine: Callable[[Tree], list[RuleResult]]
     """All rules, in the order in which the program meets them. Raises InputError for what cannot be read."""
     formats: tuple[str, ...]
     """The formats of `easi3r export` that are made for it; none: it reads the dataset itself."""
@@ -38,19 +38,19 @@ class Consumer:
     """Whether the rules are ours, or the program's own loader was run."""
 
 
-def passed(what: str) -> Finding:
+def passed(what: str) -> RuleResult:
     """A rule that holds."""
-    return Finding("pass", what)
+    return RuleResult("pass", what)
 
 
-def note(what: str, remedy: str = "") -> Finding:
+def note(what: str, remedy: str = "") -> RuleResult:
     """Something to know."""
-    return Finding("note", what, remedy)
+    return RuleResult("note", what, remedy)
 
 
-def failed(what: str, remedy: str) -> Finding:
+def failed(what: str, remedy: str) -> RuleResult:
     """A rule that does not hold."""
-    return Finding("fail", what, remedy)
+    return RuleResult("fail", what, remedy)
 
 
 def export_remedy(name: str) -> str:

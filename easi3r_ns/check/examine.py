@@ -9,19 +9,19 @@ from typing import Any
 
 from ..core.errors import InputError
 from . import CONSUMER_NAMES, CONSUMERS
-from .consumer import Consumer, Finding, State, failed
+from .consumer import Consumer, RuleResult, State, failed
 from .tree import Tree
 
 _WORST: tuple[State, ...] = ("pass", "note", "fail")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReadingVerdict:
     """What one program makes of a folder."""
 
     name: str
     consumer: Consumer
-    findings: tuple[Finding, ...]
+    findings: tuple[RuleResult, ...]
 
     @property
     def state(self) -> State:
@@ -40,7 +40,7 @@ def known_consumers() -> dict[str, Consumer]:
     return {entry.name: entry.load("CONSUMER") for entry in CONSUMERS}
 
 
-def check_folder(folder: Path, names: Sequence[str] = ()) -> list[Verdict]:
+def check_folder(folder: Path, names: Sequence[str] = ()) -> list[ReadingVerdict]:
     """What the named programs make of a folder; without names, those for which it is of the right kind.
 
     Raises InputError for a path that is no folder, an unknown name, and a folder that none of them reads.
@@ -58,10 +58,10 @@ def check_folder(folder: Path, names: Sequence[str] = ()) -> list[Verdict]:
             f"{folder} holds neither transforms.json nor transforms_train.json nor a COLMAP model (sparse/0): give the "
             "--output-dir of a run, or a folder that easi3r export wrote"
         )
-    return [Verdict(name, consumers[name], tuple(_findings(consumers[name], tree))) for name in chosen]
+    return [ReadingVerdict(name, consumers[name], tuple(_findings(consumers[name], tree))) for name in chosen]
 
 
-def _findings(consumer: Consumer, tree: Tree) -> list[Finding]:
+def _findings(consumer: Consumer, tree: Tree) -> list[RuleResult]:
     try:
         return consumer.examine(tree)
     except InputError as error:

@@ -7,7 +7,7 @@ are not read.
 
 from __future__ import annotations
 
-from .consumer import Consumer, Finding, export_remedy, failed, note, passed, some
+from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed, some
 from .rules import every_image_observes, images_there, start_points
 from .tree import Tree
 
@@ -15,7 +15,7 @@ _KINDS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPE
 _FACTOR = 4
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     folder = tree.first_model("sparse/0", "sparse")
     if folder is None:
         return [failed("no model in sparse/0", export_remedy("splat"))]
@@ -32,7 +32,7 @@ def _examine(tree: Tree) -> list[Finding]:
     ]
 
 
-def _downscaled(tree: Tree) -> Finding:
+def _downscaled(tree: Tree) -> RuleResult:
     small, full = (
         [file.split("/", 1)[1] for file in tree.inside(folder)] for folder in (f"images_{_FACTOR}", "images")
     )

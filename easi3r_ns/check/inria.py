@@ -6,14 +6,14 @@ A model in ``sparse/0`` with PINHOLE or SIMPLE_PINHOLE cameras; images in ``imag
 
 from __future__ import annotations
 
-from .consumer import Consumer, Finding, export_remedy, failed, note, passed
+from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed
 from .rules import images_there, pinhole, start_points
 from .tree import Tree
 
 _MODEL = "sparse/0"
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     if _MODEL not in tree.models:
         return [failed(f"no model in {_MODEL}", export_remedy("splat"))]
     model = tree.model(_MODEL)
@@ -25,7 +25,7 @@ def _examine(tree: Tree) -> list[Finding]:
     return findings
 
 
-def _cloud(tree: Tree) -> Finding:
+def _cloud(tree: Tree) -> RuleResult:
     if tree.has(f"{_MODEL}/points3D.ply"):
         return passed("points3D.ply is there")
     if tree.writable(_MODEL):

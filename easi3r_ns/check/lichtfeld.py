@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from .consumer import Consumer, Finding, export_remedy, failed, note, passed
+from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed
 from .rules import first_of, frames_there, images_there, masks_fit, start_points
 from .tree import Tree
 
@@ -18,7 +18,7 @@ _ANGLES = ("fl_x", "camera_angle_x")
 _LENS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "k1", "k2")
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     folder = tree.first_model("sparse/0", "sparse")
     if folder is not None:
         model = tree.model(folder)
@@ -31,7 +31,7 @@ def _examine(tree: Tree) -> list[Finding]:
     return [finding, _one_lens(tree, file), *_distortion(tree, file), *_masks(tree, list(frames)), _start(tree)]
 
 
-def _one_lens(tree: Tree, file: str) -> Finding:
+def _one_lens(tree: Tree, file: str) -> RuleResult:
     meta = tree.json(file)
     frames = [[frame.get(key) for key in _LENS] for frame in meta["frames"]]
     varies = any(lens != frames[0] for lens in frames)
@@ -44,14 +44,14 @@ def _one_lens(tree: Tree, file: str) -> Finding:
     return passed(f"one lens, at the top of {file}")
 
 
-def _distortion(tree: Tree, file: str) -> list[Finding]:
+def _distortion(tree: Tree, file: str) -> list[RuleResult]:
     k1 = tree.json(file).get("k1")
     if isinstance(k1, (int, float)) and k1 > 0:
         return [note(f"k1 is {k1:.4g}: releases before 2026 refuse a k1 above 0", export_remedy("splat"))]
     return []
 
 
-def _masks(tree: Tree, images: list[str]) -> list[Finding]:
+def _masks(tree: Tree, images: list[str]) -> list[RuleResult]:
     there = [image for image in images if tree.has(image)]
     if not there:
         return []
@@ -60,7 +60,7 @@ def _masks(tree: Tree, images: list[str]) -> list[Finding]:
     return [masks_fit(tree, pairs, "masks/x.png for x.png")]
 
 
-def _start(tree: Tree) -> Finding:
+def _start(tree: Tree) -> RuleResult:
     if tree.has("pointcloud.ply"):
         return passed("training starts from pointcloud.ply")
     return note("no pointcloud.ply: training starts from random points", export_remedy("splat"))

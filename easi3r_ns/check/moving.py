@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from .consumer import Consumer, Finding, export_remedy, failed, note, passed, some
+from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed, some
 from .rules import distorted, images_there, pinhole, start_points
 from .tree import Tree
 
@@ -18,7 +18,7 @@ _SPLITS = ("transforms_train.json", "transforms_test.json")
 _CLOUDS = ("fused.ply", "points3d.ply")
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     if "sparse/0" in tree.models:
         model = tree.model("sparse/0")
         return [pinhole(model), *images_there(tree, model, basename=True), start_points(model), *_numbers(model.names)]
@@ -30,7 +30,7 @@ def _examine(tree: Tree) -> list[Finding]:
     return [*findings, *_numbers(names), *_shape(tree), _start(tree)]
 
 
-def _split(tree: Tree, file: str) -> list[Finding]:
+def _split(tree: Tree, file: str) -> list[RuleResult]:
     meta = tree.json(file)
     frames = meta["frames"]
     lost = [f["file_path"] for f in frames if not tree.has(f"{PurePosixPath(f['file_path'])}.png")]
@@ -46,15 +46,16 @@ def _split(tree: Tree, file: str) -> list[Finding]:
     return [passed(f"{file}: {len(frames)} images with times")]
 
 
-def _numbers(names: list[str]) -> list[Finding]:
+def _numbers(names: list[str]) -> list[RuleResult]:
     wrong = [name for name in names if not PurePosixPath(name).stem.isdecimal()]
     if wrong:
-        what = f"{some(wrong)} is no whole number: Deformable-3DGS takes the time from the name (4DGaussians does not)"
+        stem = PurePosixPath(wrong[0]).stem
+        what = f"{stem} is no whole number: Deformable-3DGS takes the time from the name (4DGaussians does not)"
         return [note(what, export_remedy("dnerf"))]
     return [passed("names of images are whole numbers")]
 
 
-def _shape(tree: Tree) -> list[Finding]:
+def _shape(tree: Tree) -> list[RuleResult]:
     first = f"{PurePosixPath(tree.json(_SPLITS[0])['frames'][0]['file_path'])}.png"
     if not tree.has(first):
         return []
@@ -65,7 +66,7 @@ def _shape(tree: Tree) -> list[Finding]:
     return [note(what, f"{export_remedy('splat')}, which 4DGaussians reads as COLMAP")]
 
 
-def _start(tree: Tree) -> Finding:
+def _start(tree: Tree) -> RuleResult:
     missing = [name for name in _CLOUDS if not tree.has(name)]
     if missing:
         return note(f"no {' nor '.join(missing)}: training starts from random points", export_remedy("dnerf"))

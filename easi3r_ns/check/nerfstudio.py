@@ -6,13 +6,13 @@ from ..core.errors import OutputError
 from ..core.runlog import RunLog
 from ..dataset.loadback import load_colmap, load_dataset
 from ..dataset.nerfstudio import TRANSFORMS
-from .consumer import Consumer, Finding, failed, note, passed
+from .consumer import Consumer, RuleResult, failed, note, passed
 from .tree import Tree
 
 _MODELS = ("colmap/sparse/0", "sparse/0", "sparse")
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     log, model = RunLog(), tree.first_model(*_MODELS)
     try:
         if tree.has(TRANSFORMS):
@@ -32,7 +32,7 @@ def _examine(tree: Tree) -> list[Finding]:
 
 CONSUMER = Consumer(
     title="nerfstudio 1.1.5",
-    fits=lambda tree: tree.has(TRANSFORMS) or tree.first_model(*_MODELS) is not None,
+    fits=lambda tree: tree.has(TRANSFORMS) or bool(tree.first_model(*_MODELS) and tree.inside("images")),
     examine=_examine,
     formats=(),
     by="loader",

@@ -14,26 +14,26 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..dataset.nerfstudio import LARGEST_NGP_BOX, NGP_SCALE, TRANSFORMS
-from .consumer import Consumer, Finding, export_remedy, failed, note, passed, some
+from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed, some
 from .rules import frame_file, frames_there
 from .tree import Tree
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     if not tree.has(TRANSFORMS):
         return [failed(f"no {TRANSFORMS}", export_remedy("ngp"))]
     finding, frames = frames_there(tree, TRANSFORMS)
     return [finding, _lens(tree), _box(tree), _masks(tree, list(frames)), *_depth(tree)]
 
 
-def _lens(tree: Tree) -> Finding:
+def _lens(tree: Tree) -> RuleResult:
     meta = tree.json(TRANSFORMS)
     if all(any(key in where for key in ("fl_x", "camera_angle_x")) for where in (meta | f for f in meta["frames"])):
         return passed("every frame has a focal length")
     return failed("a frame has neither fl_x nor camera_angle_x", export_remedy("ngp"))
 
 
-def _box(tree: Tree) -> Finding:
+def _box(tree: Tree) -> RuleResult:
     meta = tree.json(TRANSFORMS)
     box = meta.get("aabb_scale", 1)
     if not isinstance(box, int) or box < 1 or box > LARGEST_NGP_BOX or box & (box - 1):
@@ -59,7 +59,7 @@ def _places(meta: dict[str, Any]) -> np.ndarray:
     return places
 
 
-def _masks(tree: Tree, images: list[str]) -> Finding:
+def _masks(tree: Tree, images: list[str]) -> RuleResult:
     def mask(image: str) -> str:
         path = PurePosixPath(image)
         return (path.parent / f"dynamic_mask_{path.stem}.png").as_posix()
@@ -75,7 +75,7 @@ def _masks(tree: Tree, images: list[str]) -> Finding:
     return passed(f"{len(images)} masks beside their images")
 
 
-def _depth(tree: Tree) -> list[Finding]:
+def _depth(tree: Tree) -> list[RuleResult]:
     meta = tree.json(TRANSFORMS)
     paths = [frame["depth_path"] for frame in meta["frames"] if isinstance(frame.get("depth_path"), str)]
     if not paths:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from .consumer import Consumer, Finding, export_remedy, failed, note
+from .consumer import Consumer, RuleResult, export_remedy, failed, note
 from .rules import first_of, images_there, masks_fit, start_points
 from .tree import Tree
 
 
-def _examine(tree: Tree) -> list[Finding]:
+def _examine(tree: Tree) -> list[RuleResult]:
     folder = tree.first_model("sparse/0", "sparse", ".")
     if folder is None:
         return [failed("no COLMAP model in sparse/0", export_remedy("splat"))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from .consumer import Finding, export_remedy, failed, note, passed, some
+from .consumer import RuleResult, export_remedy, failed, note, passed, some
 from .model import ColmapFiles
 from .tree import Tree
 
@@ -13,24 +13,28 @@ PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 LENS_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
-def images_there(tree: Tree, model: ColmapFiles, *, basename: bool = False) -> list[Finding]:
+def images_there(tree: Tree, model: ColmapFiles, *, basename: bool = False) -> list[RuleResult]:
     """Every image of a model lies in ``images``, with the size of its camera."""
     paths = [f"images/{PurePosixPath(name).name if basename else name}" for name in model.names]
     missing = [path for path in paths if not tree.has(path)]
     if missing:
         remedy = "put the images of the model into the folder images, under its names"
         return [failed(f"{some(missing)} is missing ({len(missing)} of {len(paths)})", remedy)]
+    wrong = other_sizes(tree, model, dict(zip(model.names, paths)))
+    return wrong or [passed(f"{len(paths)} images in images/, with the sizes of their cameras")]
+
+
+def other_sizes(tree: Tree, model: ColmapFiles, files: dict[str, str]) -> list[RuleResult]:
+    """Images that have not the size of their camera. ``files``: name in the model -> file."""
     wrong = []
-    for path, image in zip(paths, model.images):
-        camera, size = model.cameras[image.camera], tree.image_size(path)
+    for image in model.images:
+        camera, size = model.cameras[image.camera], tree.image_size(files[image.name])
         if size != (camera.width, camera.height):
-            wrong.append(f"{path} is {size[0]}x{size[1]}, its camera {camera.width}x{camera.height}")
-    if wrong:
-        return [failed(some(wrong), "use the images from which the model was made, in their size")]
-    return [passed(f"{len(paths)} images in images/, with the sizes of their cameras")]
+            wrong.append(f"{files[image.name]} is {size[0]}x{size[1]}, its camera {camera.width}x{camera.height}")
+    return [failed(some(wrong), "use the images from which the model was made, in their size")] if wrong else []
 
 
-def pinhole(model: ColmapFiles) -> Finding:
+def pinhole(model: ColmapFiles) -> RuleResult:
     """Only lenses without distortion."""
     others = [kind for kind in model.kinds if kind not in PINHOLES]
     if others:
@@ -39,14 +43,14 @@ def pinhole(model: ColmapFiles) -> Finding:
     return passed(f"the camera model is {', '.join(model.kinds)}")
 
 
-def start_points(model: ColmapFiles) -> Finding:
+def start_points(model: ColmapFiles) -> RuleResult:
     """The model has points."""
     if not model.num_points:
         return failed("the model has no points to start from", export_remedy("splat"))
     return passed(f"{model.num_points} points to start from")
 
 
-def every_image_observes(model: ColmapFiles) -> Finding:
+def every_image_observes(model: ColmapFiles) -> RuleResult:
     """Every image has observations of points."""
     empty = [image.name for image in model.images if not image.observed]
     if empty:
@@ -55,7 +59,7 @@ def every_image_observes(model: ColmapFiles) -> Finding:
     return passed(f"every image observes points ({min(image.observed for image in model.images)} at least)")
 
 
-def masks_fit(tree: Tree, pairs: dict[str, str | None], wanted: str) -> Finding:
+def masks_fit(tree: Tree, pairs: dict[str, str | None], wanted: str, *, any_size: bool = False) -> RuleResult:
     """Masks for all images, of their size. ``pairs``: image -> mask, both relative to the folder."""
     missing = [image for image, mask in pairs.items() if mask is None]
     if len(missing) == len(pairs):
@@ -68,7 +72,7 @@ def masks_fit(tree: Tree, pairs: dict[str, str | None], wanted: str) -> Finding:
         for image, mask in pairs.items()
         if mask is not None and tree.image_size(mask) != tree.image_size(image)
     ]
-    if wrong:
+    if wrong and not any_size:
         return failed(some(wrong), "masks have to have the size of their images")
     return passed(f"{len(pairs)} masks, black ignored")
 
@@ -85,7 +89,7 @@ def frame_file(tree: Tree, json_file: str, path: str) -> str | None:
     return next((name for name in (plain, f"{plain}.png") if tree.has(name)), None)
 
 
-def frames_there(tree: Tree, json_file: str) -> tuple[Finding, dict[str, dict]]:
+def frames_there(tree: Tree, json_file: str) -> tuple[RuleResult, dict[str, dict]]:
     """Whether every frame of a JSON has its image, and the frames by the images that are there."""
     frames = tree.json(json_file)["frames"]
     found = {frame_file(tree, json_file, frame["file_path"]): frame for frame in frames}

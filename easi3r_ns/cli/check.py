@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from ..check import CONSUMER_NAMES, CONSUMERS
 from ..core.errors import InputError
+
+if TYPE_CHECKING:
+    from ..check.examine import ReadingVerdict
 
 _FOR_HELP = (
     f"Any of {', '.join(CONSUMER_NAMES)}, with spaces or commas between; default: all for which the folder is of the "
@@ -56,10 +59,24 @@ class CheckFolder:
                     name = ""
             console.print(table)
             for verdict in verdicts:
-                by = "its own loader" if verdict.consumer.by == "loader" else "its rules, not by the program itself"
-                console.print(f"{_STATES[verdict.state]}  {escape(verdict.consumer.title)}, by {by}", soft_wrap=True)
+                console.print(_one_line(verdict), soft_wrap=True)
         if any(verdict.state == "fail" for verdict in verdicts):
             raise SystemExit(1)
+
+
+def show_verdict(verdict: ReadingVerdict, folder: Path) -> None:
+    """Print what a program makes of a folder, and the findings that are no pass."""
+    console = Console(highlight=False)
+    console.print(f"{_one_line(verdict)}: {escape(str(folder))}", soft_wrap=True)
+    for finding in verdict.findings:
+        if finding.state != "pass":
+            remedy = f" ({finding.remedy})" if finding.remedy else ""
+            console.print(f"      {_STATES[finding.state]}  {escape(finding.what + remedy)}", soft_wrap=True)
+
+
+def _one_line(verdict: ReadingVerdict) -> str:
+    by = "its own loader" if verdict.consumer.by == "loader" else "its rules, not by the program itself"
+    return f"{_STATES[verdict.state]}  {escape(verdict.consumer.title)}, by {by}"
 
 
 def chosen_consumers(words: tuple[str, ...]) -> tuple[str, ...]:

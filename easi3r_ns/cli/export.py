@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,15 +11,25 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from ..check import CONSUMER_NAMES
 from ..core.config import ExportConfig, MeshConfig
 from ..core.errors import InputError
 from ..export import EXPORT_FORMATS, EXPORTERS
+from .check import chosen_consumers, show_verdict
 from .options import OutputFolder
 
 DEFAULT_FOLDER = "export"
 
-_FORMATS_HELP = f"Any of {', '.join(EXPORT_FORMATS)}, with spaces or commas between; or all. " + " ".join(
-    f"{entry.name}: {entry.summary}." for entry in EXPORTERS
+DEFAULT_FORMATS = ("mesh", "cloud", "glb")
+
+_FORMATS_HELP = (
+    f"Any of {', '.join(EXPORT_FORMATS)}, with spaces or commas between; or all. Default: what --for needs, else "
+    f"{', '.join(DEFAULT_FORMATS)}. Of the default and of all, what the scene cannot give is left out. "
+    + " ".join(f"{entry.name}: {entry.summary}." for entry in EXPORTERS)
+)
+_FOR_HELP = (
+    f"Programs that shall read it, any of {', '.join(CONSUMER_NAMES)}: chooses the format and the names of masks, and "
+    "checks the result as `easi3r check` does."
 )
 
 
@@ -28,7 +39,8 @@ class Export:
 
     path: tyro.conf.Positional[Path]
     """The --output-dir of a run, its transforms.json, or a scene folder."""
-    format: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS_HELP)] = ("mesh", "cloud", "glb")
+    format: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS_HELP)] = ()
+    consumers: Annotated[tuple[str, ...], tyro.conf.arg(name="for", help=_FOR_HELP)] = ()
     output_dir: Optional[OutputFolder] = None
     """Folder for the files; default: the folder `export` in the dataset."""
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[ExportConfig]] = field(default_factory=ExportConfig)
@@ -42,22 +54,60 @@ class Export:
         Raises:
             InputError: no scene at ``path``, an unknown format, or one that needs what the scene does not have.
             OutputError: files are in the way, or the disk refuses.
+            SystemExit: with 1 when a program of --for would not read the result.
         """
         from ..dataset.scene_folder import dataset_folder, find_scene
         from ..export.formats import export_scene
         from .display import RichRunLog
 
-        formats = chosen(self.format)
+        consumers = chosen_consumers(self.consumers)
+        formats = chosen(self.format) if self.format else _formats_for(consumers) or DEFAULT_FORMATS
         scene = find_scene(self.path)
         output_dir = self.output_dir or dataset_folder(self.path) / DEFAULT_FOLDER
-        done = export_scene(
-            scene, output_dir, formats, self.config, RichRunLog(), mesh=self.mesh, overwrite=self.overwrite
-        )
         console = Console(highlight=False)
+        done = export_scene(
+            scene,
+            output_dir,
+            formats,
+            # Programs that are named look for the mask x.png of x.png.
+            replace(self.config, mask_names="same") if consumers else self.config,
+            RichRunLog(),
+            mesh=self.mesh,
+            overwrite=self.overwrite,
+            keep_going=self.format == ("all",) or not (self.format or consumers),
+        )
         for name, files in done.items():
             more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-            shown = ", ".join(str(output_dir / file) for file in files[:3]) or "nothing: nothing moves"
-            console.print(f"[bold]{name:<12}[/] {escape(shown + more)}", soft_wrap=True)
+            first = ", ".join(str(output_dir / file) for file in files[:3]) or "nothing: nothing moves"
+            console.print(f"[bold]{name:<12}[/] {escape(first + more)}", soft_wrap=True)
+        if consumers:
+            _check(consumers, [output_dir / name for name in done if (output_dir / name).is_dir()])
+
+
+def _formats_for(consumers: Sequence[str]) -> tuple[str, ...]:
+    """The formats that are made for some programs. Raises InputError where they need none."""
+    from ..check.examine import known_consumers
+
+    known = known_consumers()
+    own = [name for name in consumers if not known[name].formats]
+    if own:
+        raise InputError(f"--for {own[0]}: it reads the dataset itself, without an export")
+    return tuple(dict.fromkeys(format_ for name in consumers for format_ in known[name].formats))
+
+
+def _check(consumers: Sequence[str], folders: Sequence[Path]) -> None:
+    """Say what programs make of what was written for them. Raises SystemExit with 1 where a rule does not hold."""
+    from ..check.examine import check_folder, known_consumers
+
+    known, failed = known_consumers(), False
+    for folder in folders:
+        names = [name for name in consumers if folder.name in (*known[name].formats, "colmap")]
+        verdicts = check_folder(folder, names) if names else []
+        for verdict in verdicts:
+            show_verdict(verdict, folder)
+            failed |= verdict.state == "fail"
+    if failed:
+        raise SystemExit(1)
 
 
 def chosen(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,11 @@ def load_colmap(dataset: Path, model: str) -> None:
 
     Raises OutputError when it does not load, or what it gives is not right.
     """
-    from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
-
-    config = ColmapDataParserConfig(data=dataset, colmap_path=Path(model), downscale_factor=1, eval_mode="all")
     try:
         with _quiet():
+            from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+
+            config = ColmapDataParserConfig(data=dataset, colmap_path=Path(model), downscale_factor=1, eval_mode="all")
             parsed = config.setup().get_dataparser_outputs("train")
     except (Exception, SystemExit) as error:
         raise OutputError(f"nerfstudio cannot load {dataset} as a COLMAP project: {error!r}") from error
@@ -89,7 +90,8 @@ def _downscales(output_dir: Path, meta: dict[str, Any]) -> list[int]:
 
 def _load(file: Path, factor: int, split: str, spread: float) -> DataparserOutputs | None:
     """What the parser makes of a split; None for an evaluation split that is empty."""
-    from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+    with _quiet():
+        from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     config = NerfstudioDataParserConfig(
         data=file,
@@ -174,10 +176,12 @@ def _require(condition: bool, message: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    from nerfstudio.utils.rich_utils import CONSOLE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from nerfstudio.utils.rich_utils import CONSOLE
 
-    before, CONSOLE.quiet = CONSOLE.quiet, True
-    try:
-        yield
-    finally:
-        CONSOLE.quiet = before
+        before, CONSOLE.quiet = CONSOLE.quiet, True
+        try:
+            yield
+        finally:
+            CONSOLE.quiet = before

@@ -12,7 +12,7 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
 from ..core.scene import Scene
 from ..dataset.pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
 from ..storage.files import make_folder
-from .exporter import Exporter, ExportJob
+from .exporter import Exporter, ExportJob, require_points
 
 STATIC = "cloud.ply"
 _NEIGHBOURS = 16
@@ -38,18 +38,18 @@ def write_clouds(scene: Scene, path: Path, *, mask_growth: float = 3, max_points
     The static cloud has unit normals that look towards the cameras. Raises InputError when no point is static,
     OutputError when the disk refuses.
     """
+    require_points(scene)
     points, colors = static_points(scene, max_points, mask_growth)
-    if not scene.has_depth and scene.sparse is None:
-        raise InputError("the scene has neither depth nor points: run again with network weights, which give depth")
     if not len(points):
         raise InputError("no point is static and confident: look at the masks, and lower --mask-growth")
     normals = facing(points, estimate_normals(points), scene.T_world_cam[:, :3, 3])
-    make_folder(path / "dynamic")
+    make_folder(path)
     turned = (transform(Z_UP_FROM_OPENCV_WORLD, points), colors, normals @ Z_UP_FROM_OPENCV_WORLD[:3, :3].T)
     written = [write_ply(path / STATIC, *turned)]
     for frame in range(len(scene)):
         points, colors = dynamic_points(scene, frame)
         if len(points) and scene.has_depth:
+            make_folder((path / dynamic_name(frame)).parent)
             points = transform(Z_UP_FROM_OPENCV_WORLD, points)
             remark = dynamic_remark(scene, frame)
             written.append(write_ply(path / dynamic_name(frame), points, colors, remark=remark))
@@ -77,4 +77,4 @@ def _write(job: ExportJob) -> list[Path]:
     return write_clouds(job.scene, job.folder, **job.point_options)
 
 
-EXPORTER = Exporter(files=lambda job: cloud_files(job.scene), write=_write)
+EXPORTER = Exporter(files=lambda job: cloud_files(job.scene), write=_write, needs=require_points)

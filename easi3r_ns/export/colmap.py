@@ -260,7 +260,7 @@ def _image_lines(model: ColmapModel) -> Iterator[str]:
         shift = model.T_cam_world[image, :3, 3].tolist()
         yield _join([image + 1, *quaternion, *shift, model.camera_of(image) + 1, model.names[image]])
         rows = zip(model.observations[image].tolist(), (model.observed[image] + 1).tolist())
-        yield _join(value for (x, y), point in rows for value in (x, y, point))
+        yield " ".join(f"{x} {y} {point}" for (x, y), point in rows)
 
 
 def _point_lines(model: ColmapModel, tracks: list[np.ndarray] | None) -> Iterator[str]:

@@ -89,6 +89,15 @@ def discard_leftovers(folder: Path) -> None:
         _discard_leftovers(folder, set().union(*_manifest(folder).values(), {MANIFEST}))
 
 
+def leave_if_empty(folder: Path) -> None:
+    """Take our list of files out of a folder in which none is left, and the folder itself where it is empty then."""
+    if any(_manifest(folder).values()):
+        return
+    with contextlib.suppress(OSError):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _record(folder: Path, manifest: dict[str, set[str]]) -> None:
     write_json(folder / MANIFEST, {name: sorted(manifest[name]) for name in sorted(manifest)})
 

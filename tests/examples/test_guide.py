@@ -25,7 +25,18 @@ GUIDE = EXAMPLES / "guide"
 PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted(GUIDE.glob("*.md"))]
 README_LINES = 130
 EXAMPLE_LINES = 50
-COMMANDS = ("run", "evaluate folder", "evaluate dataset", "view", "report", "export", "import", "plan", "doctor")
+COMMANDS = (
+    "run",
+    "evaluate folder",
+    "evaluate dataset",
+    "view",
+    "report",
+    "export",
+    "check",
+    "import",
+    "plan",
+    "doctor",
+)
 
 
 @pytest.fixture(scope="module")
