@@ -77,7 +77,9 @@ def options_of(cls: type, prefix: str = "", one_flag: bool = False) -> tuple[lis
         else:
             default = field.default if field.default is not MISSING else _made(field)
             positional = tyro.conf.Positional in marks
-            flags = (field.name.upper(),) if positional else _flags(prefix, field.name, hint, default, single)
+            # A word of Python, such as `for`, is no name of a field: the annotation then has the one of the flag.
+            name = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+            flags = (field.name.upper(),) if positional else _flags(prefix, name, hint, default, single)
             values = "" if hint is bool else _values(hint)
             # A text that is made of a table stands in the annotation, not after the field.
             made = [mark.help for mark in marks if getattr(mark, "help", None)]
