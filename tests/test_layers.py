@@ -166,7 +166,11 @@ def test_import_is_light() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [*([command, "--help"] for command in ("run", "view", "export", "check", "import", "weights")), ["--help"], ["--version"]],
+    [
+        *([command, "--help"] for command in ("run", "view", "export", "check", "import", "weights")),
+        ["--help"],
+        ["--version"],
+    ],
 )
 def test_help_is_light(arguments: list[str]) -> None:
     code = f"""
