@@ -16,6 +16,7 @@ from ..core.errors import OutputError
 from ..core.geometry import is_rigid
 from ..core.optional import load_open3d
 from ..core.runlog import RunLog
+from ..core.unicode import is_unicode
 from ..storage.names import plain_name
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def check_loads(dataset: Path, log: RunLog) -> None:
     """Load a dataset (its folder, or a JSON file in it) through nerfstudio's dataparser: all splits, every downscale.
 
     Counts, files, sizes, poses (rigid), intrinsics and points (finite) must be right, else OutputError. Says through
-    ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split.
+    ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split, and
+    of a name that is not UTF-8.
     """
     try:
         load_dataset(dataset, log)
@@ -75,6 +77,11 @@ def load_dataset(dataset: Path, log: RunLog) -> None:
         _check_counts(outputs, meta, factor)
     if "ply_file_path" in meta and not _open3d_takes(file):
         _check_points(file, meta)
+    if not is_unicode(file):
+        log.warn(
+            "the name of the folder is not UTF-8: nerfstudio-data ends without a word where it reads the points there; "
+            "train with the easi3r-data dataparser, or rename the folder"
+        )
     if outputs["val"] is None:
         log.warn(
             f"{len(meta['frames'])} frames are too few for nerfstudio's default split to keep one for evaluation: "

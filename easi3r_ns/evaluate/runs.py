@@ -34,7 +34,7 @@ from ..pipelines.choice import choose_weights
 from ..pipelines.geometric import NAME as NONE
 from ..pipelines.run import RunConfig, process
 from ..storage.cache import digest
-from ..storage.files import jsonable, make_folder, natural_key, write_bytes, write_json
+from ..storage.files import jsonable, make_folder, natural_key, write_json, write_text
 from .datasets import Capture
 from .scoring import score_scene
 from .tables import Result, Section, markdown, sections
@@ -122,7 +122,7 @@ def write_tables(output_dir: Path) -> list[Section]:
     tables = sections([_read_result(entry) for row in rows for entry in row["results"]])
     options = [f"* `{row['row']}`: `{row['options']}` (version {row['version']})" for row in rows]
     write_json(output_dir / RESULTS, {"rows": rows})
-    write_bytes(output_dir / TABLES, ("\n".join(options) + "\n\n" + markdown(tables)).encode())
+    write_text(output_dir / TABLES, "\n".join(options) + "\n\n" + markdown(tables))
     return tables
 
 

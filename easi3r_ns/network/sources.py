@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ..core.errors import CheckpointError
 from ..core.runlog import RunLog
+from ..core.unicode import NOT_UNICODE, is_unicode
 from .config import DUSt3RConfig
 
 AUTO = "auto"
@@ -128,6 +129,8 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
             return _from_folder(folder, spec, known.licence, known.hub_repo)
         return _from_hub(known.hub_repo, spec, known.licence, download=download, log=log)
     path = Path(spec).expanduser()
+    if path.exists() and not is_unicode(path):
+        raise CheckpointError(f"--weights {spec}: {NOT_UNICODE}")
     if path.is_dir():
         return _from_folder(path, spec, _licence_of(path.name), None)
     if path.is_file():

@@ -34,7 +34,7 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
     """What decides the result of a run, as JSON: version, options, and fingerprints of the inputs; no paths.
 
     Raises:
-        InputError: the source cannot be used, or an input cannot be read.
+        InputError: the source cannot be used, an input cannot be read, or the clip is to be evaluated on itself.
     """
     weights, masks = config.easi3r.weights, config.easi3r.masks
     own_weights = weights not in (*KNOWN, AUTO, NONE) and Path(weights).exists()
@@ -48,6 +48,12 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
         }
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
+    if inputs["eval_data"] == inputs["data"]:
+        raise InputError(
+            f"--eval-data {config.eval_data} is the clip of --data: views that were trained on evaluate nothing. Give "
+            "another clip of the scene, or leave it out: nerfstudio then holds frames back (ns-train ... --eval-mode "
+            "interval)"
+        )
     options = asdict(replace(config, easi3r=anonymous, eval_data=None))
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from .. import __version__
 from ..core.scene import Scene
-from ..storage.files import write_bytes
+from ..storage.files import write_text
 from .contents import Tile
 from .measures import MeasuredScene, measure
 from .next_step import Step, next_steps
@@ -70,7 +70,7 @@ def write_report(scene: Scene, path: Path, dataset: Path) -> tuple[Verdict, tupl
     measured = measure(scene)
     verdict = judge(measured.measures)
     steps = next_steps(scene, measured, verdict, dataset)
-    write_bytes(path, render_page(report_page(scene, measured, verdict, steps)).encode())
+    write_text(path, render_page(report_page(scene, measured, verdict, steps)))
     return verdict, steps
 
 

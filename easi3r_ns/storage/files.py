@@ -75,6 +75,11 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
                 _npy.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 atomically; what a name holds beside text stands as an escape (``\\udcff``). Raises OutputError."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write strictly valid JSON atomically: NaN and infinities become null, arrays lists, paths text."""
     write_bytes(path, (json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n").encode(), durable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
 import tempfile
 from collections.abc import Mapping
@@ -112,8 +113,9 @@ def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None
         raise OutputError(f"cannot keep intermediate results in {folder}: {error}") from error
     try:
         _reserve(handle, 0, num_bytes)
-        return torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
-    except (OSError, RuntimeError) as error:
+        # torch.from_file would open the file by its name, which has to be UTF-8 for it.
+        return torch.frombuffer(mmap.mmap(handle, num_bytes), dtype=dtype).view(shape)
+    except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(
             f"cannot keep {num_bytes / 1e9:.2g} GB of intermediate results in {folder}: {error}; free some space"
         ) from error

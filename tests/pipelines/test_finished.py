@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.cli import main as cli
-from easi3r_ns.core.errors import OutputError
+from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.pipelines import parts, run
 from easi3r_ns.pipelines.choice import WeightsChoice
 from easi3r_ns.pipelines.parts import process_parts
@@ -94,15 +94,19 @@ def test_another_clip_is_refused(clip: Path, out: Path, change: str) -> None:
         with_options(seed=1),
         with_options(masks=Path("masks")),
         replace(CONFIG, dataset=replace(CONFIG.dataset, mask_growth=4)),
-        replace(CONFIG, eval_data=Path("data")),
     ],
-    ids=["seed", "masks", "growth", "eval data"],
+    ids=["seed", "masks", "growth"],
 )
 def test_other_options_are_refused(clip: Path, out: Path, config: RunConfig) -> None:
-    if config.eval_data is not None:
-        config = replace(config, eval_data=clip)
     with pytest.raises(OutputError, match="already holds a dataset"):
         again(clip, out, config)
+
+
+def test_evaluation_on_the_same_clip_is_refused_before_the_work(clip: Path, tmp_path: Path) -> None:
+    for same in (clip, shutil.copytree(clip, tmp_path / "copy")):
+        with pytest.raises(InputError, match=f"^--eval-data {same} is the clip of --data"):
+            again(clip, tmp_path / "other", replace(CONFIG, eval_data=same))
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("option", ["masks", "weights"])
