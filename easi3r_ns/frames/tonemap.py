@@ -119,21 +119,23 @@ def tone_map(rgb: np.ndarray, colours: Colours) -> np.ndarray:
     """
     tables = _tables(colours)
     out = np.empty(rgb.shape, np.uint8)
+    # Writing into memory that is at hand is what makes a table fast; its indices are all inside it.
+    space = np.empty((2, _ROWS, *rgb.shape[1:]), np.float32)
     for top in range(0, len(rgb), _ROWS):
         signal = rgb[top : top + _ROWS]
-        light = tables.light[signal]
+        light = np.take(tables.light, signal, out=space[0, : len(signal)], mode="clip")
         gain = None
         if tables.system_gain is not None:
             gain = tables.system_gain[_index(cv2.transform(light, tables.luminance), 1.0, _STEPS)]
-        light = cv2.transform(light, tables.matrix)
+        light = cv2.transform(light, tables.matrix, dst=space[1, : len(signal)])
         if tables.highlight_gain is not None:
             largest = cv2.max(cv2.max(light[..., 0], light[..., 1]), light[..., 2])
             if gain is not None:
                 largest = cv2.multiply(largest, gain)
             compressed = tables.highlight_gain[_index(largest, _MOST / REFERENCE_WHITE, _STEPS)]
             gain = compressed if gain is None else cv2.multiply(gain, compressed)
-            light = cv2.multiply(light, cv2.merge([gain, gain, gain]))
-        out[top : top + _ROWS] = tables.code[_index(light, 1.0, _FINE_STEPS)]
+            light = cv2.multiply(light, cv2.merge([gain, gain, gain]), dst=light)
+        np.take(tables.code, _index(light, 1.0, _FINE_STEPS), out=out[top : top + _ROWS], mode="clip")
     return out
 
 
