@@ -123,7 +123,7 @@ def tone_map(rgb: np.ndarray, colours: Colours) -> np.ndarray:
     space = np.empty((2, _ROWS, *rgb.shape[1:]), np.float32)
     for top in range(0, len(rgb), _ROWS):
         signal = rgb[top : top + _ROWS]
-        light = np.take(tables.light, signal, out=space[0, : len(signal)], mode="clip")
+        light: np.ndarray = np.take(tables.light, signal, out=space[0, : len(signal)], mode="clip")
         gain = None
         if tables.system_gain is not None:
             gain = tables.system_gain[_index(cv2.transform(light, tables.luminance), 1.0, _STEPS)]
