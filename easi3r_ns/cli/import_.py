@@ -1,10 +1,10 @@
-"""`easi3r import`: the result of another method's demo as a dataset."""
+"""`easi3r import`: cameras that another program found as a dataset, with what it lacks found on top of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import tyro
 from rich.console import Console
@@ -15,20 +15,34 @@ from ..core.config import CONFIDENCES, RATES, DatasetConfig
 from ..importers import IMPORTERS
 from .options import OutputFolder
 
-_PATH_HELP = f"The output folder of a demo of {', or of '.join(entry.summary for entry in IMPORTERS)}."
+if TYPE_CHECKING:
+    from ..core.scene import Scene
+    from ..pipelines.run import ProcessResult
+
+_PATH_HELP = f"A folder that one of these wrote: {'; '.join(entry.summary for entry in IMPORTERS)}."
 
 
 @dataclass(frozen=True)
 class Import:
-    """Turn a folder that another method's demo wrote into a dataset.
+    """Turn what another program left in a folder into a dataset: its cameras, and its depth and masks where it has any.
 
-    It then goes through the same export, view and training as our own results. Nothing is computed anew: cameras,
-    depth, confidence and masks are those of the folder.
+    Masks that are missing are found by optical flow and by these cameras, depth by multi-view stereo. The dataset then
+    goes through the same report, export, view and training as our own results.
     """
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help=_PATH_HELP)]
     output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
+    images: Optional[Path] = None
+    """Folder of the pictures, where they lie elsewhere (COLMAP) or are missing in the file (Depth Anything 3)."""
+    masks: Optional[Path] = None
+    """Your own masks, as for `easi3r run`. Default: those of the folder, else they are found."""
+    no_masks: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Treat everything as static."""
+    depth: Literal["stereo", "none"] = "stereo"
+    """Where the folder has no depth: stereo measures that of what stands still, none leaves it unknown."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
     fps: float = 24.0
     """Frames per second of the clip, for the time stamps: the folder does not hold it."""
     min_confidence: float = 0.0
@@ -42,31 +56,55 @@ class Import:
         check_bounds("--min-confidence", self.min_confidence, *CONFIDENCES)
 
     def main(self) -> None:
-        """Read, write, check that nerfstudio loads it.
+        """Read, complete, write, check that nerfstudio loads it, report.
 
         Raises:
             InputError: the folder is none of these, incomplete or damaged.
             OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
         """
-        from ..core.upright import level_scene
-        from ..dataset.nerfstudio import check_loads, refuse_taken, write_dataset
-        from ..importers.folder import ImportOptions, import_folder
+        from ..core.config import Easi3RConfig
+        from ..importers.recording import ImportOptions
+        from ..pipelines.imported import ImportConfig, import_dataset
         from .display import RichRunLog
 
         log = RichRunLog()
-        refuse_taken(self.output_dir, self.overwrite)
-        scene = import_folder(self.path, ImportOptions(self.fps, self.min_confidence))
-        scene = level_scene(scene, self.dataset.up, log)
-        transforms = write_dataset(
-            scene,
-            self.output_dir,
-            self.dataset,
-            log,
-            overwrite=self.overwrite,
-            verify=lambda file: check_loads(file, log),
+        config = ImportConfig(
+            reading=ImportOptions(self.fps, self.min_confidence, self.images),
+            found=Easi3RConfig(masks=self.masks, no_masks=self.no_masks, depth=self.depth, device=self.device),
+            dataset=self.dataset,
         )
+        result = import_dataset(self.path, self.output_dir, config, overwrite=self.overwrite, log=log)
         console = Console(highlight=False)
-        width, height = scene.pixel_map.source_wh
-        moving = 100 * scene.dynamic.coverage.mean()
-        console.print(f"{len(scene)} frames at {width}x{height}, {moving:.1f} % moving ({scene.dynamic.source})")
-        console.print(escape(str(transforms)), soft_wrap=True)
+        for name, value in summary(result):
+            console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
+
+
+def summary(result: ProcessResult) -> list[tuple[str, str]]:
+    """The lines (name, value) of the summary of a finished import."""
+    from ..report.card import next_command
+
+    scene, card = result.scene, result.card
+    width, height = scene.pixel_map.source_wh
+    coverage = 100 * scene.dynamic.coverage.mean()
+    lines = [
+        ("cameras", f"{scene.provenance['imported']}, {len(scene)} of {result.num_source_frames} pictures"),
+        ("frames", f"{len(scene)} at {width}x{height}"),
+        ("moving", f"{coverage:.1f} % of the pixels ({_masks(scene)})"),
+        ("depth", _depth(scene)),
+        ("dataset", str(result.transforms_path)),
+    ]
+    if card.report is not None and card.verdict is not None:
+        reasons = f": {card.verdict.against[0].reason}" if card.verdict.against else ""
+        lines += [("verdict", f"{card.verdict.level.words.lower()}{reasons}"), ("report", str(card.report))]
+    return [*lines, ("next", next_command(result.transforms_path.parent))]
+
+
+def _masks(scene: Scene) -> str:
+    words = {"user": "given", "none": "nothing was looked for", "geometry": "found by optical flow"}
+    return words.get(scene.dynamic.source, "found by optical flow and these cameras")
+
+
+def _depth(scene: Scene) -> str:
+    if not scene.has_depth:
+        return "none: no depth maps, no mesh"
+    return f"{100 * (scene.depth > 0).mean():.0f} % of the pixels"

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from .recording import Importer, Recording, numbered, read_all, read_map, same_numbers, stacked
+from ..storage.foreign import open_npz
+from .recording import Importer, ImportOptions, Recording, numbered, read_all, read_map, same_numbers, stacked
 
 
 def is_cut3r(folder: Path) -> bool:
@@ -25,7 +26,7 @@ def is_cut3r(folder: Path) -> bool:
     return bool(numbered(folder / "camera", r"(\d+)\.npz"))
 
 
-def read_cut3r(folder: Path) -> Recording:
+def read_cut3r(folder: Path, options: ImportOptions) -> Recording:
     """Read such a folder. Raises InputError, with the file, when something is missing or damaged."""
     images = numbered(folder / "color", r"(\d+)\.png")
     if not images:
@@ -36,6 +37,7 @@ def read_cut3r(folder: Path) -> Recording:
     poses, intrinsics = zip(*read_all(cameras, _read_camera))
     return Recording(
         layout="CUT3R demo",
+        why="camera/*.npz",
         images=tuple(images.values()),
         T_world_cam=np.stack(poses),
         K=np.stack(intrinsics),
@@ -46,7 +48,7 @@ def read_cut3r(folder: Path) -> Recording:
 
 
 def _read_camera(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         pose, intrinsics = (archive[name].squeeze().astype(float) for name in ("pose", "intrinsics"))
     if pose.shape != (4, 4) or intrinsics.shape != (3, 3):
         raise ValueError(f"pose {pose.shape} and intrinsics {intrinsics.shape}, not (4, 4) and (3, 3)")

@@ -19,7 +19,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..core.errors import InputError
-from .recording import Importer, Recording, numbered, read_map, read_mask, same_numbers, stacked
+from ..storage.foreign import read_text
+from .recording import Importer, ImportOptions, Recording, numbered, read_map, read_mask, same_numbers, stacked
 
 TRAJECTORY = "pred_traj.txt"
 INTRINSICS = "pred_intrinsics.txt"
@@ -30,7 +31,7 @@ def is_demo(folder: Path) -> bool:
     return (folder / TRAJECTORY).is_file()
 
 
-def read_demo(folder: Path) -> Recording:
+def read_demo(folder: Path, options: ImportOptions) -> Recording:
     """Read such a folder. Raises InputError, with the file, when something is missing or damaged."""
     frames = numbered(folder, r"frame_(\d+)\.png")
     if not frames:
@@ -40,6 +41,7 @@ def read_demo(folder: Path) -> Recording:
     masks = numbered(folder, r"dynamic_mask_(\d+)\.png") or numbered(folder, r"enlarged_dynamic_mask_(\d+)\.png")
     return Recording(
         layout="MonST3R, Easi3R or VGGT4D demo",
+        why=TRAJECTORY,
         images=tuple(frames.values()),
         T_world_cam=read_poses(folder / TRAJECTORY),
         K=read_table(folder / INTRINSICS, 9).reshape(-1, 3, 3),
@@ -65,8 +67,8 @@ def read_poses(path: Path) -> np.ndarray:
 def read_table(path: Path, columns: int) -> np.ndarray:
     """(N, columns) float64 of a text file, '#' starting a comment. Raises InputError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     rows = []
     for number, line in enumerate(lines, start=1):

@@ -7,23 +7,35 @@ from pathlib import Path
 from ..core.errors import InputError
 from ..core.scene import Scene
 from . import IMPORTERS
-from .recording import Importer, ImportOptions, to_scene
+from .recording import Importer, ImportOptions, Recording, pictures_of, to_scene
 
-__all__ = ["ImportOptions", "import_folder"]
+__all__ = ["ImportOptions", "import_folder", "read_recording"]
 
 
-def import_folder(folder: Path, options: ImportOptions = ImportOptions()) -> Scene:
-    """The Scene in a folder of one of the layouts of :data:`easi3r_ns.importers.IMPORTERS`.
-
-    In the frame of the first camera, and in units in which the median static depth is 4.
+def read_recording(folder: Path, options: ImportOptions = ImportOptions()) -> Recording:
+    """The content of a folder of one of the layouts of :data:`easi3r_ns.importers.IMPORTERS`, or of one of its files.
 
     Raises InputError when the folder is none of these, incomplete or damaged.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give the output folder of a demo")
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist: give the output folder of another program")
     importers: list[Importer] = [entry.load("IMPORTER") for entry in IMPORTERS]
     for importer in importers:
         if importer.recognises(folder):
-            return to_scene(importer.read(folder), folder, options)
+            return importer.read(folder, options)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the output folder of another program")
     signs = [f"{importer.sign} ({entry.summary})" for importer, entry in zip(importers, IMPORTERS)]
     raise InputError(f"{folder} is no known layout: it has neither {' nor '.join(signs)}")
+
+
+def import_folder(folder: Path, options: ImportOptions = ImportOptions()) -> Scene:
+    """The Scene in a folder whose images are files of the size of its depth maps, with the masks that it has.
+
+    In the frame of the first camera, and in units in which the median static depth is 4. What is missing elsewhere is
+    found by :func:`easi3r_ns.pipelines.imported.import_dataset`.
+
+    Raises InputError as :func:`read_recording`.
+    """
+    recording = read_recording(folder, options)
+    return to_scene(recording, pictures_of(recording), folder, options)

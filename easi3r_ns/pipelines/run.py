@@ -170,7 +170,7 @@ def _process(
     def verify(dataset: Path) -> None:
         with log.stage("check"):
             check_loads(dataset, log)
-        cards.append(_report_card(done, output_dir, config.dataset.report, log))
+        cards.append(report_card(done, output_dir, config.dataset.report, log))
 
     transforms = write_dataset(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
@@ -191,7 +191,7 @@ def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]
     return {"train": train, "val": held_out, "test": held_out}
 
 
-def _report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> ReportCard:
+def report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> ReportCard:
     if not wanted:
         drop_report_card(output_dir)
         return ReportCard()

@@ -160,10 +160,10 @@ def _kept(
         shares = np.concatenate([look.explained for look in looks])
         facts = [shares.mean() if len(shares) else 0.0, max(look.depth_sigma for look in looks)]
         dynamic = join_masks([look.dynamic for look in looks])
-        dynamic = replace(dynamic, masks=_on_network(dynamic.masks, times), first=scene.dynamic.masks)
+        dynamic = replace(dynamic, masks=on_network(dynamic.masks, times), first=scene.dynamic.masks)
         return {
             **pack_masks(dynamic),
-            "followed": torch.from_numpy(_on_network(np.concatenate([look.followed for look in looks]), times)),
+            "followed": torch.from_numpy(on_network(np.concatenate([look.followed for look in looks]), times)),
             "facts": torch.tensor(facts, dtype=torch.float64),
         }
 
@@ -204,7 +204,7 @@ def larger_scene(scene: Scene, times: int) -> Scene:
     )
 
 
-def _on_network(masks: np.ndarray, times: int) -> np.ndarray:
+def on_network(masks: np.ndarray, times: int) -> np.ndarray:
     """(F, t H, t W) bool -> (F, H, W): what holds for most of a pixel."""
     return masks if times == 1 else block_reduce(masks, (1, times, times), np.mean) > 0.5
 

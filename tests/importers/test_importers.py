@@ -229,8 +229,11 @@ def test_damaged_cut3r_folders_are_told(tmp_path, scene, kind):
 
 
 def test_other_folders_are_told(tmp_path):
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="does not exist"):
         import_folder(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is not a folder"):
+        import_folder(tmp_path / "file")
     with pytest.raises(InputError, match="neither pred_traj.txt"):
         import_folder(tmp_path)
 

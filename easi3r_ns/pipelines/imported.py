@@ -1,0 +1,163 @@
+"""Other people's results -> checked dataset: their cameras, and depth and masks where they have them.
+
+What a folder lacks is found on top of its cameras, as in :mod:`.geometric`: masks by optical flow, depth of what stands
+still by multi-view stereo, masks again by the flow that cameras and depth do not predict.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..core.config import DatasetConfig, Easi3RConfig
+from ..core.errors import InputError
+from ..core.runlog import RunLog
+from ..core.scene import Scene
+from ..core.types import DynamicMasks, Frames
+from ..core.upright import level_scene
+from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
+from ..depth.movers import assume_depth
+from ..depth.stereo import stereo_depth
+from ..frames import enlargement
+from ..frames.near import Shot
+from ..importers.folder import read_recording
+from ..importers.recording import ImportOptions, Recording, to_scene
+from ..motion.flow.choose import choose_flow
+from ..motion.given import given_masks
+from ..motion.two_view import geometric_masks
+from ..network.compute import choose_compute
+from ..report.card import FILES as REPORT_FILES
+from ..storage.cache import StageCache
+from ..storage.lock import only_writer
+from ..storage.owned import refuse_foreign
+from .footage import prepare
+from .run import WORKSPACE, ProcessResult, report_card
+from .second_look import larger_scene, look_again, on_network
+
+LARGEST_PATCH = 16
+"""Pixels per token of the score, at most: that of the published networks."""
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Everything that decides the result of an import."""
+
+    reading: ImportOptions = ImportOptions()
+    found: Easi3RConfig = field(default_factory=Easi3RConfig)
+    """Which masks and which depth are found, and how; its other options have no effect."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+
+
+def import_dataset(
+    folder: Path, output_dir: Path, config: ImportConfig, *, overwrite: bool, log: RunLog
+) -> ProcessResult:
+    """Turn what another program left in ``folder`` into a nerfstudio dataset, which is loaded for a check.
+
+    Masks are those of the user (``config.found``), else those of the folder, else they are found; depth is that of the
+    folder, else it is measured where there are triangulated points.
+
+    Raises:
+        InputError: the folder is of no known layout, incomplete or damaged.
+        OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
+    """
+    refuse_taken(output_dir, overwrite)
+    _refuse_inside(folder, output_dir)
+    with log.stage("read"):
+        recording = read_recording(folder, config.reading)
+    log.info(f"{folder} was written by {recording.layout}: recognised by {recording.why}")
+    for remark in recording.remarks:
+        log.warn(remark)
+    with only_writer(output_dir):
+        workspace = output_dir / WORKSPACE
+        recording, pictures = prepare(recording, folder, workspace / "imported", log)
+        has_depth = recording.depth is not None or config.found.depth != "none"
+        files = dataset_files(len(recording), pictures.pixel_map.source_wh, config.dataset, has_depth=has_depth)
+        refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
+        scene = to_scene(recording, pictures, folder, config.reading)
+        scene = _completed(scene, recording, config.found, StageCache(workspace / "stages"), log)
+        facts = {"config": asdict(config.dataset) | {"fps": config.reading.fps}}
+        scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
+        return _written(scene, recording, output_dir, config.dataset, overwrite, log)
+
+
+def _written(
+    scene: Scene, recording: Recording, output_dir: Path, config: DatasetConfig, overwrite: bool, log: RunLog
+) -> ProcessResult:
+    done, cards = with_dataset_images(scene, output_dir), []
+
+    def verify(dataset: Path) -> None:
+        with log.stage("check"):
+            check_loads(dataset, log)
+        cards.append(report_card(done, output_dir, config.report, log))
+
+    transforms = write_dataset(scene, output_dir, config, log, overwrite=overwrite, verify=verify)
+    shutil.rmtree(output_dir / WORKSPACE, ignore_errors=True)
+    return ProcessResult(done, transforms, None, recording.num_source or len(scene), cards[0])
+
+
+def _refuse_inside(folder: Path, output_dir: Path) -> None:
+    """Raises InputError where the dataset would be written into the folder that is read."""
+    if folder.resolve() in (output_dir.resolve(), *output_dir.resolve().parents) and folder.is_dir():
+        if folder.resolve() == output_dir.resolve() or (output_dir.resolve().parent == folder.resolve() / "images"):
+            raise InputError(f"--output-dir {output_dir} is the folder that is read: choose another")
+
+
+def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: StageCache, log: RunLog) -> Scene:
+    """The scene with the masks and the depth that it lacks."""
+    frames, patch = _frames(scene, recording), patch_of(scene)
+    given = given_masks(config, frames, patch)
+    if given is not None:
+        scene = replace(scene, dynamic=given)
+    elif recording.masks is None:
+        scene = replace(scene, dynamic=_first_look(scene, frames, patch, config, log))
+    measures = recording.depth is None and config.depth != "none" and scene.sparse is not None
+    if measures:
+        scene = stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
+    scene = look_again(scene, frames, config, patch, cache, log).scene
+    if measures:
+        still = ~scene.dynamic.masks
+        scene = replace(scene, depth=scene.depth * still, confidence=scene.confidence * still)
+    if not scene.has_depth:
+        log.warn("there is no depth: the dataset has no depth maps, and no mesh can be made of it")
+    return assume_depth(scene)
+
+
+def _frames(scene: Scene, recording: Recording) -> Frames:
+    return Frames(
+        images=scene.images,
+        pixel_map=scene.pixel_map,
+        times=scene.times,
+        indices=scene.indices,
+        names=scene.names,
+        source_paths=scene.source_paths,
+        num_source_frames=recording.num_source or len(scene),
+    )
+
+
+def patch_of(scene: Scene) -> int:
+    """Pixels per token: the largest number up to :data:`LARGEST_PATCH` that divides both sides of the grid."""
+    common = math.gcd(*scene.depth.shape[1:])
+    return max(side for side in range(1, LARGEST_PATCH + 1) if common % side == 0)
+
+
+def _first_look(scene: Scene, frames: Frames, patch: int, config: Easi3RConfig, log: RunLog) -> DynamicMasks:
+    """Masks by two-view geometry of optical flow, in images that are large enough for it."""
+    if len(scene) < 2:
+        log.warn("one picture does not show what moves: everything counts as static")
+        return scene.dynamic
+    flow = "dis" if config.flow == "auto" else config.flow
+    provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
+    times = enlargement(*scene.depth.shape[1:])
+    images = larger_scene(scene, times).images
+    shot = Shot(frames.places, np.empty(0, dtype=np.int64), _by_place(frames, images))
+    found = geometric_masks(images, times * patch, log, provider=provider, shot=shot)
+    return replace(found, masks=on_network(found.masks, times))
+
+
+def _by_place(frames: Frames, images: np.ndarray):  # noqa: ANN202
+    row_of = {place: row for row, place in enumerate(frames.places.tolist())}
+    return lambda place: images[row_of[place]]
