@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
 from ..core.bounds import check_bounds
 from ..core.config import CONFIDENCES, RATES, DatasetConfig
 from ..importers import IMPORTERS
 from .options import OutputFolder
+from .summary import count_points, print_summary
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
@@ -74,29 +74,20 @@ class Import:
             dataset=self.dataset,
         )
         result = import_dataset(self.path, self.output_dir, config, overwrite=self.overwrite, log=log)
-        console = Console(highlight=False)
-        for name, value in summary(result):
-            console.print(f"[bold]{name:<9}[/] {escape(value)}", soft_wrap=True)
+        print_summary(result, log, Console(highlight=False), facts=summary(result))
 
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:
-    """The lines (name, value) of the summary of a finished import."""
-    from ..report.card import next_command
-
-    scene, card = result.scene, result.card
-    width, height = scene.pixel_map.source_wh
+    """The lines (name, value) of the results of an import."""
+    scene = result.scene
     coverage = 100 * scene.dynamic.coverage.mean()
-    lines = [
-        ("cameras", f"{scene.provenance['imported']}, {len(scene)} of {result.num_source_frames} pictures"),
-        ("frames", f"{len(scene)} at {width}x{height}"),
+    return [
+        ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
+        ("cameras", f"those of {scene.provenance['imported']}"),
         ("moving", f"{coverage:.1f} % of the pixels ({_masks(scene)})"),
         ("depth", _depth(scene)),
-        ("dataset", str(result.transforms_path)),
+        ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
     ]
-    if card.report is not None and card.verdict is not None:
-        reasons = f": {card.verdict.against[0].reason}" if card.verdict.against else ""
-        lines += [("verdict", f"{card.verdict.level.words.lower()}{reasons}"), ("report", str(card.report))]
-    return [*lines, ("next", next_command(result.transforms_path.parent))]
 
 
 def _masks(scene: Scene) -> str:

@@ -27,14 +27,24 @@ _NAMES = 10
 """Columns of the names."""
 
 
-def print_summary(result: ProcessResult, log: RunLog, console: Console, *, verbose: bool = False) -> None:
-    """Print the results, and last the verdict and what to do next; with ``verbose`` also the cost of every stage."""
+def print_summary(
+    result: ProcessResult,
+    log: RunLog,
+    console: Console,
+    *,
+    verbose: bool = False,
+    facts: Sequence[tuple[str, str]] | None = None,
+) -> None:
+    """Print the results, and last the verdict and what to do next; with ``verbose`` also the cost of every stage.
+
+    ``facts``: lines (name, value) of the results; default: those of a run.
+    """
     from ..report.next_step import unjudged_step
 
     if verbose:
         console.print(_stage_table(log.stages))
     console.print()
-    lines = [*summary(result), ("time", _cost(log.stages))]
+    lines = [*(summary(result) if facts is None else facts), ("time", _cost(log.stages))]
     if not verbose:
         lines = [(name, value) for name, value in lines if name != "pairs"]
     for name, value in lines:

@@ -25,7 +25,7 @@ from ..depth.stereo import stereo_depth
 from ..frames import enlargement
 from ..frames.near import Shot
 from ..importers.folder import read_recording
-from ..importers.recording import ImportOptions, Recording, to_scene
+from ..importers.recording import ImportOptions, Recording, readable, to_scene
 from ..motion.flow.choose import choose_flow
 from ..motion.given import given_masks
 from ..motion.two_view import geometric_masks
@@ -38,6 +38,8 @@ from .footage import prepare
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 
+FOUND_BY = ("masks", "no_masks", "depth", "device")
+"""Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
 LARGEST_PATCH = 16
 """Pixels per token of the score, at most: that of the published networks."""
 
@@ -79,7 +81,9 @@ def import_dataset(
         refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
         scene = to_scene(recording, pictures, folder, config.reading)
         scene = _completed(scene, recording, config.found, StageCache(workspace / "stages"), log)
-        facts = {"config": asdict(config.dataset) | {"fps": config.reading.fps}}
+        chosen = {name: getattr(config.found, name) for name in FOUND_BY}
+        options = {"import": asdict(config.reading), "easi3r": chosen, "dataset": asdict(config.dataset)}
+        facts = {"config": options, "source_path": readable(str(folder))}
         scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
         return _written(scene, recording, output_dir, config.dataset, overwrite, log)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ..importers.recording import ImportOptions
 
 GROUPS: Mapping[str, tuple[str, type]] = {
     "frames": ("", FrameConfig),
@@ -16,6 +17,7 @@ GROUPS: Mapping[str, tuple[str, type]] = {
     "dataset": ("", DatasetConfig),
     "refine": ("", RefineConfig),
     "align": ("align.", AlignConfig),
+    "import": ("", ImportOptions),
 }
 """Part of the configuration -> prefix of its flags, and the class that knows the defaults."""
 
@@ -30,7 +32,8 @@ def command_text(
         changes: part of the configuration -> name of a field -> value in place of the one that the run had; a command
             with changes replaces the dataset (``--overwrite``).
     """
-    words = ["ns-process-data", "easi3r", "--data", *sources(provenance), "--output-dir", str(output)]
+    begins = ["easi3r", "import"] if "imported" in provenance else ["ns-process-data", "easi3r", "--data"]
+    words = [*begins, *sources(provenance), "--output-dir", str(output)]
     config = provenance.get("config") or {}
     if config.get("eval_data"):
         words += ["--eval-data", str(config["eval_data"])]

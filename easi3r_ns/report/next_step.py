@@ -68,7 +68,8 @@ def next_steps(scene: Scene, measured: MeasuredScene, verdict: Verdict, dataset:
     steps: dict[str, Step] = {}
     run = _Run(scene, measured)
     for finding in verdict.against:
-        changes = None if scene.stays else _changes(finding, run)
+        settled = scene.stays or "imported" in scene.provenance  # no option of ours makes other people's cameras
+        changes = None if settled else _changes(finding, run)
         if changes:
             command = command_text(scene.provenance, dataset, changes)
             steps.setdefault(command, Step(command, f"{finding.reason} {_expected(changes)}"))
