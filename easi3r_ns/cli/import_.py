@@ -37,6 +37,10 @@ class Import:
     """Folder of the pictures, where they lie elsewhere (COLMAP) or are missing in the file (Depth Anything 3)."""
     masks: Optional[Path] = None
     """Your own masks, as for `easi3r run`. Default: those of the folder, else they are found."""
+    masks_polarity: Literal["auto", "white-moves", "black-moves"] = "auto"
+    """What --masks mean: see `easi3r run`."""
+    masks_missing: Literal["error", "static", "auto"] = "error"
+    """Frames for which --masks hold none: see `easi3r run`."""
     no_masks: tyro.conf.FlagCreatePairsOff[bool] = False
     """Treat everything as static."""
     depth: Literal["stereo", "none"] = "stereo"
@@ -64,13 +68,13 @@ class Import:
         """
         from ..core.config import Easi3RConfig
         from ..importers.recording import ImportOptions
-        from ..pipelines.imported import ImportConfig, import_dataset
+        from ..pipelines.imported import FOUND_BY, ImportConfig, import_dataset
         from .display import RichRunLog
 
         log = RichRunLog()
         config = ImportConfig(
             reading=ImportOptions(self.fps, self.min_confidence, self.images),
-            found=Easi3RConfig(masks=self.masks, no_masks=self.no_masks, depth=self.depth, device=self.device),
+            found=Easi3RConfig(**{name: getattr(self, name) for name in FOUND_BY}),
             dataset=self.dataset,
         )
         result = import_dataset(self.path, self.output_dir, config, overwrite=self.overwrite, log=log)

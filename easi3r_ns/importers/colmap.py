@@ -5,7 +5,7 @@
     sparse/0/{cameras,images,points3D}.bin    or .txt; or in sparse, in colmap/sparse/0, or in the folder itself
     images/...                                the pictures, by the names of the model; or in any other folder
 
-Of several models the one with the most pictures is taken. Pictures that are not registered are left out. Poses are
+Of several models the one with the most pictures is taken. ImagesOnGrid that are not registered are left out. Poses are
 world-to-camera with OpenCV axes; the first pixel centre is at (0.5, 0.5).
 """
 

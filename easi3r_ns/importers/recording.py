@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from .. import __version__
@@ -113,7 +114,7 @@ class Importer:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImagesOnGrid:
     """The images of a recording on the grid of a Scene."""
 
     images: np.ndarray
@@ -123,15 +124,15 @@ class Pictures:
     pixel_map: PixelMap
 
 
-def pictures_of(recording: Recording) -> Pictures:
+def pictures_of(recording: Recording) -> ImagesOnGrid:
     """Images that are files and have the size of the depth maps. Raises InputError when one cannot be read."""
     assert isinstance(recording.images, tuple)
     images = stacked(recording.images, read_picture)
     height, width = images.shape[1:3]
-    return Pictures(images, recording.images, PixelMap((width, height), (width, height), (0, 0, width, height)))
+    return ImagesOnGrid(images, recording.images, PixelMap((width, height), (width, height), (0, 0, width, height)))
 
 
-def to_scene(recording: Recording, pictures: Pictures, folder: Path, options: ImportOptions) -> Scene:
+def to_scene(recording: Recording, pictures: ImagesOnGrid, folder: Path, options: ImportOptions) -> Scene:
     """The Scene of a recording: in the frame of its first camera, in the units of our datasets.
 
     Depth that is not finite or not positive counts as unknown. Raises InputError when the parts do not fit together.

@@ -17,7 +17,7 @@ from ..core.types import PixelMap
 from ..frames import ImageGeometry, plan_preprocessing, resize_and_crop
 from ..frames.store import frame_file
 from ..frames.video import Video
-from ..importers.recording import Film, Pictures, Recording, different_lenses, picture_size, read_picture
+from ..importers.recording import Film, ImagesOnGrid, Recording, different_lenses, picture_size, read_picture
 from ..storage.files import make_folder, write_png
 
 GEOMETRY = ImageGeometry(square_ok=True)
@@ -28,10 +28,10 @@ _BORDER_STEPS = 33
 """Places along each side of a picture where its lens is compared with the common one."""
 
 
-def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tuple[Recording, Pictures]:
+def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tuple[Recording, ImagesOnGrid]:
     """The recording with one lens, and its pictures; source images are written into ``store``.
 
-    Pictures whose lenses differ (a camera each, pixels that are not square, several sizes) are resampled to the one
+    ImagesOnGrid whose lenses differ (a camera each, pixels that are not square, several sizes) are resampled to the one
     lens without distortion that they have in common; each keeps its focal length, up to the crop.
 
     Raises InputError when an image cannot be read, or shows something else than its depth map.
@@ -60,7 +60,7 @@ def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tup
             write_png(paths[-1], image)
             images.append(image if pixel_map.network_wh == sizes[0] else resize_and_crop(image, pixel_map))
             advance(1)
-    return recording, Pictures(np.stack(images), tuple(paths), pixel_map)
+    return recording, ImagesOnGrid(np.stack(images), tuple(paths), pixel_map)
 
 
 def _sizes(recording: Recording) -> list[tuple[int, int]]:

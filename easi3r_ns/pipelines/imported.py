@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from ..frames.near import Shot
 from ..importers.folder import read_recording
 from ..importers.recording import ImportOptions, Recording, readable, to_scene
 from ..motion.flow.choose import choose_flow
-from ..motion.given import given_masks
+from ..motion.given import FirstLook, check_given, given_masks
 from ..motion.two_view import geometric_masks
 from ..network.compute import choose_compute
 from ..report.card import FILES as REPORT_FILES
@@ -38,7 +39,7 @@ from .footage import prepare
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 
-FOUND_BY = ("masks", "no_masks", "depth", "device")
+FOUND_BY = ("masks", "masks_polarity", "masks_missing", "no_masks", "depth", "device")
 """Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
 LARGEST_PATCH = 16
 """Pixels per token of the score, at most: that of the published networks."""
@@ -67,6 +68,7 @@ def import_dataset(
         OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
     """
     refuse_taken(output_dir, overwrite)
+    check_given(config.found)
     _refuse_inside(folder, output_dir)
     with log.stage("read"):
         recording = read_recording(folder, config.reading)
@@ -104,20 +106,18 @@ def _written(
 
 
 def _refuse_inside(folder: Path, output_dir: Path) -> None:
-    """Raises InputError where the dataset would be written into the folder that is read."""
-    if folder.resolve() in (output_dir.resolve(), *output_dir.resolve().parents) and folder.is_dir():
-        if folder.resolve() == output_dir.resolve() or (output_dir.resolve().parent == folder.resolve() / "images"):
-            raise InputError(f"--output-dir {output_dir} is the folder that is read: choose another")
+    """Raises InputError where the dataset would be written over the folder that is read."""
+    if folder.resolve() == output_dir.resolve():
+        raise InputError(f"--output-dir {output_dir} is the folder that is read: choose another")
 
 
 def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: StageCache, log: RunLog) -> Scene:
     """The scene with the masks and the depth that it lacks."""
-    frames, patch = _frames(scene, recording), patch_of(scene)
-    given = given_masks(config, frames, patch)
-    if given is not None:
-        scene = replace(scene, dynamic=given)
-    elif recording.masks is None:
-        scene = replace(scene, dynamic=_first_look(scene, frames, patch, config, log))
+    frames, patch, theirs = _frames(scene, recording), patch_of(scene), scene.dynamic
+    own = partial(_first_look, scene, frames, patch, config, log)
+    given = given_masks(config, frames, patch, FirstLook(log, own if recording.masks is None else lambda: theirs))
+    if given is not None or recording.masks is None:
+        scene = replace(scene, dynamic=own() if given is None else given)
     measures = recording.depth is None and config.depth != "none" and scene.sparse is not None
     if measures:
         scene = stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
