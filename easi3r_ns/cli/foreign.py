@@ -87,16 +87,11 @@ def _radius(values: Sequence[str]) -> Translation:
     )
 
 
-def _crop(flag: str, count: int) -> Meaning:
-    def meaning(values: Sequence[str]) -> Translation:
-        if not any(_number(flag, value) for value in values):
-            return Translation()
-        raise InputError(
-            f"{flag} {' '.join(values)}: crop the clip first, for example with ffmpeg -i CLIP -vf "
-            "crop=iw:ih*0.9:0:0 cropped.mp4 for the upper nine tenths, and give the result"
-        )
-
-    return meaning
+def _crop_bottom(values: Sequence[str]) -> Translation:
+    words = ("--crop-factor", "0", values[0], "0", "0")
+    if not _number("--crop-bottom", values[0]):
+        return Translation()
+    return Translation(words, f"is {' '.join(words)} here")
 
 
 def _number(flag: str, text: str) -> float:
@@ -146,8 +141,7 @@ FOREIGN = {
         ),
     ),
     "images-per-equirect": Foreign(1, _fixed(note="is left out: it has no meaning for perspective video")),
-    "crop-factor": Foreign(4, _crop("--crop-factor", 4)),
-    "crop-bottom": Foreign(1, _crop("--crop-bottom", 1)),
+    "crop-bottom": Foreign(1, _crop_bottom),
     "percent-radius-crop": Foreign(1, _radius),
     "use-sfm-depth": Foreign(0, _switch(off=Translation(("--no-depths",), "is --no-depths here"))),
     "include-depth-debug": Foreign(0, _switch(Translation(note="is left out: preview.mp4 shows the depth"))),

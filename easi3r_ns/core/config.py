@@ -21,13 +21,15 @@ def option_words(options: Mapping[str, Any], defaults: Mapping[str, Any], prefix
     """
     words = []
     for name, value in options.items():
+        value = tuple(value) if isinstance(value, list) else value
         if name in defaults and value == defaults[name]:
             continue
         flag = f"{prefix}{name}".replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words.append(f"--{flag} {shlex.quote(str(value))}")
+            values = value if isinstance(value, tuple) else (value,)
+            words.append(f"--{flag} {shlex.join(str(v) for v in values)}")
     return words
 
 
@@ -60,6 +62,11 @@ class FrameConfig:
     """Second at which to stop (frame index, for a folder of images); default: the end of the clip."""
     square_ok: bool = False
     """Keep a square image square instead of cropping it to 4:3 (the published networks never saw squares)."""
+    crop_factor: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """TOP BOTTOM LEFT RIGHT: shares of the picture to cut off (time stamps, a bonnet); masks of your own are cut
+    likewise, and the lens keeps its centre."""
+    crop_bars: bool = True
+    """Cut off black bars above and below the picture, or beside it."""
     image_size: Optional[str] = None
     """WIDTHxHEIGHT in pixels, upright: of images of several sizes, use those of this size alone (images only)."""
     on_cut: Literal["longest", "split", "fail", "ignore"] = "longest"
@@ -78,6 +85,14 @@ class FrameConfig:
             )
         check_bounds("--num-frames-target", self.num_frames_target, 0, MOST_FRAMES)
         check_bounds("--fps", self.fps, *RATES)
+        for share in self.crop_factor:
+            check_bounds("--crop-factor", share, 0, 1)
+        top, bottom, left, right = self.crop_factor
+        if max(top + bottom, left + right) >= 1:
+            raise InputError(
+                f"--crop-factor {top:g} {bottom:g} {left:g} {right:g} leaves nothing: top and bottom together, and "
+                "left and right together, must be less than 1"
+            )
         if self.image_size is not None and self.image_wh is None:
             raise InputError(f"--image-size {self.image_size}: give width and height in pixels, such as 1920x1080")
         check_bounds("--start", self.start, 0, LONGEST)

@@ -55,8 +55,8 @@ def source_to_network(xy: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
 
 
 def image_centre_in_network(pixel_map: PixelMap) -> np.ndarray:
-    """(2,) the centre of the SOURCE image in network pixels: where an uncropped lens has its principal point."""
-    return source_to_network(np.array(pixel_map.source_wh) / 2, pixel_map)
+    """(2,) the centre of what the lens shows, in network pixels: where it has its principal point."""
+    return source_to_network(np.array(pixel_map.principal_xy), pixel_map)
 
 
 def intrinsics_to_source(

@@ -29,21 +29,66 @@ def require(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True)
+class SourceCut:
+    """What is left of the frames of a clip: boxes are (left, top, right, bottom), right and bottom exclusive."""
+
+    full_wh: tuple[int, int]
+    """Width and height of the frames as they are in the file, upright."""
+    box: tuple[int, int, int, int]
+    """What is left, in their pixels."""
+    picture: tuple[int, int, int, int]
+    """What the lens shows: the frame without black bars. The principal point is its centre."""
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height of what is left."""
+        left, top, right, bottom = self.box
+        return right - left, bottom - top
+
+    @property
+    def picture_wh(self) -> tuple[int, int]:
+        """Width and height of what the lens shows."""
+        left, top, right, bottom = self.picture
+        return right - left, bottom - top
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, ...) at full size -> what is left of it."""
+        left, top, right, bottom = self.box
+        return image[top:bottom, left:right]
+
+
+@dataclass(frozen=True)
 class PixelMap:
     """How network pixels lie in the source image: resize to ``resized_wh``, then crop ``crop_box``."""
 
     source_wh: tuple[int, int]
-    """Width and height of the upright source image in pixels."""
+    """Width and height of the upright source image in pixels, after ``cut``."""
     resized_wh: tuple[int, int]
     """Width and height after resizing, before the crop."""
     crop_box: tuple[int, int, int, int]
     """(left, top, right, bottom) of the crop in pixels of the resized image; right and bottom exclusive."""
+    cut: SourceCut | None = None
+    """What was cut off the frames of the file to make the source images; None: nothing, or a scene that was read back,
+    whose principal point says it."""
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.crop_box
         require(min(*self.source_wh, *self.resized_wh) > 0, f"empty image in {self}")
         require(0 <= left < right <= self.resized_wh[0], f"crop_box leaves the resized image: {self}")
         require(0 <= top < bottom <= self.resized_wh[1], f"crop_box leaves the resized image: {self}")
+
+    @property
+    def picture_wh(self) -> tuple[int, int]:
+        """Width and height of what the lens shows, in pixels: of the source image before it was cropped."""
+        return self.source_wh if self.cut is None else self.cut.picture_wh
+
+    @property
+    def principal_xy(self) -> tuple[float, float]:
+        """Where an undistorted lens has its principal point, in source pixels (first centre at 0.5)."""
+        if self.cut is None:
+            return self.source_wh[0] / 2, self.source_wh[1] / 2
+        (left, top, right, bottom), (cut_left, cut_top, _, _) = self.cut.picture, self.cut.box
+        return (left + right) / 2 - cut_left, (top + bottom) / 2 - cut_top
 
     @property
     def network_wh(self) -> tuple[int, int]:

@@ -70,7 +70,7 @@ def write_scene(scene: Scene, path: Path) -> Path:
         "format": FORMAT,
         "version": VERSION,
         "arrays": ARRAYS,
-        "pixel_map": asdict(scene.pixel_map),
+        "pixel_map": {name: value for name, value in asdict(scene.pixel_map).items() if name != "cut"},
         "names": scene.names,
         "source_paths": [_to_text(source, path) for source in scene.source_paths],
         "min_confidence": scene.min_confidence,

@@ -14,9 +14,10 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import Frames, NearFrames, PixelMap, Sharpness, SkippedFrames
+from ..core.types import Frames, NearFrames, PixelMap, Sharpness, SkippedFrames, SourceCut
 from ..storage.files import jsonable, make_folder, read_png, write_png
 from . import store as frame_store
+from .crop import find_cut
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
 from .near import near_indices, near_size
@@ -59,14 +60,15 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
             frame_store.save(store, key, clip)
         else:
             log.info(f"frames of an earlier run are used again ({store})")
+            network.cut = clip.cut
             for message in clip.warnings:
                 log.warn(message)
             for frame in clip.frames:
                 if frame.used:
                     network.add(read_png(store / frame.file))
     frames = _frames(clip, store, network)
-    source_wh = frames.pixel_map.source_wh
-    recorded = common_focal(source.focals(frames.indices.tolist(), source_wh), source_wh, log)
+    shown_wh = frames.pixel_map.picture_wh
+    recorded = common_focal(source.focals(frames.indices.tolist(), shown_wh), shown_wh, log)
     frames = replace(frames, recorded_focal=recorded)
     _report(frames, source, log)
     return frames
@@ -79,11 +81,14 @@ def preview_source(data: Path, select: FrameConfig, geometry: ImageGeometry, log
         InputError: as :func:`load_frames`.
     """
     source = open_selected(data, select)
-    indices = _choose(source.times(select, log), select, source)
+    times = source.times(select, log)
+    indices = _choose(times, select, source)
     image = next((image for _, image in source.read(indices[:1], log)), None)
     if image is None:
         raise InputError(f"{data}: its first frame cannot be decoded: the clip is damaged, convert or replace it")
-    return len(indices), plan_preprocessing((image.shape[1], image.shape[0]), geometry)
+    cut = find_cut(source, inside_range(times, select), select, RunLog())
+    size = (image.shape[1], image.shape[0]) if cut is None else cut.wh
+    return len(indices), replace(plan_preprocessing(size, geometry), cut=cut)
 
 
 class _NetworkImages:
@@ -93,10 +98,13 @@ class _NetworkImages:
         self._geometry, self._advance = geometry, advance
         self.images: list[np.ndarray] = []
         self.pixel_map: PixelMap | None = None
+        self.cut: SourceCut | None = None
+        """What is cut off the frames of the source before they come here."""
 
     def add(self, image: np.ndarray) -> None:
         if self.pixel_map is None:
             self.pixel_map = plan_preprocessing((image.shape[1], image.shape[0]), self._geometry)
+            self.pixel_map = replace(self.pixel_map, cut=self.cut)
         self.images.append(resize_and_crop(image, self.pixel_map))
         self._advance(1)
 
@@ -152,9 +160,13 @@ def _extract(
     frame_store.clear(store)
     if look is not None:
         times, select = look.times, look.select
+        network.cut = find_cut(source, inside_range(times, select), select, log)
         plan = _plan(times, select, source, look.choice.used)
-        return _stored(source, store, times, plan, _write_frames(source, store, plan, network, log), look.sharpness)
+        written = _write_frames(source, store, plan, network, log)
+        return replace(_stored(source, store, times, plan, written), cut=network.cut, sharpness=look.sharpness)
     times = source.times(select, log)
+    _choose(times, select, source)  # raises for a range without frames before anything is decoded
+    network.cut = find_cut(source, inside_range(times, select), select, log)
     finder = None if select.on_cut == "ignore" else CutFinder()
     plan = _plan(times, select, source)
     written = _write_frames(source, store, plan, network, log, finder)
@@ -166,17 +178,10 @@ def _extract(
     if cuts:
         plan = _plan(times, _between_cuts(times, cuts, select, source, log), source)
         written = _write_frames(source, store, plan, network, log)
-    return _stored(source, store, times, plan, written, ())
+    return replace(_stored(source, store, times, plan, written), cut=network.cut)
 
 
-def _stored(
-    source: Source,
-    store: Path,
-    times: np.ndarray,
-    plan: _Plan,
-    written: _Written,
-    sharpness: tuple[tuple[float, float], ...],
-) -> StoredClip:
+def _stored(source: Source, store: Path, times: np.ndarray, plan: _Plan, written: _Written) -> StoredClip:
     if len(written.frames) < 2:
         raise InputError(f"only {len(written.frames)} frame can be decoded: the clip is damaged, convert or replace it")
     used = set(plan.used.tolist())
@@ -185,7 +190,7 @@ def _stored(
         for index, file in written.frames.items()
     )
     near = tuple(StoredNear(file, (store / file).stat().st_size, index) for index, file in written.near.items())
-    return StoredClip(frames, near, len(times), (), sharpness)
+    return StoredClip(frames, near, len(times), ())
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,8 @@ def _write_frames(
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         decoded = read | near if source.shows_all else read
-        for index, image in source.read(sorted(decoded), log, watch):
+        for index, whole in source.read(sorted(decoded), log, watch):
+            image = whole if network.cut is None else network.cut.of(whole)
             if index in read:
                 written.frames[index] = frame_store.frame_file(len(written.frames))
                 write(pool, written.frames[index], image)
@@ -251,9 +257,9 @@ def _write_frames(
                 network.add(image)
             if index in near:
                 write_near(pool, index, image)
-        size = None if network.pixel_map is None else network.pixel_map.source_wh
+        size = network.cut.full_wh if network.cut else network.pixel_map and network.pixel_map.source_wh
         for index, image in _readable(source, sorted(near - decoded), size, log):
-            write_near(pool, index, image)
+            write_near(pool, index, image if network.cut is None else network.cut.of(image))
         for future in pending:
             future.result()
     written.near = dict(sorted(written.near.items()))

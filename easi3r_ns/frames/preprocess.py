@@ -55,7 +55,7 @@ def enlarged(pixel_map: PixelMap, times: int) -> PixelMap:
     """The same crop of the same source with ``times`` as many pixels a side."""
     width, height = pixel_map.resized_wh
     left, top, right, bottom = (times * edge for edge in pixel_map.crop_box)
-    return PixelMap(pixel_map.source_wh, (times * width, times * height), (left, top, right, bottom))
+    return PixelMap(pixel_map.source_wh, (times * width, times * height), (left, top, right, bottom), pixel_map.cut)
 
 
 FLOW_SIDE = 384

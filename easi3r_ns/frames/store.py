@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.types import SourceCut
 from ..storage.files import write_json
 
 MANIFEST = "frames.json"
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class StoredClip:
     num_source_frames: int
     warnings: tuple[str, ...]
     """Logged when the frames were extracted, and again when they are reused."""
+    cut: SourceCut | None = None
+    """What was cut off the frames."""
     sharpness: tuple[tuple[float, float], ...] = ()
     """Time and value, see :class:`~easi3r_ns.core.types.Sharpness`; empty: the frames were not compared."""
 
@@ -70,7 +73,9 @@ def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
         if any((store / file).stat().st_size != size for file, size in sizes.items()):
             return None
         sharpness = tuple((float(time), float(value)) for time, value in manifest["sharpness"])
-        return StoredClip(frames, near, int(manifest["num_source_frames"]), tuple(manifest["warnings"]), sharpness)
+        cut = manifest["cut"] and SourceCut(**{key: tuple(sides) for key, sides in manifest["cut"].items()})
+        count, warnings = int(manifest["num_source_frames"]), tuple(manifest["warnings"])
+        return StoredClip(frames, near, count, warnings, cut, sharpness)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

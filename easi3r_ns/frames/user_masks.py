@@ -102,12 +102,22 @@ def network_share(marked: np.ndarray, pixel_map: PixelMap, path: Path) -> np.nda
         InputError: the mask has another shape than the frames.
     """
     (rows, columns), (width, height) = marked.shape, pixel_map.source_wh
-    if abs(rows - columns * height / width) > _OFF and abs(columns - rows * width / height) > _OFF:
+    cut, kept = pixel_map.cut, None
+    if cut is not None and (columns, rows) != (width, height) and _same_shape((columns, rows), cut.full_wh):
+        # Masks of the frames as they are in the file are cut as these were.
+        across, down = columns / cut.full_wh[0], rows / cut.full_wh[1]
+        kept = (cut.box[0] * across, cut.box[1] * down, cut.box[2] * across, cut.box[3] * down)
+    elif not _same_shape((columns, rows), (width, height)):
         raise InputError(
             f"{OPTION} {path}: a mask is {columns}x{rows}, the frames are {width}x{height}: give masks of the frames' "
             "shape, in any size"
         )
     image = Image.fromarray(marked.astype(np.uint8) * 255)
-    resized = image.resize(pixel_map.resized_wh, Image.Resampling.BOX, reducing_gap=None)
+    resized = image.resize(pixel_map.resized_wh, Image.Resampling.BOX, kept, reducing_gap=None)
     left, top, right, bottom = pixel_map.crop_box
     return np.asarray(resized)[top:bottom, left:right]
+
+
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    (columns, rows), (width, height) = one, other
+    return abs(rows - columns * height / width) <= _OFF or abs(columns - rows * width / height) <= _OFF

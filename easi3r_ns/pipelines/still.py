@@ -34,12 +34,12 @@ def find_camera_motion(
     are in SOURCE pixels. Where a zoom explains the pictures as well as travel does, it is believed without
     ``shared_focal``; with it there is a warning.
     """
-    source_wh = frames.pixel_map.source_wh
     grey, scale = _working_images(frames)
     height, width = grey[0].shape
     recorded = recorded_focal(config, frames)
-    focal = config.focal_length or (recorded.pixels if recorded else default_focal(source_wh))
-    centre = ((source_wh[0] * scale[0] - 1) / 2, (source_wh[1] * scale[1] - 1) / 2)
+    focal = config.focal_length or (recorded.pixels if recorded else default_focal(frames.pixel_map.picture_wh))
+    x, y = frames.pixel_map.principal_xy
+    centre = (x * scale[0] - 0.5, y * scale[1] - 0.5)
     moving = dynamic.masks
     if (width, height) != frames.pixel_map.network_wh:
         moving = _on_source(dynamic.masks, frames.pixel_map, (width, height))

@@ -63,8 +63,8 @@ def find_correspondences(
     """
     features = static_features(detected or detect_features(clip, log), dynamic, clip.pixel_map)
     pairs = choose_pairs(features.descriptors, seed)
-    source_wh = clip.pixel_map.source_wh
-    lens = Lens.centred(source_wh, focal or default_focal(source_wh))
+    pixel_map = clip.pixel_map
+    lens = Lens.centred(pixel_map.source_wh, focal or default_focal(pixel_map.picture_wh), pixel_map.principal_xy)
     return match_features(features, pairs, lens, log, has_focal=focal is not None, seed=seed)
 
 

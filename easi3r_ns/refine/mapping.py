@@ -104,10 +104,10 @@ def map_static(
         still = replace(dynamic, masks=np.zeros_like(dynamic.masks))
         return matched(still) if dynamic.masks.any() else found
 
-    source_wh = frames.pixel_map.source_wh
-    guess = default_focal(source_wh)
+    source_wh, centre = frames.pixel_map.source_wh, frames.pixel_map.principal_xy
+    guess = default_focal(frames.pixel_map.picture_wh)
     tasks = [
-        _Task(Lens.centred(source_wh, begin), config, focal is not None, seed, log, shared_focal)
+        _Task(Lens.centred(source_wh, begin, centre), config, focal is not None, seed, log, shared_focal)
         for begin in dict.fromkeys([told or guess, focal or guess])
     ]
     task, model, collapsed = _first(tasks, found)

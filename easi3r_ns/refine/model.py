@@ -52,10 +52,10 @@ class Lens:
     """(k1, k2, p1, p2)."""
 
     @staticmethod
-    def centred(source_wh: tuple[int, int], focal: float) -> Lens:
-        """No distortion, principal point at the centre of the image."""
+    def centred(source_wh: tuple[int, int], focal: float, centre: tuple[float, float] | None = None) -> Lens:
+        """No distortion; principal point at ``centre``, by default that of the image."""
         width, height = source_wh
-        return Lens(width, height, float(focal), (width / 2, height / 2))
+        return Lens(width, height, float(focal), centre or (width / 2, height / 2))
 
 
 @dataclass(frozen=True)

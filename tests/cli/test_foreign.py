@@ -29,7 +29,6 @@ SILENT = [
     "--use-sfm-depth",
     "--no-include-depth-debug",
     "--gpu True",
-    "--crop-factor 0 0 0 0",
     "--crop-bottom 0.0",
     "--percent-radius-crop 1.0",
 ]
@@ -44,6 +43,7 @@ TRANSLATED = {
     "--max-num-frames 7": "--num-frames-target 7",
     "--max-dataset-size -1": "--num-frames-target 0",
     "--skip-colmap": "--refine none",
+    "--crop-bottom 0.2": "--crop-factor 0 0.2 0 0",
     "--skip-image-processing": "--num-downscales 0",
     "--no-use-sfm-depth": "--no-depths",
     "--no-use-single-camera-mode": "--align.no-shared-focal",
@@ -68,12 +68,9 @@ REFUSED = {
     "--camera-type fisheye": "undistort",
     "--camera-type equirectangular": "v360",
     "--camera-type round": "perspective",
-    "--crop-factor 0 0.1 0 0": "crop=",
-    "--crop-bottom 0.2": "crop=",
     "--crop-bottom much": "give a number",
     "--percent-radius-crop 0.9": "--masks",
     "--random-seed": "give 1 value",
-    "--crop-factor 0 0 --overwrite": "give 4 values",
 }
 
 

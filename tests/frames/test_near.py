@@ -18,7 +18,7 @@ from easi3r_ns.frames.video import Video
 from easi3r_ns.storage.files import read_png
 from tests.frames.test_frames import TINY, _code, _decode, _folder, _load, _write_video
 
-THREE = FrameConfig(num_frames_target=3, on_cut="ignore", sharpest=False)
+THREE = FrameConfig(num_frames_target=3, on_cut="ignore", sharpest=False, crop_bars=False)
 
 
 def decoded(frames: Frames) -> list[int]:
