@@ -246,8 +246,8 @@ def test_near_frames_surround_what_is_used(tmp_path):
 def test_damage_is_found_while_choosing(tmp_path, monkeypatch):
     from easi3r_ns.frames import video
 
-    clip, decode = clip_of(tmp_path / "clip.mp4", filmed(steady(61), {10})), video._decode
-    monkeypatch.setattr(video, "_decode", lambda stream: (f for i, f in enumerate(decode(stream)) if i < 41))
+    clip, decode = clip_of(tmp_path / "clip.mp4", filmed(steady(61), {10})), video.decode
+    monkeypatch.setattr(video, "decode", lambda stream: (f for i, f in enumerate(decode(stream)) if i < 41))
     log = RunLog()
     frames = load(clip, tmp_path, log, num_frames_target=5)
     assert frames.indices.tolist() == [0, 9, 20, 30, 40] and frames.num_source_frames == 41
