@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, shortened
+from ..storage.foreign import read_bytes, read_text
 
 CAMERA_MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -26,6 +27,7 @@ CAMERA_MODELS = {
     8: ("SIMPLE_RADIAL_FISHEYE", 4),
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
 """Number -> name and number of parameters."""
 _OBSERVATION = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
@@ -74,7 +76,7 @@ class ColmapFiles:
 
 def read_model(folder: Path) -> ColmapFiles:
     """The model in a folder, binary where both are there. Raises InputError when it is damaged."""
-    suffix = "bin" if (folder / "cameras.bin").is_file() and (folder / "images.bin").is_file() else "txt"
+    suffix = "bin" if all((folder / f"{name}.bin").exists() for name in ("cameras", "images")) else "txt"
     cameras, images, points = (folder / f"{name}.{suffix}" for name in ("cameras", "images", "points3D"))
     try:
         if suffix == "bin":
@@ -82,7 +84,7 @@ def read_model(folder: Path) -> ColmapFiles:
         else:
             found = dict(_text_cameras(cameras)), tuple(_text_images(images)), _text_points(points)
     except (OSError, ValueError, IndexError, struct.error, OverflowError) as error:
-        raise InputError(f"{folder} holds no COLMAP model that can be read: {error}") from error
+        raise InputError(f"{folder} holds no COLMAP model that can be read: {shortened(str(error))}") from error
     model = ColmapFiles(*found)
     lost = [image.name for image in model.images if image.camera not in model.cameras]
     if lost:
@@ -96,7 +98,7 @@ class _Bytes:
     """A file that is read from front to back; ValueError where it ends too early."""
 
     def __init__(self, path: Path) -> None:
-        self.name, self.content, self.at = path.name, path.read_bytes(), 0
+        self.name, self.content, self.at = path.name, read_bytes(path), 0
 
     def take(self, count: int) -> bytes:
         if count < 0 or self.at + count > len(self.content):
@@ -146,7 +148,7 @@ def _count(file: _Bytes, least: int) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return [line for line in read_text(path).splitlines() if not line.startswith("#")]
 
 
 def _text_cameras(path: Path) -> Iterator[tuple[int, ModelCamera]]:

@@ -33,7 +33,7 @@ def _examine(tree: Tree) -> list[RuleResult]:
 def _split(tree: Tree, file: str) -> list[RuleResult]:
     meta = tree.json(file)
     frames = meta["frames"]
-    lost = [f["file_path"] for f in frames if not tree.has(f"{PurePosixPath(f['file_path'])}.png")]
+    lost = [f["file_path"] for f in frames if tree.find(f"{f['file_path']}.png") is None]
     if lost:
         return [failed(f"{file}: there is no {some(lost)} with .png appended", export_remedy("dnerf"))]
     if not all(isinstance(frame.get("time"), (int, float)) for frame in frames):

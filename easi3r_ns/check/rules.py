@@ -84,9 +84,8 @@ def size_text(tree: Tree, file: str) -> str:
 
 def frame_file(tree: Tree, json_file: str, path: str) -> str | None:
     """The file that a ``file_path`` names: relative to the JSON, with ``.png`` appended where it has no extension."""
-    base = PurePosixPath(json_file).parent / path
-    plain = _normal(base.as_posix())
-    return next((name for name in (plain, f"{plain}.png") if tree.has(name)), None)
+    name = (PurePosixPath(json_file).parent / path).as_posix()
+    return tree.find(name) or tree.find(f"{name}.png")
 
 
 def frames_there(tree: Tree, json_file: str) -> tuple[RuleResult, dict[str, dict]]:
@@ -104,16 +103,6 @@ def frames_there(tree: Tree, json_file: str) -> tuple[RuleResult, dict[str, dict
 def distorted(meta: dict) -> bool:
     """Whether a JSON has a lens with distortion at its top."""
     return any(meta.get(key) for key in LENS_KEYS)
-
-
-def _normal(path: str) -> str:
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == ".." and parts:
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def first_of(tree: Tree, candidates: Iterable[str]) -> str | None:

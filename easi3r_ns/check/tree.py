@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from ..core.errors import InputError
+from ..core.errors import InputError, shortened
+from ..storage.foreign import open_regular, read_json
 from .model import ColmapFiles, read_model
 
 MOST_FILES = 2_000_000
-LARGEST_JSON = 2**28
-"""Bytes; transforms.json of a long clip has a few million."""
+"""A folder with more is not that of one clip."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class Tree:
         """Whether there is such a file."""
         return file in self.files
 
+    def find(self, file: str) -> str | None:
+        """A name without ``.`` and ``..`` for a file, which may lie outside of the folder; None where there is none."""
+        path = os.path.normpath(file).replace(os.sep, "/")
+        outside = path.startswith(("../", "/"))
+        return path if self.has(path) or (outside and (self.root / path).is_file()) else None
+
     def inside(self, folder: str) -> list[str]:
         """The files below a folder, sorted."""
         return sorted(file for file in self.files if file.startswith(f"{folder}/"))
@@ -50,20 +56,12 @@ class Tree:
     def image_size(self, file: str) -> tuple[int, int]:
         """(width, height). Raises InputError for a file that is no image."""
         if file not in self._sizes:
-            try:
-                with Image.open(self.root / file) as image:
-                    self._sizes[file] = image.size
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise InputError(f"{file} cannot be read as an image: {error}") from error
+            self._sizes[file] = self._header(file)[0]
         return self._sizes[file]
 
     def image_mode(self, file: str) -> str:
         """Pillow's name of the pixel format. Raises InputError for a file that is no image."""
-        try:
-            with Image.open(self.root / file) as image:
-                return image.mode
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file} cannot be read as an image: {error}") from error
+        return self._header(file)[1]
 
     @cached_property
     def models(self) -> list[str]:
@@ -94,16 +92,23 @@ class Tree:
         """Whether files can be written into a folder."""
         return os.access(self.root / folder, os.W_OK)
 
+    def _header(self, file: str) -> tuple[tuple[int, int], str]:
+        """Size and pixel format of an image, of which only the front is read."""
+        try:
+            with warnings.catch_warnings(), open_regular(self.root / file) as content:
+                warnings.simplefilter("ignore")  # a large image is no problem here
+                with Image.open(content) as image:
+                    return image.size, image.mode
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{file} cannot be read as an image: {shortened(str(error))}") from error
+
     def _both(self, folder: PurePosixPath, suffix: str) -> bool:
         return all((folder / f"{name}.{suffix}").as_posix() in self.files for name in ("cameras", "images"))
 
     def _read_json(self, file: str) -> dict[str, Any]:
-        path = self.root / file
         try:
-            if path.stat().st_size > LARGEST_JSON:
-                raise InputError(f"{file} is larger than {LARGEST_JSON} bytes: not a list of cameras")
-            meta = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            meta = read_json(self.root / file)
+        except (OSError, ValueError) as error:
             raise InputError(f"{file} is no JSON ({error})") from error
         frames = meta.get("frames") if isinstance(meta, dict) else None
         if not isinstance(frames, list) or not frames:

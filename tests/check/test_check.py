@@ -299,6 +299,47 @@ def test_numbers_that_no_file_can_hold_are_one_line(copy, name, content):
         assert name == "points3D"  # only its number of entries is read
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("file", ["images/splat_00002.png", "sparse/0/images.bin", "masks/splat_00002.png"])
+def test_a_pipe_does_not_hold_the_check_up(copy, file):
+    folder = copy("export/splat")
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    assert "not a regular file" in failures(folder, "lichtfeld")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{}", "[]", '{"frames": [3]}', '{"frames": [{"file_path": 3}]}', "nul"]
+)
+@pytest.mark.parametrize("name", ["nerfstudio", "lichtfeld", "ngp", "brush"])
+def test_json_of_strangers_is_one_line(tmp_path, text, name):
+    (tmp_path / "transforms.json").write_text(text)
+    (finding,) = [found for found in verdict(tmp_path, name).findings if found.state == "fail"][:1]
+    assert "transforms.json" in finding.what and "\n" not in finding.what
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_that_are_no_text(copy, capfd):
+    folder = copy("export/splat")
+    os.rename(folder / "images/splat_00002.png", os.fsencode(folder / "images") + b"/\xff.png")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["check", str(folder), "--for", "gsplat", "brush"])
+    printed = capfd.readouterr()
+    assert caught.value.code == 1 and "Traceback" not in printed.err and "splat_00002.png" in printed.out
+
+
+def test_images_outside_of_the_folder_are_found(out, tmp_path):
+    """A JSON of others may name them by .. or by a full path."""
+    meta = json.loads((out / "transforms.json").read_text())
+    for kind, base in (("up", "../out/"), ("full", f"{out}/")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (tmp_path / "out").exists() or (tmp_path / "out").symlink_to(out)
+        frames = [{**frame, "file_path": base + frame["file_path"]} for frame in meta["frames"]]
+        (folder / "transforms.json").write_text(json.dumps({**meta, "frames": frames}))
+        assert failures(folder, "lichtfeld") == ""
+
+
 def test_the_table_and_the_json(out, capsys):
     cli.main(["check", str(out), "--for", "nerfstudio,brush", "lichtfeld"])
     printed = " ".join(capsys.readouterr().out.split())
