@@ -33,7 +33,7 @@ from ..core.scene import Scene
 from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import static_points
 from ..storage.files import make_folder, write_bytes, write_png
-from .exporter import Exporter, ExportJob, require_images
+from .exporter import Exporter, ExportJob, between_remark, require_images
 from .tracks import PointTracks, projected_tracks
 from .views import ImageWriter, SourceViews, each
 
@@ -299,7 +299,7 @@ def _says(job: ExportJob) -> list[str]:
             f"the lens is distorted (camera model OPENCV, {lens}). COLMAP, gsplat and nerfstudio undistort by "
             "themselves; INRIA's loader and those made from it refuse it: for them, --undistort or --format splat",
         )
-    return remarks
+    return remarks + between_remark(job.scene)
 
 
 EXPORTER = Exporter(files=_files, write=_write, needs=require_images, says=_says)

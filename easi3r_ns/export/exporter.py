@@ -71,6 +71,13 @@ class Exporter:
     """Sentences about what was written that decide how it can be used: which readers refuse it, what was changed."""
 
 
+def between_remark(scene: Scene) -> list[str]:
+    """What a format says that leaves frames in between out: they have no depth and are in no track."""
+    if scene.between is None:
+        return []
+    return [f"the {len(scene.between)} frames in between are left out; the dataset and --format dnerf have them"]
+
+
 def require_depth(scene: Scene) -> None:
     """Raises InputError for a scene without depth."""
     if not scene.has_depth:

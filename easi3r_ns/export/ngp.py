@@ -25,7 +25,7 @@ from ..dataset.nerfstudio import DEPTH_STEP, TRANSFORMS, aabb_scale, depth_steps
 from ..dataset.pointcloud import static_points
 from ..storage.files import make_folder, write_json, write_png
 from .colmap import image_names
-from .exporter import Exporter, ExportJob, require_images
+from .exporter import Exporter, ExportJob, between_remark, require_images
 from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "ngp"
@@ -96,5 +96,8 @@ def _write(job: ExportJob) -> list[Path]:
 
 
 EXPORTER = Exporter(
-    files=lambda job: {f"{_FOLDER}/{file}" for file in ngp_files(job.scene)}, write=_write, needs=require_images
+    files=lambda job: {f"{_FOLDER}/{file}" for file in ngp_files(job.scene)},
+    write=_write,
+    needs=require_images,
+    says=lambda job: between_remark(job.scene),
 )

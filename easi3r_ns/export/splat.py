@@ -27,7 +27,7 @@ from ..dataset.pointcloud import write_ply
 from ..dataset.resample import downscaled_size
 from ..storage.files import make_folder
 from .colmap import MODEL_FILES, ColmapModel, MaskFiles, colmap_model, image_names, masks_of, write_model
-from .exporter import Exporter, ExportJob, require_images, require_points
+from .exporter import Exporter, ExportJob, between_remark, require_images, require_points
 from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "splat"
@@ -104,5 +104,5 @@ EXPORTER = Exporter(
     files=lambda job: {f"{_FOLDER}/{file}" for file in splat_files(job.scene)},
     write=_write,
     needs=_needs,
-    says=lambda job: undistorted_remark(job.scene),
+    says=lambda job: undistorted_remark(job.scene) + between_remark(job.scene),
 )

@@ -26,7 +26,7 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD
 from ..core.scene import Scene
 from ..storage.files import make_folder, replacing, write_bytes, write_npz
 from ..storage.video import write_video
-from .exporter import Exporter, ExportJob, require_images
+from .exporter import Exporter, ExportJob, between_remark, require_images
 from .exr import exr_bytes
 from .megasam import clip_name
 from .splat import undistorted_remark
@@ -110,7 +110,7 @@ def _write(job: ExportJob) -> list[Path]:
 
 
 def _says(job: ExportJob) -> list[str]:
-    remarks = undistorted_remark(job.scene)
+    remarks = undistorted_remark(job.scene) + between_remark(job.scene)
     return remarks if job.scene.has_depth else [*remarks, "the scene has no depth, so there is no depth/"]
 
 

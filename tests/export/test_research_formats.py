@@ -105,8 +105,15 @@ def test_dnerf_takes_found_frames_in_between_only(room, tmp_path):
         source_paths=scene.source_paths[:2],
         pose_sources=(PNP, INTERPOLATED),
     )
-    write_dnerf(replace(scene, between=between), tmp_path, SMALL)
+    scene = replace(scene, between=between)
+    write_dnerf(scene, tmp_path, SMALL)
     assert len(list((tmp_path / "images").iterdir())) == 5
+    said: list[str] = []
+    log = RunLog()
+    log.info = said.append
+    others = ["splat", "colmap", "ngp", "megasam", "vipe"]
+    export_scene(scene, tmp_path / "others", others, ExportConfig(max_init_points=500), log)
+    assert [f"{name}: the 2 frames in between are left out" in " ".join(said) for name in others] == [True] * 5
     write_dnerf(make_scene(tmp_path / "one", WH, 1)[0], tmp_path / "single", SMALL)
     assert len(dnerf_reader(tmp_path / "single", "train")) == len(dnerf_reader(tmp_path / "single", "test")) == 1
 
