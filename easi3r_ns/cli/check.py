@@ -48,7 +48,7 @@ class CheckFolder:
         if self.json:
             print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
         else:
-            console = Console(highlight=False)
+            console = Console(highlight=False, emoji=False)
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
             for column in ("for", "", "what", "remedy"):
                 table.add_column(column, overflow="fold")
@@ -66,7 +66,7 @@ class CheckFolder:
 
 def show_verdict(verdict: ReadingVerdict, folder: Path) -> None:
     """Print what a program makes of a folder, and the findings that are no pass."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(f"{_one_line(verdict)}: {escape(str(folder))}", soft_wrap=True)
     for finding in verdict.findings:
         if finding.state != "pass":

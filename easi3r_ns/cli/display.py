@@ -47,7 +47,7 @@ def wrapped(text: str, console: Console, indent: int = 0, *, first: int | None =
 
 
 def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass

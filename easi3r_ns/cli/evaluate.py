@@ -63,7 +63,7 @@ class EvaluateFolder:
         config = with_chosen_weights(captures, config, log)
         row = self.row_name(config.easi3r.weights)
         results = evaluate_captures(captures, self.output_dir, row, config, again=self.again, log=log)
-        print_sections(write_tables(self.output_dir), Console(highlight=False))
+        print_sections(write_tables(self.output_dir), Console(highlight=False, emoji=False))
         if all(result.error is not None for result in results):
             raise SystemExit(1)
 
@@ -115,7 +115,7 @@ class EvaluateDataset:
             raise InputError(f"--truth {self.truth} holds several captures ({names}): name one with --sequence")
         capture = replace(captures[0], fixed_camera=captures[0].fixed_camera or self.fixed_camera)
         result = score_dataset(self.dataset, capture, row=self.dataset.resolve().name)
-        print_sections(sections([result]), Console(highlight=False))
+        print_sections(sections([result]), Console(highlight=False, emoji=False))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Export:
         formats = chosen(self.format) if self.format else _formats_for(consumers) or DEFAULT_FORMATS
         scene = find_scene(self.path)
         output_dir = self.output_dir or dataset_folder(self.path) / DEFAULT_FOLDER
-        console = Console(highlight=False)
+        console = Console(highlight=False, emoji=False)
         done = export_scene(
             scene,
             output_dir,

@@ -78,7 +78,7 @@ class Import:
             dataset=self.dataset,
         )
         result = import_dataset(self.path, self.output_dir, config, overwrite=self.overwrite, log=log)
-        print_summary(result, log, Console(highlight=False), facts=summary(result))
+        print_summary(result, log, Console(highlight=False, emoji=False), facts=summary(result))
 
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:

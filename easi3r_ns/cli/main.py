@@ -84,4 +84,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _out() -> Console:
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)

@@ -41,7 +41,7 @@ class Plan:
         from ..plan.plan import plan_run
         from .display import RichRunLog
 
-        log, console = RichRunLog(), Console(highlight=False)
+        log, console = RichRunLog(), Console(highlight=False, emoji=False)
         refines = self.refine.refine != "none"
         forecast = plan_run(self.data, self.frames, self.config, self.align, log, refine=refines)
         print_forecast(forecast, console)

@@ -38,7 +38,7 @@ class Report:
 
         scene = find_scene(self.path)
         card = write_report_card(scene, dataset_folder(self.path), RichRunLog(), self.output_dir)
-        console = Console(highlight=False)
+        console = Console(highlight=False, emoji=False)
         if card.verdict is not None:
             summary = escape(wrapped(card.verdict.summary, console))
             console.print(f"[bold]{card.verdict.level.words}.[/] {summary}", soft_wrap=True)

@@ -95,7 +95,7 @@ class ProcessEasi3R:
                     for category in (FutureWarning, DeprecationWarning):
                         warnings.simplefilter("ignore", category)
                 parts = process_parts(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
-            console = Console(highlight=False)
+            console = Console(highlight=False, emoji=False)
             for part in parts:
                 print_summary(part.result, part.log, console, verbose=self.verbose)
             if not parts or parts[0].log is not log:
@@ -141,7 +141,7 @@ def exit_on_error() -> Iterator[None]:
 
 def show_log() -> None:
     """Print the log records of this package to stderr."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    handler = RichHandler(console=Console(stderr=True, emoji=False), show_path=False, rich_tracebacks=False)
     # RichRunLog displays the records of the run log itself.
     handler.addFilter(lambda record: record.name != "easi3r_ns.core.runlog")
     logger = logging.getLogger("easi3r_ns")
@@ -150,4 +150,4 @@ def show_log() -> None:
 
 
 def _say(message: str) -> None:
-    Console(stderr=True, highlight=False).print(escape(message), soft_wrap=True)
+    Console(stderr=True, highlight=False, emoji=False).print(escape(message), soft_wrap=True)

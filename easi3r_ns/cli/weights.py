@@ -26,7 +26,7 @@ class ListWeights:
             table.add_column(column)
         for known in sources.KNOWN.values():
             table.add_row(known.name, "yes" if _is_here(known.name) else "no", known.licence, known.description)
-        Console(highlight=False).print(table)
+        Console(highlight=False, emoji=False).print(table)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FetchWeights:
         from .display import RichRunLog
 
         _, info = build_backbone(self.name, log=RichRunLog())
-        Console(highlight=False).print(escape(str(info.source.path)), soft_wrap=True)
+        Console(highlight=False, emoji=False).print(escape(str(info.source.path)), soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,4 @@ def _print(lines: Mapping[str, object]) -> None:
     for name, value in lines.items():
         if value is not None:
             text = f"[bold]{name.replace('_', ' '):<15}[/] {escape(str(value))}"
-            Console(highlight=False).print(text, soft_wrap=True)
+            Console(highlight=False, emoji=False).print(text, soft_wrap=True)

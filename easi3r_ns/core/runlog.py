@@ -85,6 +85,7 @@ class RunLog:
 
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    _told: set[str] = field(default_factory=set, repr=False)
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -106,6 +107,12 @@ class RunLog:
     def info(self, message: str) -> None:
         """Report progress or a decision in one line."""
         logger.info(message)
+
+    def once(self, message: str) -> None:
+        """As :meth:`info`, for a line that several stages of a run have reason to say."""
+        if message not in self._told:
+            self._told.add(message)
+            self.info(message)
 
     def detail(self, message: str) -> None:
         """Report in one line what only those want to know who look into the method; displays may leave it out."""

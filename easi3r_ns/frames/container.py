@@ -71,7 +71,7 @@ def choose_stream(path: Path, log: RunLog) -> int:
     best, others = best_track(tracks)
     if others:
         left = ", ".join(_described(track) for track in others)
-        log.info(
+        log.once(
             f"{path.name} has {len(others) + 1} video tracks: {_described(best)} is used"
             f"{', the default one' if best.default and not any(t.default for t in others) else ''}, and not {left} "
             "(ffmpeg -i IN -map 0:v:NUMBER -c copy OUT makes a file of one of them)"

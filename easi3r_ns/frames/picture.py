@@ -26,7 +26,6 @@ class FrameConverter:
 
         self._stream, self._tonemap, self._log = stream, tonemap, log
         self._reformatter = VideoReformatter()
-        self._told: set[str] = set()
 
     def upright(self, frame: Any) -> np.ndarray:
         """(H, W, 3) uint8 RGB: HDR tone-mapped if asked for, square pixels, turned and mirrored as the file says."""
@@ -42,7 +41,7 @@ class FrameConverter:
         elif self._tonemap:
             rgb = tone_map(self._rgb(frame, "rgb48le"), colours)
             into = "BT.709 colours" if kind == "wide gamut" else "SDR with BT.709 colours (curve of ITU-R BT.2390)"
-            self._tell(f"the video is {_named(kind)}: converted to {into}; --no-tonemap keeps its values")
+            self._log.once(f"the video is {_named(kind)}: converted to {into}; --no-tonemap keeps its values")
         else:
             rgb = self._rgb(frame, "rgb24")
             self._log.warn(
@@ -93,11 +92,6 @@ class FrameConverter:
         if (matrix != 0).sum() > 2:
             self._log.warn("the file asks for a turn by no multiple of 90 degrees: the nearest one is made")
         return matrix
-
-    def _tell(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self._log.info(line)
 
 
 def turned(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:

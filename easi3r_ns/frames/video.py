@@ -71,7 +71,7 @@ class Video:
         if not count:
             raise InputError(f"{self.path} holds no video frame: the file is empty or damaged")
         if found is None:
-            log.info(
+            log.once(
                 f"time stamps of {self.path.name} are missing, repeated or run backwards: its frames are put in order"
             )
         self._timeline = found or self._decoded_timeline()
@@ -151,9 +151,9 @@ class Video:
             with self._opened() as stream:
                 self._fields = fields.examine(stream)
             if self._fields.message:
-                log.info(self._fields.message)
+                log.once(self._fields.message)
         with self._opened() as stream:
-            whole = fields.Deinterlacer(self._fields, stream.time_base, log.info)
+            whole = fields.Deinterlacer(self._fields, stream.time_base, log.once)
             yield stream, whole.frames(decode(stream))
 
     def _opened(self, log: RunLog | None = None) -> contextlib.AbstractContextManager[av.VideoStream]:

@@ -26,6 +26,15 @@ def test_a_name_that_begins_with_a_dash_is_a_file_where_there_is_one(tmp_path, m
     assert f"{name} is empty (0 bytes)" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_name_is_printed_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = "0:v:1 [b]:smile:.mp4"
+    Path(name).write_bytes(b"no video at all")
+    with pytest.raises(SystemExit):
+        cli.main(["plan", name, "--weights", "tiny"])
+    assert name in " ".join(capsys.readouterr().err.split())
+
+
 def test_options_stay_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("--data", "-h", "a.mp4"):
