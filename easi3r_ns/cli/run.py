@@ -24,6 +24,7 @@ from .display import RichRunLog
 from .foreign import translate
 from .help import help_text
 from .options import OutputFolder, dashed_names, own_usage_errors
+from .several import joined
 from .summary import print_parts, print_summary
 
 INTERRUPTED = 130
@@ -106,9 +107,9 @@ def translated(arguments: Sequence[str]) -> list[str]:
     """Arguments of a run in our words; says which options of nerfstudio's processors were replaced or left out.
 
     Raises:
-        InputError: as :func:`.foreign.translate`.
+        InputError: as :func:`.foreign.translate` and :func:`.several.joined`.
     """
-    ours, lines = translate(dashed_names(arguments))
+    ours, lines = translate(joined(dashed_names(arguments)))
     for line in lines:
         _say(f"note: {line}")
     return ours

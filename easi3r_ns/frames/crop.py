@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +45,9 @@ def find_cut(source: Source, inside: np.ndarray, select: FrameConfig, log: RunLo
         return None
     full_wh = (first.shape[1], first.shape[0])
     picture = (0, 0, *full_wh)
-    if select.crop_bars and any(_edges(_dark_sides([first]))):
+    if select.crop_bars and any(_edges(_dark_sides([first.max(axis=-1)]))):
         some = np.unique(inside[np.linspace(0, len(inside) - 1, min(_LOOKS, len(inside))).round().astype(int)])
-        picture = find_bars([image for _, image in _readable(source, some, log)]) or picture
+        picture = find_bars(image for _, image in _readable(source, some, log)) or picture
     box = _shares(picture, select.crop_factor)
     if box == (0, 0, *full_wh):
         return None
@@ -56,26 +56,27 @@ def find_cut(source: Source, inside: np.ndarray, select: FrameConfig, log: RunLo
     return cut
 
 
-def find_bars(images: list[np.ndarray]) -> tuple[int, int, int, int] | None:
+def find_bars(images: Iterable[np.ndarray]) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom) of the picture between black bars in frames (H, W, 3) uint8 of a clip; None: no bars.
 
     A bar is black and even in every frame that is not black altogether, and the picture begins directly beside it.
     Bars come in pairs of about one size. A dark scene has none of this: it is uneven, it changes, and it grows
     brighter by and by.
     """
-    images = [image for image in images if image.shape == images[0].shape and image.max() > 2 * _DARK]
-    if not images:
+    levels = [image.max(axis=-1) for image in images]
+    levels = [level for level in levels if level.shape == levels[0].shape and level.max() > 2 * _DARK]
+    if not levels:
         return None
-    height, width = images[0].shape[:2]
-    sides = _dark_sides(images)
+    height, width = levels[0].shape
+    sides = _dark_sides(levels)
     # A bar of the top crosses those of the sides, so that each pair is looked for in what the other one leaves.
     top, bottom = _pair(sides.rows, sides.row_bright, height)
     left, right = _pair(sides.columns, sides.column_bright, width)
     if top + bottom and not left + right:
-        inner = _dark_sides([image[top : height - bottom] for image in images])
+        inner = _dark_sides([level[top : height - bottom] for level in levels])
         left, right = _pair(inner.columns, inner.column_bright, width)
     elif left + right and not top + bottom:
-        inner = _dark_sides([image[:, left : width - right] for image in images])
+        inner = _dark_sides([level[:, left : width - right] for level in levels])
         top, bottom = _pair(inner.rows, inner.row_bright, height)
     if not (top + bottom + left + right):
         return None
@@ -94,12 +95,11 @@ class _Sides:
     column_bright: np.ndarray
 
 
-def _dark_sides(images: list[np.ndarray]) -> _Sides:
-    brightest = np.max([image.max(axis=-1) for image in images], axis=0)
-    levels = [image.max(axis=-1) for image in images]
+def _dark_sides(levels: list[np.ndarray]) -> _Sides:
+    """``levels``: (H, W) uint8, the brightest channel of each frame."""
     rows = np.all([np.quantile(level, _NEARLY_ALL, axis=1) <= _DARK for level in levels], axis=0)
     columns = np.all([np.quantile(level, _NEARLY_ALL, axis=0) <= _DARK for level in levels], axis=0)
-    bright = brightest > _DARK
+    bright = np.max(levels, axis=0) > _DARK
     return _Sides(rows, bright.mean(axis=1), columns, bright.mean(axis=0))
 
 

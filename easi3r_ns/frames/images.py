@@ -20,7 +20,7 @@ from ..storage.files import decode_bytes, natural_key
 from ..storage.orientation import TAG, TURNED, as_stored, holds_floats, upright
 from .cuts import Watch, thumb_size, thumbnail
 from .focal import photo_focal, read_tags
-from .shapes import counted, of_size, upright_size
+from .shapes import as_text, counted, of_size, upright_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
@@ -85,6 +85,24 @@ class ImageFolder:
         """The path of image ``index``, valid inside the block."""
         yield self.files[index]
 
+    def refuse_mixed(self, indices: Sequence[int]) -> None:
+        """Raise InputError where the images ``indices`` differ in size, by their headers; nothing is decoded."""
+        first: tuple[int, tuple[int, int]] | None = None
+        for index in indices:
+            with self.file(index) as path:
+                size = upright_size(path)
+            if size is None:
+                continue  # whoever decodes it says why
+            first = first or (index, size)
+            if size != first[1]:
+                raise self._mixed(first, (index, size))
+
+    def _mixed(self, one: tuple[int, tuple[int, int]], other: tuple[int, tuple[int, int]]) -> InputError:
+        shown = [f"{self.name(index)} is {as_text(size)}" for index, size in (one, other)]
+        return InputError(
+            f"the images differ in size: {', '.join(shown)}. {self.folder} holds {counted(self._sizes(), self.folder)}"
+        )
+
     def _sizes(self) -> list[tuple[int, int] | None]:
         sizes = []
         for index in range(len(self.files)):
@@ -94,17 +112,14 @@ class ImageFolder:
 
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the images ``indices``, in this order; ``watch`` sees the same. InputError."""
-        first: tuple[str, tuple[int, int]] | None = None
+        first: tuple[int, tuple[int, int]] | None = None
         for index in indices:
             with self.file(index) as path:
                 image = read_image(path, log)
             size = (image.shape[1], image.shape[0])
-            first = first or (self.files[index].name, size)
+            first = first or (index, size)
             if size != first[1]:
-                raise InputError(
-                    f"the images differ in size: {first[0]} is {first[1][0]}x{first[1][1]}, {self.files[index].name} "
-                    f"is {size[0]}x{size[1]}. {self.folder} holds {counted(self._sizes(), self.folder)}"
-                )
+                raise self._mixed(first, (index, size))
             if watch is not None:
                 watch(int(index), thumbnail(image))
             yield int(index), image

@@ -20,6 +20,7 @@ from . import store as frame_store
 from .crop import find_cut
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
+from .images import ImageFolder
 from .near import near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .scan import scan
@@ -83,6 +84,8 @@ def preview_source(data: Path, select: FrameConfig, geometry: ImageGeometry, log
     source = open_selected(data, select)
     times = source.times(select, log)
     indices = _choose(times, select, source)
+    if isinstance(source, ImageFolder):
+        source.refuse_mixed(indices.tolist())
     image = next((image for _, image in source.read(indices[:1], log)), None)
     if image is None:
         raise InputError(f"{data}: its first frame cannot be decoded: the clip is damaged, convert or replace it")

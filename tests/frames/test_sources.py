@@ -237,6 +237,8 @@ def test_mixed_shapes_are_counted_and_the_printed_options_keep_the_majority(tmp_
     folder = mixed(tmp_path / "my photos")
     with pytest.raises(InputError, match="6 images: 4 of 80x60, 2 of 60x80") as error:
         load(folder, tmp_path)
+    with pytest.raises(InputError, match="4 of 80x60, 2 of 60x80"):
+        preview_source(folder, ALL, TINY, RunLog())
     words = shlex.split(re.search(r"(--data .* --image-size \S+)", str(error.value))[1])
     assert words[0] == "--data"
     select = FrameConfig(num_frames_target=0, on_cut="ignore", image_size=words[3])

@@ -1,0 +1,39 @@
+"""Several values after ``--data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from easi3r_ns.cli.several import joined
+from easi3r_ns.core.errors import InputError
+from easi3r_ns.frames import open_source
+from tests.frames.test_sources import folder_of
+
+
+def test_one_value_stays_as_it_is() -> None:
+    for words in (
+        ["--data", "a.mp4", "--fps", "3"],
+        ["--data=-a.mp4", "--fps", "3"],
+        ["--output-dir", "x", "y"],
+        ["--data"],
+    ):
+        assert joined(words) == words
+
+
+def test_images_of_a_pattern_without_quotes(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "shots [1]", ["a_1.png", "a_2.png", "a_10.png", "b_1.png"])
+    listed = [str(folder / f"a_{k}.png") for k in (1, 10, 2)]
+    words = joined(["--fps", "3", "--data", *listed, "--output-dir", "out"])
+    assert words[:3] == ["--fps", "3", "--data"] and words[4:] == ["--output-dir", "out"]
+    source = open_source(Path(words[3]))
+    assert [source.name(k) for k in range(3)] == ["a_1.png", "a_2.png", "a_10.png"]
+
+
+def test_images_that_no_pattern_names_and_clips(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", ["a_1.png", "a_2.png", "a_3.png"])
+    with pytest.raises(InputError, match=r"2 images.*in quotes"):
+        joined(["--data", str(folder / "a_1.png"), str(folder / "a_3.png")])
+    with pytest.raises(InputError, match=r"2 sources.*--eval-data"):
+        joined(["--data", "a.mp4", "b.mp4"])
