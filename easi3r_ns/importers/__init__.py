@@ -11,6 +11,9 @@ from ..core.registry import Entry
 IMPORTERS = (
     Entry("demo", f"{__name__}.demo", "MonST3R, Easi3R and VGGT4D"),
     Entry("cut3r", f"{__name__}.cut3r", "CUT3R"),
+    Entry("vipe", f"{__name__}.vipe", "ViPE"),
+    Entry("megasam", f"{__name__}.megasam", "MegaSaM"),
+    Entry("depth_anything", f"{__name__}.depth_anything", "Depth Anything 3"),
     Entry("colmap", f"{__name__}.colmap", "COLMAP, with its pictures"),
 )
 """Tried in this order; the summary says whose demos write such folders."""

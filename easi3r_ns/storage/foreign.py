@@ -17,7 +17,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -191,3 +191,25 @@ def _size(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f} bytes"
+
+
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[Callable[[str], bytes | None]]:
+    """Open a ZIP archive: the content of a member by its name, None where there is none. Raises OSError or ValueError.
+
+    Members are read one by one, and only those that fit into memory.
+    """
+    with open_regular(path) as file:
+        with _damage_told():
+            archive = zipfile.ZipFile(file)
+        names = set(archive.namelist())
+
+        def read(name: str) -> bytes | None:
+            if name not in names:
+                return None
+            with _damage_told(name):
+                refuse_larger_than_memory(archive.getinfo(name).file_size)
+                return archive.read(name)
+
+        with archive:
+            yield read

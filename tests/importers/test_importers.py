@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.importers.folder import ImportOptions, import_folder
 from tests.support.clip_scene import perfect_scene, sharp_clip
+from tests.support.helpers import npz_that_announces
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
 
@@ -242,3 +246,38 @@ def test_other_folders_are_told(tmp_path):
 def test_impossible_options_are_refused(options):
     with pytest.raises(InputError, match="--"):
         ImportOptions(**options)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        *(("demo", name) for name in ("frame_0002.png", "frame_0002.npy", "conf_2.npy", "dynamic_mask_2.png")),
+        ("demo", "pred_intrinsics.txt"),
+        *(("cut3r", name) for name in ("camera/000002.npz", "depth/000002.npy", "color/000002.png")),
+    ],
+)
+def test_pipes_do_not_hang(tmp_path, scene, layout, name):
+    folder = WRITERS[layout](scene, tmp_path / "result")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=f"{Path(name).name} cannot be read"):
+        import_folder(folder)
+
+
+def test_sizes_that_files_announce_are_not_believed(tmp_path, scene):
+    folder = write_cut3r(scene, tmp_path / "result")
+    npz_that_announces(folder / "camera" / "000001.npz", "pose", (200_000_000_000,))
+    with pytest.raises(InputError, match="000001.npz cannot be read: pose: it announces 745 GiB"):
+        import_folder(folder)
+    folder = write_demo(scene, tmp_path / "other")
+    (folder / "frame_0001.npy").write_bytes((tmp_path / "result" / "camera" / "000002.npz").read_bytes())
+    with pytest.raises(InputError, match="frame_0001.npy cannot be read"):
+        import_folder(folder)
+    folder = write_demo(scene, tmp_path / "third")
+    image = (folder / "frame_0001.png").read_bytes()
+    size = struct.pack(">II", 60_000, 60_000)
+    head = b"IHDR" + size + image[24:29]
+    (folder / "frame_0001.png").write_bytes(image[:12] + head + struct.pack(">I", zlib.crc32(head)) + image[33:])
+    with pytest.raises(InputError, match="frame_0001.png cannot be read"):
+        import_folder(folder)
