@@ -34,7 +34,7 @@ from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
-from .unposed import NoCamerasError, drop_masks, keep_masks
+from .unposed import NoCamerasError, drop_masks, keep_masks, masks_in_use
 
 WORKSPACE = ".easi3r"
 """Name of the folder for intermediate files in the output folder."""
@@ -116,7 +116,7 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
         folder = source.resolve().relative_to(output_dir.resolve()).parts[:1]
     except ValueError:
         return
-    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|scene|partial|\.easi3r", folder[0]):
+    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|scene|\.easi3r", folder[0]):
         raise InputError(f"{source} lies in a folder that this run would write to: choose another --output-dir")
 
 
@@ -156,6 +156,8 @@ def _process(
     try:
         scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
     except NoCamerasError as error:
+        if masks_in_use(output_dir, config.easi3r.masks):
+            raise  # the user may have changed them
         raise keep_masks(error, output_dir, config.dataset, facts, log) from error
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
@@ -175,7 +177,8 @@ def _process(
     transforms = write_dataset(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
     )
-    drop_masks(output_dir, config.easi3r.masks)
+    if not masks_in_use(output_dir, config.easi3r.masks):
+        drop_masks(output_dir)
     shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(done, transforms, pipeline.weights, frames.num_source_frames, cards[0])
 

@@ -66,11 +66,16 @@ def keep_masks(
     return AlignmentError(f"{error}. What was found stays in {folder}: {kept}")
 
 
-def drop_masks(output_dir: Path, used: Path | None) -> None:
-    """Delete what an earlier run without cameras left, unless its masks are ``used`` by this one."""
-    folder = output_dir / FOLDER
-    if folder.is_dir() and (used is None or folder.resolve() not in [used.resolve(), *used.resolve().parents]):
-        claim(folder, ())
+def masks_in_use(output_dir: Path, masks: Path | None) -> bool:
+    """Whether ``--masks`` names what an earlier run without cameras left in ``output_dir``."""
+    folder = (output_dir / FOLDER).resolve()
+    return masks is not None and folder in [masks.resolve(), *masks.resolve().parents]
+
+
+def drop_masks(output_dir: Path) -> None:
+    """Delete what an earlier run without cameras left."""
+    if (output_dir / FOLDER).is_dir():
+        claim(output_dir / FOLDER, ())
 
 
 def _without_cameras(frames: Frames, dynamic: DynamicMasks, facts: Mapping[str, Any]) -> Scene:
