@@ -12,14 +12,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core.config import AlignConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ..core.runlog import duration
+from ..plan.stages import rounded, time_range
+from .display import wrapped
 
 if TYPE_CHECKING:
     from ..plan.forecast import Forecast
+    from ..plan.geometric import GeometricForecast
+
+FORECAST_WORDS = {
+    "frames": "read the frames",
+    "encode frames": "show each frame to the network",
+    "pass 1": "compare pairs of frames (pass 1)",
+    "pass 2": "predict points from pairs (pass 2)",
+    "bundle adjustment": "cameras from features (COLMAP)",
+    "dataset": "write the dataset, check, report",
+}
+"""Stages of a forecast that stand for several of a run, in words."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Predict frames, pairs, seconds and peak memory of a run, after a short calibration on this machine."""
+    """Predict frames, pairs, time and peak memory of a run on this machine."""
 
     data: tyro.conf.Positional[Path]
     """A video file, an animated GIF, WebP or PNG, a folder of images, a .zip of images, or a pattern: 'shots/*.jpg',
@@ -30,47 +44,57 @@ class Plan:
     align: AlignConfig = field(default_factory=AlignConfig)
 
     def main(self) -> None:
-        """Print the forecast of the network, and for ``--weights auto`` what a run would choose.
+        """Print the forecast, and for ``--weights auto`` that of the network and what a run would choose.
 
         Raises:
             Easi3RError: the clip, the weights or the options cannot be used.
         """
         from ..network.sources import AUTO
         from ..pipelines.choice import judge_weights
+        from ..pipelines.geometric import NAME, GeometricPipeline
         from ..pipelines.pipeline import RunConfig
         from ..plan.plan import plan_run
         from .display import RichRunLog
 
         log, console = RichRunLog(), Console(highlight=False, emoji=False)
+        config = RunConfig(self.frames, self.config, self.align, refine=self.refine)
+        if self.config.weights == NAME:
+            print_forecast(GeometricPipeline(config).forecast(self.data, log), console)
+            return
         refines = self.refine.refine != "none"
         forecast = plan_run(self.data, self.frames, self.config, self.align, log, refine=refines)
         print_forecast(forecast, console)
         if self.config.weights == AUTO:
-            config = RunConfig(self.frames, self.config, self.align, refine=self.refine)
             console.print(escape(judge_weights(self.data, config, log, plan=forecast).line), soft_wrap=True)
 
 
-def print_forecast(forecast: Forecast, console: Console) -> None:
+def print_forecast(forecast: Forecast | GeometricForecast, console: Console) -> None:
     """Print a table with a line per stage and the total, the budget with its limit, and how the numbers were found."""
-    job = forecast.job
-    size = "x".join(str(side * job.network.patch_size) for side in reversed(job.grid))
-    on_gpu = forecast.gpu_bytes > 0
+    on_gpu = any(stage.gpu_bytes for stage in forecast.stages)
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for column in ("seconds", "GiB", *(("GPU GiB",) if on_gpu else ())):
+    for column in ("time", "GiB", *(("GPU GiB",) if on_gpu else ())):
         table.add_column(column, justify="right")
-    rows = [(s.name, s.seconds, s.memory_bytes, s.gpu_bytes) for s in forecast.stages]
-    rows.append(("total", forecast.seconds, forecast.memory_bytes, forecast.gpu_bytes))
-    for name, seconds, memory, gpu in rows:
-        numbers = [f"{seconds:.1f}", f"{memory / 2**30:.2f}", *([f"{gpu / 2**30:.2f}"] if on_gpu else [])]
-        table.add_row(escape(name), *numbers)
-    console.print(f"[bold]{job.num_frames}[/] frames at {size}, [bold]{job.num_pairs}[/] pairs, {forecast.device}")
+    for stage in forecast.stages:
+        gpu = [f"{stage.gpu_bytes / 2**30:.2f}"] if on_gpu else []
+        time = duration(stage.seconds) if stage.seconds >= 1 else f"{stage.seconds:.1f} s"
+        table.add_row(escape(FORECAST_WORDS.get(stage.name, stage.name)), time, _gib(stage.memory_bytes), *gpu)
+    peak = [_gib(max(stage.gpu_bytes for stage in forecast.stages))] if on_gpu else []
+    table.add_row("total", duration(rounded(forecast.seconds)), _gib(forecast.memory_bytes), *peak)
+    console.print(escape(str(forecast)), soft_wrap=True)
     console.print(table)
+    console.print(f"[bold]time[/]    {escape(time_range(forecast.stages))}", soft_wrap=True)
     limit = f" (limit: {forecast.budget.memory_bytes / 2**30:.1f} GiB)" if forecast.budget.bounded else ""
     console.print(f"[bold]budget[/]  {escape(str(forecast.budget))}{limit}", soft_wrap=True)
     if forecast.remedy:
-        console.print(escape(forecast.remedy), soft_wrap=True)
-    console.print(
-        "The network was timed on this machine with random weights; the other stages are estimated from operation "
-        "counts and may take half or twice as long."
+        console.print(escape(wrapped(forecast.remedy, console)), soft_wrap=True)
+    known, count = sum(stage.known for stage in forecast.stages), len(forecast.stages)
+    origin = (
+        f"{known} of {count} stages are estimated from earlier runs on this machine, the others from operation counts: "
+        "these may take half or twice as long."
     )
+    console.print(escape(wrapped(origin, console)), soft_wrap=True)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f}"

@@ -16,11 +16,12 @@ import torch
 from .. import __version__
 from ..core.budget import GIB
 from ..core.errors import CheckpointError, Easi3RError, MemoryLimitError
-from ..core.runlog import RunLog
+from ..core.runlog import RunLog, duration
 from ..frames import open_source
 from ..network.sources import AUTO, BEST, KNOWN, NotAvailableError, reason_against_download, resolve
-from ..plan.forecast import Forecast, duration
+from ..plan.forecast import Forecast
 from ..plan.plan import plan_run
+from ..plan.stages import time_range
 from ..storage.files import jsonable, make_folder, write_json
 from .geometric import NAME as NONE
 from .pipeline import RunConfig, choose_pipeline
@@ -164,7 +165,7 @@ def _named() -> str:
 
 def _cost(plan: Forecast) -> str:
     gpu = f" and {plan.gpu_bytes / GIB:.1f} GiB on the GPU" if plan.gpu_bytes else ""
-    return f"about {duration(plan.seconds)} and {plan.memory_bytes / GIB:.1f} GiB of memory{gpu} ({plan.device})"
+    return f"about {time_range(plan.stages)} and {plan.memory_bytes / GIB:.1f} GiB of memory{gpu} ({plan.device})"
 
 
 def _with_weights(config: RunConfig, weights: str) -> RunConfig:

@@ -33,6 +33,8 @@ from ..motion.still import as_turning
 from ..motion.two_view import geometric_masks
 from ..motion.two_view.masks import METHOD
 from ..network.compute import choose_compute
+from ..plan.geometric import GeometricForecast
+from ..plan.plan import plan_geometric
 from ..refine import Lens, SparseModel, check_zoom, map_static, warn_about_zoom
 from ..refine.certainty import model_uncertainty
 from ..refine.library import load_pycolmap
@@ -83,8 +85,9 @@ class GeometricPipeline:
         """See :func:`check_geometric`."""
         check_geometric(self._config.easi3r, self._config.align, self._config.refine, log)
 
-    def forecast(self, data: Path, log: RunLog) -> None:
-        """None: time and memory depend on the number of feature matches, which is unknown before the run."""
+    def forecast(self, data: Path, log: RunLog) -> GeometricForecast:
+        """See :meth:`~.pipeline.Pipeline.forecast`; how many features match is not known before the run."""
+        return plan_geometric(data, self._config.frames, self._config.easi3r, self.geometry, log)
 
     def prepare(self, log: RunLog) -> None:
         """Do nothing: this pipeline needs no weights."""

@@ -17,6 +17,7 @@ from ..core.types import Frames
 from ..frames import ImageGeometry
 from ..network.weights import WeightsInfo
 from ..plan.forecast import Forecast
+from ..plan.geometric import GeometricForecast
 from ..storage.cache import StageCache
 
 
@@ -47,7 +48,7 @@ class Pipeline(Protocol):
             Easi3RError: a run with these options cannot succeed.
         """
 
-    def forecast(self, data: Path, log: RunLog) -> Forecast | None:
+    def forecast(self, data: Path, log: RunLog) -> Forecast | GeometricForecast | None:
         """Predict time and memory of the run before anything is downloaded; None if there is no prediction.
 
         Raises:

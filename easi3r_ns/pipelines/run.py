@@ -24,6 +24,7 @@ from ..frames import ImageGeometry, load_frames, open_source
 from ..motion.given import check_given, given_between
 from ..network.weights import WeightsInfo
 from ..plan.forecast import actual_line, forecast_lines
+from ..plan.plan import learn_from
 from ..pose_frames import pose_between, without_camera
 from ..report.card import FILES as REPORT_FILES
 from ..report.card import ReportCard, drop_report_card, try_report_card
@@ -107,6 +108,7 @@ def process(
         )
     if plan:
         log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
+        learn_from(plan, log.stages[first:])
     return result
 
 

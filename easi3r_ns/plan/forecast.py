@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ..align.problem import sample_pixels
 from ..core.budget import GIB, UNBOUNDED, Budget
 from ..core.config import LEAST_WINDOW, AlignConfig
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
-from ..core.runlog import StageRecord
+from ..core.runlog import StageRecord, duration
 from ..core.windows import cut_windows
 from ..frames import enlargement
 from ..motion.two_view import residual_bytes
@@ -20,6 +22,10 @@ from ..network.costs import activation_bytes, network_cost, start_bytes, weight_
 from ..network.inference import CPU_START_BYTES, GPU_START_BYTES, MOST_STARTS, map_dtype
 from ..network.sources import KNOWN
 from .calibration import Rates
+from .stages import StageForecast, rounded, time_range
+
+if TYPE_CHECKING:
+    from .geometric import GeometricForecast
 
 ADAM_SECONDS = 5.2e-8
 """Seconds of the first-order solver per pair, sampled pixel and iteration. All times here were measured on one core of
@@ -38,9 +44,18 @@ LOOK_BYTES = 30.0
 """Images, depth, masks and regions of the second look, per frame and pixel of these images."""
 FILE_SECONDS = 5e-7
 """Seconds to read, resize and write all copies of a frame, per frame and source pixel."""
-REFINE_SECONDS = 7e-6
-"""Seconds of features, matching and bundle adjustment per frame and source pixel: a third to twice of it in the runs of
-examples/results/results.md."""
+FEATURE_SECONDS = 1.5e-6
+"""Seconds of feature detection per frame and source pixel."""
+MATCH_SECONDS = 0.145
+"""Seconds of matching, mapping and bundle adjustment per pair of frames that are matched: 0.15 for 6 frames and 0.144
+for 24 of the example clip."""
+EXHAUSTIVE, NEAR, LOOKALIKE = 60, 10, 3
+"""Up to so many frames all pairs are matched; in longer clips so many neighbours in time, frames 2^k further on, and
+about so many that look alike (``refine/matching.py``)."""
+WRITE_SECONDS = 2.0
+"""Seconds to load the dataset for a check and to write report and preview, beside what grows with the frames."""
+REPORT_SECONDS = 0.04
+"""Seconds of check, preview and report for each frame."""
 REFINE_PIXELS = 1600 * 1200
 """Source pixels of a frame above which features are found in a smaller image."""
 ALIGN_BYTES = 92
@@ -119,18 +134,6 @@ def _largest_window(strategy: str, num_frames: int, num_eval: int, window: int) 
 
 
 @dataclass(frozen=True)
-class StageForecast:
-    """Forecast of one stage."""
-
-    name: str
-    seconds: float
-    memory_bytes: float
-    """Largest resident memory of the process."""
-    gpu_bytes: float = 0.0
-    """Largest memory on the GPU, where the network runs on one."""
-
-
-@dataclass(frozen=True)
 class Forecast:
     """Forecast of a run, stage by stage."""
 
@@ -138,6 +141,8 @@ class Forecast:
     device: str
     stages: tuple[StageForecast, ...]
     budget: Budget = field(default=UNBOUNDED)
+    raw: tuple[StageForecast, ...] = ()
+    """The stages before they were corrected by what is known of this machine."""
 
     @property
     def seconds(self) -> float:
@@ -159,25 +164,28 @@ class Forecast:
         """Which options would shorten a run of more than :data:`LONG_SECONDS`; empty for a shorter one."""
         return f"this takes long; {', '.join(_faster(self))}" if self.seconds > LONG_SECONDS else ""
 
+    def key(self, name: str) -> str:
+        """Under which the experience with a stage is kept."""
+        if name not in NETWORK_STAGES:
+            return name
+        net = self.job.network
+        sizes = f"{net.enc_embed_dim}x{net.enc_depth}, {net.dec_embed_dim}x{net.dec_depth}, {net.head_type}"
+        return f"{name} of {sizes} on {self.device}"
+
     def __str__(self) -> str:
         gpu = f" and {self.gpu_bytes / GIB:.1f} GiB on the GPU" if self.gpu_bytes else ""
         size = "x".join(str(side * self.job.network.patch_size) for side in reversed(self.job.grid))
         return (
             f"{self.job.num_frames} frames at {size}, {self.job.num_pairs} pairs; about "
-            f"{duration(self.seconds)}, {self.memory_bytes / GIB:.1f} GiB of memory{gpu} ({self.device})"
+            f"{time_range(self.stages)}, {self.memory_bytes / GIB:.1f} GiB of memory{gpu} ({self.device})"
         )
 
 
-def duration(seconds: float) -> str:
-    """'0:42 min', '12:05 min' or '3.4 h'."""
-    if seconds >= LONG_SECONDS:
-        return f"{seconds / 3600:.1f} h"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min"
+def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDED, *, factor: float = 1.0) -> Forecast:
+    """Seconds and memory of every stage of the run.
 
-
-def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDED) -> Forecast:
-    """Seconds and memory of every stage of the run."""
+    ``factor``: how much slower than the reference this machine is in what the network has no part in.
+    """
     compute = replace(compute, batch_size=budget.batch_size or compute.batch_size)
     sampled = _sampled_pixels(*(s * job.network.patch_size for s in job.grid), job.align.pixel_budget)
     held = rates.base_bytes + 3.0 * job.num_frames * job.pixels
@@ -195,9 +203,10 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
         StageForecast("global alignment", align_seconds, aligning + _align_bytes(job, budget, sampled)),
         *([_refine_stage(job, held)] if job.refine else []),
         *([_look_stage(job, held)] if job.second_look else []),
-        StageForecast("dataset", FILE_SECONDS * job.num_frames * job.source_pixels, held + _write_bytes(job)),
+        StageForecast("dataset", write_seconds(job.num_frames, job.source_pixels), held + _write_bytes(job)),
     )
-    return Forecast(job, compute.device.type, stages, budget)
+    scaled = tuple(s if s.name in NETWORK_STAGES else replace(s, seconds=factor * s.seconds) for s in stages)
+    return Forecast(job, compute.device.type, scaled, budget, raw=scaled)
 
 
 def _residual_stage(job: Job, budget: Budget, held: float) -> StageForecast:
@@ -211,9 +220,28 @@ def _residual_stage(job: Job, budget: Budget, held: float) -> StageForecast:
     return StageForecast("motion from flow", seconds, held + working)
 
 
+def matched_pairs(num_frames: int) -> int:
+    """About how many pairs of frames are matched."""
+    if num_frames <= EXHAUSTIVE:
+        return num_frames * (num_frames - 1) // 2
+    steps = [*range(1, NEAR + 1), *(2**k for k in range(4, int(math.log2(num_frames)) + 1))]
+    return sum(num_frames - step for step in steps) + LOOKALIKE * num_frames
+
+
+def refine_seconds(num_frames: int, source_pixels: int) -> float:
+    """Seconds of features, matching, mapping and bundle adjustment."""
+    features = FEATURE_SECONDS * num_frames * min(source_pixels, REFINE_PIXELS)
+    return features + MATCH_SECONDS * matched_pairs(num_frames)
+
+
+def write_seconds(num_frames: int, source_pixels: int) -> float:
+    """Seconds to write and check the dataset and to report on it."""
+    return WRITE_SECONDS + num_frames * (REPORT_SECONDS + FILE_SECONDS * source_pixels)
+
+
 def _refine_stage(job: Job, held: float) -> StageForecast:
     """Bundle adjustment on static tracks; left out at run time where the camera does not travel."""
-    seconds = REFINE_SECONDS * job.num_frames * min(job.source_pixels, REFINE_PIXELS)
+    seconds = refine_seconds(job.num_frames, job.source_pixels)
     memory = held + LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels
     return StageForecast("bundle adjustment", seconds, memory)
 
@@ -299,14 +327,14 @@ def _write_bytes(job: Job) -> float:
     return RESULT_BYTES * job.num_frames * job.pixels + WRITER_BYTES
 
 
-def forecast_lines(plan: Forecast, *, asked_window: bool = False) -> list[str]:
+def forecast_lines(plan: Forecast | GeometricForecast, *, asked_window: bool = False) -> list[str]:
     """First lines of a run's log: the forecast, how memory is limited, and what would be faster if the run takes long.
 
     ``asked_window``: the window size was given by the user and not chosen to keep the limit.
     """
     budget, limit = plan.budget, plan.budget.memory_bytes / GIB
     lines = [str(plan)]
-    if _windowed(plan.job, budget):
+    if isinstance(plan, Forecast) and _windowed(plan.job, budget):
         for_limit = budget.bounded and not asked_window
         lines.append(f"to stay under {limit:.1f} GiB: {budget}" if for_limit else str(budget))
     if plan.memory_bytes > budget.memory_bytes:
@@ -317,12 +345,12 @@ def forecast_lines(plan: Forecast, *, asked_window: bool = False) -> list[str]:
     return [*lines, plan.remedy] if plan.remedy else lines
 
 
-def actual_line(plan: Forecast, seconds: float, stages: Sequence[StageRecord]) -> str:
+def actual_line(plan: Forecast | GeometricForecast, seconds: float, stages: Sequence[StageRecord]) -> str:
     """Last line of a run's log: actual time and memory beside the forecast."""
     peak = max((stage.peak_memory_bytes for stage in stages), default=0)
     return (
         f"took {duration(seconds)} and {peak / GIB:.1f} GiB of memory; "
-        f"forecast: {duration(plan.seconds)} and {plan.memory_bytes / GIB:.1f} GiB"
+        f"forecast: {time_range(plan.stages)} and {plan.memory_bytes / GIB:.1f} GiB"
     )
 
 
@@ -330,14 +358,14 @@ def _faster(plan: Forecast) -> Iterator[str]:
     job = plan.job
     frames = max(LEAST_WINDOW, int(job.num_frames * LONG_SECONDS / plan.seconds))
     if frames < job.num_frames:
-        yield f"--num-frames-target {frames} takes about {duration(plan.seconds * frames / job.num_frames)}"
+        yield f"--num-frames-target {frames} takes about {duration(rounded(plan.seconds * frames / job.num_frames))}"
     small = KNOWN[SMALLER_NETWORK].network
     assert small is not None
     side = small.image_size // small.patch_size
     share = _operations(job, small, (side, side)) / _operations(job, job.network, job.grid)
     if share < 0.5:
         network = sum(stage.seconds for stage in plan.stages if stage.name in NETWORK_STAGES)
-        yield f"--weights {SMALLER_NETWORK} about {duration(plan.seconds - (1 - share) * network)}"
+        yield f"--weights {SMALLER_NETWORK} about {duration(rounded(plan.seconds - (1 - share) * network))}"
     if plan.device == "cpu":
         yield "a GPU a small part of it"
 

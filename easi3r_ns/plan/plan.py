@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from ..core.budget import GIB, Budget
 from ..core.config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
 from ..core.errors import InputError, MemoryLimitError
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
-from ..core.runlog import RunLog
+from ..core.runlog import RunLog, StageRecord, resident_memory_bytes
 from ..frames import ImageGeometry, preview_source
 from ..motion.given import masks_are_given
 from ..network.compute import Compute, choose_compute
@@ -21,7 +21,9 @@ from ..network.costs import activation_bytes
 from ..network.sources import AUTO, BEST, KNOWN, resolve
 from ..network.weights import WeightsInfo, describe
 from .calibration import Rates, calibrate
+from .experience import Experience, keep_experience, load_experience, remembered_rates
 from .forecast import Forecast, Job, forecast, pointmap_bytes
+from .geometric import GeometricForecast, GeometricJob, forecast_geometric
 from .limits import memory_limit
 
 MARGIN = 0.85
@@ -98,9 +100,49 @@ def plan_run(
     passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
     look = own_masks and config.motion == "auto"
     job = replace(job, align=align, two_passes=passes, flow_residual=residual, refine=refine, second_look=look)
-    rates = calibrate(job.network, job.grid, compute)
+    experience = load_experience()
+    rates = _rates(job, compute, experience)
     budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
-    return forecast(job, compute, rates, budget)
+    plan = forecast(job, compute, rates, budget, factor=experience.factor or 1.0)
+    return replace(plan, stages=experience.corrected(plan.raw, plan.key))
+
+
+def plan_geometric(
+    data: Path, select: FrameConfig, config: Easi3RConfig, geometry: ImageGeometry, log: RunLog
+) -> GeometricForecast:
+    """Forecast a run without a network on ``data``; decodes one frame.
+
+    Raises:
+        Easi3RError: as the run itself.
+    """
+    num_frames, pixel_map = preview_source(data, select, geometry, log)
+    own_masks = not masks_are_given(config)
+    source = pixel_map.source_wh[0] * pixel_map.source_wh[1]
+    look, depth = config.motion == "auto", config.depth != "none"
+    job = GeometricJob(num_frames, pixel_map.network_wh, source, own_masks, look, depth)
+    experience = load_experience()
+    plan = forecast_geometric(job, experience.factor or 1.0)
+    return replace(plan, stages=experience.corrected(plan.raw, plan.key))
+
+
+def learn_from(plan: Forecast | GeometricForecast, taken: Sequence[StageRecord]) -> None:
+    """Keep how long a finished run took, for the forecasts of later ones."""
+    experience = load_experience()
+    experience.learn(plan.raw, plan.key, taken)
+    keep_experience(experience)
+
+
+def _rates(job: Job, compute: Compute, experience: Experience) -> Rates:
+    """Rates of the network at the image size of the run, measured once on a machine."""
+    measured: list[Rates] = []
+
+    def measure() -> list[float]:
+        measured.append(calibrate(job.network, job.grid, compute))
+        return [measured[0].encode, measured[0].attend, measured[0].decode]
+
+    key = f"{job.network}, {job.grid}, {compute.device.type}, {compute.dtype}, {compute.batch_size}"
+    encode, attend, decode = remembered_rates(experience, key, measure)
+    return measured[0] if measured else Rates(encode, attend, decode, float(resident_memory_bytes()))
 
 
 def _job(

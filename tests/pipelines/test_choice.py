@@ -21,7 +21,8 @@ from easi3r_ns.pipelines.choice import LONGEST_SECONDS, choose_weights, judge_we
 from easi3r_ns.pipelines.geometric import GeometricPipeline
 from easi3r_ns.pipelines.network import NetworkPipeline
 from easi3r_ns.pipelines.pipeline import RunConfig
-from easi3r_ns.plan.forecast import Forecast, Job, StageForecast
+from easi3r_ns.plan.forecast import Forecast, Job
+from easi3r_ns.plan.stages import StageForecast
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.pipelines.test_network import write_images
 from tests.pipelines.test_seams import Oracle
@@ -101,8 +102,8 @@ def test_a_slow_network_is_left_to_those_who_ask_for_it(data: Path, machine: Mac
     machine.hub, machine.seconds = None, LONGEST_SECONDS + 1
     choice = choose_weights(data, None, CONFIG, Lines())
     assert choice.weights == "none" and choice.applied(CONFIG).easi3r.weights == "none" and choice.plan is None
-    for words in ("auto takes none", "would take about 15:01 min and 2.0 GiB", "(cpu) after its download", "2.3 GB",
-                  sources.NON_COMMERCIAL, "up to 15:00 min", "--weights dust3r"):  # fmt: skip
+    for words in ("auto takes none", "would take about 15 min and 2.0 GiB", "(cpu) after its download", "2.3 GB",
+                  sources.NON_COMMERCIAL, "up to 15 min", "--weights dust3r"):  # fmt: skip
         assert words in choice.line, words
     assert "\n" not in choice.line and not machine.asked and not machine.downloads, "the hub is not even asked"
     machine.has_weights()
@@ -115,7 +116,7 @@ def test_a_fast_network_that_is_here_is_taken(data: Path, machine: Machine) -> N
     machine.has_weights()
     choice = choose_weights(data, None, CONFIG, Lines())
     assert choice.weights == "dust3r" and choice.plan is not None and choice.plan.seconds == 60
-    for words in ("auto takes dust3r", sources.NON_COMMERCIAL, "about 1:00 min", "--weights none would take roughly"):
+    for words in ("auto takes dust3r", sources.NON_COMMERCIAL, "about 1 min", "--weights none would take roughly"):
         assert words in choice.line, words
     assert not machine.asked and not machine.downloads
 
@@ -217,8 +218,8 @@ def test_a_forecast_is_made_once(data: Path, clip: Clip, machine: Machine, monke
     monkeypatch.setattr(run, "choose_pipeline", lambda config: oracle)
     run.process(data, data.parent / "out", CONFIG, overwrite=False, log=log)
     assert "forecast" not in oracle.called and machine.planned == 1
-    assert any(line.startswith("10 frames at 512x384, 30 pairs; about 1:00 min") for line in log.said)
-    assert log.said[-1].endswith("forecast: 1:00 min and 2.0 GiB")
+    assert any(line.startswith("10 frames at 512x384, 30 pairs; about 1 min") for line in log.said)
+    assert log.said[-1].endswith("forecast: 1 min and 2.0 GiB")
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("of some HTTP library\nmore")])
