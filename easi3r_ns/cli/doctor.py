@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from .. import __version__
 from ..core.errors import CheckpointError, MissingExtraError
-from ..network.sources import KNOWN, resolve
+from ..core.install import install_extra
+from ..motion.flow.raft import download_megabytes, weights_path
+from ..network.sources import BEST, KNOWN, resolve
 from ..plugin.bridge import GROUP, SWITCH_OFF
 
 FREE_DISK = 5 * 2**30
 """Bytes that a download of large weights and a dataset need together."""
+
+
+EXTRAS = {
+    "eval": ("evo", "scores of easi3r evaluate"),
+    "rerun": ("rerun", "recordings of easi3r export --format rerun"),
+    "heif": ("pillow_heif", "HEIC photos of iPhones"),
+}
+"""Extra -> the module that it installs, and what needs it."""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "clip" / "clip.mp4"
+"""The rendered example clip; there in a checkout only."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,16 @@ class Check:
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are worth reading."""
-    return [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap, _weights, _disk)]
+    checks = [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap)]
+    checks += [_extra(name, module, use) for name, (module, use) in EXTRAS.items()]
+    checks += [_weights(), *(_model(name) for name in KNOWN), _model_of_flow()]
+    return [*checks, _default({check.name: check.state for check in checks}), _disk()]
+
+
+def first_command() -> str:
+    """The command to try first: the example clip where it is at hand, with the weights that ship with the package."""
+    clip = EXAMPLE if EXAMPLE.is_file() else Path("YOUR_CLIP.mp4")
+    return f"easi3r run --data {shlex.quote(str(clip))} --output-dir out --weights tiny"
 
 
 def _python() -> Check:
@@ -104,20 +127,50 @@ def _pycolmap() -> Check:
     return _importable("pycolmap", load)
 
 
+def _extra(name: str, module: str, use: str) -> Check:
+    if find_spec(module) is not None:
+        return Check(f"extra {name}", "ok", f"for {use}")
+    return Check(f"extra {name}", "note", f"not installed; for {use}: {install_extra(name)}")
+
+
 def _weights() -> Check:
-    found = []
-    for name in KNOWN:
-        try:
-            resolve(name, download=False)
-        except CheckpointError:
-            continue
-        found.append(name)
+    found = [name for name in KNOWN if _is_here(name)]
     if "tiny" not in found:
         return Check("weights", "bad", "the checkpoint that ships with the package is missing: install again")
-    detail = f"here: {', '.join(found)}"
-    if missing := [name for name in KNOWN if name not in found]:
-        detail += f"; to be fetched on first use: {', '.join(missing)}"
-    return Check("weights", "ok", detail)
+    return Check("weights", "ok", f"here: {', '.join(found)}; --weights none needs none")
+
+
+def _model(name: str) -> Check:
+    """What known weights are, and what they need to be here."""
+    known = KNOWN[name]
+    facts = f"{known.description}; licence {known.licence}"
+    if _is_here(name):
+        return Check(f"- {name}", "ok", f"here; {facts}")
+    return Check(f"- {name}", "note", f"not here; {facts}; downloaded on first use, or by: easi3r weights fetch {name}")
+
+
+def _model_of_flow() -> Check:
+    use = "for --flow raft; the default on a CPU needs no weights"
+    if weights_path().is_file():
+        return Check("- raft", "ok", f"here; optical flow {use}")
+    return Check("- raft", "note", f"not here; {download_megabytes():.0f} MB, downloaded on first use {use}")
+
+
+def _default(states: Mapping[str, str]) -> Check:
+    """Whether ``--weights auto`` would run on this machine without a connection."""
+    if _is_here(BEST):
+        return Check("offline", "ok", f"--weights auto runs: {BEST} is here; none stands in where it would take long")
+    if states["pycolmap"] == "ok":
+        return Check("offline", "ok", f"--weights auto runs as --weights none, because {BEST} is not here")
+    return Check("offline", "bad", f"--weights auto cannot run: {BEST} is not here, and none needs pycolmap")
+
+
+def _is_here(name: str) -> bool:
+    try:
+        resolve(name, download=False)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _disk() -> Check:

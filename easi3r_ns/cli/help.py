@@ -13,8 +13,8 @@ from .fields import Group, Option, commands, inner_commands, options_of
 
 SHORT, ALL = ("-h", "--help"), ("--help-all",)
 BASIC = frozenset(
-    "data output_dir root eval_data overwrite verbose num_frames_target start end on_cut weights masks no_masks "
-    "focal_length device refine camera_model max_memory format max_points undistort".split()
+    "data output_dir root eval_data overwrite verbose num_frames_target start end crop_factor weights masks "
+    "no_masks focal_length device refine camera_model format max_points undistort".split()
 )
 """Names of the options that ``--help`` shows of commands with so many that they come in groups."""
 _FLAGS = 26

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from .. import __version__
 from .check import CheckFolder
+from .display import wrapped
 from .evaluate import Evaluate
 from .export import Export
 from .help import help_text
@@ -37,11 +38,13 @@ class Doctor:
         Raises:
             SystemExit: with 1 if something is missing.
         """
-        from .doctor import examine
+        from .doctor import examine, first_command
 
-        checks = examine()
+        checks, console = examine(), _out()
         for check in checks:
-            _out().print(f"{_STATES[check.state]}  [bold]{check.name:<10}[/] {escape(check.detail)}", soft_wrap=True)
+            name, detail = escape(f"{check.name:<19}"), escape(wrapped(check.detail, console, 27))
+            console.print(f"{_STATES[check.state]}  [bold]{name}[/] {detail}", soft_wrap=True)
+        console.print(f"try first  {escape(first_command())}", soft_wrap=True)
         if any(check.state == "bad" for check in checks):
             raise SystemExit(1)
 

@@ -32,7 +32,7 @@ MOST_RUNS = 9
 MOST_MACHINES = 8
 LIMITS = (1 / 8, 8.0)
 """A run that took fewer or more times its forecast says nothing about the next one."""
-REFERENCE_SECONDS = 0.0150
+REFERENCE_SECONDS = 0.026
 """CPU seconds of :func:`_classical_work` on the machine on which the constants of the forecast were measured."""
 UNTRIED = (0.5, 2.0)
 """Range of a stage that never ran on this machine, as a multiple of its forecast."""

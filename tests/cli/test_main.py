@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import tyro
 from safetensors.torch import save_file
 
 from easi3r_ns import __version__
@@ -170,8 +172,38 @@ def test_doctor_exit_code(bad: bool, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_doctor_looks_at_everything() -> None:
     checks = {check.name: check for check in doctor.examine()}
-    assert list(checks) == ["python", "torch", "nerfstudio", "bridge", "video", "open3d", "pycolmap", "weights", "disk"]
+    extras = [f"extra {name}" for name in doctor.EXTRAS]
+    models = [f"- {name}" for name in (*sources.KNOWN, "raft")]
+    libraries = ["python", "torch", "nerfstudio", "bridge", "video", "open3d", "pycolmap"]
+    assert list(checks) == [*libraries, *extras, "weights", *models, "offline", "disk"]
+    for name, known in sources.KNOWN.items():
+        assert known.licence in checks[f"- {name}"].detail
+    assert checks["- tiny"].state == "ok" and "easi3r weights fetch dust3r" in checks["- dust3r"].detail
+    assert checks["offline"].state == "ok" and "runs as --weights none" in checks["offline"].detail
     assert checks["torch"].detail.startswith(torch.__version__)
+
+
+def test_doctor_says_what_the_default_would_do_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._default({"pycolmap": "bad"}).state == "bad"
+    monkeypatch.setattr(doctor, "_is_here", lambda name: True)
+    assert doctor._default({"pycolmap": "bad"}).state == "ok"
+
+
+def test_doctor_says_how_to_install_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    check = doctor._extra("eval", "evo", "scores")
+    assert check.state == "note" and "pip install" in check.detail and "[eval]" in check.detail
+
+
+def test_doctor_names_a_command_that_is_understood(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [])
+    assert code_of("doctor") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    words = shlex.split(line.removeprefix("try first  "))
+    parsed = tyro.cli(processor.ProcessEasi3R, args=words[2:])
+    assert parsed.data.is_file() and parsed.config.weights == "tiny"
+    monkeypatch.setattr(doctor, "EXAMPLE", Path("gone"))
+    assert "YOUR_CLIP.mp4" in doctor.first_command()
 
 
 def test_doctor_says_how_to_get_missing_libraries() -> None:
