@@ -227,8 +227,11 @@ class Easi3RConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the network's transformer blocks; auto: bf16 on GPUs that have it, else fp32. bf16 is about twice as
-    fast on CPUs that compute in it (AVX512-BF16, AMX), too."""
+    """Precision of the network's transformer blocks; auto: on NVIDIA GPUs bf16 where they calculate in it, else fp16;
+    fp32 elsewhere. bf16 is about twice as fast on CPUs that compute in it (AVX512-BF16, AMX), too."""
+    tf32: bool = False
+    """NVIDIA GPUs from Ampere on: compute float32 products as TensorFloat-32, faster and to three digits. The reference
+    implementation does."""
     batch_size: int = 0
     """Pairs per network call; 0 chooses by device and memory."""
     max_memory: Optional[float] = None

@@ -18,6 +18,7 @@ from ..core.budget import GIB
 from ..core.errors import CheckpointError, Easi3RError, MemoryLimitError
 from ..core.runlog import RunLog, duration
 from ..frames import open_source
+from ..network.compute import free_memory
 from ..network.sources import AUTO, BEST, KNOWN, NotAvailableError, reason_against_download, resolve
 from ..plan.forecast import Forecast
 from ..plan.plan import plan_run
@@ -129,7 +130,7 @@ def _reason_against_network(plan: Forecast) -> str | None:
         reason = f"{AUTO} takes a network for up to {duration(LONGEST_SECONDS)}"
     elif plan.memory_bytes > plan.budget.memory_bytes:
         reason = f"only {plan.budget.memory_bytes / GIB:.1f} GiB are free"
-    elif plan.device == "cuda" and plan.gpu_bytes > (free := torch.cuda.mem_get_info()[0]):
+    elif plan.device == "cuda" and plan.gpu_bytes > (free := free_memory(torch.device("cuda")) or 0.0):
         reason = f"only {free / GIB:.1f} GiB are free on the GPU"
     try:
         resolve(BEST, download=False)

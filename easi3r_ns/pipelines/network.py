@@ -75,7 +75,7 @@ class NetworkPipeline:
         check_refine(self._config.refine, self._config.align, config.focal_length)
         if config.graph != "auto":
             check_strategy(config.graph)
-        choose_compute(config.device, config.dtype, config.batch_size)
+        choose_compute(config.device, config.dtype, config.batch_size, tf32=config.tf32)
         if config.depth != Easi3RConfig().depth:
             log.warn(f"--depth {config.depth} has no effect: a network brings its own depth (see --weights none)")
 
@@ -156,7 +156,7 @@ class NetworkPipeline:
     def masks(self, frames: Frames, cache: StageCache, log: RunLog) -> DynamicMasks:
         """Motion masks of a clip from pass 1 alone, without pointmaps and alignment."""
         config, backbone = replace(self._config.easi3r, no_adapt=False), self._open(log)
-        compute = choose_compute(config.device, config.dtype, config.batch_size)
+        compute = choose_compute(config.device, config.dtype, config.batch_size, tf32=config.tf32)
         graph = _pair_graph(backbone.info, config, len(frames), 0)
         mask_flow = _mask_flow(backbone.info, config, None, compute, log) or DISFlow()
         inputs = StageInputs(frames, graph, backbone, config, compute, cache, log, mask_flow=mask_flow)
@@ -168,7 +168,7 @@ class NetworkPipeline:
     def _open(self, log: RunLog) -> Backbone:
         if self._backbone is None:
             config = self._config.easi3r
-            compute = choose_compute(config.device, config.dtype, config.batch_size)
+            compute = choose_compute(config.device, config.dtype, config.batch_size, tf32=config.tf32)
             self._backbone = LazyBackbone.open(config.weights, device=compute.device, log=log, dtype=compute.dtype)
         return self._backbone
 
@@ -202,7 +202,7 @@ def reconstruct(
         AlignmentError: the pairs cannot be joined in one scene.
     """
     info = backbone.info
-    compute = choose_compute(config.device, config.dtype, budget.batch_size or config.batch_size)
+    compute = choose_compute(config.device, config.dtype, budget.batch_size or config.batch_size, tf32=config.tf32)
     graph = _pair_graph(info, config, len(frames), num_eval)
     if align_config.flow_weight is None and info.flow_weight is not None:
         align_config = replace(align_config, flow_weight=info.flow_weight)

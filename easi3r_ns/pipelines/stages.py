@@ -83,7 +83,10 @@ class StageInputs:
     def features_key(self) -> str:
         """Digest of the inputs that determine the encoder features."""
         info = self.backbone.info
-        return digest(self.frames.images, (__version__, info.sha256, asdict(info.config), str(self.compute.dtype)))
+        return digest(
+            self.frames.images,
+            (__version__, info.sha256, asdict(info.config), str(self.compute.dtype), self.compute.tf32),
+        )
 
     @cached_property
     def key(self) -> str:

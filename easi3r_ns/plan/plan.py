@@ -94,7 +94,7 @@ def plan_run(
     """
     network = network or network_of(config.weights)
     graph = network.graph if config.graph == "auto" else config.graph
-    compute = choose_compute(config.device, config.dtype, config.batch_size)
+    compute = choose_compute(config.device, config.dtype, config.batch_size, tf32=config.tf32)
     job = _job(data, eval_data, select, network.config, graph, log)
     own_masks = not masks_are_given(config)
     passes, residual = own_masks and not config.no_adapt, own_masks and network.flow_residual
