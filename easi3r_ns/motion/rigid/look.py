@@ -12,6 +12,7 @@ from ...core.runlog import RunLog
 from ...core.scene import Scene
 from ...core.types import DynamicMasks
 from ...frames.near import Shot
+from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
 from ..two_view.background import DEVIATIONS_PER_MEDIAN, SAMPLE_STEP
@@ -26,7 +27,7 @@ from .prediction import DepthRange, misses, nearest_prediction
 from .rays import Rays
 from .static_map import StaticMap
 
-METHOD = ("flow against the scene", GAPS, WITNESS_GAPS)
+METHOD = ("flow against the scene", GAPS, WITNESS_GAPS, "edges")
 """What decides these masks, beside the scene, the images and the estimator of flow."""
 Two = tuple[np.ndarray, np.ndarray]
 
@@ -114,7 +115,7 @@ def second_look(
         score = regions.score()
     threshold = choose_threshold(score, LEAST_SCORE)
     dynamic = DynamicMasks(
-        masks=score > threshold,
+        masks=snap_to_edges(scene.images[first_row : first_row + len(shot.places)], score > threshold),
         score=token_means(score, patch_size),
         threshold=threshold,
         source="scene",

@@ -10,6 +10,7 @@ from ...core.runlog import RunLog
 from ...core.types import DynamicMasks
 from ...frames.near import Shot
 from ..attention.masks import OTSU_CLASSES
+from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
 from .plan import choose_step, plan_pairs
@@ -22,7 +23,7 @@ GAPS = (1, 2, 4)
 WITNESS_GAPS = (1, 4)
 """Steps to the source frames whose regions take part in the vote: a surface is recognised more surely where it is seen
 shortly before and after than in a frame far away."""
-METHOD = ("flow to source frames", GAPS, WITNESS_GAPS)
+METHOD = ("flow to source frames", GAPS, WITNESS_GAPS, "edges")
 """What decides these masks, beside the images and the estimator of flow."""
 LEAST_SCORE = 0.15
 """No pixel below this score moves, whatever the histogram says: it is what flow does on static surfaces. In the units
@@ -46,8 +47,8 @@ def geometric_masks(
     Optical flow to source frames before and after each frame, over gaps in which something moves and that flow can
     follow; homography or fundamental matrix of the background; residuals in units of the noise of the flow, mean and
     deviation over the pairs of a frame; a vote among superpixels that look alike or flow into each other; one
-    multi-Otsu threshold for the clip, with a floor so that nothing moves in a static clip. What flow does not follow,
-    and what has no texture to be followed by, does not count as moving.
+    multi-Otsu threshold for the clip, with a floor so that nothing moves in a static clip; borders drawn to the edges
+    of colour. What flow does not follow, and what has no texture to be followed by, does not count as moving.
 
     Blind spots: with parallax, what moves along its epipolar lines; a background that moves as a whole (water).
 
@@ -76,7 +77,8 @@ def geometric_masks(
         )
     threshold = choose_threshold(score)
     tokens = token_means(score, patch_size)
-    return DynamicMasks(score > threshold, tokens, threshold, source="geometry", maps=regions.maps)
+    masks = snap_to_edges(images, score > threshold)
+    return DynamicMasks(masks, tokens, threshold, source="geometry", maps=regions.maps)
 
 
 def choose_threshold(score: np.ndarray, least: float = LEAST_SCORE) -> float:
