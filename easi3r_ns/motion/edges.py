@@ -61,7 +61,7 @@ def _cut_out(image: np.ndarray, own: np.ndarray, band: int) -> np.ndarray:
         return own
     cv2.setRNGSeed(0)
     mixtures = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(image), seeds, None, *mixtures, ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(np.ascontiguousarray(image), seeds, (0, 0, 1, 1), *mixtures, ROUNDS, cv2.GC_INIT_WITH_MASK)
     cut = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
     return cut if (cut & own).sum() >= LEAST_KEPT * own.sum() else own
 

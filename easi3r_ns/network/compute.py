@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def free_memory(device: torch.device) -> float | None:
 @contextlib.contextmanager
 def _tensor_float(allowed: bool) -> Iterator[None]:
     """Float32 products with TensorFloat-32 or without; torch's default is with it in convolutions only."""
-    settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [setting.allow_tf32 for setting in settings]
     try:
         for setting in settings:
