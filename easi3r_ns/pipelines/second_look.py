@@ -17,7 +17,7 @@ from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
 from ..motion.packing import join_masks, pack_masks, unpack_masks
-from ..motion.rigid import CLIP_HOLDS, METHOD, has_static_depth, second_look
+from ..motion.rigid import CLIP_HOLDS, METHOD, MOST_ASTRAY, has_static_depth, second_look
 from ..network.compute import choose_compute
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import read_png
@@ -66,6 +66,9 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
             f"{100 * CLIP_HOLDS:.0f} %"
         )
         return _first_look_stays(scene, why, log, warns=True)
+    if seen.astray > MOST_ASTRAY:
+        why = f"the path of the camera misses {100 * seen.astray:.0f} % of the flow of what should stand still"
+        return _first_look_stays(scene, why, log, warns=True)
     before = scene.dynamic
     told = seen.followed if before.source == "attention" else seen.followed.any(axis=(1, 2), keepdims=True)
     masks = np.where(told, seen.dynamic.masks, before.masks)
@@ -80,6 +83,7 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
         "kept": "second",
         "explained": seen.explained,
         "depth_sigma": seen.depth_sigma,
+        "astray": seen.astray,
         "first": before.source,
         "first_coverage": float(before.coverage.mean()),
         "coverage": float(dynamic.coverage.mean()),
@@ -99,7 +103,7 @@ def explains_as_much(
     if not has_static_depth(scene):
         return None
     seen = _kept(scene, frames, config, patch, cache, log, stage="again-second-look")
-    if seen.explained < facts["explained"] - EXPLAINED_LESS:
+    if seen.explained < facts["explained"] - EXPLAINED_LESS or seen.astray > MOST_ASTRAY:
         return None
     return _with(scene, facts | {"explained": seen.explained, "found_again": True})
 
@@ -134,6 +138,7 @@ class _Seen:
     followed: np.ndarray
     explained: float
     depth_sigma: float
+    astray: float
 
 
 def _kept(
@@ -158,7 +163,10 @@ def _kept(
             places = shot(used, rows, larger.images.__getitem__, larger.pixel_map)
             looks.append(second_look(larger, places, times * patch, log, provider=flow, first_row=rows.start))
         shares = np.concatenate([look.explained for look in looks])
-        facts = [shares.mean() if len(shares) else 0.0, max(look.depth_sigma for look in looks)]
+        facts = [
+            shares.mean() if len(shares) else 0.0,
+            *(max(getattr(look, name) for look in looks) for name in ("depth_sigma", "astray")),
+        ]
         dynamic = join_masks([look.dynamic for look in looks])
         dynamic = replace(dynamic, masks=on_network(dynamic.masks, times), first=scene.dynamic.masks)
         return {
@@ -172,8 +180,7 @@ def _kept(
     seen = (scene.images, scene.depth, scene.confidence, scene.dynamic.masks, scene.T_world_cam, *lens, *points)
     key = digest(*seen, near_places(frames), kept, scene.min_confidence, flow_name, METHOD, __version__)
     tensors = cache.stage(stage, key, compute)
-    explained, sigma = tensors["facts"].tolist()
-    return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), explained, sigma)
+    return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), *tensors["facts"].tolist())
 
 
 def larger_scene(scene: Scene, times: int) -> Scene:

@@ -159,6 +159,16 @@ def test_a_scene_that_does_not_fit_the_flow_does_not_hold() -> None:
     assert wrong.share < looked_at("parked", clip.depth).share - 0.1
 
 
+def test_a_wrong_path_does_not_hold_although_every_pair_can_be_adjusted_to_its_flow() -> None:
+    clip = drive("parked")
+    scene = as_scene(clip, clip.depth)
+    order = np.random.default_rng(0).permutation(len(scene))
+    wrong = second_look(replace(scene, T_world_cam=scene.T_world_cam[order]), Shot.of(clip.images), 16, RunLog())
+    right = looked_at("parked", clip.depth)
+    assert right.holds and right.astray < 0.1
+    assert wrong.astray > 0.5 and not wrong.holds
+
+
 def test_depth_noise_is_measured() -> None:
     clip = drive("parked")
     noisy = clip.depth * np.exp(0.15 * np.random.default_rng(0).standard_normal(clip.depth.shape)).astype(np.float32)

@@ -51,7 +51,7 @@ def again(scene: Scene, cache: StageCache, log: RunLog, **options: object) -> lo
 def stand_in(monkeypatch: pytest.MonkeyPatch):
     """In the place of the look itself: the upper right corner moves, flow tells nothing in the lower half."""
 
-    def install(explained: float) -> list[int]:
+    def install(explained: float, astray: float = 0.0) -> list[int]:
         calls: list[int] = []
 
         def look(scene: Scene, shot, patch: int, log: RunLog, *, provider, first_row: int) -> SecondLook:
@@ -64,7 +64,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch):
             score = scene.dynamic.score[rows]
             maps = {"mean": score, "deviation": score}
             dynamic = DynamicMasks(masks, score, 0.3, "scene", maps, first=scene.dynamic.masks[rows])
-            return SecondLook(dynamic, followed, np.full(4, explained), 0.02)
+            return SecondLook(dynamic, followed, np.full(4, explained), 0.02, astray)
 
         monkeypatch.setattr(look_stage, "second_look", look)
         return calls
@@ -105,6 +105,14 @@ def test_cameras_that_do_not_hold_leave_the_first_look_with_a_warning(stand_in) 
     assert looks.scene.dynamic is scene.dynamic and not looks.changed_much
     assert looks.scene.provenance["motion"]["kept"] == "first"
     assert any("explain 30 %" in warning for warning in log.warnings)
+
+
+def test_a_path_that_misses_the_flow_leaves_the_first_look_with_a_warning(stand_in) -> None:
+    stand_in(0.95, astray=0.9)
+    scene, log = first_look("geometry"), RunLog()
+    looks = again(scene, StageCache(None), log)
+    assert looks.scene.dynamic is scene.dynamic and looks.scene.provenance["motion"]["kept"] == "first"
+    assert any("misses 90 % of the flow" in warning for warning in log.warnings)
 
 
 def test_who_is_not_looked_at_again(stand_in) -> None:

@@ -43,6 +43,10 @@ PAIR_HOLDS = 0.5
 """Share of a pair's static flow that must be explained; else the pair says nothing."""
 CLIP_HOLDS = 0.7
 """Least mean share over the pairs of a clip, for its cameras to hold."""
+MOST_ASTRAY = 0.5
+"""Share of the length of the flow that the cameras may miss before each pair's own adjustment. 0.01 on the example
+clip, 0.3 with half of its path, 0.9 with its cameras in reverse and 2.3 in random order, all of which explain 97 % of
+its flow once every pair is adjusted."""
 USUAL_SIGMA, LEAST_SIGMA, MOST_SIGMA = 0.05, 0.01, 0.5
 """Relative deviation of depth: where flow cannot tell it, and its bounds."""
 STEP = 0.1
@@ -64,6 +68,9 @@ class SecondLook:
     """(P,) share of the static flow of each pair that cameras and depth explain."""
     depth_sigma: float
     """Relative deviation of the scene's depth, as flow tells it."""
+    astray: float = 0.0
+    """Median share of the length of the static flow that the cameras miss, over the pairs of frames of the scene,
+    before each pair's own adjustment; 0 where there are no such pairs."""
 
     @property
     def share(self) -> float:
@@ -73,7 +80,7 @@ class SecondLook:
     @property
     def holds(self) -> bool:
         """Whether the cameras explain what stands still, so that the masks may be used."""
-        return self.share >= CLIP_HOLDS
+        return self.share >= CLIP_HOLDS and self.astray <= MOST_ASTRAY
 
 
 def second_look(
@@ -122,7 +129,8 @@ def second_look(
         maps=regions.maps,
         first=scene.dynamic.masks[first_row : first_row + len(shot.places)],
     )
-    return SecondLook(dynamic, regions.followed, np.array(rigid.explained), rigid.sigma)
+    astray = float(np.median(rigid.astray)) if rigid.astray else 0.0
+    return SecondLook(dynamic, regions.followed, np.array(rigid.explained), rigid.sigma, astray)
 
 
 class RigidFlow:
@@ -139,6 +147,7 @@ class RigidFlow:
         self.sigma = USUAL_SIGMA
         self.map = StaticMap(scene, self._rays, self.sigma)
         self.explained: list[float] = []
+        self.astray: list[float] = []
 
     def measure_depth(self, pairs: tuple[tuple[int, int], ...], pictures: Pictures, provider: FlowProvider) -> None:
         """Find the deviation of the scene's depth from what flow tells, in some of the pairs."""
@@ -158,7 +167,7 @@ class RigidFlow:
         samples = self._samples(pair, side, flows[side], agree[side], pictures.texture_noise(pair[side]))
         if samples is None:
             return None
-        T, row = self._adjusted(pair, side, samples), self._row[pair[side]]
+        T, row = self._adjusted(self._between(pair, side), samples), self._row[pair[side]]
         known = self.map.known[row][samples.rows, samples.columns]
         w = (1 / self._scene.depth[row][samples.rows, samples.columns][known]).astype(np.float32)
         rays, ends = samples.rays[known], samples.ends[known]
@@ -179,7 +188,11 @@ class RigidFlow:
         samples = self._samples(pair, side, flows[side], agree[side], textures[side])
         if samples is None:
             return None
-        T = self._adjusted(pair, side, samples)
+        start = self._between(pair, side)
+        T = self._adjusted(start, samples)
+        if all(place in self._row for place in pair):
+            missed = misses(samples.rays, samples.ends, samples.bounds, start, samples.focal)
+            self.astray.append(float(np.median(missed)) / max(samples.median_flow, 1.0))
         off = misses(samples.rays, samples.ends, samples.bounds, T, samples.focal) / samples.deviation
         share = float((off <= EXPLAINED).mean())
         self.explained.append(share)
@@ -215,9 +228,12 @@ class RigidFlow:
             return float(self._scene.focals[self._row[place]])
         return float(np.interp(place, self._places, self._focals))
 
-    def _adjusted(self, pair: tuple[int, int], side: int, samples: StaticFlow) -> np.ndarray:
+    def _between(self, pair: tuple[int, int], side: int) -> np.ndarray:
+        """(4, 4) from the camera of one frame of a pair to that of the other, as the scene has them."""
         own, other = interpolate_poses(self._places, self._cameras, np.array([pair[side], pair[1 - side]]))
-        start = np.linalg.inv(other) @ own
+        return np.linalg.inv(other) @ own
+
+    def _adjusted(self, start: np.ndarray, samples: StaticFlow) -> np.ndarray:
         return adjust_pose(
             start, samples.rays, samples.ends, samples.bounds, samples.focal, samples.deviation, self.map.typical
         )
