@@ -453,3 +453,13 @@ def test_rerun_reads_its_recording(tmp_path, scene):
     recording = frames.load_recording(str(tmp_path / "assumed" / "scene.rrd"))
     columns = {str(column.entity_path) for column in recording.schema().component_columns()}
     assert "/world/moving_assumed" in columns and "/world/moving" not in columns
+
+
+def test_voxels_that_no_machine_holds_are_refused_with_a_size_that_it_does(scene):
+    static = static_depths(scene, 3)
+    for tiny in (1e-300, 1e-4):
+        with pytest.raises(InputError, match=r"^--mesh.voxel-size .* give at least [\d.]+ \(the default") as caught:
+            choose_resolution(scene, static, tiny)
+    least = float(str(caught.value).split("at least ")[1].split(" ")[0])
+    assert choose_resolution(scene, static, 1.1 * least).voxel == 1.1 * least
+    assert least < choose_resolution(scene, static).voxel

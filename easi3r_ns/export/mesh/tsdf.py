@@ -24,6 +24,8 @@ _NOISE_PER_VOXEL = 2.0
 _TRUNCATION_IN_VOXELS = 4.0
 _TRUNCATION_IN_NOISE = 4.0
 """The field must reach past the disagreement of the views, or each of them leaves a surface of its own."""
+_MOST_VOXELS = 100e6
+"""Most voxels near a surface, about 20 bytes each."""
 _BLOCK = 8
 """Voxels along the side of a block."""
 _BLOCKS = 16384
@@ -75,7 +77,7 @@ def fuse(scene: Scene, static: list[np.ndarray], resolution: Resolution, min_vie
         field.add(scene, frame, depth, np.minimum(scene.confidence[frame] / typical, _MAX_WEIGHT))
     mesh = field.surface(min(min_views, len(scene) / 2))
     if not len(mesh.triangles):
-        raise InputError("no static surface is left: lower --mesh.min-views, or give a larger --mesh.voxel-size")
+        raise InputError("no static surface is left: lower --mesh.min-views, or give another --mesh.voxel-size")
     return mesh
 
 
@@ -86,14 +88,38 @@ def choose_resolution(
 
     Larger still, where the surface would have several times more than ``max_triangles``: they would be simplified away.
     ``static``: per frame (H, W) z-depth, 0 where nothing static is known.
+
+    Raises InputError for a ``voxel_size`` of which the surface has more voxels than a machine holds.
     """
     footprint = float(np.median([np.median(d[d > 0]) / scene.focals[f] for f, d in enumerate(static) if d.any()]))
     noise = disagreement(scene, static)
     voxel = max(_VOXELS_PER_PIXEL * footprint, noise / _NOISE_PER_VOXEL)
     if max_triangles is not None:
         voxel = max(voxel, (_area(scene, static, 4 * voxel) / max_triangles) ** 0.5)
-    voxel = voxel_size or voxel
-    return Resolution(voxel, max(_TRUNCATION_IN_VOXELS * voxel, _TRUNCATION_IN_NOISE * noise))
+    if voxel_size is not None:
+        _refuse_tiny(voxel_size, voxel, _area(scene, static, 4 * voxel), noise)
+        voxel = voxel_size
+    return Resolution(voxel, _truncation(voxel, noise))
+
+
+def _truncation(voxel: float, noise: float) -> float:
+    return max(_TRUNCATION_IN_VOXELS * voxel, _TRUNCATION_IN_NOISE * noise)
+
+
+def _refuse_tiny(asked: float, chosen: float, area: float, noise: float) -> None:
+    """Raise InputError for voxels of which the surface has more than a machine holds; ``chosen``: the default size."""
+
+    def count(voxel: float) -> float:
+        return area / voxel / voxel * (2 * _truncation(voxel, noise) / voxel)
+
+    least = asked
+    while count(least) > _MOST_VOXELS:
+        least *= 1.05
+    if least > asked:
+        raise InputError(
+            f"--mesh.voxel-size {asked:g}: the surface would take more than {_MOST_VOXELS / 1e6:.0f} million voxels; "
+            f"give at least {least:.2g} (the default for this scene is {chosen:.2g})"
+        )
 
 
 def _area(scene: Scene, static: list[np.ndarray], cell: float) -> float:
