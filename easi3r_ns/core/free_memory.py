@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def available_memory_bytes(root: Path = Path("/")) -> float | None:
-    """Bytes that a process can still allocate without swapping, within its container's limit; None outside Linux."""
+    """Bytes that a process can still allocate without swapping, within the limits of its container and of itself.
+
+    None outside Linux.
+    """
     machine = _numbers(root / "proc/meminfo").get("MemAvailable:")
     if machine is None:
         return None
@@ -17,7 +20,19 @@ def available_memory_bytes(root: Path = Path("/")) -> float | None:
             root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
         ),
     ]
-    return max(0.0, min([1024.0 * machine, *(left for left in groups if left is not None)]))
+    lefts = [*groups, _left_to_process(root / "proc/self/status")]
+    return max(0.0, min([1024.0 * machine, *(left for left in lefts if left is not None)]))
+
+
+def _left_to_process(status: Path) -> float | None:
+    """Bytes of addresses that the process may still take where it has a limit (``ulimit -v``)."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit, taken = resource.getrlimit(resource.RLIMIT_AS)[0], _numbers(status).get("VmSize:")
+        if taken is not None and limit != resource.RLIM_INFINITY:
+            return float(limit - 1024 * taken)
+    return None
 
 
 def _left_in_group(folder: Path, limit: str, usage: str, cached: str) -> float | None:

@@ -146,6 +146,16 @@ def test_this_machine_has_free_memory():
     assert 2**24 < available_memory_bytes() < 2**50
 
 
+def test_the_limit_of_the_process_counts(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource", reason="POSIX systems")
+    files = {"proc/meminfo": "MemAvailable: 8000000 kB\n", "proc/self/status": "Name:\tx\nVmSize:\t 1000000 kB\n"}
+    root = fake_system(tmp_path, files)
+    endless = resource.RLIM_INFINITY
+    for limit, left in ((3_000_000 * 1024, 2_000_000), (900_000 * 1024, 0), (endless, 8_000_000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limit=limit: (limit, endless))
+        assert available_memory_bytes(root) == left * 1024
+
+
 @pytest.mark.parametrize(
     ("budget", "words"),
     [
