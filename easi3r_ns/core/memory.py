@@ -38,6 +38,7 @@ def _is_lack(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
+        no_thread = error.errno == errno.EAGAIN and type(error).__module__.startswith("av.")
+        return error.errno == errno.ENOMEM or no_thread
     native = isinstance(error, _KINDS) or f"{type(error).__module__}.{type(error).__name__}" == "cv2.error"
     return native and _SIGNS.search(str(error)) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ LACKS = {
     "OpenCV": cv2.error("OpenCV(4) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes"),
     "COLMAP": RuntimeError("std::bad_alloc"),
     "system": OSError(errno.ENOMEM, "Cannot allocate memory"),
+    "PyAV, without memory for a thread": av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
     "a library that is loaded": ImportError("libtorch.so: failed to map segment from shared object"),
     "threads": RuntimeError("can't start new thread"),
     "a cause": _caused(),
@@ -56,7 +58,13 @@ def test_a_lack_of_memory_is_one_line(library: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("a bug"), ValueError("not enough memory"), OSError(errno.ENOSPC, "full")]
+    "error",
+    [
+        RuntimeError("a bug"),
+        ValueError("not enough memory"),
+        OSError(errno.ENOSPC, "full"),
+        BlockingIOError(errno.EAGAIN, "held"),
+    ],
 )
 def test_other_errors_are_none(error: Exception) -> None:
     assert lack_of_memory(error) is None
