@@ -70,6 +70,9 @@ def made(kind: type, name: str, value: Any) -> Any:
         for field in dataclasses.fields(kind)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
+    for hint in alternatives(typing.get_type_hints(kind, include_extras=True)[name]):
+        if typing.get_origin(hint) is tuple:  # of several numbers: all are the value
+            value = (value,) * len([part for part in typing.get_args(hint) if part is not Ellipsis])
     return kind(**needed | {name: value})
 
 
@@ -101,7 +104,7 @@ def test_zero_is_refused_or_one_of_those_that_a_run_can_do(kind: type, name: str
 
 
 ZERO_IS_POSSIBLE = {
-    *("num_frames_target", "start", "iterations", "flow_weight", "flow_start", "smooth_weight"),
+    *("num_frames_target", "crop_factor", "start", "iterations", "flow_weight", "flow_start", "smooth_weight"),
     *("smooth_translation_weight", "depth_weight", "max_pixels", "min_confidence", "seed", "batch_size", "window"),
     *("num_downscales", "mask_growth", "min_component", "min_views", "trail", "port", "arc"),
     *("steps", "low_share", "fresh_scenes", "warmup_steps", "weight_decay", "ema_decay"),
