@@ -271,3 +271,23 @@ def test_the_size_and_the_glance_of_an_image_are_those_of_the_image(tmp_path, su
     (grey, size), whole = glance(tmp_path / f"a.{suffix}"), read_image(tmp_path / f"a.{suffix}", RunLog())
     assert upright_size(tmp_path / f"a.{suffix}") == size == whole.shape[1::-1]
     assert np.abs(grey.astype(int) - thumbnail(whole)).mean() < 2
+
+
+def test_the_picture_for_programs_without_animation_is_no_frame(tmp_path):
+    """An animated PNG may begin with a picture that is not part of the animation."""
+    still, *rest = [picture(k) for k in (9, 1, 2, 3)]
+    still.save(tmp_path / "a.png", save_all=True, append_images=rest, duration=100, default_image=True)
+    frames = load(tmp_path / "a.png", tmp_path)
+    assert numbers(frames) == [1, 2, 3]
+    np.testing.assert_allclose(frames.times, [0, 0.1, 0.2], atol=1e-6)
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    images = [picture(k).convert("RGBA") for k in (1, 2)]
+    for image in images:
+        image.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], duration=100, lossless=True)
+    log = RunLog()
+    image = read_png(load(tmp_path / "a.webp", tmp_path, log=log).source_paths[1])
+    assert image[4, 4].tolist() == [255, 255, 255] and image[40, 40].tolist() == [20, 20, 20]
+    assert any("transparent" in warning for warning in log.warnings)
