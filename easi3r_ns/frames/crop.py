@@ -25,8 +25,9 @@ _WITHIN = 2
 """Rows over which the picture begins: codecs and scaling blend the first ones with the bar."""
 _LEAST, _MOST = 0.01, 0.7
 """Share of the height (width) that both bars have together."""
-_UNEVEN = 0.2
-"""Difference of the two bars over the larger one, at most: bars fill the difference of two shapes on both sides."""
+_UNEVEN, _ROUNDED = 0.2, 4
+"""Difference of the two bars over the larger one, at most: bars fill the difference of two shapes on both sides. Up to
+so many pixels it comes from dark rows of the picture, and both are taken to be as large as the larger one."""
 
 
 def find_cut(source: Source, inside: np.ndarray, select: FrameConfig, log: RunLog) -> SourceCut | None:
@@ -120,12 +121,12 @@ def _pair(black: np.ndarray, bright: np.ndarray, length: int) -> tuple[int, int]
         if not size or not len(reached):
             return 0, 0
         sizes.append(size + max(1, int(reached[0])))
-    total, larger = sum(sizes), max(first, last)
-    if not (
-        _LEAST * length <= first + last and total <= _MOST * length and abs(first - last) <= max(4, _UNEVEN * larger)
-    ):
-        return 0, 0
-    return sizes[0], sizes[1]
+    apart = abs(sizes[0] - sizes[1])
+    if apart <= _ROUNDED:
+        sizes = [max(sizes)] * 2
+    alike = apart <= max(_ROUNDED, _UNEVEN * max(sizes))
+    fits = _LEAST * length <= first + last and sum(sizes) <= _MOST * length
+    return (sizes[0], sizes[1]) if alike and fits else (0, 0)
 
 
 def _shares(picture: tuple[int, int, int, int], factor: tuple[float, float, float, float]) -> tuple[int, int, int, int]:

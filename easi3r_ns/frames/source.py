@@ -46,7 +46,7 @@ def open_source(data: Path) -> Source:
     Raises:
         InputError: nothing is there, or it is none of these.
     """
-    if not data.exists():
+    if not _exists(data):
         return _named_by_pattern(data)
     if data.is_dir():
         return ImageFolder(data)
@@ -63,6 +63,13 @@ def open_source(data: Path) -> Source:
             f"'{data.parent / ('*' + data.suffix)}'"
         )
     return Video(data)
+
+
+def _exists(data: Path) -> bool:
+    try:
+        return data.exists()
+    except OSError:  # a name that is too long for the file system, say
+        return False
 
 
 def open_selected(data: Path, select: FrameConfig) -> Source:

@@ -34,7 +34,7 @@ def load(data: Path, tmp_path: Path, log: RunLog | None = None, **select):
     return load_frames(data, tmp_path / "store", select=FrameConfig(**options), geometry=TINY, log=log or RunLog())
 
 
-@pytest.mark.parametrize("sides", [(20, 20, 0, 0), (0, 0, 30, 30), (20, 20, 30, 30), (20, 21, 0, 0)])
+@pytest.mark.parametrize("sides", [(20, 20, 0, 0), (0, 0, 30, 30), (20, 20, 30, 30), (30, 37, 0, 0)])
 def test_bars_are_found_to_the_pixel(sides):
     top, bottom, left, right = sides
     found = find_bars(list(framed(filmed(steady(6)), *sides)))
@@ -42,6 +42,12 @@ def test_bars_are_found_to_the_pixel(sides):
     # A row or column beside a bar may be blended with it, so one is left out.
     trimmed = [a - b for a, b in zip(found, expected)]
     assert trimmed == [int(left > 0), int(top > 0), -int(right > 0), -int(bottom > 0)]
+
+
+def test_dark_rows_beside_a_bar_do_not_shift_the_centre():
+    images = framed(filmed(steady(6)), 20, 20)
+    images[:, 20:22] = 0
+    assert find_bars(list(images)) == (0, 23, 160, 113)
 
 
 def test_bars_of_a_compressed_clip(tmp_path):

@@ -116,6 +116,8 @@ def test_numbered_patterns(tmp_path):
         open_source(folder / "a%d_%d.png")
     with pytest.raises(InputError, match="matches no file"):
         open_source(folder / "none_%04d.png")
+    with pytest.raises(InputError, match="does not exist"):
+        open_source(tmp_path / ("x" * 300 + ".mp4"))
 
 
 def test_globs(tmp_path):
