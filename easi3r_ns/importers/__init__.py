@@ -15,5 +15,6 @@ IMPORTERS = (
     Entry("megasam", f"{__name__}.megasam", "MegaSaM"),
     Entry("depth_anything", f"{__name__}.depth_anything", "Depth Anything 3"),
     Entry("colmap", f"{__name__}.colmap", "COLMAP, with its pictures"),
+    Entry("nerfstudio", f"{__name__}.nerfstudio", "nerfstudio, or another program with its transforms.json"),
 )
 """Tried in this order; the summary says whose demos write such folders."""

@@ -24,10 +24,9 @@ from ..core.errors import InputError, shown
 from ..storage.foreign import open_npz, open_zip, read_text
 from .archives import homogeneous, numbers
 from .exr import read_exr
+from .grid import on_grid, reduced, resized
 from .recording import Film, Importer, ImportOptions, Recording, files_of, readable
 
-LARGEST_GRID = 640
-"""Pixels of the longer side of the depth maps that are kept: those of a video are larger than what they resolve."""
 _VIDEOS = r"[^.].*\.(mp4|mov|mkv|webm|avi)"
 
 
@@ -55,7 +54,7 @@ def read_vipe(folder: Path, options: ImportOptions) -> Recording:
     depth, scale, remarks = _depths(folder / "depth" / f"{name}.zip", frames)
     masks = None
     if depth is not None:
-        K = _on_grid(K, scale)
+        K = on_grid(K, scale)
         masks = _masks(folder / "mask" / f"{name}.zip", frames, depth.shape[1:])
     elif (folder / "mask" / f"{name}.zip").is_file():
         remarks = (*remarks, "masks without depth maps are not read: they are found anew, or give --masks")
@@ -110,15 +109,6 @@ def _matrix(lens: np.ndarray) -> list[list[float]]:
     return [[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]]
 
 
-def _on_grid(K: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Intrinsics of the video -> of its depth maps, which have ``scale`` (x, y) times as many pixels."""
-    K = K.copy()
-    K[:, 0, 0] *= scale[0]
-    K[:, 1, 1] *= scale[1]
-    K[:, :2, 2] = (K[:, :2, 2] + 0.5) * scale - 0.5
-    return K
-
-
 def _depths(path: Path, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, tuple[str, ...]]:
     """(F, H, W) depth maps, their pixels per pixel of the video, and remarks."""
     if not path.is_file():
@@ -133,7 +123,7 @@ def _depths(path: Path, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarr
                 if values is not None and full is not None and values.shape != full:
                     raise ValueError(f"{frame:05d}.exr is {values.shape[1]}x{values.shape[0]}, others {full[::-1]}")
                 full = full if values is None else values.shape
-                found.append(None if values is None else _reduced(values))
+                found.append(None if values is None else reduced(values))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     known = [values for values in found if values is not None]
@@ -144,15 +134,6 @@ def _depths(path: Path, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarr
     missing = len(found) - len(known)
     remarks = (f"{missing} of {len(found)} frames have no depth map",) if missing else ()
     return np.stack([empty if values is None else values for values in found]), scale, remarks
-
-
-def _reduced(values: np.ndarray) -> np.ndarray:
-    height, width = values.shape
-    factor = min(1.0, LARGEST_GRID / max(height, width))
-    if factor == 1:
-        return values
-    size = round(width * factor), round(height * factor)
-    return cv2.resize(values, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _masks(path: Path, frames: np.ndarray, size: tuple[int, ...]) -> np.ndarray | None:
@@ -173,7 +154,7 @@ def _mask(read: Callable[[str], bytes | None], frame: int, size: tuple[int, ...]
     image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if image is None or image.ndim != 2:
         raise ValueError(f"{frame:05d}.png is no image of numbers of objects")
-    return cv2.resize((image > 0).astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    return resized(image > 0, size)
 
 
 IMPORTER = Importer("pose/NAME.npz", is_vipe, read_vipe)
