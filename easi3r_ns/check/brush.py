@@ -31,8 +31,8 @@ def images_by_suffix(tree: Tree, names: list[str]) -> dict[str, str | None]:
 
 def mask_of(masks: dict[str, str], image: str) -> str | None:
     """The mask of an image, among masks by their name without folder."""
-    stem = PurePosixPath(image).stem
-    return next((masks[name] for name in (f"{stem}.png", f"{stem}.png.png", f"{stem}.mask.png") if name in masks), None)
+    stem, full = PurePosixPath(image).stem, PurePosixPath(image).name
+    return next((masks[name] for name in (f"{stem}.png", f"{full}.png", f"{stem}.mask.png") if name in masks), None)
 
 
 def _examine(tree: Tree) -> list[RuleResult]:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from easi3r_ns.check import CONSUMER_NAMES
-from easi3r_ns.check.brush import images_by_suffix
+from easi3r_ns.check.brush import images_by_suffix, mask_of
 from easi3r_ns.check.examine import ReadingVerdict, check_folder, known_consumers
 from easi3r_ns.check.model import read_model
 from easi3r_ns.check.tree import Tree
@@ -122,6 +122,12 @@ def test_files_of_others_with_the_same_end_are_found(copy):
     assert verdict(folder, "brush").state == "pass"
     shutil.copy(folder / "images/splat_00001.png", folder / "a_splat_00001.png")
     assert images_by_suffix(Tree(folder), ["splat_00001.png"]) == {"splat_00001.png": "a_splat_00001.png"}
+
+
+@pytest.mark.parametrize("mask", ["a.png", "a.jpg.png", "a.mask.png"])
+def test_masks_of_photos_are_found_by_brush(mask):
+    assert mask_of({mask: f"masks/{mask}"}, "images/a.jpg") == f"masks/{mask}"
+    assert mask_of({mask: f"masks/{mask}"}, "images/aa.jpg") is None
 
 
 def test_a_cloud_of_what_moves_is_no_start(copy):
