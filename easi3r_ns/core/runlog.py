@@ -13,7 +13,10 @@ logger = logging.getLogger(__name__)
 
 STAGES = {
     "cuts": ("look for cuts", ""),
+    "choosing frames": ("choose the frames", "frames"),
     "frames": ("read the frames", "frames"),
+    "images": ("read the images", "images"),
+    "read": ("read the recording", ""),
     "load encoder": ("load the network's encoder", ""),
     "load decoder": ("load the network's decoder", ""),
     "encode frames": ("show each frame to the network", "frames"),
