@@ -43,7 +43,7 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
         inputs = {
             "data": fingerprint(_source_files(data)),
             "eval_data": None if config.eval_data is None else fingerprint(_source_files(config.eval_data)),
-            "masks": None if masks is None else fingerprint(files_of(masks)) if masks.exists() else "missing",
+            "masks": None if masks is None else _fingerprint_of_masks(masks),
             "weights": fingerprint(files_of(Path(weights))) if own_weights else None,
         }
     except OSError as error:
@@ -103,6 +103,16 @@ def _missing(output_dir: Path, meta: dict[str, Any]) -> list[str]:
     """Files that a complete dataset has and this one lacks. Two of those that are ours need not be there."""
     wanted = owned_files(output_dir) - {UNCHECKED} - ({POINTS} if "ply_file_path" not in meta else set())
     return sorted(file for file in wanted if not (output_dir / file).is_file())
+
+
+def _fingerprint_of_masks(masks: Path) -> Any:
+    """Of a folder, a video or an archive; of the images of a pattern, or of a folder in an archive; else 'missing'."""
+    if masks.exists():
+        return fingerprint(files_of(masks))
+    try:
+        return fingerprint(_source_files(masks))
+    except InputError:
+        return "missing"
 
 
 def _source_files(data: Path) -> list[Path]:

@@ -21,6 +21,8 @@ from ..core.types import Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from ..frames import ImageGeometry, load_frames, open_source
+from ..motion.boundary import moving_outside
+from ..motion.flow.dis import DISFlow
 from ..motion.given import check_given, given_between
 from ..network.weights import WeightsInfo
 from ..plan.forecast import actual_line, forecast_lines
@@ -35,6 +37,7 @@ from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
+from .second_look import rows_of
 from .unposed import NoCamerasError, drop_masks, keep_masks, masks_in_use
 
 WORKSPACE = ".easi3r"
@@ -164,6 +167,9 @@ def _process(
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
 
+    if config.dataset.report:
+        outside = moving_outside(scene.dynamic.masks, frames.of_frames(rows_of(frames, scene)), DISFlow(), log)
+        scene = replace(scene, provenance=scene.provenance | {"moving_outside_masks": outside})
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
     if skipped is not None:
         clip, masks = _splits(scene, frames, num_train)["train"], given_between(config.easi3r, frames, skipped, log)

@@ -106,6 +106,8 @@ class Measures:
     """Share of the frames whose camera no pair of frames constrains: its uncertainty is infinite."""
     stays: bool = False
     """Whether the camera was found not to leave its place."""
+    moving_outside: float | None = None
+    """Share of a ring around the masks that moves like what is inside; None where the run did not measure it."""
     focal_sigma: float | None = None
     """Largest uncertainty of a focal length by bundle adjustment, 1 sigma relative to it, at most 1; None where there
     was none or the focal length is given."""
@@ -168,6 +170,7 @@ def measure(scene: Scene) -> MeasuredScene:
         position_sigma=None if sigma is None else _finite_median(sigma.centre[:count] / unit),
         rotation_sigma=None if sigma is None else _finite_median(sigma.rotation_deg[:count]),
         unconstrained=_unconstrained(scene, count),
+        moving_outside=scene.provenance.get("moving_outside_masks"),
         focal_sigma=None if known else _focal_sigma(scene, count),
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
     )

@@ -174,6 +174,15 @@ RULES = (
         remedy=_CHECK_MASKS + " More frames per second (--fps) help where things move fast.",
     ),
     Rule(
+        key="moving_outside",
+        title="Motion just outside of the masks",
+        fine="at most",
+        care=0.67,
+        show=percent,
+        reason="The masks are too small all around: {value} of a ring around them moves like what is inside.",
+        remedy=_CHECK_MASKS + " A larger --mask-growth helps where all of them are too small.",
+    ),
+    Rule(
         key="usable",
         title="Pixels with static, trusted depth",
         fine="at least",
@@ -338,4 +347,5 @@ RULES = (
 )
 """Every limit there is. How they were set: true cameras and depths of rendered rooms and of a real RGB-D walk stay far
 inside (parallax 5 to 14 degrees, colour residual 0.1 to 0.4, roughness 0.2 to 0.6, depth disagreement below 0.5 %),
-while a clip from a tripod and paths that are known to be wrong lie outside."""
+while a clip from a tripod and paths that are known to be wrong lie outside. That of the ring around the masks lies
+half-way between true masks and masks that are 8 of 512 pixels too small (examples/results/masks.md)."""

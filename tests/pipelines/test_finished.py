@@ -13,10 +13,11 @@ import pytest
 
 from easi3r_ns.cli import main as cli
 from easi3r_ns.core.errors import InputError, OutputError
-from easi3r_ns.pipelines import parts, run
+from easi3r_ns.pipelines import finished, parts, run
 from easi3r_ns.pipelines.choice import WeightsChoice
 from easi3r_ns.pipelines.parts import process_parts
 from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.storage.files import write_png
 from easi3r_ns.storage.fingerprint import files_of, fingerprint
 from tests.support.helpers import Lines
 from tests.support.killed_run import KINDS, Instant, data_of
@@ -169,3 +170,12 @@ def test_fingerprints(tmp_path: Path) -> None:
     assert fingerprint(files) != fingerprint(files[::-1]) != fingerprint(files[:1])
     (tmp_path / "a2").write_bytes(b"1")
     assert fingerprint([tmp_path / "a2"]) == fingerprint(files[:1]), "the name of a single file does not matter"
+
+
+def test_masks_of_a_pattern_are_looked_at(tmp_path):
+    for k in range(2):
+        write_png(tmp_path / f"m_{k}.png", np.zeros((8, 8), np.uint8))
+    before = finished._fingerprint_of_masks(tmp_path / "m_%d.png")
+    write_png(tmp_path / "m_1.png", np.full((8, 8), 255, np.uint8))
+    assert finished._fingerprint_of_masks(tmp_path / "m_%d.png") != before
+    assert finished._fingerprint_of_masks(tmp_path / "x_%d.png") == "missing"

@@ -120,3 +120,21 @@ def test_a_new_source_of_masks_is_known_everywhere(tmp_path, clip, monkeypatch):
     monkeypatch.setattr(given, "MASK_SOURCES", (LeftHalf(), *given.MASK_SOURCES))
     assert masks_are_given(config) and given_masks(config, frames, 16, look).source == "left half"
     assert given_masks(replace(config, no_masks=True), frames, 16, look).source == "none"
+
+
+def test_motion_outside_of_the_masks_reaches_the_report(tmp_path, clip, monkeypatch):
+    seen = []
+
+    def outside(masks: np.ndarray, frames: Frames, *args: object) -> float:
+        seen.append(masks)
+        assert len(masks) == len(frames)
+        return 0.9
+
+    monkeypatch.setattr("easi3r_ns.pipelines.run.moving_outside", outside)
+    config = replace(CONFIG, dataset=replace(CONFIG.dataset, report=True))
+    data = write_images(clip, tmp_path / "clip")
+    for name, options in (("with", config), ("without", CONFIG)):
+        oracle = Oracle(clip, tmp_path / f"truth {name}")
+        process(data, tmp_path / name, options, overwrite=False, log=RunLog(), pipeline=oracle)
+    assert len(seen) == 1, "nothing is measured where nobody reads it"
+    assert "90 % of a ring around them moves" in (tmp_path / "with" / "report.html").read_text(encoding="utf-8")
