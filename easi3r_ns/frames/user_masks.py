@@ -98,26 +98,45 @@ def user_masks_between(
 def network_share(marked: np.ndarray, pixel_map: PixelMap, path: Path) -> np.ndarray:
     """(h, w) bool of the source's shape, in any size -> (H, W) uint8 share of each network pixel, in 255ths.
 
+    Where something was cut off the frames, masks of whole frames are cut in the same way.
+
     Raises:
-        InputError: the mask has another shape than the frames.
+        InputError: the mask has another shape than the frames, or it is not clear whether it is one of whole frames.
     """
-    (rows, columns), (width, height) = marked.shape, pixel_map.source_wh
-    cut, kept = pixel_map.cut, None
-    if cut is not None and (columns, rows) != (width, height) and _same_shape((columns, rows), cut.full_wh):
-        # Masks of the frames as they are in the file are cut as these were.
-        across, down = columns / cut.full_wh[0], rows / cut.full_wh[1]
-        kept = (cut.box[0] * across, cut.box[1] * down, cut.box[2] * across, cut.box[3] * down)
-    elif not _same_shape((columns, rows), (width, height)):
-        raise InputError(
-            f"{OPTION} {path}: a mask is {columns}x{rows}, the frames are {width}x{height}: give masks of the frames' "
-            "shape, in any size"
-        )
     image = Image.fromarray(marked.astype(np.uint8) * 255)
-    resized = image.resize(pixel_map.resized_wh, Image.Resampling.BOX, kept, reducing_gap=None)
+    box = _shown(image.size, pixel_map, path)
+    resized = image.resize(pixel_map.resized_wh, Image.Resampling.BOX, box=box, reducing_gap=None)
     left, top, right, bottom = pixel_map.crop_box
     return np.asarray(resized)[top:bottom, left:right]
 
 
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    (columns, rows), (width, height) = one, other
+def _shown(size: tuple[int, int], pixel_map: PixelMap, path: Path) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of the source image in a mask of ``size`` (width, height)."""
+    cut, source_wh = pixel_map.cut, pixel_map.source_wh
+    of_source, of_file = _fits(size, source_wh), cut is not None and _fits(size, cut.full_wh)
+    if cut is not None and of_file and size != source_wh:
+        if of_source and size != cut.full_wh:
+            raise InputError(
+                f"{OPTION} {path}: a mask is {_text(size)}, in the shape of the whole frames ({_text(cut.full_wh)}) "
+                f"and of what is left of them ({_text(source_wh)}): give masks in one of these sizes"
+            )
+        across, down = size[0] / cut.full_wh[0], size[1] / cut.full_wh[1]
+        left, top, right, bottom = cut.box
+        return left * across, top * down, right * across, bottom * down
+    if not of_source:
+        file = "" if cut is None else f" (whole frames: {_text(cut.full_wh)})"
+        raise InputError(
+            f"{OPTION} {path}: a mask is {_text(size)}, the frames are {_text(source_wh)}{file}: give masks of the "
+            "frames' shape, in any size"
+        )
+    return 0.0, 0.0, float(size[0]), float(size[1])
+
+
+def _fits(size: tuple[int, int], frame: tuple[int, int]) -> bool:
+    """Whether a mask has the shape of frames (width, height), up to rounding."""
+    (columns, rows), (width, height) = size, frame
     return abs(rows - columns * height / width) <= _OFF or abs(columns - rows * width / height) <= _OFF
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.core.types import Frames, PixelMap, SkippedFrames
+from easi3r_ns.core.types import Frames, PixelMap, SkippedFrames, SourceCut
 from easi3r_ns.frames.mask_source import open_masks
 from easi3r_ns.frames.user_masks import MarkedFrames, read_user_masks, user_masks_between
 
@@ -257,3 +257,42 @@ def test_masks_that_cannot_be_meant_are_refused(tmp_path, frames):
     (bad / "mask_1.png").rename(tmp_path / "empty" / "x.png")
     with pytest.raises(InputError, match="there are images in its folder bad: give that"):
         open_masks(tmp_path, RunLog())
+
+
+@pytest.mark.parametrize("scale", [1, 2, 0.5])
+@pytest.mark.parametrize("whole", [True, False])
+def test_masks_follow_what_is_cut_off_the_frames(tmp_path, frames, whole, scale):
+    """Bars of 6 rows above and below: a mask is one of whole frames, 40x32, or of what is left."""
+    cut = SourceCut((40, 32), (0, 6, 40, 26), (0, 6, 40, 26))
+    barred = replace(frames, pixel_map=replace(frames.pixel_map, cut=cut))
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for k in range(3):
+        mask = np.pad(moving(k), ((6, 6), (0, 0)), constant_values=k == 1) if whole else moving(k)
+        image = Image.fromarray(mask * np.uint8(255))
+        image.resize((round(mask.shape[1] * scale), round(mask.shape[0] * scale)), 0).save(folder / f"{k}.png")
+    for k in range(3):
+        np.testing.assert_array_equal(read(folder, barred).moving(True)[k], expected(k))
+
+
+def test_a_cut_that_keeps_the_shape_is_told_by_the_size(tmp_path, frames):
+    cut = SourceCut((80, 40), (10, 10, 50, 30), (0, 0, 80, 40))
+    smaller = replace(frames, pixel_map=replace(frames.pixel_map, cut=cut))
+    folders = {
+        "whole": lambda k: np.pad(moving(k), ((10, 10), (10, 30))),
+        "left": moving,
+        "unclear": lambda k: np.kron(moving(k), np.ones((4, 4), bool)),
+        "other": lambda k: moving(k)[:, :20],
+    }
+    for name, mask in folders.items():
+        (tmp_path / name).mkdir()
+        for k in range(3):
+            Image.fromarray(mask(k) * np.uint8(255)).save(tmp_path / name / f"{k}.png")
+    for name in ("whole", "left"):
+        np.testing.assert_array_equal(read(tmp_path / name, smaller).moving(True)[1], expected(1))
+    with pytest.raises(
+        InputError, match=r"160x80, in the shape of the whole frames \(80x40\) and .* left .* \(40x20\)"
+    ):
+        read(tmp_path / "unclear", smaller)
+    with pytest.raises(InputError, match=r"is 20x20, the frames are 40x20 \(whole frames: 80x40\)"):
+        read(tmp_path / "other", smaller)
