@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .. import __version__
-from ..core.config import Easi3RConfig, option_words
+from ..core.config import Easi3RConfig, FrameConfig, option_words
 from ..core.errors import AlignmentError, Easi3RError, InputError
 from ..core.runlog import RunLog
 from ..dataset.scene_folder import find_scene
@@ -149,7 +149,18 @@ def options_text(config: RunConfig) -> str:
 
 def _job(capture: Capture, row_folder: Path, config: RunConfig, settings: dict[str, Any]) -> CaptureRun:
     key = digest(settings | {"source": jsonable(open_source(capture.data).signature())})
-    return CaptureRun(capture, row_folder / capture.name, config, key)
+    return CaptureRun(capture, row_folder / capture.name, replace(config, frames=_as_truth(config.frames)), key)
+
+
+def _as_truth(select: FrameConfig) -> FrameConfig:
+    """Whole frames at evenly spaced times: the truth belongs to such frames, and rows are compared frame by frame.
+
+    Raises:
+        InputError: the frames are to be cropped.
+    """
+    if any(select.crop_factor):
+        raise InputError("--crop-factor: the truth of a capture belongs to whole frames; leave it out")
+    return replace(select, sharpest=False, crop_bars=False)
 
 
 def _earlier_results(row_file: Path, row_key: str, log: RunLog) -> dict[str, dict[str, Any]]:

@@ -54,9 +54,11 @@ class FakeRuns:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.failures: dict[str, dict[str, Any]] = {}
+        self.selections: list[FrameConfig] = []
 
     def __call__(self, job: runs.CaptureRun, state: dict[str, Any], again: bool) -> dict[str, Any]:
         self.done.append(job.capture.name)
+        self.selections.append(job.config.frames)
         state = {"key": job.key, "finished": True, "requested": KEYS, "cpu_seconds": 1.5}
         if job.capture.name in self.failures:
             state = {"key": job.key, "finished": False, **self.failures[job.capture.name]}
@@ -114,6 +116,15 @@ def test_only_what_changed_is_computed_again(root: Path, fake: FakeRuns) -> None
     assert fake.done == ["one", "two"] * 3 + ["two", "one"]
     main(command(root, "--num-frames-target", "4", "--again", "--sequences", "two"))
     assert fake.done[-2:] == ["one", "two"] and len(fake.done) == 9
+
+
+def test_whole_evenly_spaced_frames_are_scored(root: Path, fake: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    """The truth belongs to such frames, and a run says beforehand which it will use."""
+    main(command(root))
+    assert all(not (frames.sharpest or frames.crop_bars) for frames in fake.selections) and fake.selections
+    with pytest.raises(SystemExit) as caught:
+        main(command(root, "--crop-factor", "0", "0.1", "0", "0"))
+    assert caught.value.code == 2 and "--crop-factor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"flow_weight": 0.5}, {"graph": "complete"}])
