@@ -265,8 +265,9 @@ class RefineConfig:
     """auto: bundle adjustment on static SIFT tracks where the camera travels, kept when it explains held-out matches
     better than the network's cameras. colmap: the same, with a warning where it cannot help. none: the network's
     cameras stay as they are."""
-    camera_model: Literal["pinhole", "radial", "opencv"] = "radial"
-    """Lens that bundle adjustment fits to the whole clip: pinhole, radial (k1, k2) or opencv (k1, k2, p1, p2)."""
+    camera_model: Literal["pinhole", "radial", "opencv", "opencv-fisheye"] = "radial"
+    """Lens that bundle adjustment fits to the whole clip: pinhole, radial (k1, k2), opencv (k1, k2, p1, p2) or
+    opencv-fisheye (k1 to k4; GoPro and other action cameras)."""
 
 
 _MOST_GROWTH = 10_000

@@ -14,6 +14,10 @@ from .types import PixelMap
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Flips the camera axes between OpenCV (x right, y down, z forward) and OpenGL (x right, y up, z backward)."""
 
+_MOST_FISHEYE = np.radians(88.0)
+"""Angle from the axis up to which a fisheye picture is undistorted: at 90 degrees there is no z-depth."""
+_TINY = 1e-9
+
 Z_UP_FROM_OPENCV_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
 """Turns a world whose y points down into one whose z points up; :mod:`.upright` makes the first level."""
 
@@ -95,8 +99,32 @@ def unproject(
     return np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
 
 
+class FisheyeDistortion(tuple[float, float, float, float]):
+    """(k1, k2, k3, k4) of OpenCV's fisheye lens, wherever a distortion is expected; all zero: an equidistant lens."""
+
+    __slots__ = ()
+
+
+def is_distorted(distortion: tuple[float, float, float, float]) -> bool:
+    """Whether a lens shows straight lines bent."""
+    return isinstance(distortion, FisheyeDistortion) or any(distortion)
+
+
+def distortion_names(distortion: tuple[float, float, float, float]) -> tuple[str, str, str, str]:
+    """How OpenCV, nerfstudio and COLMAP call the four numbers."""
+    fisheye = isinstance(distortion, FisheyeDistortion)
+    return ("k1", "k2", "k3", "k4") if fisheye else ("k1", "k2", "p1", "p2")
+
+
 def distort(xy: np.ndarray, distortion: tuple[float, float, float, float]) -> np.ndarray:
-    """(..., 2) ideal normalised image coordinates -> where a lens with OpenCV's (k1, k2, p1, p2) shows them."""
+    """(..., 2) ideal normalised image coordinates -> where a lens shows them.
+
+    ``distortion``: OpenCV's (k1, k2, p1, p2), or a :class:`FisheyeDistortion`, whose lens sees less than 180 degrees.
+    """
+    if isinstance(distortion, FisheyeDistortion):
+        radius = np.linalg.norm(xy, axis=-1, keepdims=True)
+        shown = _fisheye_radius(np.arctan(radius), distortion)
+        return xy * np.divide(shown, radius, out=np.ones_like(radius), where=radius > _TINY)
     k1, k2, p1, p2 = distortion
     x, y = xy[..., 0], xy[..., 1]
     r2 = x**2 + y**2
@@ -107,13 +135,37 @@ def distort(xy: np.ndarray, distortion: tuple[float, float, float, float]) -> np
 
 
 def undistort(xy: np.ndarray, distortion: tuple[float, float, float, float], iterations: int = 20) -> np.ndarray:
-    """The inverse of :func:`distort`, by the fixed-point iteration that OpenCV uses too."""
+    """The inverse of :func:`distort`, by the fixed-point iteration that OpenCV uses too, or Newton's for a fisheye."""
+    if isinstance(distortion, FisheyeDistortion):
+        return _undistort_fisheye(xy, distortion)
     if not any(distortion):
         return xy
     ideal = xy
     for _ in range(iterations):
         ideal = ideal + xy - distort(ideal, distortion)
     return ideal
+
+
+def _fisheye_radius(angle: np.ndarray, distortion: FisheyeDistortion) -> np.ndarray:
+    square = angle**2
+    k1, k2, k3, k4 = distortion
+    return angle * (1 + square * (k1 + square * (k2 + square * (k3 + square * k4))))
+
+
+def fisheye_slope(angle: np.ndarray, distortion: FisheyeDistortion) -> np.ndarray:
+    """Change of the radius in the picture with the angle from the axis; a lens folds where it is not positive."""
+    square = angle**2
+    k1, k2, k3, k4 = distortion
+    return 1 + square * (3 * k1 + square * (5 * k2 + square * (7 * k3 + square * 9 * k4)))
+
+
+def _undistort_fisheye(xy: np.ndarray, distortion: FisheyeDistortion) -> np.ndarray:
+    shown = np.linalg.norm(xy, axis=-1, keepdims=True)
+    angle = np.minimum(shown, _MOST_FISHEYE)
+    for _ in range(10):
+        slope = np.maximum(fisheye_slope(angle, distortion), 0.1)
+        angle = np.clip(angle - (_fisheye_radius(angle, distortion) - shown) / slope, 0, _MOST_FISHEYE)
+    return xy * np.divide(np.tan(angle), shown, out=np.ones_like(shown), where=shown > _TINY)
 
 
 def project(points: np.ndarray, fx: float, fy: float, cx: float, cy: float) -> np.ndarray:

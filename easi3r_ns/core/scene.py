@@ -177,8 +177,9 @@ class Scene:
     min_confidence: float = 1.1
     """Pixels below this confidence are not trusted: they have no depth in the dataset and no point in the clouds."""
     distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """(k1, k2, p1, p2) of OpenCV's lens model, shared by all frames; it acts on normalised image coordinates, so it is
-    the same at every resolution. ``depth`` lies on the DISTORTED pixel grid, as the images do."""
+    """(k1, k2, p1, p2) of OpenCV's lens model, or a :class:`~easi3r_ns.core.geometry.FisheyeDistortion`, shared by all
+    frames; it acts on normalised image coordinates, so it is the same at every resolution. ``depth`` lies on the
+    DISTORTED pixel grid, as the images do."""
     sparse: SparsePoints | None = None
     """Triangulated points, where bundle adjustment ran."""
     pose_sources: tuple[str, ...] | None = None

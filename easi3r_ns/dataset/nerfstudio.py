@@ -14,7 +14,15 @@ import numpy as np
 
 from ..core.config import DatasetConfig
 from ..core.errors import InputError, OutputError
-from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, is_rigid, opencv_to_opengl, transform
+from ..core.geometry import (
+    Z_UP_FROM_OPENCV_WORLD,
+    FisheyeDistortion,
+    distortion_names,
+    intrinsics_to_source,
+    is_rigid,
+    opencv_to_opengl,
+    transform,
+)
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
@@ -284,7 +292,8 @@ def _transforms(
     intrinsics = [_intrinsics(scene, frame) for frame in listed]
     # nerfstudio prefers what stands at the top, so only what is the same for all frames may stand there.
     shared = {key: value for key, value in intrinsics[0].items() if all(entry[key] == value for entry in intrinsics)}
-    meta: dict[str, Any] = {"camera_model": "OPENCV", **dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))}
+    kind = "OPENCV_FISHEYE" if isinstance(scene.distortion, FisheyeDistortion) else "OPENCV"
+    meta: dict[str, Any] = {"camera_model": kind, **dict(zip(distortion_names(scene.distortion), scene.distortion))}
     meta |= shared | {"applied_transform": Z_UP_FROM_OPENCV_WORLD[:3]}
     meta |= {"orientation_override": "none"} if is_level(scene) else {}
     meta |= {"aabb_scale": aabb_scale(np.concatenate([poses[:, :3, 3], cloud]))}

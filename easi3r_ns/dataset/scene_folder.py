@@ -9,7 +9,8 @@ Version 2 of the format is two files, which JSON and numpy read::
 ``scene.json``
     ``format`` ("easi3r-scene"), ``version``, ``arrays`` (name of the other file), ``pixel_map`` (``source_wh``,
     ``resized_wh``, ``crop_box``), ``names``, ``source_paths`` (relative to this folder where the images lie in the
-    dataset around it, absolute elsewhere), ``min_confidence``, ``distortion``, ``pose_sources``, ``dynamic_source``,
+    dataset around it, absolute elsewhere), ``min_confidence``, ``distortion`` with ``lens`` ("opencv", the default, or
+    "opencv-fisheye"), ``pose_sources``, ``dynamic_source``,
     ``between`` (null, or ``names``, ``source_paths`` and ``pose_sources`` of the frames in between) and ``provenance``.
     Written last, so that a folder with it is complete.
 ``arrays.npz``
@@ -36,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError, shortened, shown
+from ..core.geometry import FisheyeDistortion
 from ..core.scene import CameraUncertainty, PosedFrames, Scene, SparsePoints
 from ..core.types import DynamicMasks, PixelMap
 from ..storage.files import make_folder, write_json, write_npz, writing
@@ -48,6 +50,8 @@ SCENE_FOLDER = "scene"
 """Its name inside a dataset."""
 SCENE_JSON = "scene.json"
 ARRAYS = "arrays.npz"
+FISHEYE = "opencv-fisheye"
+"""Value of ``lens`` for OpenCV's fisheye lens."""
 SCENE_FILES = (SCENE_JSON, ARRAYS)
 
 _ARRAYS = ("images", "T_world_cam", "focals", "principal_point", "depth", "confidence", "times", "indices")
@@ -75,6 +79,7 @@ def write_scene(scene: Scene, path: Path) -> Path:
         "source_paths": [_to_text(source, path) for source in scene.source_paths],
         "min_confidence": scene.min_confidence,
         "distortion": scene.distortion,
+        "lens": FISHEYE if isinstance(scene.distortion, FisheyeDistortion) else "opencv",
         "pose_sources": scene.pose_sources,
         "dynamic_source": scene.dynamic.source,
         "between": None if scene.between is None else _between_meta(scene.between, path),
@@ -214,12 +219,18 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         source_paths=tuple(_to_path(text, folder) for text in meta["source_paths"]),
         between=_between(meta, arrays, folder),
         min_confidence=float(meta["min_confidence"]),
-        distortion=tuple(float(value) for value in meta["distortion"]),
+        distortion=_distortion(meta),
         sparse=sparse,
         uncertainty=uncertainty,
         pose_sources=None if meta["pose_sources"] is None else tuple(str(name) for name in meta["pose_sources"]),
         provenance=dict(meta["provenance"]),
     )
+
+
+def _distortion(meta: dict[str, Any]) -> tuple[float, float, float, float]:
+    k1, k2, third, fourth = (float(value) for value in meta["distortion"])
+    values = (k1, k2, third, fourth)
+    return FisheyeDistortion(values) if meta.get("lens") == FISHEYE else values
 
 
 def _to_text(source: Path, folder: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..core.geometry import distort, pixel_grid, undistort
+from ..core.geometry import distort, is_distorted, pixel_grid, undistort
 from ..core.scene import Scene
 
 MOST_MARGIN = 0.25
@@ -64,7 +64,7 @@ def pinhole_grid(scene: Scene, frame: int) -> PinholeGrid:
     focal, centre = scene.focals_xy[frame], np.asarray(scene.principal_point, dtype=float)
     height, width = scene.images.shape[1:3]
     K = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1.0]])
-    if not any(scene.distortion):
+    if not is_distorted(scene.distortion):
         return PinholeGrid(K, (height, width), None, None)
     ideal = undistort((pixel_grid(height, width) - centre) / focal, scene.distortion) * focal + centre
     ideal = np.where(np.isfinite(ideal), ideal, -1e6)

@@ -28,7 +28,15 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, intrinsics_to_source, opencv_to_colmap, transform
+from ..core.geometry import (
+    Z_UP_FROM_OPENCV_WORLD,
+    FisheyeDistortion,
+    distortion_names,
+    intrinsics_to_source,
+    is_distorted,
+    opencv_to_colmap,
+    transform,
+)
 from ..core.scene import Scene
 from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import static_points
@@ -39,7 +47,7 @@ from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "colmap"
 MODEL_FILES = ("cameras", "images", "points3D")
-_MODEL_IDS = {"PINHOLE": 1, "OPENCV": 4}
+_MODEL_IDS = {"PINHOLE": 1, "OPENCV": 4, "OPENCV_FISHEYE": 5}
 _TEXT_HEADERS = {
     "cameras": "# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]",
     "images": "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] as (X, Y, POINT3D_ID)",
@@ -52,7 +60,7 @@ class ColmapModel:
     """A sparse model; the numbers that the files count from 1 count from 0 here."""
 
     model: str
-    """'PINHOLE' or 'OPENCV'."""
+    """'PINHOLE', 'OPENCV' or 'OPENCV_FISHEYE'."""
     width: int
     height: int
     params: np.ndarray
@@ -141,7 +149,7 @@ def write_model(model: ColmapModel, binary: Path, text: Path | None = None) -> N
 def colmap_model(views: SourceViews, names: tuple[str, ...], mask_growth: float, max_points: int) -> ColmapModel:
     """The sparse model of a scene; see :func:`write_colmap`."""
     scene = views.scene
-    distorted = any(scene.distortion) and not views.undistort
+    distorted = is_distorted(scene.distortion) and not views.undistort
     params = np.array([intrinsics_to_source(f, scene.principal_point, scene.pixel_map) for f in scene.focals])
     params = params[:1] if (params == params[0]).all() else params
     if distorted:
@@ -155,7 +163,7 @@ def colmap_model(views: SourceViews, names: tuple[str, ...], mask_growth: float,
         points, colors, tracks = _seen(points, colors, projected_tracks(scene, points, mask_growth))
         errors = np.zeros(len(points))
     return ColmapModel(
-        model="OPENCV" if distorted else "PINHOLE",
+        model=_model(scene) if distorted else "PINHOLE",
         width=scene.pixel_map.source_wh[0],
         height=scene.pixel_map.source_wh[1],
         params=params,
@@ -167,6 +175,10 @@ def colmap_model(views: SourceViews, names: tuple[str, ...], mask_growth: float,
         observations=tuple(views.pixels(xy, float(f)) for xy, f in zip(tracks.observations, scene.focals)),
         observed=tracks.observed,
     )
+
+
+def _model(scene: Scene) -> str:
+    return "OPENCV_FISHEYE" if isinstance(scene.distortion, FisheyeDistortion) else "OPENCV"
 
 
 def image_names(scene: Scene, stem: str) -> tuple[str, ...]:
@@ -292,12 +304,15 @@ def _files(job: ExportJob) -> set[str]:
 
 def _says(job: ExportJob) -> list[str]:
     remarks = ["gsplat's examples look for images_4: give them --data_factor 1, or export --format splat"]
-    if any(job.scene.distortion) and not job.config.undistort:
-        lens = ", ".join(f"{name} {value:.4g}" for name, value in zip(("k1", "k2", "p1", "p2"), job.scene.distortion))
+    if is_distorted(job.scene.distortion) and not job.config.undistort:
+        lens = ", ".join(
+            f"{name} {value:.4g}" for name, value in zip(distortion_names(job.scene.distortion), job.scene.distortion)
+        )
         remarks.insert(
             0,
-            f"the lens is distorted (camera model OPENCV, {lens}). COLMAP, gsplat and nerfstudio undistort by "
-            "themselves; INRIA's loader and those made from it refuse it: for them, --undistort or --format splat",
+            f"the lens is distorted (camera model {_model(job.scene)}, {lens}). COLMAP, gsplat and nerfstudio "
+            "undistort by themselves; INRIA's loader and those made from it refuse it: for them, "
+            "--undistort or --format splat",
         )
     return remarks + between_remark(job.scene)
 

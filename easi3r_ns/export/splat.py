@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.geometry import is_distorted
 from ..core.scene import Scene
 from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import write_ply
@@ -77,7 +78,7 @@ def write_start_cloud(path: Path, model: ColmapModel) -> None:
 
 def undistorted_remark(scene: Scene) -> list[str]:
     """What is said where a format takes no distortion and the lens has some."""
-    if not any(scene.distortion):
+    if not is_distorted(scene.distortion):
         return []
     return [
         f"images are undistorted (k1 {scene.distortion[0]:.4g}), because programs that read this format take no lens "

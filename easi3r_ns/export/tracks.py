@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.geometry import distort, intrinsics_to_source, source_to_network, transform, undistort
+from ..core.geometry import distort, intrinsics_to_source, is_distorted, source_to_network, transform, undistort
 from ..core.scene import Scene
 from ..core.surface import MAX_RELATIVE_STEP, grow_mask, trusted_depth
 
@@ -81,7 +81,7 @@ def _project(scene: Scene, frame: int, points: np.ndarray) -> tuple[np.ndarray, 
     ideal = np.full((len(points), 2), np.nan)
     np.divide(local[:, :2], depth[:, None], out=ideal, where=depth[:, None] > 0)
     shown = distort(ideal, scene.distortion)
-    if any(scene.distortion):
+    if is_distorted(scene.distortion):
         with np.errstate(over="ignore", invalid="ignore"):
             again = undistort(shown, scene.distortion)
         shown[~(np.abs(again - ideal).max(axis=1) < _INVERTIBLE)] = np.nan

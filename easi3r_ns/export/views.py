@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.geometry import distort, intrinsics_to_source, pixel_grid
+from ..core.geometry import distort, intrinsics_to_source, is_distorted, pixel_grid
 from ..core.geometry import undistort as undistort_xy
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
@@ -33,7 +33,7 @@ class SourceViews:
     @property
     def resampled(self) -> bool:
         """Whether images differ from their sources."""
-        return self.undistort and any(self.scene.distortion)
+        return self.undistort and is_distorted(self.scene.distortion)
 
     def lens(self, focal: float) -> tuple[float, np.ndarray]:
         """Network focal length -> focal length and (2,) principal point in source pixels, the first centre at 0.5."""

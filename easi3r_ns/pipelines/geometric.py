@@ -35,9 +35,10 @@ from ..motion.two_view.masks import METHOD
 from ..network.compute import choose_compute
 from ..plan.geometric import GeometricForecast
 from ..plan.plan import plan_geometric
-from ..refine import Lens, SparseModel, check_zoom, map_static, warn_about_zoom
+from ..refine import Lens, SparseModel, check_lens, check_zoom, map_static, warn_about_zoom
 from ..refine.certainty import model_uncertainty
 from ..refine.library import load_pycolmap
+from ..refine.model import FISHEYE
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import jsonable
 from .focal import start_facts, start_focal
@@ -109,6 +110,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
         MissingExtraError: pycolmap does not load.
     """
     check_zoom(align, config.focal_length)
+    check_lens(refine, align)
     try:
         load_pycolmap()
     except MissingExtraError as error:
@@ -354,6 +356,7 @@ def _pack_model(model: SparseModel) -> Tensors:
         "T_world_cam": torch.from_numpy(model.T_world_cam),
         "registered": torch.from_numpy(model.registered),
         "lens": torch.tensor(lens, dtype=torch.float64),
+        "fisheye": torch.tensor(model.lens.fisheye),
         "record": torch.frombuffer(bytearray(json.dumps(jsonable(model.record)).encode()), dtype=torch.uint8),
         **({} if model.focals is None else {"focals": torch.from_numpy(model.focals)}),
     }
@@ -361,9 +364,9 @@ def _pack_model(model: SparseModel) -> Tensors:
 
 def _unpack_model(tensors: Tensors) -> SparseModel:
     width, height, focal, cx, cy, *distortion = tensors["lens"].tolist()
-    lens = Lens(int(width), int(height), focal, (cx, cy), tuple(distortion))
+    lens = Lens(int(width), int(height), focal, (cx, cy)).of_kind(FISHEYE if tensors["fisheye"] else "opencv")
     sparse = SparsePoints(**{f.name: tensors[f"sparse.{f.name}"].numpy() for f in fields(SparsePoints)})
     record = json.loads(bytes(tensors["record"].numpy()))
     focals = tensors["focals"].numpy() if "focals" in tensors else None
     cameras, registered = tensors["T_world_cam"].numpy(), tensors["registered"].numpy()
-    return SparseModel(cameras, registered, lens, sparse, focals, record)
+    return SparseModel(cameras, registered, lens.bent(distortion), sparse, focals, record)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..core.geometry import distort, project, transform
+from ..core.geometry import FisheyeDistortion, distort, project, transform, undistort
 
 MIN_MATCHES = 40
 _MIN_SHARE = 0.3
@@ -39,7 +39,7 @@ class Intrinsics:
     K: np.ndarray
     """(3, 3)."""
     distortion: tuple[float, float, float, float]
-    """(k1, k2, p1, p2) of OpenCV."""
+    """As in :class:`~easi3r_ns.core.scene.Scene`."""
 
     def project(self, T_world_cam: np.ndarray, points: np.ndarray) -> np.ndarray:
         """(N, 3) world -> (N, 2) distorted network pixels; NaN behind the camera."""
@@ -77,10 +77,15 @@ def find_camera(
 
 def _pnp(points: np.ndarray, pixels: np.ndarray, intrinsics: Intrinsics, tolerance: float) -> np.ndarray | None:
     """RANSAC over minimal samples, then Levenberg-Marquardt on the inliers, twice."""
-    lens_model = np.array(intrinsics.distortion)
+    lens_model, seen = np.array(intrinsics.distortion), pixels
+    if isinstance(intrinsics.distortion, FisheyeDistortion):
+        # OpenCV's solvers know no fisheye: they get the picture of a pinhole.
+        focal, centre = intrinsics.K[[0, 1], [0, 1]], intrinsics.K[:2, 2]
+        seen = undistort((pixels - centre) / focal, intrinsics.distortion) * focal + centre
+        lens_model = np.zeros(4)
     ok, turn, shift, inliers = cv2.solvePnPRansac(
         points,
-        pixels,
+        seen,
         intrinsics.K,
         lens_model,
         iterationsCount=500,
@@ -94,7 +99,7 @@ def _pnp(points: np.ndarray, pixels: np.ndarray, intrinsics: Intrinsics, toleran
     for _ in range(2):
         if len(chosen) < MIN_MATCHES // 2:
             return None
-        turn, shift = cv2.solvePnPRefineLM(points[chosen], pixels[chosen], intrinsics.K, lens_model, turn, shift)
+        turn, shift = cv2.solvePnPRefineLM(points[chosen], seen[chosen], intrinsics.K, lens_model, turn, shift)
         pose = _pose(turn, shift)
         error = np.linalg.norm(intrinsics.project(pose, points) - pixels, axis=1)
         chosen = np.flatnonzero(error < tolerance)

@@ -11,10 +11,15 @@ import numpy as np
 
 from ..core.config import RefineConfig
 from .individual import FREE_DISTORTION, adjust_focals, cameras_of, with_cameras
-from .library import colmap_camera, load_pycolmap, read_lens, read_model, write_frames, write_matches
+from .library import TWO_FOCALS, colmap_camera, load_pycolmap, read_lens, read_model, write_frames, write_matches
 from .model import Correspondences, Lens, SparseModel
 
-ADJUST_MODELS = {"pinhole": "SIMPLE_PINHOLE", "radial": "RADIAL", "opencv": "OPENCV"}
+ADJUST_MODELS = {
+    "pinhole": "SIMPLE_PINHOLE",
+    "radial": "RADIAL",
+    "opencv": "OPENCV",
+    "opencv-fisheye": "OPENCV_FISHEYE",
+}
 MAPPING_MODEL = "SIMPLE_RADIAL"
 """Lens model during mapping: cameras that are still far off do not determine a second distortion parameter."""
 ZOOM_MODEL = "SIMPLE_PINHOLE"
@@ -142,11 +147,12 @@ def finish(
 ) -> SparseModel | None:
     """The last adjustment of a pycolmap reconstruction (changed in place), with all parameters of the lens.
 
-    The two focal lengths of OPENCV are made equal (the pixels of the source are square) and everything else is
-    adjusted once more.
+    The two focal lengths of OPENCV and OPENCV_FISHEYE are made equal (the pixels of the source are square) and
+    everything else is adjusted once more.
 
     Args:
-        camera_model: 'pinhole', 'radial' (k1, k2) or 'opencv' (k1, k2, p1, p2).
+        camera_model: 'pinhole', 'radial' (k1, k2), 'opencv' (k1, k2, p1, p2) or, for a fisheye lens,
+            'opencv-fisheye' (k1 to k4).
         min_angle: degrees of parallax that a point must have.
 
     Returns:
@@ -161,7 +167,7 @@ def finish(
         solve(reconstruction, refine_focal=not fixed_focal, effort=effort)
         manager.filter_all_points3D(MAX_ERROR, min_angle)
     camera = reconstruction.camera(1)
-    if camera.model_name == "OPENCV" and not fixed_focal:
+    if camera.model_name in TWO_FOCALS and not fixed_focal:
         params = np.array(camera.params)
         params[:2] = np.sqrt(params[0] * params[1])
         camera.params = params

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.geometry import FisheyeDistortion, fisheye_slope
 from ..core.runlog import RunLog
 from .held import HeldOut, between
 from .model import Correspondences, Lens, SparseModel
@@ -180,6 +181,8 @@ def degenerate(lens: Lens, told_focal: float | None = None) -> bool:
     if not (near_told or PLAUSIBLE_FOCAL[0] * side <= lens.focal <= PLAUSIBLE_FOCAL[1] * side):
         return True
     radius = np.linspace(0, np.hypot(lens.width, lens.height) / 2 / lens.focal, 50)
+    if isinstance(lens.distortion, FisheyeDistortion):
+        return bool((fisheye_slope(np.minimum(radius, np.pi / 2), lens.distortion) <= 0).any())
     k1, k2 = lens.distortion[:2]
     return bool((1 + 3 * k1 * radius**2 + 5 * k2 * radius**4 <= 0).any())
 

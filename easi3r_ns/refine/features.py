@@ -17,7 +17,7 @@ from ..core.types import DynamicMasks, Frames, PixelMap
 from ..storage.files import read_png
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
-from .model import Correspondences, Lens
+from .model import FISHEYE, Correspondences, Lens
 
 MAX_FEATURES = 3000
 """Keypoints per frame; COLMAP drops the smallest ones first."""
@@ -26,6 +26,8 @@ MAX_IMAGE_SIDE = 1600
 above, noise and blur make most of the small keypoints, and the larger ones are no sharper."""
 MASK_GROWTH = 0.005
 """Share of the picture's longer side by which moving regions are grown; the radius of a keypoint comes on top."""
+FILM_DIAGONAL, FISHEYE_MM = 43.27, 24.0
+"""Diagonal of 35 mm film, and the focal length on it that action cameras name, in millimetres."""
 MIN_MATCHES = 15
 """Verified matches below which two frames are taken as unrelated (COLMAP's default)."""
 MATCH_ERROR = 4.0
@@ -50,13 +52,15 @@ def find_correspondences(
     focal: float | None,
     seed: int,
     detected: Features | None = None,
+    fisheye: Lens | None = None,
 ) -> Correspondences:
     """Verified matches between the frames of a clip on its static parts.
 
     Clips of up to :data:`~easi3r_ns.refine.matching.EXHAUSTIVE_FRAMES` frames are matched exhaustively, longer ones
     between neighbours in time and between frames that look alike. ``focal`` (source pixels) lets the matches be
     verified by an essential matrix instead of a fundamental matrix. ``detected``: what :func:`detect_features` found in
-    these frames, where it is there already.
+    these frames, where it is there already. ``fisheye``: the first guess of such a lens, along whose rays matches
+    are verified: no fundamental matrix joins two fisheye pictures.
 
     Raises:
         MissingExtraError: pycolmap is not there.
@@ -64,13 +68,14 @@ def find_correspondences(
     features = static_features(detected or detect_features(clip, log), dynamic, clip.pixel_map)
     pairs = choose_pairs(features.descriptors, seed)
     pixel_map = clip.pixel_map
-    lens = Lens.centred(pixel_map.source_wh, focal or default_focal(pixel_map.picture_wh), pixel_map.principal_xy)
-    return match_features(features, pairs, lens, log, has_focal=focal is not None, seed=seed)
+    guess = focal or default_focal(pixel_map.picture_wh)
+    lens = fisheye or Lens.centred(pixel_map.source_wh, guess, pixel_map.principal_xy)
+    return match_features(features, pairs, lens, log, has_focal=focal is not None or fisheye is not None, seed=seed)
 
 
-def default_focal(source_wh: tuple[int, int]) -> float:
-    """COLMAP's first guess: 1.2 times the longer side."""
-    return 1.2 * max(source_wh)
+def default_focal(source_wh: tuple[int, int], camera_model: str = "pinhole") -> float:
+    """COLMAP's first guess, 1.2 times the longer side; of a fisheye lens the nominal 24 mm of action cameras."""
+    return FISHEYE_MM * float(np.hypot(*source_wh)) / FILM_DIAGONAL if camera_model == FISHEYE else 1.2 * max(source_wh)
 
 
 def detect_features(clip: Frames | Scene, log: RunLog) -> Features:

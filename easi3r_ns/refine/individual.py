@@ -14,12 +14,12 @@ import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.spatial.transform import Rotation
 
-from ..core.geometry import distort
+from ..core.geometry import FisheyeDistortion, distort, fisheye_slope
 from ..core.similarity import nearest_rotation
-from .model import Lens, SparseModel
+from .model import SparseModel
 
-FREE_DISTORTION = {"pinhole": 0, "radial": 2, "opencv": 4}
-"""How many of (k1, k2, p1, p2) are adjusted for a camera model."""
+FREE_DISTORTION = {"pinhole": 0, "radial": 2, "opencv": 4, "opencv-fisheye": 4}
+"""How many of the four numbers of the distortion are adjusted for a camera model."""
 SMOOTH = 0.05
 """Deviation of the change between two neighbouring changes of the logarithm of the focal length, per frame: a zoom by
 half within five frames reaches it. Frames that determine their focal length themselves are not held by it."""
@@ -59,18 +59,26 @@ class TrackedCameras:
     focal: np.ndarray
     """(K,) source pixels."""
     distortion: np.ndarray
-    """(4,) k1, k2, p1, p2."""
+    """(4,) k1, k2, p1, p2; k1 to k4 of a fisheye lens."""
     centre: np.ndarray
     """(2,) principal point in source pixels."""
     points: np.ndarray
     """(N, 3) world."""
+    fisheye: bool = False
+    """Whether the distortion is that of OpenCV's fisheye lens."""
+
+    def shown(self, ideal: np.ndarray) -> np.ndarray:
+        """(M, 2) ideal normalised image coordinates -> where the lens shows them."""
+        k1, k2, third, fourth = (float(value) for value in self.distortion)
+        values = (k1, k2, third, fourth)
+        return distort(ideal, FisheyeDistortion(values) if self.fisheye else values)
 
     def project(self, frame: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(M, 2) source pixels and (M,) depths of one point per row in the camera ``frame`` of that row."""
         local = np.einsum("mab,mb->ma", self.R[frame], points) + self.t[frame]
         with np.errstate(divide="ignore", invalid="ignore"):
             ideal = local[:, :2] / local[:, 2:]
-        return distort(ideal, tuple(self.distortion)) * self.focal[frame, None] + self.centre, local[:, 2]
+        return self.shown(ideal) * self.focal[frame, None] + self.centre, local[:, 2]
 
 
 @dataclass(frozen=True)
@@ -317,23 +325,38 @@ def jacobians(
     plane = np.zeros((len(z), 2, 3))
     plane[:, 0, 0] = plane[:, 1, 1] = 1 / z
     plane[:, 0, 2], plane[:, 1, 2] = -x / z, -y / z
-    with_local = focal * (_distortion_by_place(x, y, cameras.distortion) @ plane)
-    r2 = x**2 + y**2
-    by_lens = np.stack([[x * r2, x * r2**2, 2 * x * y, r2 + 2 * x**2], [y * r2, y * r2**2, r2 + 2 * y**2, 2 * x * y]])
-    shown = distort(np.stack([x, y], axis=1), tuple(cameras.distortion))
+    bent, by_lens = (_fisheye_slopes if cameras.fisheye else _slopes)(x, y, cameras.distortion)
+    with_local = focal * (bent @ plane)
+    shown = cameras.shown(np.stack([x, y], axis=1))
     of_camera = np.concatenate([-with_local @ _cross(turned), with_local, focal * shown[..., None]], axis=2)
-    return of_camera, focal * by_lens.transpose(2, 0, 1)[..., :num_distortion], with_local @ R
+    return of_camera, focal * by_lens[..., :num_distortion], with_local @ R
 
 
-def _distortion_by_place(x: np.ndarray, y: np.ndarray, distortion: np.ndarray) -> np.ndarray:
-    """(M, 2, 2) derivative of :func:`~easi3r_ns.core.geometry.distort`."""
+def _slopes(x: np.ndarray, y: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 2, 2) and (M, 2, 4) derivatives of :func:`~easi3r_ns.core.geometry.distort` by place and distortion."""
     k1, k2, p1, p2 = distortion
     r2 = x**2 + y**2
     radial, slope = 1 + k1 * r2 + k2 * r2**2, 2 * k1 + 4 * k2 * r2
     mixed = slope * x * y + 2 * p1 * x + 2 * p2 * y
     first = [radial + slope * x**2 + 2 * p1 * y + 6 * p2 * x, mixed]
     second = [mixed, radial + slope * y**2 + 6 * p1 * y + 2 * p2 * x]
-    return np.stack([np.stack(first, axis=1), np.stack(second, axis=1)], axis=1)
+    by_lens = np.stack([[x * r2, x * r2**2, 2 * x * y, r2 + 2 * x**2], [y * r2, y * r2**2, r2 + 2 * y**2, 2 * x * y]])
+    return np.stack([np.stack(first, axis=1), np.stack(second, axis=1)], axis=1), by_lens.transpose(2, 0, 1)
+
+
+def _fisheye_slopes(x: np.ndarray, y: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a fisheye lens: the radius in the picture grows with the angle, along the direction of the point."""
+    radius = np.maximum(np.hypot(x, y), 1e-9)
+    angle = np.arctan(radius)
+    k1, k2, third, fourth = (float(value) for value in distortion)
+    lens = FisheyeDistortion((k1, k2, third, fourth))
+    along = np.stack([x, y], axis=1) / radius[:, None]
+    outer = along[:, :, None] * along[:, None, :]
+    powers = angle[:, None] ** np.array([3, 5, 7, 9])
+    across = (angle + powers @ distortion) / radius
+    outward = fisheye_slope(angle, lens) / (1 + radius**2)
+    by_place = outward[:, None, None] * outer + across[:, None, None] * (np.eye(2) - outer)
+    return by_place, along[:, :, None] * powers[:, None, :]
 
 
 def _cross(v: np.ndarray) -> np.ndarray:
@@ -373,6 +396,7 @@ def cameras_of(model: SparseModel) -> tuple[TrackedCameras, Tracks]:
         distortion=np.array(lens.distortion),
         centre=np.array(lens.principal_point),
         points=sparse.points,
+        fisheye=lens.fisheye,
     )
     return cameras, Tracks(position[sparse.frame_index], sparse.point_index, sparse.pixels)
 
@@ -384,9 +408,7 @@ def with_cameras(model: SparseModel, cameras: TrackedCameras) -> SparseModel:
     inverse = cameras.R.transpose(0, 2, 1)
     T[known, :3, :3] = inverse
     T[known, :3, 3] = -np.einsum("kab,kb->ka", inverse, cameras.t)
-    old = model.lens
-    k1, k2, p1, p2 = (float(value) for value in cameras.distortion)
-    lens = Lens(old.width, old.height, float(np.median(cameras.focal)), old.principal_point, (k1, k2, p1, p2))
+    lens = replace(model.lens, focal=float(np.median(cameras.focal))).bent(cameras.distortion)
     focals = np.interp(np.arange(len(model.registered)), known, cameras.focal)
     moved = replace(model, T_world_cam=T, lens=lens, focals=focals, sparse=replace(model.sparse, points=cameras.points))
     distance = np.linalg.norm(moved.reprojected()[0] - moved.sparse.pixels, axis=1)

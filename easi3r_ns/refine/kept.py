@@ -10,6 +10,7 @@ import torch
 
 from .. import __version__
 from ..core.config import RefineConfig
+from ..core.geometry import FisheyeDistortion
 from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty, Scene, SparsePoints
 from ..storage.cache import StageCache, Tensors, digest
@@ -74,6 +75,7 @@ def _pack(scene: Scene, refined: Scene, warnings: list[str]) -> Tensors:
         "provenance": refined.provenance.get("refine"),
         "same_uncertainty": refined.uncertainty is scene.uncertainty,
         "warnings": warnings,
+        "fisheye": isinstance(refined.distortion, FisheyeDistortion),
     }
     encoded = json.dumps(jsonable(text)).encode()
     return tensors | {_TEXT: torch.frombuffer(bytearray(encoded), dtype=torch.uint8)}
@@ -89,7 +91,7 @@ def _unpack(scene: Scene, tensors: Tensors, log: RunLog) -> Scene:
     return replace(
         scene,
         **{name: tensors[name].numpy() for name in _ARRAYS},
-        distortion=tuple(text["distortion"]),
+        distortion=(FisheyeDistortion if text["fisheye"] else tuple)(text["distortion"]),
         pose_sources=tuple(text["pose_sources"]) if text["pose_sources"] is not None else None,
         sparse=None if sparse["points"] is None else SparsePoints(**{n: t.numpy() for n, t in sparse.items()}),
         uncertainty=scene.uncertainty if text["same_uncertainty"] else found,

@@ -13,7 +13,10 @@ import numpy as np
 from ..core.config import AlignConfig, RefineConfig
 from ..core.errors import InputError, MissingExtraError
 from ..core.scene import Scene, SparsePoints
-from .model import Correspondences, Lens, SparseModel
+from .model import FISHEYE, Correspondences, Lens, SparseModel
+
+TWO_FOCALS = ("OPENCV", "OPENCV_FISHEYE")
+"""COLMAP's lens models that have one in x and one in y."""
 
 
 def load_pycolmap() -> ModuleType:
@@ -42,13 +45,24 @@ def load_pycolmap() -> ModuleType:
 def check_refine(config: RefineConfig, align: AlignConfig, focal_length: float | None = None) -> None:
     """Whether ``--refine`` can run, before any work is done.
 
-    Raises MissingExtraError without pycolmap; InputError where 'colmap' shall find a known focal length.
+    Raises MissingExtraError without pycolmap; InputError where 'colmap' shall find a known focal length, or a fisheye
+    lens shall zoom.
     """
     if config.refine == "none":
         return
+    check_lens(config, align)
     if config.refine == "colmap":
         check_zoom(align, focal_length)
     load_pycolmap()
+
+
+def check_lens(config: RefineConfig, align: AlignConfig) -> None:
+    """Raises InputError for a fisheye lens with a focal length for every frame: action cameras do not zoom."""
+    if config.camera_model == FISHEYE and not align.shared_focal:
+        raise InputError(
+            f"--camera-model {FISHEYE} has one focal length for the whole clip, --align.no-shared-focal asks for one "
+            "per frame: give one of them"
+        )
 
 
 def check_zoom(align: AlignConfig, focal_length: float | None) -> None:
@@ -94,7 +108,8 @@ def write_frames(
     with pycolmap.DatabaseTransaction(database):
         for camera_id, focal in enumerate([lens.focal] if focals is None else focals.tolist(), 1):
             camera = colmap_camera(replace(lens, focal=focal), model)
-            camera.camera_id, camera.has_prior_focal_length = camera_id, has_focal
+            # COLMAP takes no fisheye without a known focal length for a first pair; bundle adjustment still changes it.
+            camera.camera_id, camera.has_prior_focal_length = camera_id, has_focal or lens.fisheye
             database.write_camera(camera, use_camera_id=True)
             rig = pycolmap.Rig(rig_id=camera_id)
             rig.add_ref_sensor(camera.sensor_id)
@@ -110,9 +125,17 @@ def write_frames(
 
 
 def colmap_camera(lens: Lens, model: str) -> Any:
-    """The pycolmap camera with id 1; ``model`` SIMPLE_PINHOLE, SIMPLE_RADIAL, RADIAL or OPENCV."""
+    """The pycolmap camera with id 1; ``model`` SIMPLE_PINHOLE, SIMPLE_RADIAL, RADIAL or OPENCV.
+
+    For a fisheye lens SIMPLE_RADIAL stands for SIMPLE_RADIAL_FISHEYE, and what has more parameters for OPENCV_FISHEYE.
+    """
     k1, k2, p1, p2 = lens.distortion
     centre = list(lens.principal_point)
+    if lens.fisheye:
+        simple = model == "SIMPLE_RADIAL"
+        model = "SIMPLE_RADIAL_FISHEYE" if simple else "OPENCV_FISHEYE"
+        params = [lens.focal, *centre, k1] if simple else [lens.focal, lens.focal, *centre, k1, k2, p1, p2]
+        return load_pycolmap().Camera(camera_id=1, model=model, width=lens.width, height=lens.height, params=params)
     params = {
         "SIMPLE_PINHOLE": [lens.focal, *centre],
         "SIMPLE_RADIAL": [lens.focal, *centre, k1],
@@ -134,17 +157,17 @@ def write_matches(database: Any, found: Correspondences) -> None:
 
 
 def read_lens(camera: Any) -> Lens:
-    """Our lens of a pycolmap camera; an OPENCV one must have equal focal lengths."""
+    """Our lens of a pycolmap camera; one with two focal lengths must have equal ones."""
     params = list(camera.params)
     model = camera.model_name
-    if model == "OPENCV":
+    if model in TWO_FOCALS:
         fx, fy, cx, cy, *distortion = params
         if not np.isclose(fx, fy, rtol=1e-9):
             raise ValueError(f"focal lengths {fx} and {fy} differ")
     else:
         fx, cx, cy, *distortion = params
-    k1, k2, p1, p2 = [*map(float, distortion), 0.0, 0.0, 0.0, 0.0][:4]
-    return Lens(camera.width, camera.height, float(fx), (float(cx), float(cy)), (k1, k2, p1, p2))
+    lens = Lens(camera.width, camera.height, float(fx), (float(cx), float(cy)))
+    return lens.of_kind(FISHEYE if "FISHEYE" in model else "opencv").bent([*distortion, 0.0, 0.0, 0.0, 0.0][:4])
 
 
 def read_model(reconstruction: Any, num_frames: int) -> SparseModel:

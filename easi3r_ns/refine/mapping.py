@@ -92,10 +92,13 @@ def map_static(
         MissingExtraError: pycolmap is not installed.
     """
     detected = detect_features(frames, log)
-    told = focal or start
+    told, pixel_map = focal or start, frames.pixel_map
+    guess = default_focal(pixel_map.picture_wh, config.camera_model)
+    first = Lens.centred(pixel_map.source_wh, told or guess, pixel_map.principal_xy).of_kind(config.camera_model)
+    fisheye = first if first.fisheye else None
 
     def matched(masks: DynamicMasks) -> Correspondences:
-        return find_correspondences(frames, masks, log, focal=focal, seed=seed, detected=detected)
+        return find_correspondences(frames, masks, log, focal=focal, seed=seed, detected=detected, fisheye=fisheye)
 
     found = matched(dynamic)
 
@@ -104,10 +107,8 @@ def map_static(
         still = replace(dynamic, masks=np.zeros_like(dynamic.masks))
         return matched(still) if dynamic.masks.any() else found
 
-    source_wh, centre = frames.pixel_map.source_wh, frames.pixel_map.principal_xy
-    guess = default_focal(frames.pixel_map.picture_wh)
     tasks = [
-        _Task(Lens.centred(source_wh, begin, centre), config, focal is not None, seed, log, shared_focal)
+        _Task(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal)
         for begin in dict.fromkeys([told or guess, focal or guess])
     ]
     task, model, collapsed = _first(tasks, found)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..core.geometry import distort, transform
+from ..core.geometry import FisheyeDistortion, distort, transform
 from ..core.scene import SparsePoints
+
+FISHEYE = "opencv-fisheye"
+"""Value of --camera-model."""
+NONE = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,28 @@ class Lens:
     focal: float
     principal_point: tuple[float, float]
     distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """(k1, k2, p1, p2)."""
+    """(k1, k2, p1, p2), or a :class:`~easi3r_ns.core.geometry.FisheyeDistortion`."""
 
     @staticmethod
     def centred(source_wh: tuple[int, int], focal: float, centre: tuple[float, float] | None = None) -> Lens:
         """No distortion; principal point at ``centre``, by default that of the image."""
         width, height = source_wh
         return Lens(width, height, float(focal), centre or (width / 2, height / 2))
+
+    @property
+    def fisheye(self) -> bool:
+        """Whether it is OpenCV's fisheye lens."""
+        return isinstance(self.distortion, FisheyeDistortion)
+
+    def of_kind(self, camera_model: str) -> Lens:
+        """A lens of the kind that ``--camera-model`` names, without distortion (equidistant for a fisheye)."""
+        return replace(self, distortion=FisheyeDistortion(NONE) if camera_model == FISHEYE else NONE)
+
+    def bent(self, distortion: Iterable[float]) -> Lens:
+        """A lens of the same kind with this distortion."""
+        first, second, third, fourth = (float(value) for value in distortion)
+        values = (first, second, third, fourth)
+        return replace(self, distortion=FisheyeDistortion(values) if self.fisheye else values)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .certainty import model_uncertainty
 from .depths import MIN_POINTS, DepthFit, apply_fit, fit_depth, sample_depth
 from .features import find_correspondences
 from .mapping import map_incrementally, with_colors
-from .model import Correspondences, Lens, SparseModel
+from .model import FISHEYE, Correspondences, Lens, SparseModel
 from .score import HELD_OUT, MIN_HELD_OUT, Score, hold_out, score_cameras, without_keypoints
 from .zoom import warn_about_zoom
 
@@ -78,20 +78,21 @@ def refine_scene(
     Raises:
         MissingExtraError: pycolmap is not installed.
     """
-    lens = scene_lens(scene)
-    found = find_correspondences(scene, scene.dynamic, log, focal=lens.focal if fixed_focal else None, seed=seed)
+    own, lens = scene_lens(scene), _start_lens(scene, config)
+    known = {"focal": lens.focal if fixed_focal else None, "fisheye": lens if lens.fisheye else None}
+    found = find_correspondences(scene, scene.dynamic, log, seed=seed, **known)
     seen, held = hold_out(found, HELD_OUT, seed)
     if held.num_matches < MIN_HELD_OUT:
         return _kept(scene, config, log, "too little static texture: the frames hardly match")
     everywhere = np.ones(len(scene), dtype=bool)
     focals = None if shared_focal else _source_focals(scene)
-    ours = Candidate(OURS, scene.T_world_cam, lens, everywhere, np.ones(len(scene)), None, focals)
+    ours = Candidate(OURS, scene.T_world_cam, own, everywhere, np.ones(len(scene)), None, focals)
     options = _Options(config, fixed_focal, seed, start_focal, shared_focal)
     candidates = [ours, *_adjusted(scene, seen, lens, options, log)]
     candidates += _mapped("mapping", scene, seen, lens, options, log)
     if scene.dynamic.masks.any() and not any(c.registered.all() for c in candidates[1:]):
         still = replace(scene.dynamic, masks=np.zeros_like(scene.dynamic.masks))
-        everything = find_correspondences(scene, still, log, focal=lens.focal if fixed_focal else None, seed=seed)
+        everything = find_correspondences(scene, still, log, seed=seed, **known)
         candidates += _mapped("mapping without masks", scene, without_keypoints(everything, held), lens, options, log)
     scores = {c.name: _score(c, held) for c in candidates}
     best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
@@ -114,6 +115,14 @@ def scene_lens(scene: Scene) -> Lens:
     """The scene's camera in source pixels; the median focal length where frames differ."""
     focal, _, cx, cy = intrinsics_to_source(float(np.median(scene.focals)), scene.principal_point, scene.pixel_map)
     return Lens(*scene.pixel_map.source_wh, focal, (cx, cy), scene.distortion)
+
+
+def _start_lens(scene: Scene, config: RefineConfig) -> Lens:
+    """Where bundle adjustment starts: the scene's lens, or a fisheye of its focal length."""
+    own = scene_lens(scene)
+    if config.camera_model != FISHEYE or own.fisheye:
+        return own
+    return own.of_kind(FISHEYE)
 
 
 def _source_focals(scene: Scene) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.geometry import FisheyeDistortion, undistort
 from ..core.scene import FIXED, TURNING, Scene, SparsePoints
 from ..core.surface import trusted_depth
 from .residuals import Residuals, parallax_degrees, picture_change, static_residuals
@@ -111,6 +112,8 @@ class Measures:
     focal_sigma: float | None = None
     """Largest uncertainty of a focal length by bundle adjustment, 1 sigma relative to it, at most 1; None where there
     was none or the focal length is given."""
+    fov_without_fisheye: float | None = None
+    """The field of view, where the lens is not modelled as a fisheye."""
     no_parallax: float | None = None
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
 
@@ -143,7 +146,7 @@ def measure(scene: Scene) -> MeasuredScene:
     known = bool(_config(scene, "easi3r").get("focal_length"))
     triangulated = scene.sparse if scene.sparse is not None and len(scene.sparse) else None
     sources = scene.pose_sources or ()
-    sigma = scene.uncertainty
+    sigma, fisheye = scene.uncertainty, isinstance(scene.distortion, FisheyeDistortion)
     measures = Measures(
         num_frames=count,
         duration=float(series.times[-1] - series.times[0]),
@@ -161,6 +164,7 @@ def measure(scene: Scene) -> MeasuredScene:
         colour_gain=None if residuals is None else residuals.colour_gain,
         reprojection=None if triangulated is None else _reprojection(triangulated, scene),
         fov=float(series.fov_degrees.mean()),
+        fov_without_fisheye=None if fisheye else float(series.fov_degrees.mean()),
         focal_spread=None if known else _focal_spread(scene, count),
         focal_known=known,
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
@@ -226,6 +230,9 @@ def _series(scene: Scene, count: int, unit: float) -> Series:
     seconds = np.maximum(np.diff(times), 1e-9)
     jumps = _jumps(steps / seconds, steps, _JUMP_LENGTH) | _jumps(turns / seconds, turns, _JUMP_DEGREES)
     half_width = scene.pixel_map.source_wh[0] * scene.pixel_map.scale_xy[0] / 2
+    edge = np.stack([half_width / scene.focals[:count], np.zeros(count)], axis=1)
+    if isinstance(scene.distortion, FisheyeDistortion):
+        edge = undistort(edge, scene.distortion)
     return Series(
         times=times,
         coverage=coverage,
@@ -234,7 +241,7 @@ def _series(scene: Scene, count: int, unit: float) -> Series:
         speed=np.concatenate([[np.nan], steps / seconds]),
         rotation_speed=np.concatenate([[np.nan], turns / seconds]),
         jumps=np.concatenate([[False], jumps]),
-        fov_degrees=np.degrees(2 * np.arctan(half_width / scene.focals[:count])),
+        fov_degrees=np.degrees(2 * np.arctan(edge[:, 0])),
     )
 
 

@@ -306,13 +306,13 @@ RULES = (
         remedy=_GIVE_FOCAL,
     ),
     Rule(
-        key="fov",
+        key="fov_without_fisheye",
         title="Field of view, wide side",
         fine="at most",
         care=110.0,
         show=degrees,
-        reason="The field of view seems to be {value}: a fisheye lens is not modelled.",
-        remedy=_GIVE_FOCAL,
+        reason="The field of view seems to be {value}, which only a fisheye lens has.",
+        remedy="For an action camera, give --camera-model opencv-fisheye. " + _GIVE_FOCAL,
     ),
     Rule(
         key="focal_sigma",

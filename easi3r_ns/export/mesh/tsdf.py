@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.geometry import distort, transform
+from ...core.geometry import distort, is_distorted, transform
 from ...core.optional import load_open3d
 from ...core.scene import Scene
 from ...core.surface import grow_mask, on_surface, trusted_depth, world_points
@@ -157,7 +157,7 @@ def _project(scene: Scene, frame: int, points: np.ndarray) -> tuple[np.ndarray, 
     shown = np.flatnonzero(local[:, 2] > 1e-9)
     local = local[shown]
     xy = local[:, :2] / local[:, 2:]
-    if any(scene.distortion):
+    if is_distorted(scene.distortion):
         # Far outside the image the lens polynomial may fold back into it.
         near = (np.abs(xy) < 2 * max(width, height) / scene.focals[frame]).all(axis=1)
         shown, local, xy = shown[near], local[near], distort(xy[near], scene.distortion)

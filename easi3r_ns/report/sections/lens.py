@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.geometry import intrinsics_to_source
+from ...core.geometry import distortion_names, intrinsics_to_source, is_distorted
 from ...core.scene import Scene
 from ..contents import Chart, Fact
 from ..figures import Axes, Line, line_chart
@@ -68,8 +68,9 @@ def _facts(scene: Scene, measured: MeasuredScene, estimates: np.ndarray) -> tupl
     ]
     if scene.uncertainty is not None and not m.focal_known:
         facts.append(Fact("uncertainty, 1 sigma", f"{scene.uncertainty.focal[:count].mean() / scale:.1f} px"))
-    if any(scene.distortion):
-        facts.append(Fact("distortion k1, k2, p1, p2", ", ".join(f"{value:.3g}" for value in scene.distortion)))
+    if is_distorted(scene.distortion):
+        names = ", ".join(distortion_names(scene.distortion))
+        facts.append(Fact(f"distortion {names}", ", ".join(f"{value:.3g}" for value in scene.distortion)))
     if not m.focal_known and m.focal_spread is not None:
         facts.append(Fact("spread between frames", f"{estimates.std():.0f} px ({percent(m.focal_spread)})"))
     return tuple(facts)
