@@ -57,8 +57,8 @@ def test_files_lie_in_the_dataset(dataset, part, capsys):
         (["export", "nowhere"], 2, "nowhere does not exist"),
         (["export", "DATASET", "--format", "stl"], 2, "choose from mesh"),
         (["export", "DATASET", "--mesh.voxel-size", "-1"], 2, "--mesh.voxel-size -1"),
-        (["import", "nowhere", "--output-dir", "OUT"], 2, "nowhere is not a folder"),
-        (["import", "DATASET", "--output-dir", "OUT"], 2, "neither pred_traj.txt"),
+        (["import", "nowhere", "--output-dir", "OUT"], 2, "nowhere does not exist"),
+        (["import", "DATASET", "--output-dir", "OUT"], 2, "is a dataset of easi3r already"),
         (["import", "DATASET", "--output-dir", "DATASET"], 5, "already holds a dataset"),
     ],
 )

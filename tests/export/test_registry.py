@@ -66,9 +66,10 @@ def test_a_line_in_the_table_is_a_format(scene, tmp_path, monkeypatch):
 
 def test_a_line_in_the_table_is_a_layout(scene, tmp_path, monkeypatch):
     asked = []
-    own = Importer("notes.txt", lambda path: (path / "notes.txt").is_file(), asked.append)
+    own = Importer("notes.txt", lambda path: (path / "notes.txt").is_file(), lambda path, options: asked.append(path))
     monkeypatch.setattr(folder, "IMPORTERS", (Entry("notes", _module(monkeypatch, IMPORTER=own), "a stranger"),))
-    monkeypatch.setattr(folder, "to_scene", lambda recording, path, options: scene)
+    monkeypatch.setattr(folder, "pictures_of", lambda recording: None)
+    monkeypatch.setattr(folder, "to_scene", lambda recording, pictures, path, options: scene)
     with pytest.raises(InputError, match=r"neither notes.txt \(a stranger\)"):
         import_folder(tmp_path)
     (tmp_path / "notes.txt").touch()
@@ -82,6 +83,6 @@ def test_what_a_format_lacks_is_told_before_anything_is_written(scene, tmp_path,
             replace(scene, depth=nothing, confidence=nothing), tmp_path, ["tum", "mesh"], ExportConfig(), RunLog()
         )
     monkeypatch.setitem(sys.modules, "rerun", None)
-    with pytest.raises(MissingExtraError, match=r"easi3r-ns\[rerun\]"):
+    with pytest.raises(MissingExtraError, match=r"\[rerun\]"):
         export_scene(scene, tmp_path, ["tum", "rerun"], ExportConfig(), RunLog())
     assert not list(tmp_path.iterdir())
