@@ -32,6 +32,9 @@ MOST_RUNS = 9
 MOST_MACHINES = 8
 LIMITS = (1 / 8, 8.0)
 """A run that took fewer or more times its forecast says nothing about the next one."""
+STARVED = 0.6
+"""Share of the time for which a run on the CPU has to have had a core: below it, other programs kept it waiting, and
+its times say nothing about the next one."""
 REFERENCE_SECONDS = 0.026
 """CPU seconds of :func:`_classical_work` on the machine on which the constants of the forecast were measured."""
 UNTRIED = (0.5, 2.0)

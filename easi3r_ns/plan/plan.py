@@ -21,7 +21,7 @@ from ..network.costs import activation_bytes
 from ..network.sources import AUTO, BEST, KNOWN, resolve
 from ..network.weights import WeightsInfo, describe
 from .calibration import Rates, calibrate
-from .experience import Experience, keep_experience, load_experience, remembered_rates
+from .experience import STARVED, Experience, keep_experience, load_experience, remembered_rates
 from .forecast import Forecast, Job, forecast, pointmap_bytes
 from .geometric import GeometricForecast, GeometricJob, forecast_geometric
 from .limits import memory_limit
@@ -126,7 +126,10 @@ def plan_geometric(
 
 
 def learn_from(plan: Forecast | GeometricForecast, taken: Sequence[StageRecord]) -> None:
-    """Keep how long a finished run took, for the forecasts of later ones."""
+    """Keep how long a finished run took, for the forecasts of later ones, unless other programs kept it waiting."""
+    seconds = sum(record.seconds for record in taken)
+    if plan.device == "cpu" and sum(record.cpu_seconds for record in taken) < STARVED * seconds:
+        return
     experience = load_experience()
     experience.learn(plan.raw, plan.key, taken)
     keep_experience(experience)

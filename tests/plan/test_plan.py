@@ -29,6 +29,7 @@ from easi3r_ns.network.weights import describe
 from easi3r_ns.pipelines.geometric import GEOMETRY
 from easi3r_ns.pipelines.run import RunConfig, process
 from easi3r_ns.plan.calibration import Rates, calibrate
+from easi3r_ns.plan.experience import load_experience
 from easi3r_ns.plan.forecast import (
     REFINE_PIXELS,
     Job,
@@ -38,7 +39,7 @@ from easi3r_ns.plan.forecast import (
     matched_pairs,
     refine_seconds,
 )
-from easi3r_ns.plan.plan import Network, network_of, plan_geometric, plan_run
+from easi3r_ns.plan.plan import Network, learn_from, network_of, plan_geometric, plan_run
 from tests.support.helpers import Lines
 
 
@@ -292,3 +293,10 @@ def test_a_run_without_a_network_has_a_forecast(tmp_path, capsys):
     assert fewer.seconds < plan.seconds and {s.name for s in plan.stages} - {s.name for s in fewer.stages} == {
         "motion from geometry", "stereo", "motion against the scene",
     }  # fmt: skip
+
+
+def test_a_run_that_other_programs_kept_waiting_teaches_nothing():
+    plan = forecast(replace(JOB, refine=True), CPU, RATES)
+    for share, learned in ((0.3, False), (1.0, True)):
+        learn_from(plan, [StageRecord("features", 20.0, share * 20.0, 0)])
+        assert bool(load_experience().ratios) is learned
