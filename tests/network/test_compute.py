@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,40 +11,24 @@ import torch
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.network import compute as module
 from easi3r_ns.network.compute import Compute, choose_compute, free_memory, in_batches
+from tests.support.pretend_gpu import NEW, OLD, install_gpu
 
 CUDA = torch.device("cuda")
-OLD_GPU, NEW_GPU = (7, 5), (8, 6)
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch):
-    """Make torch report one GPU of a compute capability; memory in bytes."""
-
-    def install(capability: tuple[int, int] = NEW_GPU, free: int = 0, reserved: int = 0, allocated: int = 0) -> None:
-        def memory(index: int) -> tuple[int, int]:
-            assert isinstance(index, int)  # torch before 2.5 refuses a device without an index
-            return free, 2**40
-
-        cuda = torch.cuda
-        monkeypatch.setattr(cuda, "is_available", lambda: True)
-        monkeypatch.setattr(cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(cuda, "get_device_capability", lambda *_: capability)
-        monkeypatch.setattr(cuda, "is_bf16_supported", lambda *_: True)  # true by emulation, on old ones too
-        monkeypatch.setattr(cuda, "mem_get_info", memory)
-        monkeypatch.setattr(cuda, "memory_reserved", lambda index: reserved)
-        monkeypatch.setattr(cuda, "memory_allocated", lambda index: allocated)
-
-    return install
+    return partial(install_gpu, monkeypatch)
 
 
-@pytest.mark.parametrize(("capability", "precision"), ((OLD_GPU, torch.float16), (NEW_GPU, torch.bfloat16)))
+@pytest.mark.parametrize(("capability", "precision"), ((OLD, torch.float16), (NEW, torch.bfloat16)))
 def test_bf16_is_taken_where_the_gpu_has_it_and_fp16_elsewhere(gpu, capability, precision) -> None:
-    gpu(capability)
+    gpu(capability=capability)
     assert choose_compute("auto", "auto", 0) == Compute(CUDA, precision)
 
 
 def test_amd_has_bf16(gpu, monkeypatch) -> None:
-    gpu(OLD_GPU)
+    gpu(capability=OLD)
     monkeypatch.setattr(torch.version, "hip", "6.0")
     assert choose_compute("cuda", "auto", 0).dtype == torch.bfloat16
 

@@ -24,6 +24,7 @@ from easi3r_ns.network.inference import (
 )
 from easi3r_ns.network.model import PairAttention, PairOutput
 from tests.support.helpers import golden_model, load_golden
+from tests.support.pretend_gpu import install_gpu
 from tests.support.twins import collect_attention, decode_pairs
 
 CPU = torch.device("cpu")
@@ -133,7 +134,7 @@ def test_a_pair_that_never_fits_is_said(golden_run):
 
 def test_a_gpu_takes_what_fits_its_free_memory(monkeypatch):
     gpu = Compute(torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**34))
+    install_gpu(monkeypatch, free=2**30)
     assert gpu.batch_for(576, item_bytes=2**27) == 4
     assert gpu.batch_for(576, item_bytes=2**20) == 16384 // 576
     assert gpu.batch_for(576, item_bytes=2**40) == 1

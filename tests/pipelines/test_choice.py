@@ -27,6 +27,7 @@ from easi3r_ns.training.scenes import Clip, render_clip
 from tests.pipelines.test_network import write_images
 from tests.pipelines.test_seams import Oracle
 from tests.support.helpers import Lines
+from tests.support.pretend_gpu import install_gpu
 
 CONFIG = RunConfig(FrameConfig(num_frames_target=0), dataset=DatasetConfig(num_downscales=0))
 
@@ -139,7 +140,7 @@ def test_a_network_that_does_not_fit_is_not_taken(data: Path, machine: Machine, 
     machine.budget = Budget(1, 0, True, 1.5 * GIB)
     assert "only 1.5 GiB are free" in choose_weights(data, None, CONFIG, Lines()).line
     machine.budget, machine.device, machine.gpu_gib = UNBOUNDED, "cuda", 8.0
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (4 * GIB, 8 * GIB))
+    install_gpu(monkeypatch, free=4 * GIB)
     assert "8.0 GiB on the GPU" in (line := choose_weights(data, None, CONFIG, Lines()).line)
     assert "auto takes none" in line and "only 4.0 GiB are free on the GPU" in line
     machine.error = MemoryLimitError("--max-memory 1: this run needs at least 2 GiB")

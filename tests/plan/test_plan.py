@@ -41,6 +41,7 @@ from easi3r_ns.plan.forecast import (
 )
 from easi3r_ns.plan.plan import Network, learn_from, network_of, plan_geometric, plan_run
 from tests.support.helpers import Lines
+from tests.support.pretend_gpu import install_gpu
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +124,7 @@ def test_memory_counts_the_half_that_is_loaded_and_grows_with_the_pairs():
 
 
 def test_on_a_gpu_weights_and_activations_lie_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**34, 2**34))
+    install_gpu(monkeypatch, free=2**34)
     result = forecast(JOB, Compute(torch.device("cuda")), RATES)
     assert result.gpu_bytes > 4 * num_parameters(SMALL)[1]
     assert stages(result)["encode frames"].memory_bytes < 1.1e9
