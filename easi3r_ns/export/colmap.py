@@ -314,6 +314,8 @@ def _says(job: ExportJob) -> list[str]:
             "undistort by themselves; INRIA's loader and those made from it refuse it: for them, "
             "--undistort or --format splat",
         )
+    if not job.scene.has_depth and job.scene.sparse is None:
+        remarks.append("the scene has neither depth nor points, so the model has none: most trainers start from some")
     return remarks + between_remark(job.scene)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, distort, pixel_grid
+from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, distort, is_distorted, pixel_grid
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..storage.files import make_folder, write_bytes, write_npz
@@ -77,7 +77,7 @@ def write_megasam(scene: Scene, path: Path) -> Path:
 
 def _ideal(scene: Scene, values: np.ndarray, interpolation: int) -> np.ndarray:
     """Values on the network's grid as a lens without distortion shows them; 0 where nothing is known."""
-    if not any(scene.distortion):
+    if not is_distorted(scene.distortion):
         return values
     import cv2
 

@@ -2,7 +2,7 @@
 
 ::
 
-    transforms.json                          OPENCV lens, aabb_scale
+    transforms.json                          the lens with its distortion, is_fisheye where it is one, aabb_scale
     images/ngp_00001.png                     the source images
     images/dynamic_mask_ngp_00001.png        8 bit, not 0 where something moves: ignored
     depths/ngp_00001.png                     16 bit, steps of integer_depth_scale; where the scene has depth
@@ -18,7 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, opencv_to_opengl, transform
+from ..core.geometry import (
+    Z_UP_FROM_OPENCV_WORLD,
+    FisheyeDistortion,
+    distortion_names,
+    opencv_to_opengl,
+    transform,
+)
 from ..core.scene import Scene
 from ..dataset.listing import Listed, listed_frames
 from ..dataset.nerfstudio import DEPTH_STEP, TRANSFORMS, aabb_scale, depth_steps
@@ -79,7 +85,8 @@ def _transforms(
     shared = all(lens == lenses[0] for lens in lenses)
     _, (cx, cy) = views.lens(frames[0].focal)
     top: dict[str, Any] = {"w": width, "h": height, "cx": float(cx), "cy": float(cy)}
-    top |= (lenses[0] if shared else {}) | dict(zip(("k1", "k2", "p1", "p2"), scene.distortion))
+    top |= (lenses[0] if shared else {}) | dict(zip(distortion_names(scene.distortion), scene.distortion))
+    top |= {"is_fisheye": True} if isinstance(scene.distortion, FisheyeDistortion) else {}
     top |= {"aabb_scale": aabb_scale(np.concatenate([poses[:, :3, 3], points]))}
     top |= {"integer_depth_scale": DEPTH_STEP, "enable_depth_loading": True} if scene.has_depth else {}
     entries = []

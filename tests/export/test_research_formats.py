@@ -14,7 +14,7 @@ import pytest
 
 from easi3r_ns.core.config import ExportConfig
 from easi3r_ns.core.errors import InputError
-from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, distort, opencv_to_opengl, transform
+from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, FisheyeDistortion, distort, opencv_to_opengl, transform
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import INTERPOLATED, PNP, PosedFrames, Scene
 from easi3r_ns.export.dnerf import DnerfOptions, dnerf_files, write_dnerf
@@ -133,6 +133,26 @@ def test_instant_ngp_ignores_what_moves(room, tmp_path, lens):
         shown = cv2.imread(str(tmp_path / frame["depth_path"]), cv2.IMREAD_UNCHANGED) * meta["integer_depth_scale"]
         known = (shown > 0) & (mask == 0)
         assert known.mean() > 0.3 and np.median(np.abs(shown - depth)[known]) < 0.002
+
+
+def test_a_fisheye_is_a_fisheye_or_taken_out(room, tmp_path):
+    """Also where all its numbers are 0: an equidistant lens bends straight lines too."""
+    pycolmap = pytest.importorskip("pycolmap")
+    scene, lens = room[0], FisheyeDistortion((0.0, 0.0, 0.0, 0.0))
+    others = ["colmap", "splat", "ngp", "dnerf", "megasam"]
+    export_scene(replace(scene, distortion=lens), tmp_path, others, ExportConfig(max_init_points=500), RunLog())
+    for name, kind in (("colmap", "OPENCV_FISHEYE"), ("splat", "PINHOLE")):
+        assert pycolmap.Reconstruction(str(tmp_path / name / "sparse/0")).cameras[1].model.name == kind
+    meta = json.loads((tmp_path / "ngp/transforms.json").read_text())
+    assert meta["is_fisheye"] is True and "k4" in meta and "p1" not in meta
+    assert not np.array_equal(np.load(tmp_path / "megasam/clip_sgd_cvd_hr.npz")["images"], scene.images)
+    image = read_png(tmp_path / "dnerf/images/00001.png")
+    assert not np.array_equal(image, read_png(scene.source_paths[1]))
+    # A point 20 degrees off the axis: at the angle in the source, at its tangent where the lens is taken out.
+    focal, angle = room[1].focal, np.radians(20)
+    shown, source = (np.rint([160 + focal * r - 0.5, 106]).astype(int) for r in (np.tan(angle), angle))
+    pixel = read_png(scene.source_paths[1])[source[1], source[0]].astype(int)
+    assert np.abs(image[shown[1], shown[0]].astype(int) - pixel).max() < 12
 
 
 def test_megasam_unprojects_onto_the_room(room, tmp_path):
