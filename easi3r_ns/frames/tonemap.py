@@ -18,6 +18,8 @@ BT.2408, comes back unchanged up to 70 %.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -46,6 +48,7 @@ _MOST = 20000.0
 """Candela per square metre: PQ ends at 10000, to which the change of primaries adds two thirds in a pure red."""
 _ROWS = 32
 """Rows that are worked on at a time: the intermediate results stay in the cache of the processor."""
+_THREADS = max(1, min(8, os.cpu_count() or 1))
 _STEPS = 4096
 _FINE_STEPS = 65536
 
@@ -119,9 +122,18 @@ def tone_map(rgb: np.ndarray, colours: Colours) -> np.ndarray:
     """
     tables = _tables(colours)
     out = np.empty(rgb.shape, np.uint8)
+    bands = np.array_split(np.arange(0, len(rgb), _ROWS), _THREADS)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done in [pool.submit(_map_rows, rgb, out, band.tolist(), tables) for band in bands]:
+            done.result()
+    return out
+
+
+def _map_rows(rgb: np.ndarray, out: np.ndarray, tops: list[int], tables: _Tables) -> None:
+    """Write the blocks of rows that begin at ``tops``."""
     # Writing into memory that is at hand is what makes a table fast; its indices are all inside it.
     space = np.empty((2, _ROWS, *rgb.shape[1:]), np.float32)
-    for top in range(0, len(rgb), _ROWS):
+    for top in tops:
         signal = rgb[top : top + _ROWS]
         light: np.ndarray = np.take(tables.light, signal, out=space[0, : len(signal)], mode="clip")
         gain = None
@@ -136,7 +148,6 @@ def tone_map(rgb: np.ndarray, colours: Colours) -> np.ndarray:
             gain = compressed if gain is None else cv2.multiply(gain, compressed)
             light = cv2.multiply(light, cv2.merge([gain, gain, gain]), dst=light)
         np.take(tables.code, _index(light, 1.0, _FINE_STEPS), out=out[top : top + _ROWS], mode="clip")
-    return out
 
 
 @dataclass(frozen=True)
