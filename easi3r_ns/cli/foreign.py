@@ -55,10 +55,7 @@ def _camera_type(values: Sequence[str]) -> Translation:
     if kind == "perspective":
         return Translation()
     if kind == "fisheye":
-        raise InputError(
-            "--camera-type fisheye: fisheye lenses are not modelled; undistort the clip first, for example with the "
-            "camera maker's program, and give the result"
-        )
+        return Translation(("--camera-model", "opencv-fisheye"), "is --camera-model opencv-fisheye here")
     if kind == "equirectangular":
         raise InputError(
             "--camera-type equirectangular: 360 degree video is not supported; cut a perspective view out of it first, "

@@ -16,6 +16,7 @@ from .animation import AnimatedImage, is_animated
 from .archive import ImageArchive, inside_archive, is_archive
 from .cuts import Watch
 from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
+from .panorama import refuse_panorama
 from .sequence import ImageFiles, matches
 from .video import Video
 
@@ -44,12 +45,14 @@ def open_source(data: Path) -> Source:
     inside an archive, ``shots.zip/left``.
 
     Raises:
-        InputError: nothing is there, or it is none of these.
+        InputError: nothing is there, it is none of these, or it shows everything around the camera.
     """
     if not _exists(data):
         return _named_by_pattern(data)
     if data.is_dir():
-        return ImageFolder(data)
+        folder = ImageFolder(data)
+        refuse_panorama(data, folder.files)
+        return folder
     if data.stat().st_size == 0:
         raise InputError(f"{data} is empty (0 bytes): give a complete video file")
     if is_archive(data):
@@ -62,6 +65,7 @@ def open_source(data: Path) -> Source:
             f"{data} is a single image: give a video, the folder of the images, or a pattern in quotes such as "
             f"'{data.parent / ('*' + data.suffix)}'"
         )
+    refuse_panorama(data, [data])
     return Video(data)
 
 

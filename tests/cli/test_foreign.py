@@ -40,6 +40,7 @@ TRANSLATED = {
     "--random_seed=3": "--seed 3",
     "--camera-type pinhole": "--camera-model pinhole",
     "--camera-type simple_pinhole": "--camera-model pinhole",
+    "--camera-type fisheye": "--camera-model opencv-fisheye",
     "--max-num-frames 7": "--num-frames-target 7",
     "--max-dataset-size -1": "--num-frames-target 0",
     "--skip-colmap": "--refine none",
@@ -65,7 +66,6 @@ LEFT_OUT = [
     "--no-same-dimensions",
 ]
 REFUSED = {
-    "--camera-type fisheye": "undistort",
     "--camera-type equirectangular": "v360",
     "--camera-type round": "perspective",
     "--crop-bottom much": "give a number",
