@@ -54,6 +54,8 @@ class Import:
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the dataset that an earlier run left in --output-dir; other files stay."""
+    verbose: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show what every stage cost."""
 
     def __post_init__(self) -> None:
         check_bounds("--fps", self.fps, *RATES)

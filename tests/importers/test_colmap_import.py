@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import struct
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from easi3r_ns.importers.colmap_model import SUPPORTED, read_model
 from easi3r_ns.importers.folder import read_recording
 from easi3r_ns.importers.recording import ImportOptions, to_scene
 from easi3r_ns.pipelines.footage import prepare
+from easi3r_ns.report.command import command_text
 from easi3r_ns.training.scenes import Clip
 from tests.support.clip_scene import sharp_clip
 from tests.support.colmap_folder import PARAMS, write_colmap_folder
@@ -227,6 +229,27 @@ def test_a_full_dataset_on_top_of_their_cameras(tmp_path, capsys):
     assert len(meta["frames"]) == 8 and all("depth_file_path" in frame for frame in meta["frames"])
     cli.main(["export", str(out), "--format", "colmap", "tum"])
     assert (out / "export" / "trajectory_tum.txt").is_file()
+
+
+def test_masks_of_the_user_on_top_of_their_cameras(clip, tmp_path):
+    """White stands still, as COLMAP has it; the names are those of the pictures."""
+    folder, masks, out = write_colmap_folder(clip, tmp_path / "theirs"), tmp_path / "masks", tmp_path / "out"
+    masks.mkdir()
+    for frame, moving in enumerate(clip.moving):
+        cv2.imwrite(str(masks / f"shot_{frame}.png"), np.where(moving, 0, 255).astype(np.uint8))
+    asked = ["--masks", str(masks), "--masks-polarity", "black-moves", "--depth", "none", "--no-report"]
+    cli.main(["import", str(folder), "--output-dir", str(out), "--num-downscales", "0", *asked])
+    scene = find_scene(out)
+    truth = np.stack([cv2.resize(m.astype(np.uint8), scene.depth.shape[:0:-1]) for m in clip.moving]).astype(bool)
+    assert scene.dynamic.source == "user"
+    both = (truth & scene.dynamic.masks).sum() / (truth | scene.dynamic.masks).sum()
+    assert both > 0.9
+    chosen = scene.provenance["config"]["easi3r"]
+    assert chosen["masks_polarity"] == "black-moves"
+    text = command_text(scene.provenance)
+    assert text.startswith(f"easi3r import {folder} --output-dir OUT --masks {masks} --masks-polarity black-moves")
+    made = cli.main(["import", str(folder), "--output-dir", str(tmp_path / "again"), *shlex.split(text)[5:]])
+    assert made is None and len(find_scene(tmp_path / "again")) == FRAMES
 
 
 def test_without_points_there_is_no_depth_and_that_is_said(clip, tmp_path, capsys):
