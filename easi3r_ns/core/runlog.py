@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 logger = logging.getLogger(__name__)
 
 STAGES = {
-    "read": ("read what the other program wrote", ""),
-    "images": ("read the images", "images"),
     "cuts": ("look for cuts", ""),
     "choosing frames": ("choose the frames", "frames"),
     "frames": ("read the frames", "frames"),
