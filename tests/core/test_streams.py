@@ -43,7 +43,7 @@ def shell(tmp_path: Path, redirection: str, *, fails: bool = False, **environmen
     command = f'"{sys.executable}" "{script}" "{done}" {"fails" if fails else "works"} {redirection}'
     # The code of the command, not that of a pipe's last member.
     text = f"set -o pipefail; {command}"
-    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""} | environment
     result = subprocess.run(["bash", "-c", text], capture_output=True, env=env, timeout=300)
     assert done.read_text() == "complete"
     return result.returncode, result.stdout.decode("utf-8", "replace"), result.stderr.decode("utf-8", "replace")
@@ -75,6 +75,20 @@ def test_the_work_decides_the_exit_code(tmp_path: Path, redirection: str) -> Non
 @pytest.mark.parametrize("redirection", ["| head -1", "<&- >&- 2>&-", "2>/dev/full"])
 def test_an_error_keeps_its_exit_code(tmp_path: Path, redirection: str) -> None:
     assert shell(tmp_path, redirection, fails=True)[0] == 5
+
+
+@posix
+def test_text_that_waits_for_the_end_changes_no_exit_code() -> None:
+    """The interpreter flushes once more when it ends."""
+    script = "from easi3r_ns.core.streams import steady_streams\nwith steady_streams():\n    print(1)"
+    for device in ("/dev/full", "&-"):
+        if device.startswith("/") and not Path(device).exists():
+            continue
+        command = f"\"{sys.executable}\" -c '{script}' >{device}"
+        result = subprocess.run(
+            ["bash", "-c", command], env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}, timeout=300
+        )
+        assert result.returncode == 0
 
 
 @posix
@@ -114,7 +128,7 @@ def test_a_closed_stream_does_not_lend_its_number_to_a_file(tmp_path: Path) -> N
         "    print('x'); print('y', file=sys.stderr); file.write('mine'); file.close()\n"
     )
     command = f'"{sys.executable}" -c \'{script.replace(chr(39), chr(34))}\' "{tmp_path / "file"}" <&- >&- 2>&-'
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     assert subprocess.run(["bash", "-c", command], env=env, timeout=300).returncode == 0
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -156,6 +156,15 @@ def test_what_a_killed_run_left_goes_and_what_is_not_ours_stays(clip: Path, out:
     assert all(file.exists() for file in theirs)
 
 
+def test_a_killed_write_of_the_list_of_files_leaves_nothing(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    out.mkdir()
+    (out / ".easi3r_files.json.12.34.tmp").write_text("theirs")
+    (out / "..easi3r_files.json.12.34.tmp").write_text("{")
+    assert again(clip, out)[0] == 1
+    assert [path.name for path in out.glob("*.tmp")] == [".easi3r_files.json.12.34.tmp"]
+
+
 def test_a_record_holds_no_paths(clip: Path, out: Path) -> None:
     record = json.loads((out / "transforms.json").read_text())["easi3r"]["run"]
     assert str(clip) not in json.dumps(record) and len(record["inputs"]["data"]) == 32

@@ -50,6 +50,6 @@ def test_parts_go_on_after_one_that_was_killed_in_its_last_instant(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "parts", "every"), [("whole", 1, 1), ("report", 1, 2), ("split", 2, 9)])
+@pytest.mark.parametrize(("kind", "parts", "every"), [("whole", 1, 3), ("report", 1, 9), ("split", 2, 23)])
 def test_a_run_killed_at_any_operation_from_the_dataset_on(tmp_path: Path, kind: str, parts: int, every: int) -> None:
     check(killed_runs(tmp_path, kind, str(every), "all"), parts=parts)

@@ -60,7 +60,7 @@ def test_arrays_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pat
     assert len(names) > 8
     with np.load(tmp_path / "whole" / "scene" / "arrays.npz") as archive:
         wanted = {name: archive[name] for name in archive.files}
-    for count in range(1, len(names)):
+    for count in range(2, len(names), 4):
         out = tmp_path / f"after_{count}"
         with pytest.raises(KeyboardInterrupt):
             run(clip, data, out, EndsAfter(count))
