@@ -167,8 +167,12 @@ def _between_jumps(run: _Run) -> Iterator[Changes]:
 
 
 def _another_lens(run: _Run) -> Iterator[Changes]:
-    if run.option("refine", "camera_model", "radial") != "opencv":
+    if run.option("refine", "camera_model", "radial") in ("pinhole", "radial"):
         yield {"refine": {"camera_model": "opencv"}}
+
+
+def _fisheye(run: _Run) -> Iterator[Changes]:
+    yield {"refine": {"camera_model": "opencv-fisheye"}}
 
 
 def _confidence(run: _Run) -> Iterator[Changes]:
@@ -192,6 +196,7 @@ REMEDIES: Mapping[str, Callable[[_Run], Iterator[Changes]]] = {
     "depth_error": _cameras,
     "colour_gain": _cameras,
     "reprojection": _another_lens,
+    "fov_without_fisheye": _fisheye,
     "preview_weights": _without_network,
 }
 """Key of a rule -> the changes of the options that would help, the best first; none where nothing typed helps."""
@@ -203,7 +208,7 @@ _EXPECTED = {
     "motion": "This lets the found scene decide once more what moves.",
     "start": "This keeps to the longest part without a jump.",
     "end": "This keeps to the longest part without a jump.",
-    "camera_model": "This fits a lens with more freedom.",
+    "camera_model": "This fits another lens.",
     "min_confidence": "This keeps depth of less confidence.",
 }
 

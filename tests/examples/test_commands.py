@@ -76,6 +76,9 @@ def messages() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+_SUBCOMMANDS = {name.split()[1] for name in COMMANDS if name.startswith("easi3r ")} | {"weights", "evaluate"}
+
+
 def printed_in_messages() -> Iterator[str]:
     for _, text in messages():
         for start in STARTS:
@@ -84,7 +87,9 @@ def printed_in_messages() -> Iterator[str]:
                 words = re.split(
                     r",| or (?!--)| and (?!--)| then | tries | reads | shows | is | writes | gives | prints ", match[0]
                 )[0]
-                yield words.strip().rstrip(".")
+                quoted = text[: match.start()].endswith(("`", "'", '"'))
+                if start != "easi3r" or quoted or words.split()[1] in _SUBCOMMANDS:  # else a sentence about easi3r
+                    yield words.strip().rstrip(".")
 
 
 def is_command(text: str) -> bool:
