@@ -88,7 +88,7 @@ def printed_in_messages() -> Iterator[str]:
                     r",| or (?!--)| and (?!--)| then | tries | reads | shows | is | writes | gives | prints ", match[0]
                 )[0]
                 quoted = text[: match.start()].endswith(("`", "'", '"'))
-                if start != "easi3r" or quoted or words.split()[1] in _SUBCOMMANDS:  # else a sentence about easi3r
+                if start != "easi3r" or quoted or set(words.split()[1:2]) & _SUBCOMMANDS:  # else a sentence
                     yield words.strip().rstrip(".")
 
 
