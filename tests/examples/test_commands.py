@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import tomllib
 import tyro
 
 from easi3r_ns.cli.fields import commands, options_of
@@ -134,6 +133,7 @@ def problem_of_ours(text: str) -> str | None:
 
 
 def problem_of_pip(text: str) -> str | None:
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for word in shlex.split(text)[2:]:
         if match := re.fullmatch(r"(?:\.|easi3r-ns)(?:\[(.*)\])?", word):
