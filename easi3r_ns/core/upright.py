@@ -157,14 +157,17 @@ def up_by_plane(scene: Scene, seed: int = 0) -> Up | None:
     The cameras are above it, nothing is seen behind it, and it agrees with their mean up (:data:`BOUND`,
     :data:`MOST_ROLL`). None where there is no such plane, or parts of the clip disagree about it.
     """
-    cameras, points = up_by_cameras(scene.T_world_cam), _static_points(scene, np.random.default_rng(seed))
-    if cameras is None or len(points.xyz) < LEAST_POINTS:
+    cameras = up_by_cameras(scene.T_world_cam)
+    if cameras is None:
         return None
-    candidates = _draw(points, scene.T_world_cam, cameras, np.random.default_rng(seed))
-    for tolerance in TOLERANCES:
-        found = _best(points, candidates, scene.T_world_cam, cameras, tolerance)
-        if found is not None:
-            return found
+    # Triangulated points are exact, where the depth of a network bends whole planes; but there may be few of them.
+    for points in (_triangulated(scene), _of_depth(scene, np.random.default_rng(seed))):
+        if len(points.xyz) >= LEAST_POINTS:
+            candidates = _draw(points, scene.T_world_cam, cameras, np.random.default_rng(seed))
+            for tolerance in TOLERANCES:
+                found = _best(points, candidates, scene.T_world_cam, cameras, tolerance)
+                if found is not None:
+                    return found
     return None
 
 
@@ -184,10 +187,8 @@ def _recorded(scene: Scene, facts: dict[str, Any]) -> Scene:
     return replace(scene, provenance=scene.provenance | {"up": facts})
 
 
-def _static_points(scene: Scene, rng: np.random.Generator) -> _Points:
-    """Pixels with a static, trusted depth; where there is no depth, the triangulated points."""
-    if not scene.has_depth:
-        return _triangulated(scene)
+def _of_depth(scene: Scene, rng: np.random.Generator) -> _Points:
+    """Pixels with a static, trusted depth."""
     most = max(1, _SAMPLES // len(scene))
     xyz, distance, frames = [], [], []
     for frame in range(len(scene)):
