@@ -20,6 +20,7 @@ from .bundle import MAPPING_MODEL, MIN_ANGLE, MIN_POINTS, ZOOM_MODEL, finish, fi
 from .elect import MASKED, MUCH_MASKED, Rival, elect_model
 from .features import MATCH_ERROR, MIN_MATCHES, default_focal, detect_features, find_correspondences
 from .library import load_pycolmap, read_model, write_frames, write_matches
+from .mirror import turned_right
 from .model import Correspondences, Lens, SparseModel
 from .score import agreement
 
@@ -119,6 +120,7 @@ def map_static(
     if model is None:
         no_match = everything().num_matches == 0
         raise AlignmentError(_no_texture(found, dynamic) if no_match else _no_lens(shared_focal))
+    model = turned_right(model, found, config, log, fixed_focal=focal is not None, seed=seed)
     return in_first_camera(with_colors(model, frames.source_paths))
 
 

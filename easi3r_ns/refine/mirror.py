@@ -1,0 +1,96 @@
+"""Inside out or not: the two scenes that pictures with hardly any perspective show equally well.
+
+Seen through a long lens, or from far away, a scene and its mirror image in depth, with cameras that turn the other way,
+look the same (Necker's cube; Koenderink and van Doorn, "Affine structure from motion", 1991). Perspective decides, as
+soon as there is some. Where it does not, what is lower in the picture counts as nearer: cameras are held upright above
+the ground.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ..core.config import RefineConfig
+from ..core.runlog import RunLog
+from .bundle import bundle_from
+from .model import Correspondences, SparseModel
+from .score import score_cameras
+
+DOUBTFUL = -0.3
+"""Rank correlation of height in the picture with depth below which a scene may be inside out. A street, a room or a
+lawn has 0.3 to 0.9 (see examples/results/mapping.md)."""
+AMBIGUOUS = 1.25
+"""Factor between the errors of the two scenes up to which the pictures do not decide. Clips with perspective have 1.9
+and more."""
+_FEWEST = 20
+"""Points of a frame below which it has no say in the order of depths."""
+
+
+def turned_right(
+    model: SparseModel, found: Correspondences, config: RefineConfig, log: RunLog, *, fixed_focal: bool, seed: int
+) -> SparseModel:
+    """The model, or the adjusted mirror image of one that is inside out and for which no perspective speaks.
+
+    A model in which lower in the picture is nearer is returned as it is. ``record`` says where it was turned.
+
+    Args:
+        found: the matches that the model was made from.
+        fixed_focal: the focal length was given.
+    """
+    order = depth_order(model)
+    if model.focals is not None or model.lens.fisheye or not order < DOUBTFUL:
+        return model
+    start = mirrored(model)
+    other = bundle_from(found, start.T_world_cam, model.lens, config, fixed_focal=fixed_focal, seed=seed)
+    if other is None or other.registered.sum() < model.registered.sum() or not depth_order(other) > -DOUBTFUL:
+        return model
+    both = model.registered & other.registered
+    ratio = _error(other, found, both) / max(_error(model, found, both), 1e-12)
+    if ratio > AMBIGUOUS:
+        return model
+    log.warn(
+        "the pictures show hardly any perspective: the scene and its inside-out mirror image explain them equally well "
+        f"(errors x {ratio:.2f}); taken is the one in which the lower part of the picture is nearer. Distances in "
+        "depth are uncertain; --focal-length helps"
+    )
+    record = dict(model.record or {}) | {"turned_right": {"error_ratio": ratio, "order_before": order}}
+    return replace(other.restricted(model.registered), record=record)
+
+
+def depth_order(model: SparseModel) -> float:
+    """Rank correlation of height in the picture (up) with depth, mean over the frames; NaN without points."""
+    depth, rows = model.observed_depth(), model.sparse.pixels[:, 1]
+    orders = []
+    for frame in np.unique(model.sparse.frame_index):
+        own = model.sparse.frame_index == frame
+        if own.sum() >= _FEWEST:
+            orders.append(float(spearmanr(-rows[own], depth[own]).statistic))
+    return float(np.mean(orders)) if orders else float("nan")
+
+
+def mirrored(model: SparseModel) -> SparseModel:
+    """The scene mirrored in depth about its middle, with the cameras that would see it the same without perspective.
+
+    The mirror plane goes through the median point, across the mean viewing direction; the median point stays where it
+    is for every camera.
+    """
+    centre = np.median(model.sparse.points, axis=0)
+    axis = model.T_world_cam[model.registered, :3, 2].mean(axis=0)
+    axis /= np.linalg.norm(axis)
+    S = np.eye(3) - 2 * np.outer(axis, axis)
+    flip = np.diag([1.0, 1.0, -1.0])
+    T = model.T_world_cam.copy()
+    for k in np.flatnonzero(model.registered):
+        R = T[k, :3, :3].T
+        seen = R @ (centre - T[k, :3, 3])
+        turned = flip @ R @ S
+        T[k, :3, :3], T[k, :3, 3] = turned.T, centre - turned.T @ seen
+    points = (model.sparse.points - centre) @ S.T + centre
+    return replace(model, T_world_cam=T, sparse=replace(model.sparse, points=points))
+
+
+def _error(model: SparseModel, found: Correspondences, frames: np.ndarray) -> float:
+    return score_cameras(model.T_world_cam, model.lens, found, frames).epipolar_px

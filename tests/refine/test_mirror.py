@@ -1,0 +1,115 @@
+"""Scenes that are inside out, where the pictures show hardly any perspective."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from easi3r_ns.core.config import RefineConfig
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.scene import SparsePoints
+from easi3r_ns.refine.mirror import depth_order, mirrored, turned_right
+from easi3r_ns.refine.model import Correspondences, Lens, SparseModel
+
+SIZE = (640, 360)
+FRAMES = 8
+NOISE_PX = 0.3
+
+
+def street(distance: float, noise: float = NOISE_PX, seed: int = 0) -> tuple[SparseModel, Correspondences]:
+    """A road and the front of a house behind it, filmed in passing by a camera that turns to it; y is down.
+
+    The picture shows the same part from every ``distance``, so a large one means a long lens and little perspective.
+    ``noise``: deviation of the keypoints in pixels.
+    """
+    rng = np.random.RandomState(seed)
+    road = np.column_stack([rng.uniform(-5, 5, 300), np.full(300, 1.5), rng.uniform(-3, 3, 300)])
+    house = np.column_stack([rng.uniform(-5, 5, 300), rng.uniform(-3, 1.5, 300), 3 + 0.2 * rng.randn(300)])
+    points = np.concatenate([road, house])
+    lens = Lens.centred(SIZE, 55.0 * distance)
+    T = np.tile(np.eye(4), (FRAMES, 1, 1))
+    for k, angle in enumerate(np.radians(np.linspace(-12, 12, FRAMES))):
+        c, s = np.cos(angle), np.sin(angle)
+        tilt = np.radians(12)
+        turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+        nod = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
+        R = turn @ nod
+        T[k, :3, :3], T[k, :3, 3] = R, -distance * R[:, 2]
+    frame, point = (index.ravel() for index in np.meshgrid(np.arange(FRAMES), np.arange(len(points)), indexing="ij"))
+    sparse = SparsePoints(
+        points, np.zeros((len(points), 3), np.uint8), np.zeros(len(points)), point, frame, np.zeros((len(point), 2))
+    )
+    model = SparseModel(T, np.ones(FRAMES, bool), lens, sparse)
+    shown = model.reprojected()[0] + rng.normal(0, noise, (len(point), 2))
+    model = SparseModel(
+        T,
+        model.registered,
+        lens,
+        SparsePoints(points, sparse.colors, sparse.errors, point, frame, shown),
+    )
+    pairs = np.array([(i, j) for i in range(FRAMES) for j in range(i + 1, FRAMES)])
+    same = np.repeat(np.arange(len(points))[:, None], 2, axis=1)
+    keypoints = tuple(shown.reshape(FRAMES, len(points), 2))
+    return model, Correspondences(keypoints, pairs, (same,) * len(pairs))
+
+
+FAR, NEAR = 55.0, 12.0
+FAR_AND_ROUGH = (FAR, 1.2)
+"""So rough that the little perspective is lost in it."""
+
+
+def judged(model: SparseModel, found: Correspondences, log: RunLog | None = None) -> SparseModel:
+    return turned_right(model, found, RefineConfig(camera_model="pinhole"), log or RunLog(), fixed_focal=True, seed=0)
+
+
+def test_from_far_away_the_mirror_image_looks_the_same() -> None:
+    model, _ = street(FAR)
+    other = mirrored(model)
+    np.testing.assert_allclose(np.linalg.det(other.T_world_cam[:, :3, :3]), 1, atol=1e-9)
+    off = np.linalg.norm(other.reprojected()[0] - model.reprojected()[0], axis=1)
+    assert np.median(off) == pytest.approx(10 * np.median(_off(10 * FAR)), rel=0.1)
+    assert depth_order(model) > 0.3 and depth_order(other) < -0.3
+
+
+def _off(distance: float) -> np.ndarray:
+    model, _ = street(distance)
+    return np.linalg.norm(mirrored(model).reprojected()[0] - model.reprojected()[0], axis=1)
+
+
+def test_a_scene_that_is_inside_out_is_turned_right_with_a_warning() -> None:
+    model, found = street(*FAR_AND_ROUGH)
+    log = RunLog()
+    turned = judged(mirrored(model), found, log)
+    assert depth_order(turned) > 0.3
+    assert turned.record is not None and turned.record["turned_right"]["error_ratio"] < 1.25
+    assert any("hardly any perspective" in warning for warning in log.warnings)
+
+
+def test_a_scene_that_is_right_stays_as_it_is() -> None:
+    model, found = street(*FAR_AND_ROUGH)
+    assert judged(model, found) is model
+
+
+def test_perspective_decides_against_the_order_of_depths() -> None:
+    """Upside down, lower is farther; the pictures show that this is how it is."""
+    model, found = street(FAR)
+    flip = np.diag([-1.0, -1.0, 1.0])
+    T = model.T_world_cam.copy()
+    T[:, :3, :3] = T[:, :3, :3] @ flip
+    size = np.array(SIZE)
+    sparse = SparsePoints(
+        *(model.sparse.points, model.sparse.colors, model.sparse.errors),
+        *(model.sparse.point_index, model.sparse.frame_index, size - model.sparse.pixels),
+    )
+    upside_down = SparseModel(T, model.registered, model.lens, sparse)
+    turned = Correspondences(tuple(size - xy for xy in found.keypoints), found.pairs, found.matches)
+    assert depth_order(upside_down) < -0.3
+    log = RunLog()
+    assert judged(upside_down, turned, log) is upside_down and not log.warnings
+
+
+@pytest.mark.parametrize("points", (0, 10))
+def test_too_few_points_have_no_order(points: int) -> None:
+    model, _ = street(NEAR)
+    few = model.with_points(np.arange(len(model.sparse)) < points)
+    assert np.isnan(depth_order(few))
