@@ -78,6 +78,11 @@ class PixelMap:
         require(0 <= top < bottom <= self.resized_wh[1], f"crop_box leaves the resized image: {self}")
 
     @property
+    def full_wh(self) -> tuple[int, int]:
+        """Width and height of the frames of the file, upright."""
+        return self.source_wh if self.cut is None else self.cut.full_wh
+
+    @property
     def picture_wh(self) -> tuple[int, int]:
         """Width and height of what the lens shows, in pixels: of the source image before it was cropped."""
         return self.source_wh if self.cut is None else self.cut.picture_wh
@@ -213,6 +218,11 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def first_source(self) -> np.ndarray:
+        """Increasing rows of the frames of the first source: the clip, without evaluation views."""
+        return np.arange(len(self)) if self.offsets is None else np.flatnonzero(self.offsets == 0)
 
     @property
     def places(self) -> np.ndarray:

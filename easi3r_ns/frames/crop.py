@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import SourceCut
-from .source import Source
+from ..core.types import PixelMap, SourceCut
+from .source import Source, readable
 
 _LOOKS = 12
 """Frames, spread over the clip, in which a bar must be a bar."""
@@ -30,25 +30,31 @@ _UNEVEN, _ROUNDED = 0.2, 4
 so many pixels it comes from dark rows of the picture, and both are taken to be as large as the larger one."""
 
 
-def find_cut(source: Source, inside: np.ndarray, select: FrameConfig, log: RunLog) -> SourceCut | None:
+def find_cut(
+    source: Source, inside: np.ndarray, select: FrameConfig, log: RunLog, like: PixelMap | None = None
+) -> SourceCut | None:
     """What to cut off the frames ``inside`` of a source; None: nothing.
 
-    A first frame without black rows along two opposite sides decides that there are no bars, so that most clips cost
-    one frame. Otherwise frames from all over the clip decide.
+    Frames of the size of those of another clip, whose map is ``like``, are cut in the same way.
+
+    A first readable frame without black rows along two opposite sides decides that there are no bars, so that most
+    clips cost one frame. Otherwise frames from all over the clip decide.
 
     Raises:
         InputError: ``--crop-factor`` leaves nothing, or the source cannot be read.
     """
     if not select.crop_bars and not any(select.crop_factor):
         return None
-    first = next((image for _, image in _readable(source, inside[:1], log)), None)
+    first = next((image for _, image in readable(source, inside, log)), None)
     if first is None:
         return None
     full_wh = (first.shape[1], first.shape[0])
+    if like is not None and full_wh == like.full_wh:
+        return like.cut
     picture = (0, 0, *full_wh)
     if select.crop_bars and any(_edges(_dark_sides([first.max(axis=-1)]))):
         some = np.unique(inside[np.linspace(0, len(inside) - 1, min(_LOOKS, len(inside))).round().astype(int)])
-        picture = find_bars(image for _, image in _readable(source, some, log)) or picture
+        picture = find_bars(image for _, image in readable(source, some, log)) or picture
     box = _shares(picture, select.crop_factor)
     if box == (0, 0, *full_wh):
         return None
@@ -142,18 +148,6 @@ def _shares(picture: tuple[int, int, int, int], factor: tuple[float, float, floa
     if box[2] - box[0] < 1 or box[3] - box[1] < 1:
         raise InputError(f"--crop-factor {' '.join(f'{share:g}' for share in factor)} leaves nothing: crop less")
     return box
-
-
-def _readable(source: Source, indices: np.ndarray, log: RunLog) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames that can be read; what is wrong with the others is said when they are used."""
-    if source.shows_all:
-        yield from source.read(indices.tolist(), log)
-        return
-    for index in indices.tolist():
-        try:
-            yield from source.read([index], RunLog())
-        except InputError:
-            continue
 
 
 def _say(cut: SourceCut, select: FrameConfig, log: RunLog) -> None:

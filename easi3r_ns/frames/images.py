@@ -17,7 +17,7 @@ from ..core.install import install_extra
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
 from ..storage.files import decode_bytes, natural_key
-from ..storage.orientation import TAG, TURNED, as_stored, holds_floats, upright
+from ..storage.orientation import TURNED, as_stored, by_exif, holds_floats, upright
 from .cuts import Watch, thumb_size, thumbnail
 from .focal import photo_focal, read_tags
 from .shapes import as_text, counted, of_size, upright_size
@@ -139,7 +139,7 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
             image.load()
             if _has_alpha(image):
                 log.warn("transparency is ignored: images with an alpha channel are used as if they were opaque")
-            turn = image.getexif().get(TAG, 1) if orientation is None else orientation
+            turn = by_exif(image) if orientation is None else orientation
             return upright(_eight_bit_rgb(image, content, path), turn)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
@@ -154,7 +154,7 @@ def glance(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
             if image.format == "JPEG":
                 size, stored_wh = thumb_size(*image.size), image.size
                 image.draft("L", size)  # a half, a quarter or an eighth of the pixels are decoded
-                turn = image.getexif().get(TAG, 1)
+                turn = by_exif(image)
                 grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BOX))
                 return upright(grey, turn), stored_wh[::-1] if turn in TURNED else stored_wh
         whole = read_image(path, RunLog())  # its warnings are for those that are used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from .scan import scan
 from .select import FROZEN, ChosenFrames, choose_frames, choose_scanned, decided_by_pixels, inside_range
 from .select import record as sharpness_record
 from .select import say as say_choice
-from .source import Source, open_selected
+from .source import Source, open_selected, readable
 from .store import StoredClip, StoredFrame, StoredNear
 
 _WRITERS = 2
@@ -37,17 +37,26 @@ _STILL = 3
 """Frames that differ by no more than this (of 255) count as equal: a lossy codec never repeats a frame exactly."""
 
 
-def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> Frames:
+def load_frames(
+    data: Path,
+    store: Path,
+    *,
+    select: FrameConfig,
+    geometry: ImageGeometry,
+    log: RunLog,
+    like: PixelMap | None = None,
+) -> Frames:
     """Frames of a video file or image folder ``data``: at network size in memory, at source size as PNG in ``store``.
 
     Source frames around them go into ``store`` too, in a small size: at most 8 for each.
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
     ``select.square_ok`` and ``geometry.square_ok`` mean the same, either is enough. Time stamps of a folder count its
-    images. Raises InputError (unusable input, fewer than two frames) and OutputError (``store`` cannot be written).
+    images. ``like``: the map of a clip that these frames belong to; see :func:`~.crop.find_cut`.
+    Raises InputError (unusable input, fewer than two frames) and OutputError (``store`` cannot be written).
     """
     geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
     source = open_selected(data, select)
-    key = jsonable({"source": source.signature(), "select": _selection_key(select)})
+    key = jsonable({"source": source.signature(), "select": _selection_key(select), "like": like and asdict(like)})
     make_folder(store)
     clip = frame_store.load(store, key)
     told = len(log.warnings)
@@ -56,7 +65,7 @@ def load_frames(data: Path, store: Path, *, select: FrameConfig, geometry: Image
     with log.stage("frames", total) as advance:
         network = _NetworkImages(geometry, advance)
         if clip is None:
-            clip = _extract(source, store, select, network, log, look)
+            clip = _extract(source, store, select, network, log, look, like)
             clip = replace(clip, warnings=tuple(log.warnings[told:]))
             frame_store.save(store, key, clip)
         else:
@@ -157,19 +166,25 @@ def _look(source: Source, select: FrameConfig, log: RunLog) -> _Look | None:
 
 
 def _extract(
-    source: Source, store: Path, select: FrameConfig, network: _NetworkImages, log: RunLog, look: _Look | None
+    source: Source,
+    store: Path,
+    select: FrameConfig,
+    network: _NetworkImages,
+    log: RunLog,
+    look: _Look | None,
+    like: PixelMap | None,
 ) -> StoredClip:
     """Decode the chosen frames into ``store``; choose again where some do not decode, and where the clip has cuts."""
     frame_store.clear(store)
     if look is not None:
         times, select = look.times, look.select
-        network.cut = find_cut(source, inside_range(times, select), select, log)
+        network.cut = find_cut(source, inside_range(times, select), select, log, like)
         plan = _plan(times, select, source, look.choice.used)
         written = _write_frames(source, store, plan, network, log)
         return replace(_stored(source, store, times, plan, written), cut=network.cut, sharpness=look.sharpness)
     times = source.times(select, log)
     _choose(times, select, source)  # raises for a range without frames before anything is decoded
-    network.cut = find_cut(source, inside_range(times, select), select, log)
+    network.cut = find_cut(source, inside_range(times, select), select, log, like)
     finder = None if select.on_cut == "ignore" else CutFinder()
     plan = _plan(times, select, source)
     written = _write_frames(source, store, plan, network, log, finder)
@@ -260,26 +275,15 @@ def _write_frames(
                 network.add(image)
             if index in near:
                 write_near(pool, index, image)
-        size = network.cut.full_wh if network.cut else network.pixel_map and network.pixel_map.source_wh
-        for index, image in _readable(source, sorted(near - decoded), size, log):
-            write_near(pool, index, image if network.cut is None else network.cut.of(image))
+        # One of another size that nobody asked for is no reason to stop.
+        size = network.pixel_map and network.pixel_map.full_wh
+        for index, image in readable(source, sorted(near - decoded), log):
+            if image.shape[1::-1] == size:
+                write_near(pool, index, image if network.cut is None else network.cut.of(image))
         for future in pending:
             future.result()
     written.near = dict(sorted(written.near.items()))
     return written
-
-
-def _readable(
-    source: Source, indices: list[int], size: tuple[int, int] | None, log: RunLog
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Those of the images of a folder that are fit for use: one that nobody asked for is no reason to stop."""
-    for index in indices:
-        try:
-            image = next(image for _, image in source.read([index], log))
-        except InputError:
-            continue
-        if image.shape[1::-1] == size:
-            yield index, image
 
 
 def _watch(finder: CutFinder, indices: np.ndarray) -> Watch:

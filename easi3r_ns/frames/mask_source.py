@@ -53,8 +53,8 @@ class Wanted:
         return len(set(self.names)) == len(self.names) > 1
 
 
-class MaskSource(Protocol):
-    """Masks in some order."""
+class MaskReader(Protocol):
+    """The masks of the user, in some order: images, or frames of a video."""
 
     def find(self, wanted: Wanted) -> list[int | None]:
         """The mask of every frame; None for a frame without. Raises InputError where that is not clear."""
@@ -67,7 +67,7 @@ class MaskSource(Protocol):
         """
 
 
-def open_masks(path: Path, log: RunLog) -> MaskSource:
+def open_masks(path: Path, log: RunLog) -> MaskReader:
     """A folder, a pattern or an archive of mask images, or a video of masks.
 
     Raises:
@@ -94,7 +94,7 @@ class MaskImages:
     def find(self, wanted: Wanted) -> list[int | None]:
         """By name where names agree; else in order, one per used frame or one per frame of the source; else by number.
 
-        See :class:`MaskSource`.
+        See :class:`MaskReader`.
         """
         by_name = self._by_name(wanted) if wanted.has_names else None
         if by_name is not None:
@@ -111,7 +111,7 @@ class MaskImages:
         )
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Marks]]:
-        """See :class:`MaskSource`."""
+        """See :class:`MaskReader`."""
         for index in indices:
             try:
                 if self._opened is None:
@@ -167,7 +167,7 @@ class MaskFilm:
         self._times = source.times(_ALL, log)
 
     def find(self, wanted: Wanted) -> list[int | None]:
-        """By number where it has as many frames as the source or as are used, else by time. See :class:`MaskSource`."""
+        """By number where it has as many frames as the source or as are used, else by time. See :class:`MaskReader`."""
         count = len(self._times)
         in_order = _in_order(count, wanted)
         if in_order is not None:
@@ -183,7 +183,7 @@ class MaskFilm:
         return [int(k) if near else None for k, near in zip(nearest, close, strict=True)]
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Marks]]:
-        """See :class:`MaskSource`. Compression blurs masks, so what is brighter than the middle is white."""
+        """See :class:`MaskReader`. Compression blurs masks, so what is brighter than the middle is white."""
         for index, pixels in self._source.read(sorted(set(indices)), self._log):
             yield index, marks_of_pixels(pixels, f"{OPTION} {self._path}, frame {index},")
 

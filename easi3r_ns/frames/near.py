@@ -32,6 +32,11 @@ class Shot:
     image: Callable[[int], np.ndarray]
     """Place of any of these -> (H, W, 3) uint8 RGB."""
 
+    def with_frames(self, rows: np.ndarray) -> Shot:
+        """Only some of the frames, by their rows; the others become source frames around them."""
+        places = self.places[rows]
+        return replace(self, places=places, near=np.setdiff1d(np.union1d(self.places, self.near), places))
+
     @classmethod
     def of(cls, images: np.ndarray) -> Shot:
         """(F, H, W, 3) consecutive frames, of whose source nothing else is known."""

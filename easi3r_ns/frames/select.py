@@ -57,6 +57,8 @@ def choose_scanned(times: np.ndarray, select: FrameConfig, seen: Scan, unit: str
     * Instead of the frame nearest to an evenly spaced time, a notably sharper one is taken (:data:`NOTABLE`, against
       the frames around it), at most half a step from that time, at least half a step after the frame before, and on
       the same side of every cut. Of equally sharp ones it is the nearest: a clip without blur keeps its frames.
+
+    Raises InputError when fewer than two frames, or with ``fps`` fewer than two pictures, are left.
     """
     seen_at = np.searchsorted(seen.indices, _candidates(times, select, unit))
     inside = seen_at[np.isin(_candidates(times, select, unit), seen.indices)]
@@ -73,6 +75,11 @@ def choose_scanned(times: np.ndarray, select: FrameConfig, seen: Scan, unit: str
             firsts = np.flatnonzero(np.concatenate([[True], np.diff(run) > 0]))
             chosen, targets, step = _evenly(stamps[firsts], select)
             chosen = firsts[chosen]
+        elif kept.sum() < 2:
+            raise InputError(
+                f"--fps {select.fps:g} meets one picture only, because the clip stands still for most of its time: "
+                "give a higher rate or --num-frames-target"
+            )
         else:
             chosen, targets = chosen[kept], targets[kept]
     picked = _sharpest(_Clock(stamps, targets, step), chosen, seen.sharpness[inside], part, run)

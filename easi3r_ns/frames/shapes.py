@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..core.errors import InputError
-from ..storage.orientation import TAG, TURNED, as_stored, is_tiff
+from ..storage.orientation import TURNED, as_stored, by_exif, is_tiff
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
@@ -21,7 +21,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
             tiff = is_tiff(file.read(4))
         content, turn = as_stored(path.read_bytes()) if tiff else (None, None)
         with Image.open(path if content is None else io.BytesIO(content)) as image:
-            turn = image.getexif().get(TAG, 1) if turn is None else turn
+            turn = by_exif(image) if turn is None else turn
             return (image.height, image.width) if turn in TURNED else image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,6 +84,20 @@ def open_selected(data: Path, select: FrameConfig) -> Source:
             raise InputError(f"--image-size {select.image_size} chooses among images, and {data} is a clip of one size")
         source.keep_size(select.image_wh)
     return source
+
+
+def readable(source: Source, indices: Iterable[int], log: RunLog) -> Iterator[tuple[int, np.ndarray]]:
+    """Those of the frames ``indices`` that can be read, one by one: what is wrong with the others is said elsewhere."""
+    wanted = [int(index) for index in indices]
+    if source.shows_all:
+        # Without any, a video would be decoded to its end.
+        yield from source.read(wanted, log) if wanted else ()
+        return
+    for index in wanted:
+        try:
+            yield from source.read([index], RunLog())
+        except InputError:
+            continue
 
 
 def _named_by_pattern(data: Path) -> Source:

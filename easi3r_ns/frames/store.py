@@ -73,7 +73,7 @@ def load(store: Path, key: dict[str, Any]) -> StoredClip | None:
         if any((store / file).stat().st_size != size for file, size in sizes.items()):
             return None
         sharpness = tuple((float(time), float(value)) for time, value in manifest["sharpness"])
-        cut = manifest["cut"] and SourceCut(**{key: tuple(sides) for key, sides in manifest["cut"].items()})
+        cut = manifest["cut"] and SourceCut(**{name: tuple(sides) for name, sides in manifest["cut"].items()})
         count, warnings = int(manifest["num_source_frames"]), tuple(manifest["warnings"])
         return StoredClip(frames, near, count, warnings, cut, sharpness)
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from scipy.ndimage import distance_transform_edt
 from ..core.runlog import RunLog
 from ..core.types import Frames
 from ..frames import enlarged, resize_and_crop
-from ..frames.near import Shot, shot
+from ..frames.near import shot
 from ..storage.files import read_png
 from .flow.provider import FlowProvider
 from .two_view.plan import choose_step, plan_pairs
@@ -42,7 +42,7 @@ def moving_outside(masks: np.ndarray, frames: Frames, provider: FlowProvider, lo
     Returns:
         The mean over a few frames; None for small sources, and where flow, or a mask of reasonable size, is missing.
     """
-    first = np.flatnonzero(frames.offsets == 0) if frames.offsets is not None else np.arange(len(frames))
+    first = frames.first_source
     shares = masks.mean(axis=(1, 2))
     rows = first[(shares[first] > _CLEAR[0]) & (shares[first] < _CLEAR[1])]
     if max(frames.pixel_map.source_wh) < SMALLEST or not len(rows) or len(first) < 2:
@@ -67,13 +67,11 @@ def _residuals(
     def image(row: int) -> np.ndarray:
         return frames.images[row] if times == 1 else resize_and_crop(read_png(frames.source_paths[row]), larger)
 
-    whole = shot(frames, range(count), image, larger)
-    places = whole.places[rows]
-    looked = Shot(places, np.setdiff1d(np.union1d(whole.places, whole.near), places), whole.image)
+    looked = shot(frames, range(count), image, larger).with_frames(rows)
     plan = plan_pairs(looked, GAPS, choose_step(looked, provider))
     pictures = Pictures(looked)
     kinds = choose_kinds(plan, pictures, len(rows), provider)
-    row_of = dict(zip(places.tolist(), rows.tolist(), strict=True))
+    row_of = dict(zip(looked.places.tolist(), rows.tolist(), strict=True))
     moments: dict[int, Moments] = {}
     for motion in follow_pairs(plan, pictures, by_two_views(kinds), provider, lambda _: None):
         for side, place in enumerate(motion.pair):

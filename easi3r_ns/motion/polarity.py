@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -121,7 +121,7 @@ def evidence(marked: MarkedFrames, frames: Frames, provider: FlowProvider) -> Ev
     sides = [edge[known].reshape(-1) for edge in (white[:, 0], white[:, -1], white[:, :, 0], white[:, :, -1])]
     flow = None
     # Evaluation views are no part of the clip's flow.
-    first = np.flatnonzero(frames.offsets == 0) if frames.offsets is not None else np.arange(len(frames))
+    first = frames.first_source
     rows = np.intersect1d(seen, first)
     if len(rows) and len(first) > 1:
         chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).round().astype(int))]
@@ -132,14 +132,13 @@ def evidence(marked: MarkedFrames, frames: Frames, provider: FlowProvider) -> Ev
 
 def _small(whole: Shot, rows: np.ndarray) -> Shot:
     """The frames ``rows`` of a shot with all other frames around them, in images of :data:`SIDE` pixels at most."""
-    places = whole.places[rows]
 
     def image(place: int) -> np.ndarray:
         picture = whole.image(place)
         factor = SIDE / max(picture.shape[:2])
         return picture if factor >= 1 else cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
-    return Shot(places, np.setdiff1d(np.union1d(whole.places, whole.near), places), image)
+    return replace(whole.with_frames(rows), image=image)
 
 
 def _flow_says(looked: Shot, white: np.ndarray, rows: np.ndarray, provider: FlowProvider) -> float | None:

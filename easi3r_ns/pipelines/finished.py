@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
         InputError: the source cannot be used, an input cannot be read, or the clip is to be evaluated on itself.
     """
     weights, masks = config.easi3r.weights, config.easi3r.masks
-    own_weights = weights not in (*KNOWN, AUTO, NONE) and Path(weights).exists()
-    anonymous = replace(config.easi3r, masks=None, weights="" if own_weights else weights)
     try:
+        own_weights = weights not in (*KNOWN, AUTO, NONE) and Path(weights).exists()
         inputs = {
             "data": fingerprint(_source_files(data)),
             "eval_data": None if config.eval_data is None else fingerprint(_source_files(config.eval_data)),
@@ -54,7 +53,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             "another clip of the scene, or leave it out: nerfstudio then holds frames back (ns-train ... --eval-mode "
             "interval)"
         )
-    options = asdict(replace(config, easi3r=anonymous, eval_data=None))
+    options = asdict(config) | {"eval_data": None}
+    options["easi3r"] |= {"masks": None, "weights": "" if own_weights else weights}
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))
 

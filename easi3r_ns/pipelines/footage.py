@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.geometry import distort, pixel_grid, undistort
 from ..core.runlog import RunLog
@@ -81,7 +82,7 @@ def _images(recording: Recording, log: RunLog) -> Iterator[np.ndarray]:
     elif isinstance(recording.images, Film):
         film = recording.images
         video, wanted = Video(film.path), film.frames.tolist()
-        held = len(video.times(_every_frame(), log))
+        held = len(video.times(FrameConfig(num_frames_target=0), log))
         if wanted[-1] >= held:
             raise InputError(f"{film.path} has {held} frames, a camera belongs to frame {wanted[-1]} (from 0)")
         count = 0
@@ -97,12 +98,6 @@ def _images(recording: Recording, log: RunLog) -> Iterator[np.ndarray]:
             except (OSError, ValueError) as error:
                 raise InputError(f"{path} cannot be read: {error}") from error
             yield image
-
-
-def _every_frame():  # noqa: ANN202
-    from ..core.config import FrameConfig
-
-    return FrameConfig(num_frames_target=0)
 
 
 def _grid(recording: Recording, wh: tuple[int, int], folder: Path) -> PixelMap:

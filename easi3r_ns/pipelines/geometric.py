@@ -273,7 +273,7 @@ def _cameras(
         return _pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
 
     decisive = (refine.camera_model, focal, seed, start, shared_focal, __version__)
-    key = digest(frames.images, list(frames.pixel_map.source_wh), dynamic.masks, *decisive)
+    key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive)
     return _unpack_model(cache.stage(stage, key, compute))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -162,6 +163,6 @@ def _first_look(scene: Scene, frames: Frames, patch: int, config: Easi3RConfig, 
     return replace(found, masks=on_network(found.masks, times))
 
 
-def _by_place(frames: Frames, images: np.ndarray):  # noqa: ANN202
+def _by_place(frames: Frames, images: np.ndarray) -> Callable[[int], np.ndarray]:
     row_of = {place: row for row, place in enumerate(frames.places.tolist())}
     return lambda place: images[row_of[place]]

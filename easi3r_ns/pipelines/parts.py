@@ -53,15 +53,33 @@ def process_parts(
             "longest"
         )
     state = _find(data, output_dir, config, log)
-    spans, done = state["parts"], [] if overwrite else state["done"]
-    if len(spans) < 2:
+    if len(state["parts"]) < 2:
         whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
         return _whole(data, output_dir, whole, overwrite=overwrite, log=log)
     refuse_taken(output_dir, overwrite)
+    made, done = _make(data, output_dir, config, state, overwrite=overwrite, log=log)
+    if (output_dir / TRANSFORMS).exists():
+        _retire(output_dir)
+    for old in sorted(output_dir.glob("part_[0-9][0-9]")):
+        if overwrite and old.name not in done and (old / TRANSFORMS).exists():
+            refuse_taken(old, overwrite)
+            _retire(old)
+    shutil.rmtree(output_dir / run.WORKSPACE, ignore_errors=True)
+    return made
+
+
+def _make(
+    data: Path, output_dir: Path, config: run.RunConfig, state: dict[str, Any], *, overwrite: bool, log: RunLog
+) -> tuple[tuple[Part, ...], list[str]]:
+    """Make the datasets of the parts that are not finished; these, and the names of all finished ones.
+
+    ``state``: see :func:`_find`. Raises Easi3RError when no part gives a dataset.
+    """
     made: list[Part] = []
+    done = [] if overwrite else state["done"]
     choice: WeightsChoice | None = None
     failure: Easi3RError | None = None
-    for number, (start, end, count) in enumerate(spans, 1):
+    for number, (start, end, count) in enumerate(state["parts"], 1):
         name = f"part_{number:02d}"
         place = f"{name}, {start:.4g} to {end:.4g} {open_source(data).unit}"
         if count < FEWEST_FRAMES:
@@ -92,14 +110,7 @@ def process_parts(
             f"{data}: every part between cuts has fewer than {FEWEST_FRAMES} frames; use --on-cut ignore to take the "
             "clip as one scene"
         )
-    if (output_dir / TRANSFORMS).exists():
-        _retire(output_dir)
-    for old in sorted(output_dir.glob("part_[0-9][0-9]")):
-        if overwrite and old.name not in done and (old / TRANSFORMS).exists():
-            refuse_taken(old, overwrite)
-            _retire(old)
-    shutil.rmtree(output_dir / run.WORKSPACE, ignore_errors=True)
-    return tuple(made)
+    return tuple(made), done
 
 
 def _common_choice(data: Path, workspace: Path, config: run.RunConfig, log: RunLog) -> WeightsChoice:

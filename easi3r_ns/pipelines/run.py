@@ -84,6 +84,7 @@ def process(
     if config.easi3r.masks is not None:
         _refuse_own_output(config.easi3r.masks, output_dir)
     check_given(config.easi3r)
+    record = run_record(data, asked)
     if pipeline is None:
         if choice is None:
             choice = choose_weights(data, output_dir / WORKSPACE, config, log)
@@ -97,7 +98,6 @@ def process(
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
         log.info(line)
     pipeline.prepare(log)
-    record = run_record(data, asked)
     begin, first = time.perf_counter(), len(log.stages)
     with only_writer(output_dir):
         choice.keep(output_dir / WORKSPACE)
@@ -203,6 +203,7 @@ def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]
 
 
 def report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> ReportCard:
+    """Report and preview of a dataset in ``output_dir``; where they are not ``wanted``, earlier ones are deleted."""
     if not wanted:
         drop_report_card(output_dir)
         return ReportCard()
@@ -214,7 +215,7 @@ def _with_eval_frames(
     frames: Frames, eval_data: Path, store: Path, geometry: ImageGeometry, config: RunConfig, log: RunLog
 ) -> Frames:
     select = replace(config.frames, start=0.0, end=None, on_cut="ignore", pose_all_frames=False)
-    held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log)
+    held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log, like=frames.pixel_map)
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]
         raise InputError(

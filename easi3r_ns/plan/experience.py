@@ -42,21 +42,27 @@ UNTRIED = (0.5, 2.0)
 SPREAD = (0.75, 1.4)
 """Range of a stage that did, around the median of its runs: clips differ."""
 
+MAPPING = "mapping"
+"""In the names of all stages that map."""
 COVERS = {
-    "frames": ("cuts", "frames"),
+    "frames": ("choosing frames", "cuts", "frames"),
     "encode frames": ("load encoder", "encode frames"),
     "pass 1": ("load decoder", "pass 1: attention", "pass 1: motion"),
     "pass 2": ("pass 2: pointmaps", "pass 2: motion"),
     "motion from flow": ("motion from flow",),
     "motion from geometry": ("motion from geometry",),
     "optical flow": ("optical flow",),
-    "global alignment": ("global alignment", "does the camera stand still"),
-    "bundle adjustment": ("features", "matching", "bundle adjustment", "mapping", "does the lens zoom", "refit depths"),
+    "global alignment": (
+        *("global alignment", "align windows", "align windows with one focal length", "find loops", "join windows"),
+        "does the camera stand still",
+    ),
+    "bundle adjustment": ("features", "matching", "bundle adjustment", MAPPING, "does the lens zoom", "refit depths"),
     "stereo": ("stereo", "stereo agreement"),
     "motion against the scene": ("motion against the scene",),
-    "dataset": ("dataset", "check", "preview", "report"),
+    "dataset": ("dataset", "check", "preview", "report", "motion outside of the masks"),
 }
-"""Stage of a forecast -> stages of a run that it stands for; the first two decide whether it ran at all."""
+"""Stage of a forecast -> stages of a run that it stands for, all kinds of mapping being one; the first two decide
+whether it ran at all."""
 
 
 @dataclass
@@ -94,7 +100,7 @@ class Experience:
         """
         for stage in stages:
             names = COVERS.get(stage.name, (stage.name,))
-            own = [record for record in taken if any(record.name.startswith(name) for name in names)]
+            own = [record for record in taken if (MAPPING if MAPPING in record.name else record.name) in names]
             seconds = sum(record.seconds for record in own)
             if stage.seconds > 0 and any(record.name in names[:2] for record in own):
                 ratio = seconds / stage.seconds

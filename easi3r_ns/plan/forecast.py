@@ -22,7 +22,7 @@ from ..network.costs import activation_bytes, network_cost, start_bytes, weight_
 from ..network.inference import CPU_START_BYTES, GPU_START_BYTES, MOST_STARTS, map_dtype
 from ..network.sources import KNOWN
 from .calibration import Rates
-from .stages import StageForecast, rounded, time_range
+from .stages import Staged, StageForecast, rounded, time_range
 
 if TYPE_CHECKING:
     from .geometric import GeometricForecast
@@ -134,7 +134,7 @@ def _largest_window(strategy: str, num_frames: int, num_eval: int, window: int) 
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Staged):
     """Forecast of a run, stage by stage."""
 
     job: Job
@@ -143,16 +143,6 @@ class Forecast:
     budget: Budget = field(default=UNBOUNDED)
     raw: tuple[StageForecast, ...] = ()
     """The stages before they were corrected by what is known of this machine."""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of the whole run."""
-        return sum(stage.seconds for stage in self.stages)
-
-    @property
-    def memory_bytes(self) -> float:
-        """Largest resident memory of the process."""
-        return max(stage.memory_bytes for stage in self.stages)
 
     @property
     def gpu_bytes(self) -> float:

@@ -15,7 +15,7 @@ from .forecast import (
     refine_seconds,
     write_seconds,
 )
-from .stages import StageForecast, time_range
+from .stages import Staged, StageForecast, time_range
 
 MOTION_SECONDS = 4.5e-6
 """Seconds of optical flow and two-view geometry per frame and pixel of the images in which masks are computed: 2.7e-6
@@ -45,7 +45,7 @@ class GeometricJob:
 
 
 @dataclass(frozen=True)
-class GeometricForecast:
+class GeometricForecast(Staged):
     """Forecast of a run, stage by stage; as :class:`.forecast.Forecast`."""
 
     job: GeometricJob
@@ -54,16 +54,6 @@ class GeometricForecast:
     """The stages before they were corrected by what is known of this machine."""
     device: str = "cpu"
     budget: Budget = UNBOUNDED
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of the whole run."""
-        return sum(stage.seconds for stage in self.stages)
-
-    @property
-    def memory_bytes(self) -> float:
-        """Largest resident memory of the process."""
-        return max(stage.memory_bytes for stage in self.stages)
 
     @property
     def remedy(self) -> str:

@@ -26,6 +26,22 @@ class StageForecast:
     """Whether earlier runs on this machine decide the time."""
 
 
+class Staged:
+    """What is said of all stages together; for a dataclass that has them."""
+
+    stages: tuple[StageForecast, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Largest resident memory of the process."""
+        return max(stage.memory_bytes for stage in self.stages)
+
+
 def time_range(stages: Sequence[StageForecast]) -> str:
     """The time of all stages with its range: '4 min 10 s (2 to 8 min)'; without a range where there is none."""
     total = sum(stage.seconds for stage in stages)

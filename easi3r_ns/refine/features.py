@@ -14,6 +14,7 @@ from ..core.geometry import source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import DynamicMasks, Frames, PixelMap
+from ..frames.focal import FILM_DIAGONAL
 from ..storage.files import read_png
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
@@ -26,8 +27,8 @@ MAX_IMAGE_SIDE = 1600
 above, noise and blur make most of the small keypoints, and the larger ones are no sharper."""
 MASK_GROWTH = 0.005
 """Share of the picture's longer side by which moving regions are grown; the radius of a keypoint comes on top."""
-FILM_DIAGONAL, FISHEYE_MM = 43.27, 24.0
-"""Diagonal of 35 mm film, and the focal length on it that action cameras name, in millimetres."""
+FISHEYE_MM = 24.0
+"""Focal length that action cameras name, in millimetres on 35 mm film."""
 MIN_MATCHES = 15
 """Verified matches below which two frames are taken as unrelated (COLMAP's default)."""
 MATCH_ERROR = 4.0

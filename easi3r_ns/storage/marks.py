@@ -1,7 +1,7 @@
 """Images that mark pixels: masks as programs write them, and what they mean.
 
-One reading for all doors (``--masks``, ``easi3r import``, ``easi3r evaluate``). Whether the marked pixels move or stand
-still is another question, see :mod:`easi3r_ns.motion.polarity`.
+One reading for all that take masks (``--masks``, ``easi3r import``, ``easi3r evaluate``). Whether the marked pixels
+move or stand still is another question, see :mod:`easi3r_ns.motion.polarity`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..core.errors import InputError
 from .files import natural_key
-from .orientation import TAG, as_stored, upright
+from .orientation import as_stored, by_exif, upright
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm"})
 MIDDLE = 127
@@ -77,7 +77,7 @@ def read_marks(path: Path, *, above: int = MIDDLE) -> Marks:
         with Image.open(io.BytesIO(content if orientation is None else plain)) as image:
             image.load()
             marks = _marks(image, path, above)
-            turn = image.getexif().get(TAG, 1) if orientation is None else orientation
+            turn = by_exif(image) if orientation is None else orientation
     except InputError:
         raise
     except _DAMAGE as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+from PIL import Image
 
 TAG = 0x0112
 """Orientation in EXIF and TIFF: 1 upright, 2 to 8 mirrored or turned (TIFF 6.0, section 8)."""
@@ -32,6 +33,14 @@ def as_stored(content: bytes) -> tuple[bytes, int | None]:
         return content, 1 if is_tiff(content) else None
     place, value, order = field
     return content[:place] + struct.pack(order + "H", 1) + content[place + 2 :], value
+
+
+def by_exif(image: Image.Image) -> int:
+    """The orientation that an opened image names; 1 where its EXIF data are damaged, which spoils no pixel."""
+    try:
+        return int(image.getexif().get(TAG, 1))
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1
 
 
 def is_tiff(content: bytes) -> bool:

@@ -17,6 +17,7 @@ from easi3r_ns.core.types import SourceCut
 from easi3r_ns.frames import enlarged, load_frames, preview_source
 from easi3r_ns.frames.crop import find_bars
 from easi3r_ns.frames.user_masks import read_user_masks
+from easi3r_ns.frames.video import Video
 from easi3r_ns.storage.files import read_png, write_png
 from tests.frames.test_frames import TINY, _write_video
 from tests.frames.test_sharp import filmed, steady
@@ -193,3 +194,33 @@ def test_masks_of_the_user_are_cut_likewise(tmp_path):
 def test_shares_that_leave_nothing_are_refused(factor):
     with pytest.raises(InputError, match="crop-factor"):
         FrameConfig(crop_factor=factor)
+
+
+def test_views_of_the_clip_are_cut_as_the_clip_is(tmp_path):
+    """Bars that one of both does not show, or shows in another place, do not give them two lenses."""
+    clip = load(_write_video(tmp_path / "clip.mp4", list(framed(filmed(steady(6)), 24, 24))), tmp_path)
+    assert clip.pixel_map.cut is not None
+    views, size = tmp_path / "views", clip.pixel_map.full_wh[::-1]
+    views.mkdir()
+    for number, image in enumerate(filmed(steady(3))):
+        write_png(views / f"{number}.png", cv2.resize(image, size[::-1]))
+    options = {"select": FrameConfig(num_frames_target=0), "geometry": TINY, "log": RunLog()}
+    assert load_frames(views, tmp_path / "own", **options).pixel_map.cut is None
+    for _ in range(2):  # the second time from the store
+        alike = load_frames(views, tmp_path / "alike", **options, like=clip.pixel_map)
+        assert alike.pixel_map == clip.pixel_map
+
+
+@pytest.mark.parametrize("sharpest", [False, True])
+def test_a_first_frame_that_does_not_decode_changes_no_crop(tmp_path, monkeypatch, sharpest):
+    clip = _write_video(tmp_path / "clip.mp4", list(filmed(steady(8))))
+    whole = Video.read
+
+    def damaged(self, indices, log, watch=None):
+        seen = watch and (lambda index, thumb: watch(index, thumb) if index else None)
+        return (found for found in whole(self, indices, log, seen) if found[0])
+
+    monkeypatch.setattr(Video, "read", damaged)
+    monkeypatch.setattr(Video, "recount", lambda self, log: self.times(FrameConfig(), log))
+    frames = load(clip, tmp_path, num_frames_target=4, sharpest=sharpest, crop_factor=(0.25, 0.25, 0.0, 0.0))
+    assert frames.pixel_map.source_wh == (SIZE[1], SIZE[0] // 2)

@@ -252,3 +252,10 @@ def test_damage_is_found_while_choosing(tmp_path, monkeypatch):
     frames = load(clip, tmp_path, log, num_frames_target=5)
     assert frames.indices.tolist() == [0, 9, 20, 30, 40] and frames.num_source_frames == 41
     assert any("only 41 of its 61 frames" in warning for warning in log.warnings)
+
+
+def test_a_rate_that_meets_one_picture_only_is_told_so():
+    still = Scan(np.arange(60), np.zeros(60), np.r_[np.ones(55, dtype=int), 2:7], ())
+    with pytest.raises(InputError, match="--fps 2 meets one picture only.*higher rate or --num-frames-target"):
+        choose_scanned(np.arange(60) / 30, FrameConfig(fps=2.0), still)
+    assert len(choose_scanned(np.arange(60) / 30, FrameConfig(num_frames_target=5), still).used) >= 2

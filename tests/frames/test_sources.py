@@ -21,6 +21,7 @@ from easi3r_ns.frames.cuts import thumbnail
 from easi3r_ns.frames.images import glance, read_image
 from easi3r_ns.frames.shapes import upright_size
 from easi3r_ns.storage.files import read_png
+from easi3r_ns.storage.marks import read_marks
 
 TINY = ImageGeometry(size=64, patch=8)
 ALL = FrameConfig(num_frames_target=0, on_cut="ignore")
@@ -293,3 +294,13 @@ def test_what_is_transparent_is_white(tmp_path):
     image = read_png(load(tmp_path / "a.webp", tmp_path, log=log).source_paths[1])
     assert image[4, 4].tolist() == [255, 255, 255] and image[40, 40].tolist() == [20, 20, 20]
     assert any("transparent" in warning for warning in log.warnings)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("damaged", [b"Exif\0\0II*\0", b"Exif\0\0", b"Exif\0\0II", b"Exif\0\0II*\0\x08\0\0\0\xff"])
+def test_damaged_exif_data_spoil_no_picture(tmp_path, suffix, damaged):
+    path, picture = tmp_path / f"a.{suffix}", np.full((40, 60, 3), 255, np.uint8)
+    Image.fromarray(picture).save(path, exif=damaged)
+    assert read_image(path, RunLog()).shape == picture.shape
+    assert glance(path)[1] == upright_size(path) == (60, 40)
+    assert read_marks(path).marked.all()

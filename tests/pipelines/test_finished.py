@@ -15,6 +15,7 @@ from easi3r_ns.cli import main as cli
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.pipelines import finished, parts, run
 from easi3r_ns.pipelines.choice import WeightsChoice
+from easi3r_ns.pipelines.finished import run_record
 from easi3r_ns.pipelines.parts import process_parts
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.storage.files import write_png
@@ -188,3 +189,10 @@ def test_masks_of_a_pattern_are_looked_at(tmp_path):
     write_png(tmp_path / "m_1.png", np.full((8, 8), 255, np.uint8))
     assert finished._fingerprint_of_masks(tmp_path / "m_%d.png") != before
     assert finished._fingerprint_of_masks(tmp_path / "x_%d.png") == "missing"
+
+
+@pytest.mark.parametrize("option", [{"masks_missing": "static"}, {"masks_polarity": "white-moves"}])
+def test_what_is_said_about_masks_is_recorded_with_them(clip: Path, option: dict[str, str]) -> None:
+    config = with_options(masks=clip, **option)
+    plain, more = (run_record(clip, each) for each in (with_options(masks=clip), config))
+    assert more["options"]["easi3r"] == plain["options"]["easi3r"] | option and more["inputs"] == plain["inputs"]

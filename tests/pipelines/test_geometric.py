@@ -18,7 +18,7 @@ from easi3r_ns.core.errors import AlignmentError, InputError, MissingExtraError
 from easi3r_ns.core.geometry import project, transform
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, SparsePoints, choose_scale, rescale_scene, sparse_depths
-from easi3r_ns.core.types import DynamicMasks, Frames
+from easi3r_ns.core.types import DynamicMasks, Frames, SourceCut
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.export.colmap import colmap_model
 from easi3r_ns.export.views import SourceViews
@@ -29,11 +29,12 @@ from easi3r_ns.motion.flow.dis import DISFlow
 from easi3r_ns.motion.flow.provider import FlowProvider
 from easi3r_ns.motion.two_view import geometric_masks
 from easi3r_ns.pipelines import geometric as pipeline_geometric
-from easi3r_ns.pipelines.geometric import check_geometric, reconstruct_geometric
+from easi3r_ns.pipelines.geometric import _cameras, check_geometric, reconstruct_geometric
 from easi3r_ns.pipelines.run import WORKSPACE, RunConfig, process
 from easi3r_ns.refine import Lens, SparseModel
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.storage.files import write_png
+from easi3r_ns.training.measure.paths import frames_of
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.support.helpers import align_sim3
 
@@ -517,3 +518,24 @@ def test_library_call_keeps_stages_in_memory_only(clip, mapped, tmp_path) -> Non
     )
     scene = reconstruct_geometric(frames, NONE, RefineConfig(), StageCache(None), RunLog())
     assert len(scene) == NUM_FRAMES and scene.sparse is not None and len(scene.sparse) > 100
+
+
+def test_cameras_of_another_cut_are_not_those_of_an_interrupted_run(clip):
+    """The same pixels, cut out of the frames in another way, have their principal point elsewhere."""
+    frames, keys = frames_of(clip), []
+    width, height = frames.pixel_map.source_wh
+
+    class Recorded(StageCache):
+        def stage(self, name, key, compute):
+            keys.append(key)
+            raise AlignmentError("recorded")
+
+    for top in (0, 8):
+        cut = SourceCut((width, height + 8), (0, top, width, top + height), (0, 0, width, height + 8))
+        seen = replace(frames, pixel_map=replace(frames.pixel_map, cut=cut))
+        with pytest.raises(AlignmentError, match="recorded"):
+            _cameras(
+                *(seen, static_masks(len(frames), *frames.images.shape[1:3], 16), Easi3RConfig(), RefineConfig()),
+                *(Recorded(None), RunLog(), True),
+            )
+    assert len(set(keys)) == 2

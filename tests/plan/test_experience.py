@@ -125,3 +125,19 @@ def test_times_are_said_with_two_digits_and_a_range() -> None:
     many = time_range(tuple(StageForecast(str(k), 100.0, 0, low_seconds=50, high_seconds=200) for k in range(100)))
     assert many == "2 h 50 min (2 h to 4 h 20 min)", "a hundred stages are not all at one end of their ranges"
     assert [rounded(s) for s in (0.1, 7.4, 43.2, 101, 4000, 15438.7, 80000)] == [1, 7, 45, 100, 4020, 15600, 79200]
+
+
+def test_frames_in_between_are_no_reading_of_frames() -> None:
+    """Stages whose names begin alike are not one; a run that kept its frames says nothing about reading them."""
+    stages, known = (StageForecast("frames", 10.0, 1e9),), Experience(1.0)
+    known.learn(stages, key, records(("frames", 5.0), ("frames in between", 70.0)))
+    assert known.ratios == {}
+    known.learn(stages, key, records(("choosing frames", 10.0), ("frames", 5.0), ("frames in between", 70.0)))
+    assert known.ratios == {key("frames"): [1.5]}
+
+
+@pytest.mark.parametrize("name", ["mapping", "mapping with little parallax", "global mapping"])
+def test_all_mappings_are_bundle_adjustment(name) -> None:
+    known = Experience(1.0)
+    known.learn(STAGES[:1], key, records(("features", 1.0), (name, 9.0)))
+    assert known.ratios == {key("bundle adjustment"): [1.0]}
