@@ -195,8 +195,8 @@ class Easi3RConfig:
     """Skip the second, attention-re-weighted pass: plain DUSt3R or MonST3R for comparison."""
     masks: Optional[Path] = None
     """Your own masks: a folder of images (or a .zip, or a pattern), or a video; of the frames' shape, in any size. They
-    belong to the frames by their names, else in order: one per used frame or one per frame of the source (then those of
-    --eval-data)."""
+    belong to the frames by their names, else in order: one per used frame or one per frame of the source, then
+    those of --eval-data, if it has masks."""
     masks_polarity: Literal["auto", "white-moves", "black-moves"] = "auto"
     """What --masks mean. auto: masks of a dataset are recognised (white stands still there), those that name objects by
     colours too; others are compared with the flow of the clip, and where they stay unclear, the run stops."""

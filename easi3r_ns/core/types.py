@@ -225,6 +225,12 @@ class Frames:
         return np.arange(len(self)) if self.offsets is None else np.flatnonzero(self.offsets == 0)
 
     @property
+    def num_first_source(self) -> int:
+        """Number of frames that the first source holds."""
+        later = [] if self.offsets is None else self.offsets[self.offsets > 0].tolist()
+        return min(later, default=self.num_source_frames)
+
+    @property
     def places(self) -> np.ndarray:
         """(F,) int64 index of each frame among all ``num_source_frames``, counted through the sources one by one."""
         return self.indices if self.offsets is None else self.indices + self.offsets

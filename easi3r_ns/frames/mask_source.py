@@ -13,7 +13,7 @@ import numpy as np
 from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
-from ..core.types import Frames
+from ..core.types import Frames, SkippedFrames
 from ..storage.marks import Marks, marks_of_pixels, mask_files, read_marks
 from .images import ImageFolder
 from .source import Source, open_source
@@ -37,6 +37,8 @@ class Wanted:
     """(N,) seconds from the start of their source."""
     num_used: int
     num_source: int
+    num_first: int
+    """Frames of the first source: the clip, without evaluation views."""
     all_used: bool
     """Whether these are the frames that are used, in order; else frames in between."""
     one_source: bool
@@ -44,8 +46,14 @@ class Wanted:
     @classmethod
     def of(cls, frames: Frames) -> Wanted:
         """The frames that are used."""
-        one = frames.offsets is None
-        return cls(frames.names, frames.places, frames.times, len(frames), frames.num_source_frames, True, one)
+        counts = len(frames), frames.num_source_frames, frames.num_first_source
+        return cls(frames.names, frames.places, frames.times, *counts, True, frames.offsets is None)
+
+    @classmethod
+    def between(cls, frames: Frames, skipped: SkippedFrames) -> Wanted:
+        """Frames in between those of the first source."""
+        counts = len(frames), frames.num_source_frames, frames.num_first_source
+        return cls(skipped.names, skipped.indices, skipped.times, *counts, False, frames.offsets is None)
 
     @property
     def has_names(self) -> bool:
@@ -193,6 +201,14 @@ def _in_order(count: int, wanted: Wanted) -> list[int | None] | None:
         return [int(place) for place in wanted.places]
     if count == wanted.num_used:
         return list(range(count)) if wanted.all_used else _none(wanted)
+    # Masks of the clip alone, where it is a video: the evaluation views have none. Images tell by their names.
+    clip = wanted.places < wanted.num_first
+    if len({name for name, own in zip(wanted.names, clip, strict=True) if own}) > 1:
+        return None
+    if count == wanted.num_first:
+        return [int(place) if own else None for place, own in zip(wanted.places, clip, strict=True)]
+    if wanted.all_used and count == clip.sum():
+        return [row if own else None for row, own in enumerate(clip)]
     return None
 
 

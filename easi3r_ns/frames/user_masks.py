@@ -73,13 +73,8 @@ def user_masks_between(
     The clip of the skipped frames is the first source of ``frames``. Raises InputError as :func:`read_user_masks`.
     """
     source = open_masks(path, log)
-    wanted = Wanted(
-        *(skipped.names, skipped.indices, skipped.times, len(frames), frames.num_source_frames),
-        all_used=False,
-        one_source=frames.offsets is None,
-    )
     try:
-        found = source.find(wanted)
+        found = source.find(Wanted.between(frames, skipped))
     except InputError:
         return None  # the used frames have theirs
     indices = [index for index in found if index is not None]

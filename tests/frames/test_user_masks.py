@@ -95,6 +95,15 @@ def test_masks_of_evaluation_views_follow_those_of_the_clip(tmp_path, frames):
     np.testing.assert_array_equal(views.followed_by(frames.followed_by(views)).places[-3:], [16, 17, 19])
 
 
+@pytest.mark.parametrize("count", [3, 12])
+def test_masks_of_the_clip_alone_leave_evaluation_views_without(tmp_path, frames, count):
+    """One per used frame of the clip, or one per frame of it."""
+    folder = write(tmp_path / "m", count)
+    both, alone = read(folder, frames.followed_by(frames)), read(folder, frames)
+    assert both.missing.tolist() == [False] * 3 + [True] * 3
+    np.testing.assert_array_equal(both.share[:3], alone.share)
+
+
 def test_frames_in_between_have_masks_where_all_frames_of_the_source_have(tmp_path, frames):
     rows = np.array([3, 5])
     skipped = SkippedFrames(rows.astype(float), rows, ("clip.mp4",) * 2, (tmp_path,) * 2)
