@@ -88,7 +88,8 @@ class GeometricPipeline:
 
     def forecast(self, data: Path, log: RunLog) -> GeometricForecast:
         """See :meth:`~.pipeline.Pipeline.forecast`; how many features match is not known before the run."""
-        return plan_geometric(data, self._config.frames, self._config.easi3r, self.geometry, log)
+        options = self._config.frames, self._config.easi3r, self.geometry
+        return plan_geometric(data, *options, log, eval_data=self._config.eval_data)
 
     def prepare(self, log: RunLog) -> None:
         """Do nothing: this pipeline needs no weights."""

@@ -108,14 +108,22 @@ def plan_run(
 
 
 def plan_geometric(
-    data: Path, select: FrameConfig, config: Easi3RConfig, geometry: ImageGeometry, log: RunLog
+    data: Path,
+    select: FrameConfig,
+    config: Easi3RConfig,
+    geometry: ImageGeometry,
+    log: RunLog,
+    *,
+    eval_data: Path | None = None,
 ) -> GeometricForecast:
-    """Forecast a run without a network on ``data``; decodes one frame.
+    """Forecast a run without a network on ``data``; decodes one frame of each source.
 
     Raises:
         Easi3RError: as the run itself.
     """
     num_frames, pixel_map = preview_source(data, select, geometry, log)
+    if eval_data is not None:
+        num_frames += _num_views(eval_data, select, geometry, log)
     own_masks = not masks_are_given(config)
     source = pixel_map.source_wh[0] * pixel_map.source_wh[1]
     look, depth = config.motion == "auto", config.depth != "none"
@@ -155,7 +163,7 @@ def _job(
     num_frames, pixel_map = preview_source(data, select, geometry, log)
     pairs, num_eval = make_pairs(graph, num_frames), 0
     if eval_data is not None:
-        num_eval, _ = preview_source(eval_data, replace(select, start=0.0, end=None), geometry, log)
+        num_eval = _num_views(eval_data, select, geometry, log)
         pairs = attach_frames(pairs, num_eval)
     width, height = pixel_map.network_wh
     return Job(
@@ -168,6 +176,11 @@ def _job(
         graph=graph,
         num_eval=num_eval,
     )
+
+
+def _num_views(eval_data: Path, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> int:
+    """Number of evaluation views; --start and --end are those of the clip."""
+    return preview_source(eval_data, replace(select, start=0.0, end=None), geometry, log)[0]
 
 
 def choose_budget(

@@ -291,6 +291,8 @@ def test_a_run_without_a_network_has_a_forecast(tmp_path, capsys):
     frames = FrameConfig(num_frames_target=0)
     plan = plan_geometric(data, frames, Easi3RConfig(weights="none"), GEOMETRY, RunLog())
     fewer = plan_geometric(data, frames, Easi3RConfig(weights="none", depth="none", no_masks=True), GEOMETRY, RunLog())
+    views = plan_geometric(data, frames, Easi3RConfig(weights="none"), GEOMETRY, RunLog(), eval_data=data)
+    assert views.job.num_frames == 2 * plan.job.num_frames and views.seconds > plan.seconds
     assert fewer.seconds < plan.seconds and {s.name for s in plan.stages} - {s.name for s in fewer.stages} == {
         "motion from geometry", "stereo", "motion against the scene",
     }  # fmt: skip
