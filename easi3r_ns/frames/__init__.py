@@ -2,7 +2,7 @@
 
 from .loader import find_parts, load_frames, preview_source
 from .preprocess import ImageGeometry, enlarged, enlargement, plan_preprocessing, resize_and_crop
-from .source import open_source
+from .source import open_source, selection_of_views
 
 __all__ = [
     "ImageGeometry",
@@ -14,4 +14,5 @@ __all__ = [
     "plan_preprocessing",
     "preview_source",
     "resize_and_crop",
+    "selection_of_views",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,6 +85,18 @@ def open_selected(data: Path, select: FrameConfig) -> Source:
             raise InputError(f"--image-size {select.image_size} chooses among images, and {data} is a clip of one size")
         source.keep_size(select.image_wh)
     return source
+
+
+def selection_of_views(data: Path, select: FrameConfig) -> FrameConfig:
+    """How the frames of evaluation views are chosen where ``select`` chooses those of the clip. Raises InputError.
+
+    --start, --end, --on-cut and --pose-all-frames mean the clip. Images have no clock for --fps: all of them are used.
+    --image-size chooses among images only.
+    """
+    select = replace(select, start=0.0, end=None, on_cut="ignore", pose_all_frames=False)
+    if not isinstance(open_source(data), ImageFolder):
+        return replace(select, image_size=None)
+    return select if select.fps is None else replace(select, fps=None, num_frames_target=0)
 
 
 def readable(source: Source, indices: Iterable[int], log: RunLog) -> Iterator[tuple[int, np.ndarray]]:

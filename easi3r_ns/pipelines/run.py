@@ -20,7 +20,7 @@ from ..core.scene import Scene
 from ..core.types import Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
-from ..frames import ImageGeometry, load_frames, open_source
+from ..frames import ImageGeometry, load_frames, open_source, selection_of_views
 from ..motion.boundary import moving_outside
 from ..motion.flow.dis import DISFlow
 from ..motion.given import check_given, given_between
@@ -214,7 +214,7 @@ def report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> Re
 def _with_eval_frames(
     frames: Frames, eval_data: Path, store: Path, geometry: ImageGeometry, config: RunConfig, log: RunLog
 ) -> Frames:
-    select = replace(config.frames, start=0.0, end=None, on_cut="ignore", pose_all_frames=False)
+    select = selection_of_views(eval_data, config.frames)
     held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log, like=frames.pixel_map)
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]

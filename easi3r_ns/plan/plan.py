@@ -13,7 +13,7 @@ from ..core.config import LEAST_WINDOW, AlignConfig, Easi3RConfig, FrameConfig
 from ..core.errors import InputError, MemoryLimitError
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import RunLog, StageRecord, resident_memory_bytes
-from ..frames import ImageGeometry, preview_source
+from ..frames import ImageGeometry, preview_source, selection_of_views
 from ..motion.given import masks_are_given
 from ..network.compute import Compute, choose_compute
 from ..network.config import DUSt3RConfig
@@ -179,8 +179,7 @@ def _job(
 
 
 def _num_views(eval_data: Path, select: FrameConfig, geometry: ImageGeometry, log: RunLog) -> int:
-    """Number of evaluation views; --start and --end are those of the clip."""
-    return preview_source(eval_data, replace(select, start=0.0, end=None), geometry, log)[0]
+    return preview_source(eval_data, selection_of_views(eval_data, select), geometry, log)[0]
 
 
 def choose_budget(

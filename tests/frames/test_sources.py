@@ -7,6 +7,7 @@ import re
 import shlex
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.frames import ImageGeometry, load_frames, open_source, preview_source
+from easi3r_ns.frames import ImageGeometry, load_frames, open_source, preview_source, selection_of_views
 from easi3r_ns.frames.cuts import thumbnail
 from easi3r_ns.frames.images import glance, read_image
 from easi3r_ns.frames.shapes import upright_size
@@ -304,3 +305,14 @@ def test_damaged_exif_data_spoil_no_picture(tmp_path, suffix, damaged):
     assert read_image(path, RunLog()).shape == picture.shape
     assert glance(path)[1] == upright_size(path) == (60, 40)
     assert read_marks(path).marked.all()
+
+
+def test_options_of_the_clip_do_not_stop_views_of_another_kind(tmp_path):
+    """A rate is for a clip with a clock, a size for a folder of images; views may be the other of both."""
+    images = folder_of(tmp_path / "images", ["1.png", "2.png", "3.png"])
+    rate = FrameConfig(fps=4.0, start=1.0, end=2.0, on_cut="fail", pose_all_frames=True)
+    assert numbers(load(images, tmp_path, selection_of_views(images, rate))) == [1, 2, 3]
+    film = tmp_path / "film.gif"
+    picture(1).save(film, save_all=True, append_images=[picture(2), picture(3)], duration=100)
+    size = replace(ALL, image_size="96x64")
+    assert selection_of_views(film, size) == ALL and selection_of_views(images, size) == size
