@@ -1,7 +1,8 @@
 """INRIA's gaussian-splatting and trainers made from it.
 
-A model in ``sparse/0`` with PINHOLE or SIMPLE_PINHOLE cameras; images in ``images`` under the last part of their name;
-``points3D.ply`` is written into the model where it is missing; the alpha channel of an image is its mask.
+A model in ``sparse/0`` with PINHOLE or SIMPLE_PINHOLE cameras, whose principal point is taken to be in the
+middle of the image; images in ``images`` under the last part of their name; ``points3D.ply`` is written into the model
+where it is missing; the alpha channel of an image is its mask.
 """
 
 from __future__ import annotations

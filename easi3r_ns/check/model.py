@@ -30,6 +30,8 @@ CAMERA_MODELS = {
     11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
 """Number -> name and number of parameters."""
+MOST_PIXELS = 1 << 32
+"""No side of an image has as many."""
 _OBSERVATION = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
 
 
@@ -123,7 +125,16 @@ def _binary_cameras(path: Path) -> Iterator[tuple[int, ModelCamera]]:
         if kind not in CAMERA_MODELS:
             raise ValueError(f"{path.name} has a camera model with the number {kind}")
         name, count = CAMERA_MODELS[kind]
-        yield number, ModelCamera(name, width, height, file.unpack(f"<{count}d"))
+        yield number, _camera(name, width, height, file.unpack(f"<{count}d"))
+
+
+def _camera(model: str, width: int, height: int, params: tuple[float, ...]) -> ModelCamera:
+    if not 0 < min(width, height) <= max(width, height) < MOST_PIXELS:
+        raise ValueError(f"a camera has images of {width}x{height} pixels")
+    wanted = dict(CAMERA_MODELS.values()).get(model, len(params))
+    if len(params) != wanted:
+        raise ValueError(f"a camera {model} has {len(params)} parameters, not {wanted}")
+    return ModelCamera(model, width, height, params)
 
 
 def _binary_images(path: Path) -> Iterator[ModelImage]:
@@ -153,7 +164,7 @@ def _lines(path: Path) -> list[str]:
 
 def _text_cameras(path: Path) -> Iterator[tuple[int, ModelCamera]]:
     for line in filter(None, map(str.split, _lines(path))):
-        yield int(line[0]), ModelCamera(line[1], int(line[2]), int(line[3]), tuple(map(float, line[4:])))
+        yield int(line[0]), _camera(line[1], int(line[2]), int(line[3]), tuple(map(float, line[4:])))
 
 
 def _text_images(path: Path) -> Iterator[ModelImage]:

@@ -2,16 +2,19 @@
 
 A folder with ``sparse`` is read as COLMAP (PINHOLE; the time is the number of the image among all); else
 ``transforms_train.json`` and ``transforms_test.json`` of D-NeRF: ``file_path`` without extension, ``time``, one
-``camera_angle_x``. Deformable-3DGS takes a time from the name of an image, which has to be a whole number. Training
-starts from ``fused.ply`` (4DGaussians) or ``points3d.ply``, which have normals.
+``camera_angle_x``. The principal point is taken to be in the middle of the image. Deformable-3DGS takes a time from the
+name of an image, which has to be a whole number. Training starts from ``fused.ply`` (4DGaussians) or ``points3d.ply``,
+which have normals.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from ..core.geometry import off_centre
 from .consumer import Consumer, RuleResult, export_remedy, failed, note, passed, some
-from .rules import distorted, images_there, pinhole, start_points
+from .model import MOST_PIXELS
+from .rules import beside_the_middle, distorted, images_there, pinhole, start_points
 from .tree import Tree
 
 _SPLITS = ("transforms_train.json", "transforms_test.json")
@@ -43,6 +46,10 @@ def _split(tree: Tree, file: str) -> list[RuleResult]:
         return [failed(what, f"{export_remedy('splat')}: a COLMAP model has a lens for each image")]
     if distorted(meta):
         return [failed(f"{file} has distortion, which is not read", export_remedy("dnerf"))]
+    lens = [meta.get(key) for key in ("cx", "cy", "w", "h")]
+    known = [float(value) for value in lens if isinstance(value, (int, float)) and 0 < value < MOST_PIXELS]
+    if len(known) == len(lens) and off_centre(known[0], known[1], known[2], known[3]):
+        return [beside_the_middle(known[0], known[1])]
     return [passed(f"{file}: {len(frames)} images with times")]
 
 

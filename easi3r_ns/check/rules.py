@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from ..core.geometry import off_centre
 from .consumer import RuleResult, export_remedy, failed, note, passed, some
 from .model import ColmapFiles
 from .tree import Tree
@@ -35,12 +36,22 @@ def other_sizes(tree: Tree, model: ColmapFiles, files: dict[str, str]) -> list[R
 
 
 def pinhole(model: ColmapFiles) -> RuleResult:
-    """Only lenses without distortion."""
+    """Only lenses without distortion, by their fields of view: the principal point lies in the middle of the image."""
     others = [kind for kind in model.kinds if kind not in PINHOLES]
     if others:
         remedy = f"{export_remedy('splat')} undistorts; for a model of others, colmap image_undistorter"
         return failed(f"the camera model is {', '.join(others)}; only {' and '.join(PINHOLES)} are read", remedy)
+    for camera in model.cameras.values():
+        cx, cy = camera.params[-2], camera.params[-1]
+        if off_centre(cx, cy, camera.width, camera.height):
+            return beside_the_middle(cx, cy)
     return passed(f"the camera model is {', '.join(model.kinds)}")
+
+
+def beside_the_middle(cx: float, cy: float) -> RuleResult:
+    """A principal point that a reader of fields of view takes to be in the middle."""
+    what = f"the principal point ({cx:.4g}, {cy:.4g}) is not in the middle of the image, where it is taken to be"
+    return failed(what, "crop both sides alike (--crop-factor), or use a program that reads it: Brush, gsplat")
 
 
 def start_points(model: ColmapFiles) -> RuleResult:

@@ -62,6 +62,7 @@ class Export:
 
         consumers = chosen_consumers(self.consumers)
         formats = chosen(self.format) if self.format else _formats_for(consumers) or DEFAULT_FORMATS
+        _require_readable(consumers, formats)
         scene = find_scene(self.path)
         output_dir = self.output_dir or dataset_folder(self.path) / DEFAULT_FOLDER
         console = Console(highlight=False, emoji=False)
@@ -95,17 +96,28 @@ def _formats_for(consumers: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(format_ for name in consumers for format_ in known[name].formats))
 
 
+def _require_readable(consumers: Sequence[str], formats: Sequence[str]) -> None:
+    """Raises InputError where programs are named, and formats none of which a program is checked for."""
+    from ..check.examine import known_consumers
+
+    checked = {"colmap", *(format_ for consumer in known_consumers().values() for format_ in consumer.formats)}
+    if consumers and not checked & set(formats):
+        raise InputError(
+            f"--for {' '.join(consumers)}: nothing of --format {' '.join(formats)} is for it: leave --format out"
+        )
+
+
 def _check(consumers: Sequence[str], folders: Sequence[Path]) -> None:
     """Say what programs make of what was written for them. Raises SystemExit with 1 where a rule does not hold."""
     from ..check.examine import check_folder, known_consumers
 
     known, failed = known_consumers(), False
-    for folder in folders:
-        names = [name for name in consumers if folder.name in (*known[name].formats, "colmap")]
-        verdicts = check_folder(folder, names) if names else []
-        for verdict in verdicts:
-            show_verdict(verdict, folder)
-            failed |= verdict.state == "fail"
+    for name in consumers:
+        made = [folder for folder in folders if folder.name in (*known[name].formats, "colmap")]
+        for folder in made or folders:
+            for verdict in check_folder(folder, [name]):
+                show_verdict(verdict, folder)
+                failed |= verdict.state == "fail"
     if failed:
         raise SystemExit(1)
 

@@ -89,11 +89,17 @@ def print_forecast(forecast: Forecast | GeometricForecast, console: Console) -> 
     if forecast.remedy:
         console.print(escape(wrapped(forecast.remedy, console)), soft_wrap=True)
     known, count = sum(stage.known for stage in forecast.stages), len(forecast.stages)
-    origin = (
-        f"{known} of {count} stages are estimated from earlier runs on this machine, the others from operation counts: "
-        "these may take half or twice as long."
-    )
-    console.print(escape(wrapped(origin, console)), soft_wrap=True)
+    console.print(escape(wrapped(_origin(known, count), console)), soft_wrap=True)
+
+
+def _origin(known: int, count: int) -> str:
+    """How the numbers of ``count`` stages were found, of which ``known`` have run here before."""
+    if known == count:
+        return "All stages are estimated from earlier runs on this machine."
+    counted = "operation counts: these may take half or twice as long."
+    if not known:
+        return f"All stages are estimated from {counted}"
+    return f"{known} of {count} stages are estimated from earlier runs on this machine, the others from {counted}"
 
 
 def _gib(size: float) -> str:

@@ -16,6 +16,8 @@ OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 _MOST_FISHEYE = np.radians(88.0)
 """Angle from the axis up to which a fisheye picture is undistorted: at 90 degrees there is no z-depth."""
+_MOST_OFF_CENTRE = 0.01
+"""Share of the side of an image: what estimates of real lenses reach, and a crop on one side exceeds."""
 _TINY = 1e-9
 
 Z_UP_FROM_OPENCV_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
@@ -73,6 +75,11 @@ def intrinsics_to_source(
     cx, cy = network_to_source(principal_point, pixel_map)
     source_focal = float(focal / pixel_map.scale_xy[0])
     return source_focal, source_focal, float(cx), float(cy)
+
+
+def off_centre(cx: float, cy: float, width: float, height: float) -> bool:
+    """Whether a lens looks so far beside the middle of its image that a reader that ignores ``cx, cy`` goes wrong."""
+    return max(abs(cx / width - 0.5), abs(cy / height - 0.5)) > _MOST_OFF_CENTRE
 
 
 def focal_from_source(focal_px: float, pixel_map: PixelMap) -> float:

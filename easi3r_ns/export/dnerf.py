@@ -28,8 +28,8 @@ from ..core.scene import INTERPOLATED, Scene
 from ..dataset.listing import Listed, every_tenth, listed_frames
 from ..storage.files import make_folder, write_json
 from .colmap import colmap_model, image_names
-from .exporter import Exporter, ExportJob, require_images, require_points
-from .splat import undistorted_remark, write_start_cloud
+from .exporter import Exporter, ExportJob, off_centre_remark, require_images, require_points, undistorted_remark
+from .splat import write_start_cloud
 from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "dnerf"
@@ -124,7 +124,8 @@ def _write(job: ExportJob) -> list[Path]:
 
 
 def _says(job: ExportJob) -> list[str]:
-    remarks = undistorted_remark(job.scene)
+    border = "and trained on: --alpha static makes it transparent" if job.config.alpha == "none" else "and transparent"
+    remarks = undistorted_remark(job.scene, border=border) + off_centre_remark(job.scene)
     if len(set(job.scene.focals.tolist())) > 1:
         remarks.append(
             "the focal length changes, so it stands in the frames and there is no camera_angle_x: 4DGaussians and "

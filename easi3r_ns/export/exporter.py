@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.config import ExportConfig, MeshConfig
 from ..core.errors import InputError
+from ..core.geometry import intrinsics_to_source, is_distorted, off_centre
 from ..core.scene import Scene
 
 if TYPE_CHECKING:
@@ -76,6 +77,30 @@ def between_remark(scene: Scene) -> list[str]:
     if scene.between is None:
         return []
     return [f"the {len(scene.between)} frames in between are left out; the dataset and --format dnerf have them"]
+
+
+def undistorted_remark(scene: Scene, *, border: str = "and masked") -> list[str]:
+    """What is said where a format takes no distortion and the lens has some.
+
+    ``border``: what becomes of pixels that the source does not show, beside that they are black.
+    """
+    if not is_distorted(scene.distortion):
+        return []
+    return [
+        f"images are undistorted (k1 {scene.distortion[0]:.4g}), because programs that read this format take no lens "
+        f"distortion; what the source does not show is black, {border}"
+    ]
+
+
+def off_centre_remark(scene: Scene) -> list[str]:
+    """What is said where some readers of a format take the principal point to be in the middle, and it is not."""
+    _, _, cx, cy = intrinsics_to_source(scene.focals[0], scene.principal_point, scene.pixel_map)
+    if not off_centre(cx, cy, *scene.pixel_map.source_wh):
+        return []
+    return [
+        f"the principal point ({cx:.4g}, {cy:.4g}) is not in the middle of the image, as after a crop on one side: "
+        "INRIA's gaussian-splatting, 4DGaussians and Deformable-3DGS take it to be there, and train on wrong cameras"
+    ]
 
 
 def require_depth(scene: Scene) -> None:

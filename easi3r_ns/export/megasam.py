@@ -23,7 +23,7 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, distort, is_distorted, pixel
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..storage.files import make_folder, write_bytes, write_npz
-from .exporter import Exporter, ExportJob, between_remark, require_depth
+from .exporter import Exporter, ExportJob, between_remark, require_depth, undistorted_remark
 
 _FOLDER = "megasam"
 _NEAREST, _FARTHEST = 1e-3, 1e2
@@ -105,5 +105,5 @@ EXPORTER = Exporter(
     files=lambda job: {f"{_FOLDER}/{file}" for file in megasam_files(job.scene)},
     write=_write,
     needs=_needs,
-    says=lambda job: between_remark(job.scene),
+    says=lambda job: undistorted_remark(job.scene, border="and has no depth") + between_remark(job.scene),
 )

@@ -21,14 +21,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.geometry import is_distorted
 from ..core.scene import Scene
 from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import write_ply
 from ..dataset.resample import downscaled_size
 from ..storage.files import make_folder
 from .colmap import MODEL_FILES, ColmapModel, MaskFiles, colmap_model, image_names, masks_of, write_model
-from .exporter import Exporter, ExportJob, between_remark, require_images, require_points
+from .exporter import (
+    Exporter,
+    ExportJob,
+    between_remark,
+    off_centre_remark,
+    require_images,
+    require_points,
+    undistorted_remark,
+)
 from .views import ImageWriter, SourceViews, each
 
 _FOLDER = "splat"
@@ -76,16 +83,6 @@ def write_start_cloud(path: Path, model: ColmapModel) -> None:
     write_ply(path, model.points, model.colors, np.zeros_like(model.points))
 
 
-def undistorted_remark(scene: Scene) -> list[str]:
-    """What is said where a format takes no distortion and the lens has some."""
-    if not is_distorted(scene.distortion):
-        return []
-    return [
-        f"images are undistorted (k1 {scene.distortion[0]:.4g}), because programs that read this format take no lens "
-        "distortion; what the source does not show is black, and masked"
-    ]
-
-
 def _factors(scene: Scene) -> tuple[int, ...]:
     return tuple(factor for factor in _FACTORS if min(downscaled_size(scene.pixel_map.source_wh, factor)) > 0)
 
@@ -105,5 +102,5 @@ EXPORTER = Exporter(
     files=lambda job: {f"{_FOLDER}/{file}" for file in splat_files(job.scene)},
     write=_write,
     needs=_needs,
-    says=lambda job: undistorted_remark(job.scene) + between_remark(job.scene),
+    says=lambda job: undistorted_remark(job.scene) + off_centre_remark(job.scene) + between_remark(job.scene),
 )

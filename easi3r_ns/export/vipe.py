@@ -26,10 +26,9 @@ from ..core.geometry import Z_UP_FROM_OPENCV_WORLD
 from ..core.scene import Scene
 from ..storage.files import make_folder, replacing, write_bytes, write_npz
 from ..storage.video import write_video
-from .exporter import Exporter, ExportJob, between_remark, require_images
+from .exporter import Exporter, ExportJob, between_remark, require_images, undistorted_remark
 from .exr import exr_bytes
 from .megasam import clip_name
-from .splat import undistorted_remark
 from .views import SourceViews
 
 _FOLDER = "vipe"
@@ -110,7 +109,8 @@ def _write(job: ExportJob) -> list[Path]:
 
 
 def _says(job: ExportJob) -> list[str]:
-    remarks = undistorted_remark(job.scene) + between_remark(job.scene)
+    border = "and has no depth" if job.scene.has_depth else "and in no mask"
+    remarks = undistorted_remark(job.scene, border=border) + between_remark(job.scene)
     return remarks if job.scene.has_depth else [*remarks, "the scene has no depth, so there is no depth/"]
 
 

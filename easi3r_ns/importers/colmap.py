@@ -5,7 +5,7 @@
     sparse/0/{cameras,images,points3D}.bin    or .txt; or in sparse, in colmap/sparse/0, or in the folder itself
     images/...                                the pictures, by the names of the model; or in any other folder
 
-Of several models the one with the most pictures is taken. ImagesOnGrid that are not registered are left out. Poses are
+Of several models the one with the most pictures is taken. Pictures that are not registered are left out. Poses are
 world-to-camera with OpenCV axes; the first pixel centre is at (0.5, 0.5).
 """
 
@@ -24,6 +24,7 @@ from ..storage.files import natural_key
 from .colmap_model import Image, Model, read_model, suffix_of
 from .recording import Importer, ImportOptions, Recording, picture_size
 
+LAYOUT = "COLMAP"
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "model", "0", ".")
 """Where a model may lie, relative to the folder."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -59,7 +60,7 @@ def read_colmap(folder: Path, options: ImportOptions) -> Recording:
     if not len(model.points):
         remarks.append("the model has no points: no depth can be measured, and no mesh made")
     return Recording(
-        layout="COLMAP",
+        layout=LAYOUT,
         why=f"{_relative(place, folder)}/cameras{suffix_of(place)}, pictures in {_relative(root, folder)}",
         images=paths,
         T_world_cam=np.stack([_pose(image, place) for image in images.values()]),

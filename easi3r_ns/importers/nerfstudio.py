@@ -135,6 +135,8 @@ def _lens(values: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, np
     model = values.get("camera_model", "OPENCV")
     if model not in _LENSES:
         raise ValueError(f"camera_model {shown(model)} is not read, only {', '.join(_LENSES)}")
+    if values.get("is_fisheye"):
+        raise ValueError("is_fisheye: fisheye lenses are not read, undistort the pictures first")
     if any(float(values.get(name) or 0) for name in ("k3", "k4")):
         raise ValueError("k3 and k4 are not read: undistort the pictures first")
     width, height = float(values.get("w") or size[0]), float(values.get("h") or size[1])

@@ -32,7 +32,7 @@ _BORDER_STEPS = 33
 def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tuple[Recording, ImagesOnGrid]:
     """The recording with one lens, and its pictures; source images are written into ``store``.
 
-    ImagesOnGrid whose lenses differ (a camera each, pixels that are not square, several sizes) are resampled to the one
+    Pictures whose lenses differ (a camera each, pixels that are not square, several sizes) are resampled to the one
     lens without distortion that they have in common; each keeps its focal length, up to the crop.
 
     Raises InputError when an image cannot be read, or shows something else than its depth map.

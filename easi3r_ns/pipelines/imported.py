@@ -26,6 +26,7 @@ from ..depth.movers import assume_depth
 from ..depth.stereo import stereo_depth
 from ..frames import enlargement
 from ..frames.near import Shot
+from ..importers.colmap import LAYOUT
 from ..importers.folder import read_recording
 from ..importers.recording import ImportOptions, Recording, readable, to_scene
 from ..motion.flow.choose import choose_flow
@@ -40,6 +41,8 @@ from .footage import prepare
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 
+MASKS = "masks"
+"""Folder in which many programs keep masks beside a COLMAP model."""
 FOUND_BY = ("masks", "masks_polarity", "masks_missing", "no_masks", "depth", "device")
 """Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
 LARGEST_PATCH = 16
@@ -74,7 +77,7 @@ def import_dataset(
     with log.stage("read"):
         recording = read_recording(folder, config.reading)
     log.info(f"{folder} was written by {recording.layout}: recognised by {recording.why}")
-    for remark in recording.remarks:
+    for remark in [*recording.remarks, *_unread_masks(folder, recording, config.found)]:
         log.warn(remark)
     with only_writer(output_dir):
         workspace = output_dir / WORKSPACE
@@ -89,6 +92,14 @@ def import_dataset(
         facts = {"config": options, "source_path": readable(str(folder))}
         scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
         return _written(scene, recording, output_dir, config.dataset, overwrite, log)
+
+
+def _unread_masks(folder: Path, recording: Recording, config: Easi3RConfig) -> list[str]:
+    """What to say of masks beside a COLMAP model, which are not part of it: either colour may move."""
+    given = config.masks is not None or config.no_masks or recording.masks is not None
+    if given or recording.layout != LAYOUT or not (folder / MASKS).is_dir():
+        return []
+    return [f"{folder / MASKS} is not read: what moves is found anew; --masks {folder / MASKS} takes these masks"]
 
 
 def _written(

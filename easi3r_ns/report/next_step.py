@@ -97,7 +97,8 @@ def unjudged_step(scene: Scene, dataset: Path) -> Step:
 def train_command(scene: Scene, dataset: Path) -> str:
     """The command that trains on a dataset: over static pixels only, where something moves."""
     folder = shlex.quote(str(dataset))
-    few = len(scene) < FEWEST_FOR_EVALUATION and not (scene.provenance.get("config") or {}).get("eval_data")
+    count = len(scene) + (len(scene.between) if scene.between is not None else 0)
+    few = count < FEWEST_FOR_EVALUATION and not (scene.provenance.get("config") or {}).get("eval_data")
     split = " --eval-mode interval" if few else ""
     if scene.dynamic.masks.any():
         return f"ns-train splatfacto-easi3r --data {folder}" + (f" easi3r-data{split}" if few else "")
@@ -172,7 +173,9 @@ def _another_lens(run: _Run) -> Iterator[Changes]:
 
 
 def _fisheye(run: _Run) -> Iterator[Changes]:
-    yield {"refine": {"camera_model": "opencv-fisheye"}}
+    """The lens is fitted by the refinement, to one focal length."""
+    refine = {"refine": RefineConfig().refine} if run.option("refine", "refine", "auto") == "none" else {}
+    yield {"refine": {"camera_model": "opencv-fisheye", **refine}, "align": {"shared_focal": True}}
 
 
 def _confidence(run: _Run) -> Iterator[Changes]:

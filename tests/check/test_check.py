@@ -99,6 +99,21 @@ def test_a_distorted_lens_passes_as_splat(scene, tmp_path, name):
         assert "camera model is OPENCV" in failures(tmp_path / "colmap", name)
 
 
+@pytest.mark.parametrize(("part", "name"), [("splat", "inria"), ("splat", "4dgaussians"), ("dnerf", "4dgaussians")])
+def test_a_crop_on_one_side_is_not_for_readers_of_fields_of_view(scene, tmp_path, part, name):
+    """They take the principal point to be in the middle: the cameras would be wrong, and nothing would say so."""
+    said: list[str] = []
+    log = RunLog()
+    log.info = said.append  # type: ignore[method-assign]
+    beside = replace(scene, principal_point=scene.principal_point - [scene.images.shape[2] / 10, 0])
+    export_scene(beside, tmp_path, [part], ExportConfig(max_init_points=500), log)
+    assert any("principal point" in line and "4DGaussians" in line for line in said)
+    found = verdict(tmp_path / part, name)
+    assert found.state == "fail" and any("not in the middle" in finding.what for finding in found.findings)
+    if part == "splat":
+        assert verdict(tmp_path / part, "gsplat").state != "fail"
+
+
 def test_only_those_that_fit_are_asked(out):
     def asked(part: str) -> set[str]:
         return {found.name for found in check_folder(out / part)}
@@ -303,6 +318,13 @@ def test_numbers_that_no_file_can_hold_are_one_line(copy, name, content):
         assert "\n" not in str(error)
     else:
         assert name == "points3D"  # only its number of entries is read
+
+
+@pytest.mark.parametrize("camera", ["1 PINHOLE 160 120", "1 PINHOLE 160 120 9 80 60", "1 PINHOLE 0 120 9 9 80 60"])
+def test_a_camera_that_is_none_is_one_line(out, tmp_path, camera):
+    folder = Path(shutil.copytree(out / "export/colmap/text", tmp_path / "sparse/0"))
+    (folder / "cameras.txt").write_text(camera + "\n")
+    assert "sparse/0 holds no COLMAP model that can be read" in failures(tmp_path, "inria")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")

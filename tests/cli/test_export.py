@@ -133,6 +133,19 @@ def test_an_export_for_a_program_is_checked_by_its_rules(dataset, tmp_path, caps
         assert (tmp_path / "e/colmap/masks/colmap_00001.png").is_file()
 
 
+def test_a_program_and_a_format_that_is_not_for_it_are_told(dataset, tmp_path, capsys):
+    """Nothing is called fit for a program without having been checked."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["export", str(dataset), "--for", "brush", "--format", "cloud", "--output-dir", str(tmp_path / "e")])
+    assert caught.value.code == 2 and "leave --format out" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+    cli.main(["export", str(dataset), "--for", "brush", "--format", "dnerf", "--output-dir", str(tmp_path / "d")])
+    assert "Brush 1.0, by its rules" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["export", str(dataset), "--for", "ngp", "--format", "splat", "--output-dir", str(tmp_path / "n")])
+    assert caught.value.code == 1 and "no transforms.json" in capsys.readouterr().out
+
+
 def test_an_export_that_a_program_would_not_read_ends_with_1(dataset, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["export", str(dataset), "--for", "gsplat", "--format", "colmap", "--output-dir", str(tmp_path / "e")])

@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from easi3r_ns.core.config import ExportConfig
+from easi3r_ns.core.config import ExportConfig, MeshConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, FisheyeDistortion, distort, opencv_to_opengl, transform
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import INTERPOLATED, PNP, PosedFrames, Scene
+from easi3r_ns.export import EXPORTERS
 from easi3r_ns.export.dnerf import DnerfOptions, dnerf_files, write_dnerf
+from easi3r_ns.export.exporter import ExportJob
 from easi3r_ns.export.exr import exr_bytes
 from easi3r_ns.export.formats import export_scene
 from easi3r_ns.export.megasam import clip_name, write_megasam
@@ -153,6 +155,24 @@ def test_a_fisheye_is_a_fisheye_or_taken_out(room, tmp_path):
     shown, source = (np.rint([160 + focal * r - 0.5, 106]).astype(int) for r in (np.tan(angle), angle))
     pixel = read_png(scene.source_paths[1])[source[1], source[0]].astype(int)
     assert np.abs(image[shown[1], shown[0]].astype(int) - pixel).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "border"),
+    [
+        ("dnerf", "none", "trained on: --alpha static makes it transparent"),
+        ("dnerf", "static", "transparent"),
+        ("megasam", "none", "has no depth"),
+        ("vipe", "none", "has no depth"),
+    ],
+)
+def test_what_becomes_of_the_border_of_a_distorted_lens_is_told(room, name, alpha, border):
+    """These formats have no masks of what the source does not show."""
+    scene = replace(room[0], distortion=(-0.1, 0.0, 0.0, 0.0))
+    job = ExportJob(scene, Path("out"), ExportConfig(alpha=alpha), MeshConfig())
+    (exporter,) = (entry.load("EXPORTER") for entry in EXPORTERS if entry.name == name)
+    (remark,) = exporter.says(job)
+    assert remark.startswith("images are undistorted") and remark.endswith(f"black, and {border}")
 
 
 def test_megasam_unprojects_onto_the_room(room, tmp_path):

@@ -231,6 +231,16 @@ def test_a_full_dataset_on_top_of_their_cameras(tmp_path, capsys):
     assert (out / "export" / "trajectory_tum.txt").is_file()
 
 
+@pytest.mark.parametrize(("words", "told"), [([], True), (["--no-masks"], False)])
+def test_masks_beside_a_model_are_not_read_and_that_is_said(words, told, clip, tmp_path, capsys):
+    folder = write_colmap_folder(clip, tmp_path / "theirs")
+    (folder / "masks").mkdir()
+    asked = ["--depth", "none", "--no-report", "--num-downscales", "0", *words]
+    cli.main(["import", str(folder), "--output-dir", str(tmp_path / "out"), *asked])
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"--masks {folder / 'masks'} takes these masks" in said) is told
+
+
 def test_masks_of_the_user_on_top_of_their_cameras(clip, tmp_path):
     """White stands still, as COLMAP has it; the names are those of the pictures."""
     folder, masks, out = write_colmap_folder(clip, tmp_path / "theirs"), tmp_path / "masks", tmp_path / "out"

@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from easi3r_ns.cli.run import ProcessEasi3R
-from easi3r_ns.core.config import Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.config import AlignConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.scene import FIXED, Scene
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.report.measures import MeasuredScene, measure
@@ -88,6 +88,9 @@ def test_the_best_remedy_comes_first(room, measured) -> None:
     assert first("dust3r", RunConfig(refine=RefineConfig("none")), colour_gain=0.9).refine.refine == "auto"
     assert first("tiny", colour_gain=0.9).config.weights == "none"
     assert first("none", reprojection=3.0).refine.camera_model == "opencv"
+    zooms = RunConfig(refine=RefineConfig("none"), align=AlignConfig(shared_focal=False))
+    fisheye = first("dust3r", zooms, fov_without_fisheye=120.0)
+    assert fisheye.refine == RefineConfig("auto", "opencv-fisheye") and fisheye.align.shared_focal
     few = RunConfig(FrameConfig(num_frames_target=6))
     assert first("none", few, num_frames=6).frames.num_frames_target == 50
     assert first("none", unregistered=0.3).frames.num_frames_target == 90, "no more than the clip has"
@@ -154,6 +157,7 @@ class _Short:
 
     def __init__(self, inner: SimpleNamespace) -> None:
         self.dynamic, self.provenance, self._count = inner.dynamic, inner.provenance, len(inner.frames)
+        self.between = None
 
     def __len__(self) -> int:
         return self._count
