@@ -286,7 +286,13 @@ def test_a_run_without_a_network_has_a_forecast(tmp_path, capsys):
     Plan(data, config=Easi3RConfig(weights="none")).main()
     text = capsys.readouterr().out
     assert re.search(r"^6 frames at 512x384, no network; about .* \(.* to .*\), .* GiB of memory", text)
-    for words in ("cameras from features", "stereo", "write the dataset", "total", "All stages are estimated from operation counts"):
+    for words in (
+        "cameras from features",
+        "stereo",
+        "write the dataset",
+        "total",
+        "All stages are estimated from operation counts",
+    ):
         assert words in text
     frames = FrameConfig(num_frames_target=0)
     plan = plan_geometric(data, frames, Easi3RConfig(weights="none"), GEOMETRY, RunLog())
