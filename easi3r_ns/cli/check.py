@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..check.examine import ReadingVerdict
 
 _FOR_HELP = (
-    f"Any of {', '.join(CONSUMER_NAMES)}, with spaces or commas between; default: all for which the folder is of the "
-    "right kind. " + " ".join(f"{entry.name}: {entry.summary}." for entry in CONSUMERS)
+    f"Programs to ask, any of {', '.join(CONSUMER_NAMES)}, with spaces or commas between; default: all for which the "
+    "folder is of the right kind. " + " ".join(f"{entry.name}: {entry.summary}." for entry in CONSUMERS)
 )
 _STATES = {"pass": "[green]pass[/]", "note": "[yellow]note[/]", "fail": "[red]fail[/]"}
 

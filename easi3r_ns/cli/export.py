@@ -28,8 +28,9 @@ _FORMATS_HELP = (
     + " ".join(f"{entry.name}: {entry.summary}." for entry in EXPORTERS)
 )
 _FOR_HELP = (
-    f"Programs that shall read it, any of {', '.join(CONSUMER_NAMES)}: chooses the format and the names of masks, and "
-    "checks the result as `easi3r check` does."
+    f"Programs that shall read it, any of {', '.join(name for name in CONSUMER_NAMES if name != 'nerfstudio')}: "
+    "chooses the format and the names of masks, and checks the result as `easi3r check` does. nerfstudio "
+    "reads the dataset."
 )
 
 
@@ -78,11 +79,20 @@ class Export:
             keep_going=self.format == ("all",) or not (self.format or consumers),
         )
         for name, files in done.items():
-            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-            first = ", ".join(str(output_dir / file) for file in files[:3]) or "nothing: nothing moves"
-            console.print(f"[bold]{name:<12}[/] {escape(first + more)}", soft_wrap=True)
+            console.print(f"[bold]{name:<12}[/] {escape(_where(output_dir, files))}", soft_wrap=True)
         if consumers:
             _check(consumers, [output_dir / name for name in done if (output_dir / name).is_dir()])
+
+
+def _where(output_dir: Path, files: Sequence[str]) -> str:
+    """What was written, in words: the folder that programs are given, where all files lie in one."""
+    if not files:
+        return "nothing: nothing moves"
+    folders = {file.split("/")[0] for file in files}
+    if len(folders) == 1 and len(files) > 1:
+        return f"{output_dir / folders.pop()} ({len(files)} files)"
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return ", ".join(str(output_dir / file) for file in files[:3]) + more
 
 
 def _formats_for(consumers: Sequence[str]) -> tuple[str, ...]:

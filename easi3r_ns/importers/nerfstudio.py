@@ -67,7 +67,12 @@ def read_nerfstudio(folder: Path, options: ImportOptions) -> Recording:
         masked = _paths(folder, frames, "mask_path")
         if masked is not None:
             masks = np.stack([resized(~mask, depth.shape[1:]) for mask in read_all(masked, read_mask)])
-    remarks = [] if depth is not None else ["there are no depth maps and no points with tracks: no depth is measured"]
+    remarks = []
+    if depth is None:
+        without = (
+            "there are no depth maps" if depths is None else "depth maps of pictures of several sizes are not read"
+        )
+        remarks.append(f"{without}, and there are no points with tracks: no depth is measured")
     if masks is None and any("mask_path" in frame for frame in frames):
         remarks.append("masks without depth maps are not read: they are found anew, or give --masks")
     return Recording(

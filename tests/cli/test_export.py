@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.cli import main as cli
-from easi3r_ns.cli.export import chosen
+from easi3r_ns.cli.export import _where, chosen
 from easi3r_ns.core.config import DatasetConfig, ExportConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
@@ -32,6 +32,14 @@ def dataset(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("words", [("mesh,tum", "cloud"), ("mesh", "tum", "cloud"), ("mesh,", "tum,cloud")])
 def test_commas_and_spaces(words):
     assert chosen(words) == ("mesh", "tum", "cloud")
+
+
+def test_where_the_files_are():
+    """A folder of its own, a single file, and files beside a folder."""
+    assert _where(Path("e"), ["splat/init.ply", "splat/images/1.png"]) == f"{Path('e/splat')} (2 files)"
+    assert _where(Path("e"), ["scene.glb"]) == str(Path("e/scene.glb"))
+    assert _where(Path("e"), ["cloud.ply", "dynamic/1.ply", "dynamic/2.ply", "dynamic/3.ply"]).endswith(" and 1 more")
+    assert _where(Path("e"), []) == "nothing: nothing moves"
 
 
 def test_all_is_all():
@@ -128,6 +136,7 @@ def test_an_export_for_a_program_is_checked_by_its_rules(dataset, tmp_path, caps
     cli.main(["export", str(dataset), "--for", *words, "--output-dir", str(tmp_path / "e")])
     assert {path.name for path in (tmp_path / "e").iterdir()} == {folder, ".easi3r_files.json"}
     printed = capsys.readouterr().out
+    assert f"{tmp_path / 'e' / folder} (" in printed and "files)" in printed, "the folder that the program is given"
     assert "by its rules" in printed and "fail" not in printed
     if folder == "colmap":
         assert (tmp_path / "e/colmap/masks/colmap_00001.png").is_file()

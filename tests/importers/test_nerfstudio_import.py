@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +87,16 @@ def test_frames_are_ordered_by_their_time(scene, tmp_path):
     meta = json.loads((folder / "transforms.json").read_text())
     changed(folder, frames=meta["frames"][::-1])
     assert [path.name for path in read_recording(folder).images] == [f"frame_{k:05d}.png" for k in range(1, FRAMES + 1)]
+
+
+def test_depth_of_pictures_of_several_sizes_is_left_out_and_told(scene, tmp_path):
+    folder = theirs(scene, tmp_path / "theirs")
+    path = folder / "images" / "frame_00002.png"
+    small = cv2.resize(cv2.imread(str(path)), (WIDTH // 2, HEIGHT // 2))
+    path.unlink()  # a link to the image of the scene
+    cv2.imwrite(str(path), small)
+    recording = read_recording(folder)
+    assert recording.depth is None and "of several sizes are not read" in recording.remarks[0]
 
 
 def test_our_own_datasets_are_told(scene, tmp_path):
