@@ -117,4 +117,5 @@ def test_pointmaps_of_noise_are_an_error_or_a_result(seed):
 
     few_steps = AlignConfig(iterations=5, flow_weight=0.0)
     with contextlib.suppress(AlignmentError):
-        run(with_points(scene_of(num_frames=5), change), RunLog(), few_steps)
+        result = run(with_points(scene_of(num_frames=5), change), RunLog(), few_steps)
+        assert (result.focals > 0).all() and len(result.T_world_cam) == 5

@@ -72,7 +72,7 @@ def work(dataset: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def told_or_usable(folder: Path, what: str) -> bool:
+def check_told_or_usable(folder: Path, what: str) -> bool:
     """Whether the scene was refused; if not, it goes through an export that uses cameras, lens, times and names."""
     try:
         scene = find_scene(folder)
@@ -89,15 +89,15 @@ def test_files_that_are_cut_or_flipped(work: Path) -> None:
         content, rng = (work / name).read_bytes(), np.random.default_rng(0)
         for at in rng.integers(0, len(content), count).tolist():
             (work / name).write_bytes(content[:at])
-            assert told_or_usable(work, f"{name} cut at {at}")
+            assert check_told_or_usable(work, f"{name} cut at {at}")
         ends = range(len(content) - 1, max(0, len(content) - 3000), -97)
         for at in [*rng.integers(0, len(content), count).tolist(), *ends]:
             flipped = bytearray(content)
             flipped[at] ^= 0xFF
             (work / name).write_bytes(bytes(flipped))
-            told_or_usable(work, f"{name} flipped at {at}")
+            check_told_or_usable(work, f"{name} flipped at {at}")
         (work / name).write_bytes(content)
-    assert not told_or_usable(work, "as it was")
+    assert not check_told_or_usable(work, "as it was")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -106,7 +106,7 @@ def test_arrays_of_another_kind(change: str, work: Path, arrays: dict[str, np.nd
     for name, values in arrays.items():
         with np.errstate(all="ignore"):
             np.savez(work / ARRAYS, **{**arrays, name: CHANGES[change](values)})
-        if told_or_usable(work, f"{name}: {change}"):
+        if check_told_or_usable(work, f"{name}: {change}"):
             refused.add(name)
     always = {"images", "dynamic.masks", "T_world_cam", "depth"}
     free = {"whole": {"depth"}, "half": {"depth", "T_world_cam"}, "nothing": {"images", "dynamic.masks", "depth"}}
@@ -118,9 +118,9 @@ def test_arrays_that_stand_for_others(work: Path, arrays: dict[str, np.ndarray])
     names = list(arrays)
     for name, other in zip(names, names[3:] + names[:3]):
         np.savez(work / ARRAYS, **{**arrays, name: arrays[other], other: arrays[name]})
-        told_or_usable(work, f"{name} and {other} exchanged")
+        check_told_or_usable(work, f"{name} and {other} exchanged")
         np.savez(work / ARRAYS, **{key: values for key, values in arrays.items() if key != name})
-        told_or_usable(work, f"without {name}")
+        check_told_or_usable(work, f"without {name}")
 
 
 def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -142,13 +142,13 @@ def test_json_of_another_kind(work: Path) -> None:
                 at = at[key]
             at[path[-1]] = value
             (work / SCENE_JSON).write_text(json.dumps(changed), encoding="utf-8")
-            told_or_usable(work, f"{path} = {value!r:.40}")
+            check_told_or_usable(work, f"{path} = {value!r:.40}")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format":' * 100_000, "", "null", "\ufeff{}"])
 def test_json_that_is_no_scene(text: str, work: Path) -> None:
     (work / SCENE_JSON).write_text(text, encoding="utf-8")
-    assert told_or_usable(work, text[:10])
+    assert check_told_or_usable(work, text[:10])
 
 
 def test_arrays_from_elsewhere_are_not_read(work: Path, tmp_path: Path) -> None:
@@ -173,11 +173,11 @@ def test_a_member_twice_or_with_a_password(work: Path) -> None:
     first = content.index(b"PK\x01\x02")
     content[first + 8] |= 1  # encrypted, says the directory
     (work / ARRAYS).write_bytes(bytes(content))
-    assert told_or_usable(work, "encrypted")
+    assert check_told_or_usable(work, "encrypted")
     with zipfile.ZipFile(work / ARRAYS, "w") as archive:
         for name, member in members.items():
             archive.writestr(f"../{name}", member)
-    assert told_or_usable(work, "names that lead out of the folder")
+    assert check_told_or_usable(work, "names that lead out of the folder")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
@@ -191,7 +191,7 @@ def test_pipes_do_not_hang(name: str, work: Path) -> None:
 
 def test_a_pickle_is_not_opened(work: Path, arrays: dict[str, np.ndarray]) -> None:
     np.savez(work / ARRAYS, **{**arrays, "images": np.array([Hostile(work / "executed")], dtype=object)})
-    assert told_or_usable(work, "pickle")
+    assert check_told_or_usable(work, "pickle")
     assert not (work / "executed").exists()
     with np.load(work / ARRAYS, allow_pickle=True) as unsafe:
         unsafe["images"]
