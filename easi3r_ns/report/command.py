@@ -60,4 +60,4 @@ def _flag(prefix: str, name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{prefix}{'' if value else 'no-'}{dashed}"]
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [f"--{prefix}{dashed}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
+    return [f"--{prefix}{dashed}", *(f"{v:.12g}" if isinstance(v, float) else str(v) for v in values)]

@@ -102,8 +102,11 @@ def test_the_best_remedy_comes_first(room, measured) -> None:
 
 
 def test_other_options_of_the_run_stay(room, measured) -> None:
-    config = RunConfig(FrameConfig(start=1.5), Easi3RConfig(weights="tiny", seed=3, masks=Path("a b")))
+    config = RunConfig(
+        FrameConfig(start=1.5), Easi3RConfig(weights="tiny", seed=3, masks=Path("a b"), focal_length=1234.5678)
+    )
     parsed = options(commands(room, measured, config, "tiny", colour_gain=0.9)[0])
+    assert parsed.config.focal_length == 1234.5678, "with all its digits"
     assert parsed.frames.start == 1.5 and parsed.config.seed == 3 and parsed.config.masks == Path("a b")
 
 
