@@ -15,7 +15,7 @@ import torch
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, is_rigid, opencv_to_opengl, project, transform
-from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.runlog import RunLog, stage_words
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.pipelines.network import NetworkPipeline
@@ -51,7 +51,12 @@ NEVER = NetworkPipeline(RunConfig(), StandIn)
 
 
 def run_stand_in(
-    tmp_path: Path, clip: Clip, network: DUSt3RConfig, eval_data: Path | None = None, report: bool = False, **easi3r
+    tmp_path: Path,
+    clip: Clip,
+    network: DUSt3RConfig,
+    eval_data: Path | None = None,
+    dataset: DatasetConfig = DatasetConfig(num_downscales=1, report=False),
+    **easi3r,
 ) -> tuple[StandIn, RunLog, Path]:
     """The pipeline with the true pointmaps plus noise; returns the stand-in, its log and the dataset."""
     height, width = clip.depth.shape[1:]
@@ -64,7 +69,7 @@ def run_stand_in(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(weights="stand-in", device="cpu", **easi3r),
         AlignConfig(iterations=100),
-        DatasetConfig(num_downscales=1, report=report),
+        dataset,
         RefineConfig("none"),
         eval_data=eval_data,
     )
@@ -129,8 +134,9 @@ SMALL = DUSt3RConfig(image_size=128, patch_size=8, head_type="linear")
 
 
 def test_world_of_the_dataset_stands_upright(tmp_path, small_clip):
-    """Camera 0 looks along +y of the written world and its up is +z; applied_transform says how we got there."""
-    _, _, out = run_stand_in(tmp_path, small_clip, SMALL)
+    """With --up none camera 0 looks along +y and its up is +z; applied_transform says how we got there."""
+    dataset = DatasetConfig(num_downscales=1, report=False, up="none")
+    _, _, out = run_stand_in(tmp_path, small_clip, SMALL, dataset=dataset)
     meta = json.loads((out / "transforms.json").read_text())
     first = np.array(meta["frames"][0]["transform_matrix"])
     np.testing.assert_allclose(first[:3, :3] @ [0, 0, -1], [0, 1, 0], atol=1e-6)
@@ -209,10 +215,10 @@ def test_eval_data_becomes_the_val_and_test_splits(tmp_path, small_clip):
 def test_every_run_leaves_a_report_card(tmp_path, small_clip):
     """Good cameras give a good verdict; the report holds every stage but itself; held-out frames stay out of it."""
     held_out = hold_out(small_clip, tmp_path)
-    _, log, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out, report=True)
+    _, log, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out, dataset=DatasetConfig(num_downscales=1))
     text = (out / "report.html").read_text()
     for stage in log.stages[:-1]:
-        assert f"<td>{stage.name}</td>" in text
+        assert f"<td>{stage_words(stage.name)}</td>" in text
     assert {"check", "preview", "report"} <= {stage.name for stage in log.stages}
     assert "2 more frames are held out" in text
     assert "A: mean, as second" in text and "spread between frames" in text and "--weights stand-in" in text
