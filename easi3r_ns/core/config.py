@@ -235,8 +235,8 @@ class Easi3RConfig:
     batch_size: int = 0
     """Pairs per network call; 0 chooses by device and memory."""
     max_memory: Optional[float] = None
-    """Most memory of the process in GiB; decides pairs per call, frames per window and what is kept on disk. Default:
-    what is free on the machine, less a margin."""
+    """Most memory of the process in GiB; decides pairs per call, frames per window and what is kept on disk. With
+    --weights none it decides whether the run is begun at all. Default: what is free on the machine, less a margin."""
     window: int = 0
     """Frames per window of a long clip; windows are reconstructed one by one and joined. 0 chooses by memory."""
     loop_closure: bool = True

@@ -57,7 +57,7 @@ FEWEST_SHARE = 0.25
 """A model that registers fewer frames, or a smaller share of the frames, counts as failed."""
 _NETWORK_OPTIONS = (
     *("graph", "no_adapt", "min_confidence", "device", "dtype", "tf32", "batch_size"),
-    *("max_memory", "window", "loop_closure"),
+    *("window", "loop_closure"),
 )
 _MOST_NAMED = 12
 """Most frames that a warning names."""

@@ -119,7 +119,7 @@ def plan_geometric(
     """Forecast a run without a network on ``data``; decodes one frame of each source.
 
     Raises:
-        Easi3RError: as the run itself.
+        Easi3RError: as the run itself; MemoryLimitError where it does not fit ``config.max_memory``.
     """
     num_frames, pixel_map = preview_source(data, select, geometry, log)
     if eval_data is not None:
@@ -130,6 +130,12 @@ def plan_geometric(
     job = GeometricJob(num_frames, pixel_map.network_wh, source, own_masks, look, depth)
     experience = load_experience()
     plan = forecast_geometric(job, experience.factor or 1.0)
+    if config.max_memory is not None and plan.memory_bytes > MARGIN * config.max_memory * GIB:
+        needed = math.ceil(100 * plan.memory_bytes / MARGIN / GIB) / 100
+        raise MemoryLimitError(
+            f"--max-memory {config.max_memory:g}: this run needs {needed:.2f} GiB; allow as much, or use fewer frames "
+            "(--num-frames-target)"
+        )
     return replace(plan, stages=experience.corrected(plan.raw, plan.key))
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from easi3r_ns.cli.plan import Plan, print_forecast
 from easi3r_ns.core.budget import UNBOUNDED, Budget
 from easi3r_ns.core.config import AlignConfig, Easi3RConfig, FrameConfig
-from easi3r_ns.core.errors import CheckpointError, InputError
+from easi3r_ns.core.errors import CheckpointError, InputError, MemoryLimitError
 from easi3r_ns.core.runlog import RunLog, StageRecord
 from easi3r_ns.core.score import ScoreFormula
 from easi3r_ns.network.compute import Compute
@@ -302,6 +302,20 @@ def test_a_run_without_a_network_has_a_forecast(tmp_path, capsys):
     assert fewer.seconds < plan.seconds and {s.name for s in plan.stages} - {s.name for s in fewer.stages} == {
         "motion from geometry", "stereo", "motion against the scene",
     }  # fmt: skip
+
+
+def test_a_run_without_a_network_keeps_to_the_limit_of_memory(tmp_path):
+    data, frames = write_pan(tmp_path / "clip", 6), FrameConfig(num_frames_target=0)
+
+    def needs(limit):
+        config = Easi3RConfig(weights="none", max_memory=limit)
+        return plan_geometric(data, frames, config, GEOMETRY, RunLog()).memory_bytes / 2**30
+
+    enough = needs(100.0)
+    assert needs(enough / 0.8) == enough
+    with pytest.raises(MemoryLimitError, match=r"--max-memory .*needs \d+\.\d\d GiB.*--num-frames-target") as refused:
+        needs(enough)
+    needs(float(re.search(r"needs ([\d.]+)", str(refused.value))[1]))
 
 
 def test_a_run_that_other_programs_kept_waiting_teaches_nothing():
