@@ -132,7 +132,7 @@ def test_nan_is_refused_and_shapes_must_agree() -> None:
 
 def test_without_evo_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "evo", None)
-    with pytest.raises(MissingExtraError, match=r"easi3r-ns\[eval\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[eval\]"):
         compare_paths(walk(), walk())
 
 
