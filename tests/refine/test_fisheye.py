@@ -101,7 +101,7 @@ def test_bundle_adjustment_finds_a_fisheye_lens() -> None:
 
 
 def test_first_guess_is_the_nominal_focal_length_of_action_cameras() -> None:
-    assert default_focal((4000, 3000), FISHEYE) == pytest.approx(5000 * 24 / 43.27)
+    assert default_focal((4000, 3000), FISHEYE) == pytest.approx(5000 * 24 / np.hypot(36, 24))
     assert default_focal((4000, 3000)) == 4800
 
 
