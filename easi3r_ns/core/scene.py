@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .geometry import source_to_network
-from .types import DynamicMasks, PixelMap, require
+from .types import DynamicMasks, Frames, PixelMap, require
 
 ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
 """Said wherever :attr:`Scene.assumed_depth` is shown."""
@@ -315,6 +315,12 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
         between = replace(between, T_world_cam=moved)
     scaled = replace(scene, T_world_cam=poses, depth=depth, sparse=sparse, uncertainty=uncertainty, between=between)
     return replace(scaled, assumed_depth=assumed)
+
+
+def what_frames_show(frames: Frames) -> dict[str, Any]:
+    """The fields of a :class:`Scene` that are those of the frames, whatever its cameras are."""
+    names = ("images", "pixel_map", "times", "indices", "names", "source_paths")
+    return {name: getattr(frames, name) for name in names}
 
 
 def turn_scene(scene: Scene, R: np.ndarray) -> Scene:

@@ -20,7 +20,7 @@ from ..core.config import AlignConfig, Easi3RConfig, RefineConfig
 from ..core.errors import AlignmentError, MissingExtraError
 from ..core.geometry import source_to_network
 from ..core.runlog import RunLog
-from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene, without_moving_tracks
+from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene, what_frames_show, without_moving_tracks
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
 from ..depth.stereo import stereo_depth
@@ -323,18 +323,13 @@ def _scene(
     unknown = np.zeros(placed.images.shape[:3], dtype=np.float32)
     sigma = model_uncertainty(model, refine.camera_model, fixed_focal=config.focal_length is not None)
     return Scene(
-        images=placed.images,
+        **what_frames_show(placed),
         T_world_cam=model.T_world_cam[kept],
         focals=model.frame_focals[kept] * frames.pixel_map.scale_xy[0],
         principal_point=source_to_network(np.array(model.principal_point), frames.pixel_map),
         depth=unknown,
         confidence=unknown,
         dynamic=dynamic.of_frames(kept),
-        pixel_map=frames.pixel_map,
-        times=placed.times,
-        indices=placed.indices,
-        names=placed.names,
-        source_paths=placed.source_paths,
         min_confidence=config.min_confidence,
         distortion=model.distortion,
         sparse=replace(model.sparse, frame_index=position[model.sparse.frame_index]),

@@ -24,7 +24,7 @@ from ..core.errors import InputError
 from ..core.geometry import focal_from_source, image_centre_in_network
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, check_strategy, make_pairs
 from ..core.runlog import RunLog
-from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene
+from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene, what_frames_show
 from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
 from ..core.windows import WindowPlan, cut_windows
 from ..frames import ImageGeometry
@@ -403,7 +403,7 @@ def _scene(
     sources: tuple[str, ...] | None,
 ) -> Scene:
     scene = Scene(
-        images=frames.images,
+        **what_frames_show(frames),
         T_world_cam=aligned.T_world_cam,
         focals=aligned.focals,
         principal_point=image_centre_in_network(frames.pixel_map),
@@ -413,11 +413,6 @@ def _scene(
         uncertainty=aligned.uncertainty,
         pose_sources=sources or _pose_sources(aligned),
         dynamic=dynamic,
-        pixel_map=frames.pixel_map,
-        times=frames.times,
-        indices=frames.indices,
-        names=frames.names,
-        source_paths=frames.source_paths,
         min_confidence=config.min_confidence,
         provenance=provenance | {"alignment": _alignment_facts(aligned.diagnostics)},
     )

@@ -13,7 +13,7 @@ from ..align.pinned import PinnedCameras, pin_cameras
 from ..core.config import Easi3RConfig
 from ..core.geometry import image_centre_in_network, source_to_network
 from ..core.runlog import RunLog
-from ..core.scene import FIXED, TURNING, CameraUncertainty, Scene
+from ..core.scene import FIXED, TURNING, CameraUncertainty, Scene, what_frames_show
 from ..core.types import DynamicMasks, Frames, PixelMap, RecordedFocal
 from ..motion.still import CameraMotion, PinholeLens, detect_camera_motion
 from ..motion.still.detect import WORK_SIDE
@@ -120,18 +120,13 @@ def pinned_scene(
     warn_pinned(motion, log, has_depth=False)
     unknown = np.zeros(frames.images.shape[:3], dtype=np.float32)
     return Scene(
-        images=frames.images,
+        **what_frames_show(frames),
         T_world_cam=cameras.T_world_cam,
         focals=cameras.focals,
         principal_point=cameras.principal_point,
         depth=unknown,
         confidence=unknown,
         dynamic=dynamic,
-        pixel_map=frames.pixel_map,
-        times=frames.times,
-        indices=frames.indices,
-        names=frames.names,
-        source_paths=frames.source_paths,
         min_confidence=config.min_confidence,
         pose_sources=pose_sources(motion),
         uncertainty=cameras.uncertainty,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..core.config import DatasetConfig
 from ..core.errors import AlignmentError
 from ..core.runlog import RunLog
-from ..core.scene import Scene
+from ..core.scene import Scene, what_frames_show
 from ..core.types import DynamicMasks, Frames
 from ..dataset.resample import static_at_source
 from ..report.card import PREVIEW, REPORT
@@ -82,18 +82,13 @@ def _without_cameras(frames: Frames, dynamic: DynamicMasks, facts: Mapping[str, 
     """Images and masks in the form that the parts of the report draw; its cameras mean nothing and are not shown."""
     count, nothing = len(frames), np.zeros(frames.images.shape[:3], dtype=np.float32)
     height, width = frames.images.shape[1:3]
-    scene = Scene(
-        images=frames.images,
+    return Scene(
+        **what_frames_show(frames),
         T_world_cam=np.tile(np.eye(4), (count, 1, 1)),
         focals=np.full(count, float(width)),
         principal_point=np.array([width - 1, height - 1]) / 2,
         depth=nothing,
         confidence=nothing,
         dynamic=dynamic,
-        pixel_map=frames.pixel_map,
-        times=frames.times,
-        indices=frames.indices,
-        names=frames.names,
-        source_paths=frames.source_paths,
+        provenance=dict(facts),
     )
-    return replace(scene, provenance=dict(facts))
