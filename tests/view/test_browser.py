@@ -30,6 +30,8 @@ PATIENCE_MS = 120_000
 """Longest wait for anything. No test relies on something being quick: each waits for what it wants to see."""
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 """The panel comes to its width at once, not over a second in which the canvas beside it shrinks."""
+RESOLUTION = "window.devicePixelRatio*(.2+.8*"
+"""Where viser 0.2.7 lowers the resolution of a page that it draws slowly, in its compiled script."""
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))"
 """Resolves when the page has drawn twice, however long that takes."""
 CALM = 3
@@ -53,11 +55,20 @@ class Page:
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
+        page.route("**/assets/index-*.js", self._at_full_resolution)
         page.goto(player.url)
         page.add_style_tag(content=STILL)
         for part in ("[role=slider]", "canvas[data-engine]"):
             page.wait_for_selector(part, state="attached")
         self.box = self._settled_box()
+
+    @staticmethod
+    def _at_full_resolution(route) -> None:
+        """Serve viser's script with a resolution that does not follow the load of the machine."""
+        answer = route.fetch()
+        script = answer.text()
+        assert script.count(RESOLUTION) == 1, "viser's script has changed: look for AdaptiveDpr in it"
+        route.fulfill(response=answer, body=script.replace(RESOLUTION, "window.devicePixelRatio*(1+0*"))
 
     def _settled_box(self) -> dict[str, float]:
         """Where the 3D view is once that no longer changes; all pictures are of this place, and so of one size."""
@@ -74,7 +85,7 @@ class Page:
         return self.page.locator("canvas[data-engine]").bounding_box()
 
     def canvas(self) -> np.ndarray:
-        """(h, w, 3) int16 the 3D view in blocks of 8 x 8 pixels: viser lowers its resolution where it draws slowly."""
+        """(h, w, 3) int16 the 3D view in blocks of 8 x 8 pixels."""
         self.page.evaluate(DRAWN)
         encoded = np.frombuffer(self.page.screenshot(clip=self.box), np.uint8)
         shown = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
