@@ -173,7 +173,7 @@ def seen_at(ops: Operations, reference: SweepView, other: SweepView) -> Callable
     A, b = _motion(reference, other)
     height, width = reference.size
     x, y = (axis.astype(np.float64) for axis in np.meshgrid(np.arange(width), np.arange(height)))
-    across, down, depth = (ops.put(row[0] * x + row[1] * y + row[2]) for row in A)
+    across, down, depth = ops.put(np.stack([row[0] * x + row[1] * y + row[2] for row in A]))
     bx, by, bz = (float(value) for value in b)
 
     def place(inverse: Array) -> tuple[Array, Array, Array]:

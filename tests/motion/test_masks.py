@@ -21,6 +21,7 @@ from easi3r_ns.motion.attention.masks import (
 )
 from easi3r_ns.motion.attention.statistics import min_max_per_frame
 from tests.support.helpers import GOLDEN, load_golden
+from tests.support.pretend_cuda import pretend_cuda
 
 REPORT = json.loads((GOLDEN / "pipeline" / "report.json").read_text())
 
@@ -140,10 +141,13 @@ def test_features_of_half_precision_are_clustered(monkeypatch, fitted):
     assert max(sizes) <= fitted
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_features_on_a_gpu_give_the_labels_of_the_cpu():
+def test_features_on_a_gpu_give_the_labels_of_the_cpu_and_are_copied_once():
     features = torch.from_numpy(blobs(2400, 12, 16, 0.02).reshape(6, 20, 20, 16))
-    np.testing.assert_array_equal(cluster_tokens(features.cuda(), 0, 12), cluster_tokens(features, 0, 12))
+    formula = ScoreFormula(num_clusters=12, clusterings=3)
+    with pretend_cuda() as counts:
+        labels = cluster_for(formula, features.cuda(), 0)
+        assert counts.to_host == 1
+    np.testing.assert_array_equal(labels, cluster_for(formula, features, 0))
 
 
 def test_fewer_tokens_than_clusters():

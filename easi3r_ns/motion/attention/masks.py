@@ -88,6 +88,7 @@ def cluster_for(formula: ScoreFormula, features: np.ndarray | torch.Tensor, seed
         seed: of the first clustering, see :func:`cluster_tokens`; that of clustering k is k * :data:`SEED_STEP` larger.
             Two seeds have no clustering in common unless they differ by a multiple of that.
     """
+    features = torch.as_tensor(features).cpu()  # once for all clusterings
     seeds = [(seed + k * SEED_STEP) % MOST_SEEDS for k in range(formula.clusterings)]
     return np.stack([cluster_tokens(features, s, formula.num_clusters) for s in seeds])
 

@@ -163,6 +163,8 @@ class Merged(NamedTuple):
 
     slots: dict[int, int]
     """Row of each frame in the running moments."""
+    rows: Tensor
+    """(K,) int64 these rows, on the device."""
     counts: dict[int, int]
     mean: Tensor
     """(K, M)."""
@@ -197,8 +199,9 @@ class RunningMoments:
         No moment changes yet, and everything that takes memory is done here.
         """
         distinct = sorted(set(frames))
-        member = torch.tensor([[frame == f for frame in frames] for f in distinct], dtype=values.dtype)
-        member = member.to(values.device)
+        # One copy to the device for both: who belongs to a frame, and how many maps it has had.
+        table = [[*(frame == f for frame in frames), self.count(f)] for f in distinct]
+        member, old = torch.tensor(table, dtype=values.dtype).to(values.device).split([len(frames), 1], dim=1)
         new = member.sum(dim=1, keepdim=True)
         flat = values.flatten(1)
         # Products with a 0-1 matrix: unlike scattered additions they give the same sums every time on a GPU.
@@ -206,19 +209,21 @@ class RunningMoments:
         batch_m2 = member @ (flat - member.T @ batch_mean).square()
         slots = self._slots_of(distinct, values)
         assert self._mean is not None and self._m2 is not None
-        old = torch.tensor([[float(self.count(f))] for f in distinct]).to(values.device)
-        delta = batch_mean - self._mean[slots]
-        mean = self._mean[slots] + delta * (new / (old + new))
-        m2 = self._m2[slots] + batch_m2 + delta.square() * (old * new / (old + new))
+        rows = torch.tensor(slots).to(values.device)
+        # The rows of frames that were taken hold their old values.
+        old_mean, old_m2 = (torch.where(old > 0, kept[rows], 0.0) for kept in (self._mean, self._m2))
+        delta = batch_mean - old_mean
+        mean = old_mean + delta * (new / (old + new))
+        m2 = old_m2 + batch_m2 + delta.square() * (old * new / (old + new))
         counts = {frame: self.count(frame) + frames.count(frame) for frame in distinct}
         self._shape = values.shape[1:]
-        return Merged(dict(zip(distinct, slots)), counts, mean, m2)
+        return Merged(dict(zip(distinct, slots)), rows, counts, mean, m2)
 
     def keep(self, merged: Merged) -> None:
         """Take in a batch."""
         assert self._mean is not None and self._m2 is not None
-        slots = list(merged.slots.values())
-        self._mean[slots], self._m2[slots] = merged.mean, merged.m2
+        self._mean.index_copy_(0, merged.rows, merged.mean)
+        self._m2.index_copy_(0, merged.rows, merged.m2)
         self._counts |= merged.counts
 
     def take(self, frame: int) -> tuple[Tensor, Tensor]:
@@ -240,9 +245,6 @@ class RunningMoments:
             self._free += range(size, size + more)
         for frame in unknown:
             self._slots[frame] = self._free.pop()
-        if unknown:
-            fresh = [self._slots[frame] for frame in unknown]
-            self._mean[fresh], self._m2[fresh] = 0.0, 0.0
         return [self._slots[frame] for frame in frames]
 
 
