@@ -46,7 +46,7 @@ LIBRARIES = {
     "viser": {"view"},
     "rerun": {"export.rerun_file"},
     "pycolmap": {"refine"},
-    "huggingface_hub": {"network.sources"},
+    "huggingface_hub": {"network.hub", "network.hub_errors"},
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "cli.doctor", "training", "evaluate", "storage.video"},
     "matplotlib": {"view", "report", "training", "evaluate"},

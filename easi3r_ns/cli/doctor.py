@@ -150,10 +150,14 @@ def _model(name: str) -> Check:
 
 
 def _model_of_flow() -> Check:
-    use = "for --flow raft; the default on a CPU needs no weights"
+    use = "for --flow raft and for --flow auto on a GPU; the default on a CPU needs no weights"
     if weights_path().is_file():
         return Check("- raft", "ok", f"here; optical flow {use}")
-    return Check("- raft", "note", f"not here; {download_megabytes():.0f} MB, downloaded on first use {use}")
+    return Check(
+        "- raft",
+        "note",
+        f"not here; {download_megabytes():.0f} MB, downloaded on first use {use}, or by: easi3r weights fetch raft",
+    )
 
 
 def _default(states: Mapping[str, str]) -> Check:

@@ -14,6 +14,9 @@ from rich.table import Table
 from ..core.errors import CheckpointError
 from ..network import sources
 
+RAFT = "raft"
+"""What `easi3r weights fetch` calls the weights of --flow raft."""
+
 
 @dataclass(frozen=True)
 class ListWeights:
@@ -34,19 +37,27 @@ class FetchWeights:
     """Download weights, so that later runs need no internet connection."""
 
     name: tyro.conf.Positional[str]
-    """A name of `easi3r weights list`, or a Hugging Face repository."""
+    """A name of `easi3r weights list`, a Hugging Face repository, or raft, the optical flow of --flow raft. On a GPU
+    raft is fetched with every other name, because runs there use it."""
 
     def main(self) -> None:
-        """Download and verify the weights, and print the path of the file.
+        """Download the weights, or compare those that are here with the hash of the hub; print the path of the file.
 
         Raises:
             CheckpointError: the download failed, or the weights do not fit their network.
         """
+        from ..motion.flow.raft import fetch_raft
+        from ..network.compute import choose_compute
         from ..network.weights import build_backbone
         from .display import RichRunLog
 
-        _, info = build_backbone(self.name, log=RichRunLog())
-        Console(highlight=False, emoji=False).print(escape(str(info.source.path)), soft_wrap=True)
+        log, console = RichRunLog(), Console(highlight=False, emoji=False)
+        if self.name != RAFT:
+            sources.resolve(self.name, thorough=True, log=log)
+            _, info = build_backbone(self.name, log=log)
+            console.print(escape(str(info.source.path)), soft_wrap=True)
+        if self.name == RAFT or choose_compute("auto", "auto", 0).device.type != "cpu":
+            console.print(escape(str(fetch_raft(log))), soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,8 @@ class AlignConfig:
     depth_weight: float = 0.0
     """Weight of the scale-invariant distance to the initial depths."""
     flow_check: bool = True
-    """Leave pixels out of the flow term whose forward and backward flow disagree (the reference keeps them; see
-    examples/results/motion.md)."""
+    """Leave pixels out of the flow term whose forward and backward flow disagree, and whole pairs in which most do (the
+    reference keeps them; see examples/results/motion.md)."""
     max_pixels: Optional[int] = None
     """Most pixels per frame in the optimiser; larger images are sampled, and their full depths solved afterwards.
     0 optimises every pixel (slow, and a lot of memory). Default: 4096 for newton, 16384 for adam."""
@@ -211,8 +211,8 @@ class Easi3RConfig:
     two-view geometry). Masks of your own, or none, stay as they are."""
     flow: Literal["auto", "dis", "raft"] = "auto"
     """Optical flow: dis (OpenCV, fast on a CPU) or raft (torchvision's RAFT, for GPUs; downloads 20 MB). auto is dis on
-    a CPU, and on a GPU raft if its weights are already on this machine. Masks that need flow (of --weights none, and of
-    weights whose card says so) take dis unless raft is asked for."""
+    a CPU and raft on a GPU, or dis, with a warning, where raft cannot be downloaded. Masks that need flow (of --weights
+    none, and of weights whose card says so) take dis unless raft is asked for."""
     depth: Literal["stereo", "none"] = "stereo"
     """With --weights none: stereo measures the depth of what stands still from several views; none leaves it unknown,
     which is faster. A network brings its own depth."""

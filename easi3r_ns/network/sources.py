@@ -1,21 +1,21 @@
-"""Names and licences of the known weights, and the search for the files of a checkpoint. Imports no torch."""
+"""Names and licences of the known weights, and the search for the files of a checkpoint. Imports no torch.
+
+:mod:`.hub` downloads them.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-import socket
-import threading
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..core.errors import CheckpointError
 from ..core.runlog import RunLog
 from ..core.unicode import NOT_UNICODE, is_unicode
 from .config import DUSt3RConfig
+from .hub import HUB_FILES, HubError, Repository, commit_of
 
 AUTO = "auto"
 """The default of ``--weights``. As the name of a network it means :data:`BEST`; whether a run takes one at all is
@@ -25,12 +25,10 @@ BEST = "dust3r"
 NON_COMMERCIAL = "CC BY-NC-SA 4.0"
 UNKNOWN_LICENCE = "unknown"
 BUNDLED = Path(__file__).parent.parent / "pretrained"
-HUB_FILES = ("config.json", "model.safetensors")
-HUB_SECONDS = 10.0
-"""How long an answer of the hub is waited for before a run goes on without a download."""
 PICKLE_SUFFIXES = (".pth", ".pt")
 _FOLDER_VARIABLE = "EASI3R_NS_WEIGHTS"
-_HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_REPO = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+"""OWNER/NAME, and @ and a commit, tag or branch where one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,16 @@ class KnownWeights:
     """Hugging Face repository; None: ships with the package."""
     network: DUSt3RConfig | None = None
     """Architecture of weights that are downloaded, so that a run can be planned before the download."""
+    revision: str | None = None
+    """Commit of the repository; None: not known to us, the newest is taken."""
+    sha256: str | None = None
+    """Of model.safetensors; None: not known to us, the hash that the hub states is compared."""
+
+    @property
+    def repository(self) -> Repository:
+        """Where the weights are downloaded from; only for those that do not ship with the package."""
+        assert self.hub_repo is not None
+        return Repository(self.hub_repo, self.revision, self.sha256)
 
 
 KNOWN: dict[str, KnownWeights] = {
@@ -100,6 +108,11 @@ class WeightsSource:
         """The file ``card.json`` beside the weights, with licence, hash and recommended options; it may be missing."""
         return self.path.with_name("card.json")
 
+    @property
+    def hub_revision(self) -> str | None:
+        """The commit of the repository that the file belongs to; None: it is not from the hub's cache."""
+        return commit_of(self.path)
+
 
 def is_non_commercial(licence: str) -> bool:
     """Whether a Creative Commons licence forbids commercial use."""
@@ -111,15 +124,20 @@ def local_folder() -> Path:
     return Path(os.environ.get(_FOLDER_VARIABLE) or Path.home() / ".cache" / "easi3r-ns" / "weights")
 
 
-def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> WeightsSource:
-    """Find the files behind ``--weights NAME|PATH|HUB_REPO``, downloading them when they are not on this machine.
+def resolve(spec: str, *, download: bool = True, thorough: bool = False, log: RunLog | None = None) -> WeightsSource:
+    """Find the files behind ``--weights NAME|PATH|HUB_REPO``, downloading them when they are not on this machine or
+    when those in the hub's cache are damaged.
+
+    Args:
+        thorough: read files of the hub's cache in full and compare their hashes; otherwise a file that was cut off is
+            noticed, one with altered weights is not.
 
     Raises:
         CheckpointError: the name is unknown, a file is missing, or the download failed; the message says what to fetch
             and where to put it.
     """
     if spec == AUTO:
-        return _resolve_best(download=download, log=log)
+        return _resolve_best(download=download, thorough=thorough, log=log)
     if spec in KNOWN:
         known = KNOWN[spec]
         if known.hub_repo is None:
@@ -127,7 +145,7 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
         folder = local_folder() / known.name
         if folder.is_dir():
             return _from_folder(folder, spec, known.licence, known.hub_repo)
-        return _from_hub(known.hub_repo, spec, known.licence, download=download, log=log)
+        return _from_hub(known.repository, spec, known.licence, download=download, thorough=thorough, log=log)
     path = Path(spec).expanduser()
     if path.exists() and not is_unicode(path):
         raise CheckpointError(f"--weights {spec}: {NOT_UNICODE}")
@@ -135,8 +153,10 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
         return _from_folder(path, spec, _licence_of(path.name), None)
     if path.is_file():
         return _from_file(path, spec, _licence_of(path.stem), None)
-    if not _looks_like_path(spec) and _HUB_REPO.fullmatch(spec):
-        return _from_hub(spec, spec, _licence_of(spec.split("/")[1]), download=download, log=log)
+    if not _looks_like_path(spec) and (match := _HUB_REPO.fullmatch(spec)):
+        repository = Repository(match[1], match[2])
+        licence = _licence_of(match[1].split("/")[1])
+        return _from_hub(repository, spec, licence, download=download, thorough=thorough, log=log)
     if _looks_like_path(spec):
         raise CheckpointError(
             f"--weights {spec}: no such file or folder; check the path, or give one of {', '.join(KNOWN)}"
@@ -145,18 +165,18 @@ def resolve(spec: str, *, download: bool = True, log: RunLog | None = None) -> W
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise CheckpointError(
         f"--weights {spec}: not a known name{hint}; give one of {', '.join(KNOWN)}, a .pth or .safetensors file, "
-        "a folder, or a Hugging Face repository OWNER/NAME"
+        "a folder, or a Hugging Face repository OWNER/NAME or OWNER/NAME@REVISION"
     )
 
 
-def _resolve_best(*, download: bool, log: RunLog | None) -> WeightsSource:
+def _resolve_best(*, download: bool, thorough: bool, log: RunLog | None) -> WeightsSource:
     """Files of :data:`BEST`, for a caller that needs a network and is given ``auto``.
 
     Raises:
         CheckpointError: they cannot be had; the message names the three alternatives.
     """
     try:
-        return resolve(BEST, download=download, log=log)
+        return resolve(BEST, download=download, thorough=thorough, log=log)
     except NotAvailableError as error:
         known = KNOWN[BEST]
         raise CheckpointError(
@@ -206,85 +226,52 @@ def _from_file(path: Path, spec: str, licence: str, hub_repo: str | None) -> Wei
     return WeightsSource(spec, path, config_path, licence, hub_repo)
 
 
-def _from_hub(repo: str, spec: str, licence: str, *, download: bool, log: RunLog | None) -> WeightsSource:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        # Try the local cache first: it needs no connection, and a missing one would cost minutes of retries.
-        config, weights = (Path(hf_hub_download(repo, name, local_files_only=True)) for name in HUB_FILES)
-        return WeightsSource(spec, weights, config, licence, repo)
-    except (OSError, ValueError) as error:
+def _from_hub(
+    repository: Repository, spec: str, licence: str, *, download: bool, thorough: bool, log: RunLog | None
+) -> WeightsSource:
+    log = log or RunLog()
+    here = repository.in_cache()
+    damage = None if here is None else repository.damage(here, thorough=thorough)
+    if here is None or damage is not None:
         if not download:
-            raise NotAvailableError(repo, spec, "it is not on this machine") from error
-    if not _hub_can_be_reached():
-        raise NotAvailableError(repo, spec, "there is no connection to the hub")
-    if log is not None:
+            raise NotAvailableError(repository, spec, damage or "it is not on this machine")
+        if damage is not None:
+            log.warn(f"{damage}; it is fetched anew")
         size = f", {KNOWN[spec].description}" if spec in KNOWN else ""
-        log.info(f"downloading {repo} (licence: {licence}{size}); it is kept for later runs")
-    try:
-        config, weights = (Path(hf_hub_download(repo, name)) for name in HUB_FILES)
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise NotAvailableError(repo, spec, f"the download failed: {_first_line(error)}") from error
-    return WeightsSource(spec, weights, config, licence, repo)
-
-
-def _hub_can_be_reached() -> bool:
-    """False when the name of the hub's host cannot be resolved; it saves minutes of silent retries."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies():
-        return True
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except OSError:
-        return False
-    return True
+        try:
+            stated = repository.look_up_all()
+            log.info(f"downloading {repository.name} (licence: {licence}{size}); it is kept for later runs")
+            here = repository.download(stated, log, anew=damage is not None)
+        except HubError as error:
+            reason = f"the download failed: {error}"
+            raise NotAvailableError(repository, spec, f"{damage}, and {reason}" if damage else reason) from error
+    config, weights = here
+    return WeightsSource(spec, weights, config, licence, repository.name)
 
 
 def reason_against_download(name: str) -> str | None:
-    """Why the hub cannot give known weights now; None: it answers. Takes :data:`HUB_SECONDS` at most.
+    """Why the hub cannot give known weights now; None: it answers. Takes :data:`.hub.HUB_SECONDS` at most.
 
     ``name`` is that of weights with a Hugging Face repository.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-
-    repo = KNOWN[name].hub_repo
-    assert repo is not None
-    if constants.HF_HUB_OFFLINE:
-        return "downloads are switched off (HF_HUB_OFFLINE)"
-    answers: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            get_hf_file_metadata(hf_hub_url(repo, HUB_FILES[-1]), timeout=HUB_SECONDS)
-            answers.append(None)
-        except Exception as error:  # which HTTP library raises what depends on the release of huggingface_hub
-            answers.append(f"the hub does not deliver it ({_first_line(error)})")
-
-    # In a thread, because the look-up of the host's name takes no time limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return answers[0] if answers else f"the hub does not answer within {HUB_SECONDS:.0f} seconds"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    try:
+        KNOWN[name].repository.look_up(HUB_FILES[-1])
+    except HubError as error:
+        return str(error)
+    return None
 
 
 class NotAvailableError(CheckpointError):
     """A published checkpoint is not on this machine and cannot be downloaded."""
 
-    def __init__(self, repo: str, spec: str, reason: str) -> None:
+    def __init__(self, repository: Repository, spec: str, reason: str) -> None:
         folder = local_folder() / spec if spec in KNOWN else Path("FOLDER")
         then = f"--weights {spec}" if spec in KNOWN else "--weights FOLDER"
         self.reason = reason
+        at = f" at {repository.revision}" if repository.revision else ""
         self.by_hand = (
-            f"fetch {' and '.join(HUB_FILES)} of the Hugging Face repository {repo} on a machine with network, put "
-            f"both into {folder} and use {then} again"
+            f"fetch {' and '.join(HUB_FILES)} of the Hugging Face repository {repository.name}{at} on a machine with "
+            f"network, put both into {folder} and use {then} again"
         )
         by_hand = self.by_hand[0].upper() + self.by_hand[1:]
         super().__init__(

@@ -72,6 +72,7 @@ class WeightsInfo:
         return {
             "name": self.name,
             "hub_repo": self.source.hub_repo,
+            "hub_revision": self.source.hub_revision,
             "file": self.source.path.name,
             "sha256": self.sha256,
             "licence": self.licence,

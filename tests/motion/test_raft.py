@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
 import os
 import socket
 import urllib.error
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
+from easi3r_ns.cli import main as cli
 from easi3r_ns.core.config import AlignConfig, Easi3RConfig
 from easi3r_ns.core.errors import CheckpointError, InputError
 from easi3r_ns.core.runlog import RunLog
@@ -175,7 +178,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("content", ["empty", "cut", "other network", "code"])
-def test_a_damaged_file_is_named(tmp_path, torch_cache, content):
+def test_a_damaged_file_is_named_and_fetched_anew(tmp_path, torch_cache, monkeypatch, content):
     if content == "other network":
         torch.save(raft_small(weights=None).state_dict(), torch_cache)
     elif content == "code":
@@ -183,9 +186,23 @@ def test_a_damaged_file_is_named(tmp_path, torch_cache, content):
     else:
         torch.save({"a": torch.zeros(1000)}, torch_cache)
         torch_cache.write_bytes(torch_cache.read_bytes()[: 0 if content == "empty" else 600])
-    with pytest.raises(CheckpointError, match="--flow raft: .*ff5fadd5.pth is damaged .*--flow dis"):
+    monkeypatch.setattr(flow_raft.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", no_host)
+    with pytest.raises(CheckpointError, match="--flow raft: .*ff5fadd5.pth is damaged and there is no .*--flow dis"):
         load_raft(CPU, RunLog())
     assert not (tmp_path / "trap").exists()
+    fetched = []
+
+    def fetch(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+        fetched.append(socket.getdefaulttimeout())
+        torch.save(raft_large(weights=None).state_dict(), path)
+
+    log = Log()
+    monkeypatch.setattr(flow_raft, "_known_host", lambda url: True)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    assert isinstance(load_raft(CPU, log), RAFTFlow) and fetched == [flow_raft.DOWNLOAD_SECONDS]
+    assert len(log.warnings) == 1 and str(torch_cache) in log.warnings[0] and "fetched anew" in log.warnings[0]
+    assert socket.getdefaulttimeout() is None
 
 
 def no_host(*_: object) -> None:
@@ -202,7 +219,16 @@ def test_without_network_the_error_names_the_file_and_the_ways_on(torch_cache, m
     assert not torch_cache.exists()
 
 
-@pytest.mark.parametrize("failure", [urllib.error.URLError("refused"), RuntimeError("invalid hash value")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        urllib.error.URLError("refused"),
+        RuntimeError("invalid hash value"),
+        http.client.IncompleteRead(b"", 9),
+        TimeoutError("timed out"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    ],
+)
 def test_a_download_that_fails_says_why(torch_cache, monkeypatch, failure):
     def fail(*_: object, **__: object) -> None:
         raise failure
@@ -210,7 +236,9 @@ def test_a_download_that_fails_says_why(torch_cache, monkeypatch, failure):
     log = Log()
     monkeypatch.setattr(flow_raft, "_known_host", lambda url: True)
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(CheckpointError, match="the download failed: .*(refused|invalid hash)"):
+    with pytest.raises(
+        CheckpointError, match="the download failed: .*(refused|invalid hash|IncompleteRead|timed out|No space)"
+    ):
         load_raft(CPU, log)
     assert len(log.said) == 1 and "licence" in log.said[0] and "MB" in log.said[0]
 
@@ -236,17 +264,40 @@ def test_auto_is_dis_on_a_cpu_even_with_weights(torch_cache):
     assert log.said == ["optical flow: opencv-dis"]
 
 
-def test_auto_on_a_gpu_takes_what_is_there_and_never_downloads(torch_cache, monkeypatch):
-    monkeypatch.setattr(flow_raft, "_download", lambda *_: pytest.fail("auto must not download"))
+def test_auto_on_a_gpu_is_raft_whether_or_not_it_is_here(torch_cache, monkeypatch):
+    fetched = []
+
+    def fetch(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+        fetched.append(url)
+        torch.save(raft_large(weights=None).state_dict(), path)
+
+    monkeypatch.setattr(flow_raft, "_known_host", lambda url: True)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for _ in range(2):
+        log = Log()
+        assert isinstance(choose_flow("auto", GPU, log), RAFTFlow)
+        assert log.said[-1] == "optical flow: torchvision-raft-large" and not log.warnings
+    assert len(fetched) == 1
+
+
+def test_auto_on_a_gpu_without_network_says_what_it_takes(torch_cache, monkeypatch):
+    monkeypatch.setattr(flow_raft.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", no_host)
     log = Log()
     assert isinstance(choose_flow("auto", GPU, log), DISFlow)
-    assert "opencv-dis" in log.said[0] and "--flow raft fetches 20" in log.said[0]
+    assert len(log.warnings) == 1 and "weights fetch raft" in log.warnings[0] and "no connection" in log.warnings[0]
+    with pytest.raises(CheckpointError, match="no connection"):
+        choose_flow("raft", GPU, log)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_weights_fetch_brings_raft_where_it_is_used(torch_cache, monkeypatch, capsys, device):
     torch.save(raft_large(weights=None).state_dict(), torch_cache)
-    assert isinstance(choose_flow("auto", GPU, log), RAFTFlow)
-    assert log.said[1] == "optical flow: torchvision-raft-large"
-    torch_cache.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="damaged"):
-        choose_flow("auto", GPU, log)
+    monkeypatch.setattr("easi3r_ns.network.compute.choose_compute", lambda *_: Compute(torch.device(device)))
+    cli.main(["weights", "fetch", "tiny"])
+    assert (str(torch_cache) in capsys.readouterr().out) == (device == "meta")
+    cli.main(["weights", "fetch", "raft"])
+    assert capsys.readouterr().out.strip() == str(torch_cache)
 
 
 def test_names():

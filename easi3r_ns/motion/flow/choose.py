@@ -21,23 +21,31 @@ ESTIMATORS: dict[str, Callable[[Compute, RunLog], FlowProvider]] = {
 def choose_flow(name: str, compute: Compute, log: RunLog) -> FlowProvider:
     """The estimator that ``--flow`` names; the log says which it is.
 
-    auto is DIS on a CPU; on a GPU it is RAFT when its weights are on this machine, else DIS. Only ``raft`` downloads.
+    auto is DIS on a CPU and RAFT on a GPU, whose weights are downloaded where they are missing. Where that fails, it is
+    DIS, with a warning.
 
     Raises:
-        CheckpointError: the weights of the estimator cannot be fetched, or their file is damaged.
+        CheckpointError: the weights of the estimator that was asked for cannot be fetched, or their file is damaged.
         InputError: ``name`` is neither auto nor one of :data:`ESTIMATORS`.
     """
-    reason = ""
     if name == "auto":
-        on_gpu = compute.device.type != "cpu"
-        name = "raft" if on_gpu and raft.weights_path().is_file() else "dis"
-        if on_gpu and name == "dis":
-            reason = (
-                " (RAFT would be more accurate, but its weights are not on this machine: --flow raft fetches "
-                f"{raft.download_megabytes()} MB)"
-            )
-    if name not in ESTIMATORS:
+        provider = _automatic(compute, log)
+    elif name in ESTIMATORS:
+        provider = ESTIMATORS[name](compute, log)
+    else:
         raise InputError(f"--flow {name}: give auto, {' or '.join(sorted(ESTIMATORS))}")
-    provider = ESTIMATORS[name](compute, log)
-    log.detail(f"optical flow: {provider.name}{reason}")
+    log.detail(f"optical flow: {provider.name}")
     return provider
+
+
+def _automatic(compute: Compute, log: RunLog) -> FlowProvider:
+    if compute.device.type == "cpu":
+        return ESTIMATORS["dis"](compute, log)
+    try:
+        return ESTIMATORS["raft"](compute, log)
+    except raft.RaftMissingError as error:
+        log.warn(
+            f"--flow auto takes RAFT on a GPU, but {error.reason}: DIS is used, which is less accurate. "
+            "`easi3r weights fetch raft` downloads RAFT ahead of time, and --flow dis asks for DIS"
+        )
+        return ESTIMATORS["dis"](compute, log)

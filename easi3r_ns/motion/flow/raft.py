@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, shortened
 from ...core.runlog import RunLog
 from ...network.compute import Compute, in_batches, normalise
 
@@ -31,6 +32,8 @@ BYTES_PER_PIXEL = 1000.0
 """Of activations, per pixel of one image: the encoders at half the size, the fields of all refinements."""
 BYTES_PER_CORRELATION = 10.0
 """Per pair of positions on the grid of an eighth: a float32 volume, its pyramid, and a copy while it is made."""
+DOWNLOAD_SECONDS = 20.0
+"""How long the server may be silent during a download."""
 LICENCE = "BSD-3-Clause; trained on FlyingChairs, FlyingThings3D, Sintel, KITTI and HD1K, whose own terms hold"
 
 
@@ -90,25 +93,40 @@ def padding(height: int, width: int) -> tuple[int, int, int, int]:
 def load_raft(compute: Compute, log: RunLog) -> RAFTFlow:
     """RAFT (large) with the weights of torchvision, from torch's cache or downloaded into it.
 
+    A damaged file is fetched anew.
+
     Raises:
-        CheckpointError: no connection, a failed download, or a damaged file; with the ways on.
+        RaftMissingError: no connection, or a failed download; with the ways on.
+        CheckpointError: the downloaded file is damaged too.
     """
+    path = weights_path()
+    if path.is_file():
+        try:
+            return RAFTFlow(_read(path), compute)
+        except CheckpointError as error:
+            log.warn(f"{error}; it is fetched anew")
+            _download(path, log, f"{path} is damaged")
+    else:
+        _download(path, log, "its weights are not on this machine")
+    return RAFTFlow(_read(path), compute)
+
+
+def fetch_raft(log: RunLog) -> Path:
+    """The weight file of RAFT, downloaded where it is missing or damaged. Raises as :func:`load_raft`."""
+    load_raft(Compute(torch.device("cpu")), log)
+    return weights_path()
+
+
+def _read(path: Path) -> nn.Module:
     from torchvision.models.optical_flow import raft_large
 
-    path = weights_path()
-    if not path.is_file():
-        _download(path, log)
     model = raft_large(weights=None)
     try:
         # torchvision reads a cached file as an arbitrary pickle; tensors are all it may hold.
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"--flow raft: {path} is damaged or holds another network ({reason}): delete it and run again, which "
-            f"fetches {_weights().url}, or use --flow dis"
-        ) from error
-    return RAFTFlow(model, compute)
+        raise CheckpointError(f"{path} is damaged or holds another network ({_first_line(error)})") from error
+    return model
 
 
 def weights_path() -> Path:
@@ -127,20 +145,28 @@ def _weights() -> Raft_Large_Weights:
     return Raft_Large_Weights.C_T_SKHT_V2
 
 
-def _download(path: Path, log: RunLog) -> None:
+def _download(path: Path, log: RunLog, state: str) -> None:
     """Fetch the weights as torchvision's own loader does, which would also write to stdout."""
     weights = _weights()
     url, size = weights.url, download_megabytes()
     if not urllib.request.getproxies() and not _known_host(url):
-        raise _not_here(path, "there is no connection to the server of the weights")
+        raise RaftMissingError(path, state, "there is no connection to the server of the weights")
     log.info(f"downloading {url} ({size} MB; licence: {LICENCE}); it is kept for later runs")
+    waits = socket.getdefaulttimeout()
     try:
+        # torch gives no time limit to the connection, so that a silent server would be waited for without end.
+        socket.setdefaulttimeout(DOWNLOAD_SECONDS)
         path.parent.mkdir(parents=True, exist_ok=True)
         hash_prefix = path.stem.rsplit("-", 1)[1]
         torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash differs
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _not_here(path, f"the download failed: {reason}") from error
+    except (OSError, RuntimeError, HTTPException, ValueError) as error:  # RuntimeError: the hash differs
+        raise RaftMissingError(path, state, f"the download failed: {_first_line(error)}") from error
+    finally:
+        socket.setdefaulttimeout(waits)
+
+
+def _first_line(error: Exception) -> str:
+    return shortened(str(error)) or type(error).__name__
 
 
 def _known_host(url: str) -> bool:
@@ -152,10 +178,12 @@ def _known_host(url: str) -> bool:
     return True
 
 
-def _not_here(path: Path, reason: str) -> CheckpointError:
-    weights = _weights()
-    return CheckpointError(
-        f"--flow raft: its weights are not on this machine and {reason}. Fetch {weights.url} "
-        f"({download_megabytes()} MB) on a machine with network and put it at {path}; or use --flow dis, which "
-        "needs no download"
-    )
+class RaftMissingError(CheckpointError):
+    """The weights of RAFT are not on this machine, or damaged, and cannot be downloaded."""
+
+    def __init__(self, path: Path, state: str, reason: str) -> None:
+        self.reason = f"{state} and {reason}"
+        super().__init__(
+            f"--flow raft: {self.reason}. Fetch {_weights().url} ({download_megabytes()} MB) on a machine with network "
+            f"and put it at {path}; or use --flow dis, which needs no download"
+        )
