@@ -92,7 +92,7 @@ def align(
         sample = sample_pixels(height, width, config.pixel_budget, seed, pixel_aspect)
         screened = screen(build_problem(predictions, sample, principal_point, log), names, log)
         start = initialise(screened.problem, focal, config.shared_focal, log, screened.placement)
-        problem = _with_flow(screened, flow, dynamic_masks, config).to(device)
+        problem = _with_flow(screened, flow, dynamic_masks, config, log).to(device)
         state = _with_fitted_depths(problem, start.state.map(lambda x: x.to(device)))
         optimise = _solver(problem, 0 if focal else len(state.focal), config, log)
         state, curve = optimise(problem, state, config, focal is not None, advance)
@@ -134,13 +134,13 @@ def _solver(problem: Problem, focals: int, config: AlignConfig, log: RunLog) -> 
 
 
 def _with_flow(
-    screened: Screening, flow: PairFlow | None, dynamic_masks: np.ndarray | None, config: AlignConfig
+    screened: Screening, flow: PairFlow | None, dynamic_masks: np.ndarray | None, config: AlignConfig, log: RunLog
 ) -> Problem:
     """The screened problem with the flow of its pairs, if the term is on; frames without trusted pairs get no flow."""
     problem = screened.problem
     if flow is None or config.flow_strength <= 0:
         return problem
-    observed = flow_observations(problem, flow, dynamic_masks, config.flow_check)
+    observed = flow_observations(problem, flow, dynamic_masks, config.flow_check, log)
     weak = torch.tensor(screened.weak, dtype=torch.int64)
     observed.used[torch.isin(problem.edges, weak).any(dim=1)] = False
     return replace(problem, flows=(observed,))

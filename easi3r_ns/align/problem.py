@@ -15,7 +15,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..core.errors import AlignmentError
+from ..core.flow import FOLLOWED
 from ..core.runlog import RunLog
+from ..core.sampling import inside_image
 from ..core.types import PairFlow, PairPredictions
 
 LARGEST_COORDINATE = 1e6
@@ -191,7 +193,7 @@ def build_problem(
 
 
 def flow_observations(
-    problem: Problem, flow: PairFlow, dynamic_masks: np.ndarray | None, check: bool
+    problem: Problem, flow: PairFlow, dynamic_masks: np.ndarray | None, check: bool, log: RunLog | None = None
 ) -> FlowObservations:
     """Flow of the problem's pairs at the sampled pixels.
 
@@ -199,20 +201,44 @@ def flow_observations(
     implementation's sum repeats the first, and one set of weight 2 represents both.
 
     ``dynamic_masks``: (F, H, W) bool, True where something moves: such pixels are not used; ``check``: nor are those
-    whose forward and backward flow disagree.
+    whose forward and backward flow disagree, nor any of a pair that flow cannot follow, which
+    ``log`` counts.
     """
     rows = problem.kept
     sample, source = problem.sample, problem.edges[:, 0]
     sampled = _sampled_rows(flow.flow.flatten(2), rows, sample).float()
     used = torch.isfinite(sampled).all(dim=1)
-    if check:
-        used &= _sampled_rows(flow.consistent.flatten(1), rows, sample)
     if dynamic_masks is not None:
         static = ~torch.from_numpy(np.asarray(dynamic_masks, dtype=bool)).flatten(1)[:, sample.index]
         used &= static[source]
     sampled[:, 1] /= sample.aspect
     landing = sampled.nan_to_num_(0.0, 0.0, 0.0) + sample.xy
+    if check:
+        agrees = _sampled_rows(flow.consistent.flatten(1), rows, sample)
+        followed = _followed(landing, used, agrees, sample)
+        used &= agrees & followed.unsqueeze(1)
+        if log is not None and not bool(followed.all()):
+            log.info(
+                f"optical flow cannot follow {int((~followed).sum())} of {len(followed)} ordered pairs (there and back "
+                f"disagree in more than {100 * (1 - FOLLOWED):.0f} % of what stays in view): it is left out there"
+            )
     return FlowObservations(source, problem.edges[:, 1], landing, used, weight=2.0)
+
+
+def _followed(landing: torch.Tensor, static: torch.Tensor, agrees: torch.Tensor, sample: PixelSample) -> torch.Tensor:
+    """(D,) bool: flow there and back agrees in at least :data:`FOLLOWED` of the pixels that stay in view.
+
+    These are the ``static`` (D, P) ones whose ``landing`` (D, 2, P) lies inside the other picture; ``agrees``: (D, P).
+
+    Where more disagree, those that agree do so by chance as often as not, and would be weighed in as if measured.
+    """
+    height, width = sample.size
+    stretch = torch.tensor([1.0, sample.aspect])
+    staying = static & inside_image(landing.movedim(1, -1) * stretch, height, width)
+    count = staying.sum(dim=1)
+    share = (staying & agrees).sum(dim=1) / count.clamp_min(1)
+    followed: torch.Tensor = (share >= FOLLOWED) & (count > 0)
+    return followed
 
 
 def _sampled_rows(values: torch.Tensor, rows: torch.Tensor, sample: PixelSample) -> torch.Tensor:

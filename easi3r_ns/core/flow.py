@@ -7,6 +7,10 @@ from .sampling import Array, inside_image
 CONSISTENCY_RELATIVE = 0.01
 CONSISTENCY_PX2 = 0.5
 """Forward and backward flow agree when |f + b|^2 < 0.01 (|f|^2 + |b|^2) + 0.5 (Sundaram et al., ECCV 2010)."""
+FOLLOWED = 0.5
+"""Share of the picture in which forward and backward flow agree, from which on a pair is used at all. Between frames
+that are too far apart, or blurred, a tenth to a third still agrees, much of it by chance. At a fifth of a second, and
+four frames apart, filmed clips have 0.57 and more."""
 
 
 def flow_returns(

@@ -17,6 +17,7 @@ from easi3r_ns.core.geometry import is_rigid
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import PairGraph, PairPredictions
 from tests.support.align_scene import AlignScene, depth_error, make_scene, trajectory_errors, window_graph
+from tests.support.helpers import Lines
 
 SCENE_SIZE = 4.0
 """Mean depth of the synthetic scenes."""
@@ -324,6 +325,39 @@ def test_useless_flow_is_left_out_and_reported():
     without = run(scene, replace(SHORT, iterations=20), with_flow=False)
     np.testing.assert_allclose(result.T_world_cam, without.T_world_cam, atol=1e-6)
     assert any("the optical flow still disagrees" in w for w in log.warnings)
+
+
+def test_flow_over_gaps_that_it_cannot_follow_is_left_out():
+    """Flow of far pairs is noise, of which a quarter agrees there and back by chance; flow of near pairs is exact."""
+    scene, config = make_scene(noise=0.04, seed=3), AlignConfig(iterations=200)
+    edges = torch.from_numpy(scene.predictions.graph.edges)
+    far = (edges[:, 0] - edges[:, 1]).abs() > 1
+    assert 0 < far.sum() < len(far)
+    noise = torch.Generator().manual_seed(1)
+    flow, consistent = scene.flow.flow.clone(), scene.flow.consistent.clone()
+    flow[far] = flow[far] + 3 * torch.randn(flow[far].shape, generator=noise)
+    consistent[far] = torch.rand(consistent[far].shape, generator=noise) < 0.25
+    log = Lines()
+    spoilt = run(replace(scene, flow=replace(scene.flow, flow=flow, consistent=consistent)), config, log)
+    assert any(f"cannot follow {far.sum()} of {len(far)} ordered pairs" in line for line in log.said)
+    none = torch.zeros_like(consistent[far])
+    consistent[far] = none
+    without = run(replace(scene, flow=replace(scene.flow, consistent=consistent)), config)
+    np.testing.assert_allclose(spoilt.T_world_cam, without.T_world_cam, atol=1e-9)
+
+
+def test_a_fast_pan_is_followed_where_the_picture_stays():
+    """Two thirds of the picture leave it; in the rest there and back agree."""
+    scene = make_scene()
+    problem = build_problem(scene.predictions, sample_pixels(36, 48, 0), scene.principal_point, RunLog())
+    flow, consistent = torch.zeros_like(scene.flow.flow), torch.zeros_like(scene.flow.consistent)
+    flow[:, 0], consistent[..., :16] = 32.0, True
+    pan = replace(scene.flow, flow=flow, consistent=consistent)
+    used = flow_observations(problem, pan, None, check=True).used
+    assert torch.equal(used, consistent.flatten(1))
+    moving = np.zeros(scene.depth.shape, dtype=bool)
+    moving[:, :, :16] = True
+    assert not flow_observations(problem, pan, moving, check=True).used.any(), "nothing static stays in the picture"
 
 
 def test_flow_rows_follow_the_pairs_that_are_left():

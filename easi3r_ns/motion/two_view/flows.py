@@ -7,11 +7,6 @@ import torch
 
 from ..flow.provider import FlowProvider, forward_backward_consistent
 
-FOLLOWED = 0.5
-"""Share of the picture in which forward and backward flow agree, from which on a pair is used at all. Between frames
-that are too far apart, or blurred, a tenth to a third still agrees, much of it by chance. At a fifth of a second, and
-four frames apart, filmed clips have 0.57 and more."""
-
 Both = tuple[np.ndarray, np.ndarray]
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...core.flow import FOLLOWED
 from ...frames.near import Shot
 from ..flow.provider import FlowProvider
 from .background import FEWEST_SAMPLES, sample
-from .flows import FOLLOWED, both_ways
+from .flows import both_ways
 
 STEPS = (1, 2)
 """Source frames that a gap of 1 stands for, at the rate of most clips, and at a higher one."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ...core.flow import FOLLOWED
 from ...frames.near import Shot
 from ..flow.provider import FlowProvider
 from .background import FEWEST_SAMPLES, Kind, Samples, distance, fit, homography_preferred, noise, sample
-from .flows import FOLLOWED, both_ways
+from .flows import both_ways
 from .plan import PairPlan, spread
 
 STATIC_NOISE_PX = 0.3
