@@ -12,7 +12,7 @@ import numpy as np
 from ..core.config import RefineConfig
 from .individual import FREE_DISTORTION, adjust_focals, cameras_of, with_cameras
 from .library import TWO_FOCALS, colmap_camera, load_pycolmap, read_lens, read_model, write_frames, write_matches
-from .model import Correspondences, Lens, SparseModel
+from .model import Correspondences, Lens, Lenses, SparseModel
 
 ADJUST_MODELS = {
     "pinhole": "SIMPLE_PINHOLE",
@@ -143,7 +143,13 @@ def _drop_frames_without_points(reconstruction: Any) -> None:
 
 
 def finish(
-    reconstruction: Any, camera_model: str, num_frames: int, *, fixed_focal: bool, min_angle: float = MIN_ANGLE
+    reconstruction: Any,
+    camera_model: str,
+    num_frames: int,
+    *,
+    fixed_focal: bool,
+    min_angle: float = MIN_ANGLE,
+    start: Lenses | None = None,
 ) -> SparseModel | None:
     """The last adjustment of a pycolmap reconstruction (changed in place), with all parameters of the lens.
 
@@ -154,28 +160,41 @@ def finish(
         camera_model: 'pinhole', 'radial' (k1, k2), 'opencv' (k1, k2, p1, p2) or, for a fisheye lens,
             'opencv-fisheye' (k1 to k4).
         min_angle: degrees of parallax that a point must have.
+        start: see :func:`~.library.read_model`.
 
     Returns:
-        None when fewer than :data:`MIN_POINTS` points are left, or the focal length ran out of :data:`FOCAL_RANGE`.
+        None when fewer than :data:`MIN_POINTS` points are left, or the focal length ran out of :data:`FOCAL_RANGE`. Of
+        several lenses, those whose focal length did leave the model with their frames.
     """
     pycolmap = load_pycolmap()
-    _change_camera(reconstruction, camera_model)
+    cameras = list(reconstruction.cameras.values())
+    for camera in cameras:
+        _change_camera(camera, camera_model)
     manager = pycolmap.ObservationManager(reconstruction)
     for effort in (_ROUGH, _EXACT):
         if reconstruction.num_points3D() < MIN_POINTS:
             return None
         solve(reconstruction, refine_focal=not fixed_focal, effort=effort)
         manager.filter_all_points3D(MAX_ERROR, min_angle)
-    camera = reconstruction.camera(1)
-    if camera.model_name in TWO_FOCALS and not fixed_focal:
-        params = np.array(camera.params)
-        params[:2] = np.sqrt(params[0] * params[1])
-        camera.params = params
+    if ADJUST_MODELS[camera_model] in TWO_FOCALS and not fixed_focal:
+        for camera in cameras:
+            params = np.array(camera.params)
+            params[:2] = np.sqrt(params[0] * params[1])
+            camera.params = params
         solve(reconstruction, refine_focal=False, effort=_EXACT)
     _drop_frames_without_points(reconstruction)
-    model = read_model(reconstruction, num_frames)
+    model = read_model(reconstruction, num_frames, start)
+    if model.lenses is not None:
+        model = model.restricted(model.registered & _plausible(model.lenses))
+        return model if len(model.sparse) >= MIN_POINTS and model.registered.sum() >= 2 else None
     low, high = (share * max(model.lens.width, model.lens.height) for share in FOCAL_RANGE)
     return model if len(model.sparse) >= MIN_POINTS and low <= model.focal <= high else None
+
+
+def _plausible(lenses: Lenses) -> np.ndarray:
+    """(F,) bool: frames whose focal length lies in :data:`FOCAL_RANGE`."""
+    shares = [lens.focal / max(lens.width, lens.height) for lens in lenses.lenses]
+    return np.array([FOCAL_RANGE[0] <= share <= FOCAL_RANGE[1] for share in shares])[lenses.index]
 
 
 def finish_focals(model: SparseModel, camera_model: str) -> SparseModel | None:
@@ -199,8 +218,7 @@ def finish_focals(model: SparseModel, camera_model: str) -> SparseModel | None:
     return model if len(model.sparse) >= MIN_POINTS and model.registered.sum() >= 2 else None
 
 
-def _change_camera(reconstruction: Any, camera_model: str) -> None:
-    camera = reconstruction.camera(1)
+def _change_camera(camera: Any, camera_model: str) -> None:
     wanted = ADJUST_MODELS[camera_model]
     if camera.model_name != wanted:
         new = colmap_camera(read_lens(camera), wanted)

@@ -46,7 +46,9 @@ class Mapped:
     @property
     def degenerate(self) -> bool:
         """See :func:`degenerate`."""
-        return degenerate(self.model.lens, self.told_focal)
+        lenses, seen = self.model.lenses, np.flatnonzero(self.model.registered).tolist()
+        used = [self.model.lens] if lenses is None else [lenses.lenses[k] for k in {lenses.index[f] for f in seen}]
+        return any(degenerate(lens, self.told_focal) for lens in used)
 
     @property
     def placed(self) -> int:
@@ -146,7 +148,7 @@ def better(best: Mapped, rival: Mapped, held: HeldOut) -> tuple[Mapped, str]:
     shared = between(held.static, common)
     if shared.num_matches < MIN_HELD_OUT:
         return (rival if theirs > ours else best), f"{told}; they have too little in common to compare errors"
-    costs = [score_cameras(c.model.T_world_cam, c.model.lens, shared, common) for c in (best, rival)]
+    costs = [score_cameras(c.model.T_world_cam, c.model.optics, shared, common) for c in (best, rival)]
     ratio = costs[1].cost / max(costs[0].cost, 1e-12)
     if theirs > ours:
         wins = ratio <= COMPARABLE * theirs / max(ours, 1)
@@ -206,7 +208,7 @@ def _facts(candidate: Mapped, held: HeldOut) -> dict[str, Any]:
     }
     if facts["degenerate_lens"]:
         return facts
-    score = score_cameras(model.T_world_cam, model.lens, between(held.static, model.registered), model.registered)
+    score = score_cameras(model.T_world_cam, model.optics, between(held.static, model.registered), model.registered)
     error = score.epipolar_px if np.isfinite(score.epipolar_px) else None
     return facts | {
         "frames_that_hold": holding(candidate, held),

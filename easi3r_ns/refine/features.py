@@ -18,7 +18,7 @@ from ..frames.focal import FILM_DIAGONAL
 from ..storage.files import read_png
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
-from .model import FISHEYE, Correspondences, Lens
+from .model import FISHEYE, Correspondences, Lens, Lenses
 
 MAX_FEATURES = 3000
 """Keypoints per frame; COLMAP drops the smallest ones first."""
@@ -139,7 +139,7 @@ def on_static(keypoints: np.ndarray, moving: np.ndarray, pixel_map: PixelMap) ->
 
 
 def match_features(
-    features: Features, pairs: np.ndarray, lens: Lens, log: RunLog, *, has_focal: bool, seed: int
+    features: Features, pairs: np.ndarray, lens: Lens | Lenses, log: RunLog, *, has_focal: bool, seed: int
 ) -> Correspondences:
     """Match the descriptors of the given (P, 2) pairs of frames and keep what a two-view geometry explains."""
     pycolmap = load_pycolmap()

@@ -59,7 +59,7 @@ def between(found: Correspondences, frames: np.ndarray) -> Correspondences:
 
 
 def _share(model: SparseModel, held: Correspondences) -> np.ndarray:
-    return agreement(model.T_world_cam, model.lens, held, model.registered, MATCH_ERROR)
+    return agreement(model.T_world_cam, model.optics, held, model.registered, MATCH_ERROR)
 
 
 def _count(model: SparseModel, held: Correspondences) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.config import AlignConfig, RefineConfig
 from ..core.errors import InputError, MissingExtraError
 from ..core.scene import Scene, SparsePoints
-from .model import FISHEYE, Correspondences, Lens, SparseModel
+from .model import FISHEYE, Correspondences, Lens, Lenses, SparseModel
 
 TWO_FOCALS = ("OPENCV", "OPENCV_FISHEYE")
 """COLMAP's lens models that have one in x and one in y."""
@@ -95,27 +95,34 @@ def image_name(position: int) -> str:
 def write_frames(
     database: Any,
     keypoints: list[np.ndarray],
-    lens: Lens,
+    lens: Lens | Lenses,
     model: str,
     has_focal: bool,
     focals: np.ndarray | None = None,
 ) -> None:
-    """Write one camera, the frames and their keypoints into an empty pycolmap database, with ids that we choose.
+    """Write the cameras, the frames and their keypoints into an empty pycolmap database, with ids that we choose.
 
     With ``focals``, (F,) source pixels, every frame has a camera of its own, whose id is that of the frame.
     """
     pycolmap = load_pycolmap()
+    if focals is not None:
+        lenses = [replace(lens.at(frame), focal=focal) for frame, focal in enumerate(focals.tolist())]
+        camera_of = list(range(1, len(lenses) + 1))
+    elif isinstance(lens, Lenses):
+        lenses, camera_of = list(lens.lenses), (lens.index + 1).tolist()
+    else:
+        lenses, camera_of = [lens], [1] * len(keypoints)
     with pycolmap.DatabaseTransaction(database):
-        for camera_id, focal in enumerate([lens.focal] if focals is None else focals.tolist(), 1):
-            camera = colmap_camera(replace(lens, focal=focal), model)
+        for camera_id, own in enumerate(lenses, 1):
+            camera = colmap_camera(own, model)
             # COLMAP takes no fisheye without a known focal length for a first pair; bundle adjustment still changes it.
-            camera.camera_id, camera.has_prior_focal_length = camera_id, has_focal or lens.fisheye
+            camera.camera_id, camera.has_prior_focal_length = camera_id, has_focal or own.fisheye
             database.write_camera(camera, use_camera_id=True)
             rig = pycolmap.Rig(rig_id=camera_id)
             rig.add_ref_sensor(camera.sensor_id)
             database.write_rig(rig, use_rig_id=True)
         for position, rows in enumerate(keypoints):
-            camera_id = 1 if focals is None else position + 1
+            camera_id = camera_of[position]
             image = pycolmap.Image(name=image_name(position), camera_id=camera_id, image_id=position + 1)
             database.write_image(image, use_image_id=True)
             frame = pycolmap.Frame(frame_id=position + 1, rig_id=camera_id)
@@ -170,10 +177,11 @@ def read_lens(camera: Any) -> Lens:
     return lens.of_kind(FISHEYE if "FISHEYE" in model else "opencv").bent([*distortion, 0.0, 0.0, 0.0, 0.0][:4])
 
 
-def read_model(reconstruction: Any, num_frames: int) -> SparseModel:
+def read_model(reconstruction: Any, num_frames: int, start: Lenses | None = None) -> SparseModel:
     """Cameras, tracks and errors of a pycolmap reconstruction whose image ids are frame positions + 1; black points.
 
-    Where the frames have cameras of their own, these differ in their focal lengths only.
+    Where the frames have cameras of their own, these differ in their focal lengths only, unless there is a ``start``:
+    the lenses that were written into the database, and which frame has which.
     """
     T = np.tile(np.eye(4), (num_frames, 1, 1))
     registered = np.zeros(num_frames, dtype=bool)
@@ -202,9 +210,19 @@ def read_model(reconstruction: Any, num_frames: int) -> SparseModel:
         frame_index=table[:, 1].astype(np.int64),
         pixels=table[:, 2:],
     )
+    if start is not None:
+        return _with_lenses(SparseModel(T, registered, start.lenses[0], sparse), start, lenses)
     if len(reconstruction.cameras) == 1 or not lenses:
         return SparseModel(T, registered, read_lens(reconstruction.camera(1)), sparse)
     known = np.array([lens.focal for lens in lenses.values()])
     lens = replace(next(iter(lenses.values())), focal=float(np.median(known)))
     focals = np.interp(np.arange(num_frames), list(lenses), known)
     return SparseModel(T, registered, lens, sparse, focals)
+
+
+def _with_lenses(model: SparseModel, start: Lenses, found: dict[int, Lens]) -> SparseModel:
+    """The model with the lenses ``found`` for registered frames; where no frame of a lens is, that of the start."""
+    own = {int(start.index[frame]): lens for frame, lens in found.items()}
+    lenses = tuple(own.get(number, lens) for number, lens in enumerate(start.lenses))
+    counts = np.bincount(start.index[model.registered], minlength=len(lenses))
+    return replace(model, lens=lenses[int(counts.argmax())], lenses=replace(start, lenses=lenses))

@@ -21,7 +21,7 @@ from .elect import MASKED, MUCH_MASKED, Rival, elect_model
 from .features import MATCH_ERROR, MIN_MATCHES, default_focal, detect_features, find_correspondences
 from .library import load_pycolmap, read_model, write_frames, write_matches
 from .mirror import turned_right
-from .model import Correspondences, Lens, SparseModel
+from .model import Correspondences, Lens, Lenses, SparseModel, frame_focals
 from .score import agreement
 
 LITTLE_PARALLAX = 0.5
@@ -109,26 +109,50 @@ def map_static(
         return matched(still) if dynamic.masks.any() else found
 
     tasks = [
-        _Task(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal)
+        Task(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal)
         for begin in dict.fromkeys([told or guess, focal or guess])
     ]
-    task, model, collapsed = _first(tasks, found)
-    if shared_focal:
-        doubted = bool(dynamic.coverage.mean() > MUCH_MASKED)
-        rivals = _rivals(found, everything, task, masked=bool(dynamic.masks.any()), collapsed=collapsed)
-        model = elect_model(model, found, rivals, log, doubted=doubted, seed=seed, told_focal=told)
-    if model is None:
-        no_match = everything().num_matches == 0
-        raise AlignmentError(_no_texture(found, dynamic) if no_match else _no_lens(shared_focal))
-    model = turned_right(model, found, config, log, fixed_focal=focal is not None, seed=seed)
+    coverage = float(dynamic.coverage.mean())
+    model = map_matches(tasks, found, everything, coverage, told_focal=told)
     return in_first_camera(with_colors(model, frames.source_paths))
 
 
+def map_matches(
+    tasks: Sequence[Task],
+    found: Correspondences,
+    everything: Callable[[], Correspondences],
+    coverage: float,
+    *,
+    told_focal: float | None = None,
+) -> SparseModel:
+    """The elected model of some matches; its world is any, and its points are black.
+
+    Args:
+        tasks: ways to begin, of which the first that gives cameras is taken.
+        found: matches on what stands still, of which ``everything`` has those on all of the picture.
+        coverage: mean share of the picture that moves.
+        told_focal: in source pixels, where the user or the camera's metadata give one for all frames.
+
+    Raises:
+        AlignmentError: too little texture or too little parallax.
+    """
+    task, model, collapsed = _first(tasks, found)
+    log, seed = task.log, task.seed
+    if task.shared_focal:
+        rivals = _rivals(found, everything, task, masked=coverage > 0, collapsed=collapsed)
+        doubted = coverage > MUCH_MASKED
+        model = elect_model(model, found, rivals, log, doubted=doubted, seed=seed, told_focal=told_focal)
+    if model is None:
+        no_match = everything().num_matches == 0
+        raise AlignmentError(_no_texture(found, coverage) if no_match else _no_lens(task.shared_focal))
+    return turned_right(model, found, task.config, log, fixed_focal=task.fixed_focal, seed=seed)
+
+
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """What all mappings of a clip have in common."""
 
-    lens: Lens
+    lens: Lens | Lenses
     config: RefineConfig
     fixed_focal: bool
     seed: int
@@ -155,7 +179,7 @@ class _Task:
             return self._mapped(found, advance, **options)
 
     def _mapped(self, found: Correspondences, advance: Callable[[int], None], **options: bool) -> SparseModel | None:
-        focals = None if self.shared_focal else np.full(found.num_frames, self.lens.focal)
+        focals = None if self.shared_focal else frame_focals(self.lens, found.num_frames)
         given = {"fixed_focal": self.fixed_focal, "seed": self.seed, "focals": focals}
         return map_incrementally(found, self.lens, self.config, advance=advance, **given, **options)
 
@@ -167,7 +191,7 @@ class _Task:
             return map_globally(found, self.lens, self.config, fixed_focal=self.fixed_focal, seed=self.seed)
 
 
-def _first(tasks: Sequence[_Task], found: Correspondences) -> tuple[_Task, SparseModel | None, bool]:
+def _first(tasks: Sequence[Task], found: Correspondences) -> tuple[Task, SparseModel | None, bool]:
     """The first task that gives a model, or else the first, with its model and whether one collapsed at last."""
     collapsed = False
     for task in tasks:
@@ -178,7 +202,7 @@ def _first(tasks: Sequence[_Task], found: Correspondences) -> tuple[_Task, Spars
 
 
 def _rivals(
-    found: Correspondences, everything: Callable[[], Correspondences], task: _Task, *, masked: bool, collapsed: bool
+    found: Correspondences, everything: Callable[[], Correspondences], task: Task, *, masked: bool, collapsed: bool
 ) -> list[Rival]:
     """The other mappings of a clip, in the order in which they are made."""
     rivals = [Rival(LITTLE, lambda: found, partial(task.incrementally, LITTLE, little_parallax=True))]
@@ -193,7 +217,7 @@ def _rivals(
 
 def map_incrementally(
     found: Correspondences,
-    lens: Lens,
+    lens: Lens | Lenses,
     config: RefineConfig,
     *,
     fixed_focal: bool,
@@ -233,10 +257,11 @@ def map_incrementally(
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
                 # The last adjustment changes a model, and this one may be continued.
                 copy, lens_model = pycolmap.Reconstruction(model), config.camera_model
+                how = {"fixed_focal": fixed_focal, "start": _several(lens)}
                 if focals is not None:
                     done = finish_focals(read_model(copy, found.num_frames), lens_model)
                 else:
-                    done = finish(copy, lens_model, found.num_frames, fixed_focal=fixed_focal, min_angle=min_angle)
+                    done = finish(copy, lens_model, found.num_frames, min_angle=min_angle, **how)
                 if done is not None:
                     return model, done
             return None
@@ -300,7 +325,7 @@ def _triangulated(model: Any, database_path: Path, options: Any) -> Any:
 
 
 def map_globally(
-    found: Correspondences, lens: Lens, config: RefineConfig, *, fixed_focal: bool, seed: int
+    found: Correspondences, lens: Lens | Lenses, config: RefineConfig, *, fixed_focal: bool, seed: int
 ) -> SparseModel | None:
     """The largest model of COLMAP's global mapper (GLOMAP: Pan et al., ECCV 2024); None when it finds none.
 
@@ -319,7 +344,8 @@ def map_globally(
     if not models:
         return None
     largest = max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()))
-    model = finish(largest, config.camera_model, found.num_frames, fixed_focal=fixed_focal)
+    how = {"fixed_focal": fixed_focal, "start": _several(lens)}
+    model = finish(largest, config.camera_model, found.num_frames, **how)
     return model and _agreeing(model, found)
 
 
@@ -340,7 +366,7 @@ def _global_options(fixed_focal: bool, seed: int) -> Any:
 
 
 def _write_database(
-    path: Path, found: Correspondences, lens: Lens, fixed_focal: bool, focals: np.ndarray | None = None
+    path: Path, found: Correspondences, lens: Lens | Lenses, fixed_focal: bool, focals: np.ndarray | None = None
 ) -> None:
     database = load_pycolmap().Database.open(path)
     kind = MAPPING_MODEL if focals is None else ZOOM_MODEL
@@ -349,9 +375,13 @@ def _write_database(
     database.close()
 
 
+def _several(lens: Lens | Lenses) -> Lenses | None:
+    return lens if isinstance(lens, Lenses) else None
+
+
 def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
     """The model without the frames most of whose matches contradict their camera."""
-    share = agreement(model.T_world_cam, model.lens, found, model.registered, MATCH_ERROR, model.focals)
+    share = agreement(model.T_world_cam, model.optics, found, model.registered, MATCH_ERROR, model.focals)
     kept = model.registered & (share >= MIN_AGREEMENT)
     return model if kept.sum() == model.registered.sum() else model.restricted(kept)
 
@@ -403,10 +433,10 @@ def _no_lens(shared_focal: bool) -> str:
     )
 
 
-def _no_texture(found: Correspondences, dynamic: DynamicMasks) -> str:
+def _no_texture(found: Correspondences, coverage: float) -> str:
     count = np.mean([len(rows) for rows in found.keypoints])
     return (
         f"no two frames share enough texture that stands still: {count:.0f} keypoints a frame on average, with "
-        f"{100 * dynamic.coverage.mean():.0f} % of the picture marked as moving. Use a sharper clip or frames closer "
+        f"{100 * coverage:.0f} % of the picture marked as moving. Use a sharper clip or frames closer "
         "in time, look at the masks, or use a network (--weights tiny or dust3r)"
     )

@@ -18,22 +18,27 @@ _SAMPLES = 200
 """Descriptors per frame that represent it."""
 
 
-def choose_pairs(descriptors: Sequence[np.ndarray], seed: int) -> np.ndarray:
+def choose_pairs(descriptors: Sequence[np.ndarray], seed: int, clip: np.ndarray | None = None) -> np.ndarray:
     """(P, 2) int64 sorted pairs i < j: all of them in short clips, else neighbours in time and frames that look alike.
 
     Args:
         descriptors: F arrays (K_f, 128) uint8.
+        clip: (F,) which of several clips each frame is from: neighbours are of one clip, and a frame is also matched
+            with those of the other clips that look most like it. None: there is one.
     """
     n = len(descriptors)
     if n <= EXHAUSTIVE_FRAMES:
         return np.stack(np.triu_indices(n, 1), axis=1)
+    of_one = np.ones((n, n), dtype=bool) if clip is None else np.equal.outer(clip, clip)
     offsets = [*range(1, NEIGHBOURS + 1), *(2**k for k in range(4, int(np.log2(n)) + 1))]
-    pairs = {(i, i + d) for d in offsets for i in range(n - d)}
+    pairs = {(i, i + d) for d in offsets for i in range(n - d) if of_one[i, i + d]}
     likeness = _likeness(descriptors, seed)
     near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= NEIGHBOURS
-    likeness[near] = -np.inf
-    for i, row in enumerate(np.argsort(-likeness, axis=1, kind="stable")[:, :LOOKALIKES]):
-        pairs |= {(min(i, j), max(i, j)) for j in row.tolist() if np.isfinite(likeness[i, j])}
+    likeness[near & of_one] = -np.inf
+    for allowed in (of_one | ~of_one, ~of_one):
+        found = np.where(allowed, likeness, -np.inf)
+        for i, row in enumerate(np.argsort(-found, axis=1, kind="stable")[:, :LOOKALIKES]):
+            pairs |= {(min(i, j), max(i, j)) for j in row.tolist() if np.isfinite(found[i, j])}
     return np.array(sorted(pairs), dtype=np.int64)
 
 

@@ -41,7 +41,7 @@ def turned_right(
         fixed_focal: the focal length was given.
     """
     order = depth_order(model)
-    if model.focals is not None or model.lens.fisheye or not order < DOUBTFUL:
+    if model.focals is not None or model.lenses is not None or model.lens.fisheye or not order < DOUBTFUL:
         return model
     start = mirrored(model)
     other = bundle_from(found, start.T_world_cam, model.lens, config, fixed_focal=fixed_focal, seed=seed)

@@ -76,6 +76,45 @@ class Lens:
         values = (first, second, third, fourth)
         return replace(self, distortion=FisheyeDistortion(values) if self.fisheye else values)
 
+    def at(self, frame: int) -> Lens:
+        """The lens of a frame."""
+        return self
+
+    def shown(self, ideal: np.ndarray, frame: np.ndarray, focals: np.ndarray) -> np.ndarray:
+        """(M, 2) source pixels of (M, 2) ideal normalised coordinates; focal lengths are those of the (F,) frames."""
+        return distort(ideal, self.distortion) * focals[frame, None] + self.principal_point
+
+
+@dataclass(frozen=True)
+class Lenses:
+    """The cameras of frames that were taken with several, each in its own source pixels."""
+
+    lenses: tuple[Lens, ...]
+    index: np.ndarray
+    """(F,) int64 the lens of each frame."""
+
+    @property
+    def fisheye(self) -> bool:
+        """Whether they are OpenCV's fisheye lens; all are of one kind."""
+        return self.lenses[0].fisheye
+
+    def at(self, frame: int) -> Lens:
+        """The lens of a frame."""
+        return self.lenses[self.index[frame]]
+
+    def shown(self, ideal: np.ndarray, frame: np.ndarray, focals: np.ndarray) -> np.ndarray:
+        """See :meth:`Lens.shown`; each frame through its own lens."""
+        out = np.empty_like(ideal)
+        for number, lens in enumerate(self.lenses):
+            own = self.index[frame] == number
+            out[own] = lens.shown(ideal[own], frame[own], focals)
+        return out
+
+
+def frame_focals(lens: Lens | Lenses, num_frames: int) -> np.ndarray:
+    """(F,) focal length of every frame in source pixels."""
+    return np.array([lens.at(frame).focal for frame in range(num_frames)], dtype=np.float64)
+
 
 @dataclass(frozen=True)
 class SparseModel:
@@ -96,6 +135,9 @@ class SparseModel:
     holds their median. None: all have that of ``lens``."""
     record: Mapping[str, Any] | None = None
     """Which mapping it comes from and why that one was elected, as JSON; None where nothing was elected."""
+    lenses: Lenses | None = None
+    """Where the frames were taken with several cameras; ``lens`` then is that of most registered frames. None: all
+    have ``lens``."""
 
     def __post_init__(self) -> None:
         if self.T_world_cam.shape != (len(self.registered), 4, 4):
@@ -104,9 +146,14 @@ class SparseModel:
             raise ValueError(f"focals have shape {self.focals.shape} for {len(self.registered)} frames")
 
     @property
+    def optics(self) -> Lens | Lenses:
+        """The lens of all frames, or those of the frames."""
+        return self.lenses or self.lens
+
+    @property
     def frame_focals(self) -> np.ndarray:
         """(F,) focal length of every frame in source pixels."""
-        return np.full(len(self.registered), self.lens.focal) if self.focals is None else self.focals
+        return frame_focals(self.optics, len(self.registered)) if self.focals is None else self.focals
 
     @property
     def focal(self) -> float:
@@ -146,13 +193,12 @@ class SparseModel:
 
     def reprojected(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the cameras show the points: (M, 2) source pixels and (M,) depths, one for every observation."""
-        sparse, lens = self.sparse, self.lens
+        sparse = self.sparse
         T = np.linalg.inv(self.T_world_cam)[sparse.frame_index]
         local = np.einsum("mab,mb->ma", T[:, :3, :3], sparse.points[sparse.point_index]) + T[:, :3, 3]
         with np.errstate(divide="ignore", invalid="ignore"):
             ideal = local[:, :2] / local[:, 2:]
-        focal = self.frame_focals[sparse.frame_index, None]
-        return distort(ideal, lens.distortion) * focal + lens.principal_point, local[:, 2]
+        return self.optics.shown(ideal, sparse.frame_index, self.frame_focals), local[:, 2]
 
     def without_outliers(self, max_error: float) -> SparseModel:
         """The model without observations that lie further than ``max_error`` source pixels from their points."""

@@ -84,7 +84,7 @@ def _placed(model: SparseModel, frame: int, xy: np.ndarray, point: np.ndarray, *
     pycolmap = load_pycolmap()
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.max_error, options.ransac.random_seed = MAX_ERROR, seed % 2**31
-    camera = colmap_camera(model.lens, "OPENCV")
+    camera = colmap_camera(model.optics.at(frame), "OPENCV")
     answer = pycolmap.estimate_and_refine_absolute_pose(xy, model.sparse.points[point], camera, options)
     if answer is None:
         return None

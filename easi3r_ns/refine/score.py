@@ -8,8 +8,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..core.geometry import distort, undistort
-from .model import Correspondences, Lens
+from ..core.geometry import undistort
+from .model import Correspondences, Lens, Lenses, frame_focals
 
 HELD_OUT = 0.15
 """Share of the tracks that no candidate sees."""
@@ -97,7 +97,7 @@ def _select(found: Correspondences, rows: list[np.ndarray]) -> Correspondences:
 
 def score_cameras(
     T_world_cam: np.ndarray,
-    lens: Lens,
+    lens: Lens | Lenses,
     held: Correspondences,
     registered: np.ndarray,
     focals: np.ndarray | None = None,
@@ -112,7 +112,7 @@ def score_cameras(
         focals: (F,) source pixels, where frames have focal lengths of their own.
     """
     errors = [np.zeros(0)]
-    focals = np.full(held.num_frames, lens.focal) if focals is None else focals
+    focals = frame_focals(lens, held.num_frames) if focals is None else focals
     rays = _rays(held, lens, focals)
     for (i, j), rows in zip(held.pairs.tolist(), held.matches):
         T = np.linalg.inv(T_world_cam[j]) @ T_world_cam[i]
@@ -126,15 +126,15 @@ def score_cameras(
     )
 
 
-def _rays(found: Correspondences, lens: Lens, focals: np.ndarray) -> list[np.ndarray]:
+def _rays(found: Correspondences, lens: Lens | Lenses, focals: np.ndarray) -> list[np.ndarray]:
     """Per frame (K_f, 2) ideal normalised image coordinates of its keypoints."""
-    xy = zip(found.keypoints, focals.tolist())
-    return [undistort((pixels - lens.principal_point) / focal, lens.distortion) for pixels, focal in xy]
+    xy = zip((lens.at(frame) for frame in range(found.num_frames)), found.keypoints, focals.tolist())
+    return [undistort((pixels - own.principal_point) / focal, own.distortion) for own, pixels, focal in xy]
 
 
 def agreement(
     T_world_cam: np.ndarray,
-    lens: Lens,
+    lens: Lens | Lenses,
     found: Correspondences,
     registered: np.ndarray,
     max_error: float,
@@ -149,7 +149,7 @@ def agreement(
         max_error: mean distance to the two lines in source pixels that counts as near.
         focals: (F,) source pixels, where frames have focal lengths of their own.
     """
-    focals = np.full(found.num_frames, lens.focal) if focals is None else focals
+    focals = frame_focals(lens, found.num_frames) if focals is None else focals
     rays = _rays(found, lens, focals)
     near, total = np.zeros(found.num_frames), np.zeros(found.num_frames)
     for (i, j), rows in zip(found.pairs.tolist(), found.matches):
@@ -182,7 +182,7 @@ def epipolar_error(rays_i: np.ndarray, rays_j: np.ndarray, T_j_i: np.ndarray) ->
 
 
 def _mean_track_length(
-    T: np.ndarray, lens: Lens, focals: np.ndarray, held: Correspondences, rays: list[np.ndarray]
+    T: np.ndarray, lens: Lens | Lenses, focals: np.ndarray, held: Correspondences, rays: list[np.ndarray]
 ) -> float:
     labels, offsets = track_labels(held)
     used = np.zeros(offsets[-1], dtype=bool)
@@ -197,7 +197,7 @@ def _mean_track_length(
     local = np.einsum("mba,mb->ma", T[frame, :3, :3], points[track] - T[frame, :3, 3])
     front = local[:, 2] > 0
     ideal = local[:, :2] / np.where(front, local[:, 2], 1.0)[:, None]
-    shown = distort(ideal, lens.distortion) * focals[frame, None] + lens.principal_point
+    shown = lens.shown(ideal, frame, focals)
     good = front & (np.linalg.norm(shown - xy, axis=1) < MAX_ERROR)
     length = np.bincount(track, weights=good)
     return float(np.where(length >= 2, length, 0).mean())

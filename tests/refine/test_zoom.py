@@ -258,7 +258,7 @@ def test_mapping_starts_where_the_files_say_and_then_where_colmap_does(monkeypat
     def no_model(found: object, lens: Lens, config: object, *, fixed_focal: bool, **options: object) -> None:
         begun.append((lens.focal, fixed_focal, options["focals"] is None))
 
-    def no_rivals(found: object, everything: object, task: mapping._Task, **options: object) -> list:
+    def no_rivals(found: object, everything: object, task: mapping.Task, **options: object) -> list:
         rivals_begin.append(task.lens.focal)
         return []
 
