@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import tyro
 from rich.console import Console
@@ -41,12 +41,14 @@ class ProcessEasi3R:
 
     data: Path
     """A video file, an animated GIF, WebP or PNG, a folder of images, a .zip of images, or a pattern: 'shots/*.jpg',
-    shot_%04d.png."""
+    shot_%04d.png. Several clips of one scene (a.mp4 b.mp4, or a folder of videos) become one dataset."""
     output_dir: OutputFolder
     """Folder for the dataset; an existing dataset is refused without --overwrite."""
     eval_data: Optional[Path] = None
     """Second video or image folder of the same size; its frames are posed in the same scene and become the val and test
     splits."""
+    more_data: Tuple[Path, ...] = ()
+    """Further clips of the scene of --data, each with its own camera and time: the same as several values of --data."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
@@ -89,7 +91,8 @@ class ProcessEasi3R:
             from ..pipelines.pipeline import RunConfig
 
             log = RichRunLog(verbose=self.verbose)
-            config = RunConfig(self.frames, self.config, self.align, self.dataset, self.refine, self.eval_data)
+            options = (self.frames, self.config, self.align, self.dataset, self.refine)
+            config = RunConfig(*options, self.eval_data, self.more_data)
             with warnings.catch_warnings():
                 if not self.verbose:
                     # Announcements of libraries about future releases, which do not concern the user.

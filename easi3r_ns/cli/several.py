@@ -1,4 +1,4 @@
-"""Several values after ``--data``: what a shell makes of a pattern without quotes, or several clips."""
+"""Several values after ``--data``: what a shell makes of a pattern without quotes, or several clips of one scene."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 from ..core.errors import InputError
 
-FLAGS = ("--data", "--eval-data")
+DATA, MORE = "--data", "--more-data"
+FLAGS = (DATA, "--eval-data")
 """Options that take one source."""
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
     """The arguments with several images after ``--data`` replaced by the pattern that names them.
 
+    Of several clips the others than the first go to :data:`MORE`.
+
     Raises:
-        InputError: no pattern names exactly these images, or they are clips.
+        InputError: no pattern names exactly these images, or there are several clips for evaluation.
     """
     words: list[str] = []
     rest = list(arguments)
@@ -33,11 +36,11 @@ def joined(arguments: Sequence[str]) -> list[str]:
         if equals and len(given) == 1:
             words.append(word)  # the value may begin with a dash
         else:
-            words += [flag, *([_one(flag, given)] if len(given) > 1 else given)]
+            words += [flag, *(_several(flag, given) if len(given) > 1 else given)]
     return words
 
 
-def _one(flag: str, given: list[str]) -> str:
+def _several(flag: str, given: list[str]) -> list[str]:
     from ..frames.images import HEIF_SUFFIXES, SUFFIXES
     from ..frames.sequence import matches
 
@@ -45,17 +48,18 @@ def _one(flag: str, given: list[str]) -> str:
     images = [path for path in paths if path.suffix.lower() in SUFFIXES + HEIF_SUFFIXES]
     shown = f"{flag} {' '.join(given[:3])}{' ...' if len(given) > 3 else ''}"
     if len(images) < len(paths):
-        raise InputError(
-            f"{shown}: {len(paths)} sources, and a dataset is made of one clip; run each on its own. A second clip of "
-            "the same place is posed in the first one's scene, for evaluation, by --eval-data"
-        )
+        if images:
+            raise InputError(f"{shown}: some are images, some are not; give clips, or images, or folders of images")
+        if flag != DATA:
+            raise InputError(f"{shown}: {len(paths)} sources, and evaluation views are those of one; give one")
+        return [given[0], MORE, *given[1:]]
     pattern = _pattern(paths)
     if pattern is None or set(matches(pattern) or ()) != set(paths):
         raise InputError(
             f"{shown}: {len(paths)} images; give their folder, or a pattern in quotes, for example {flag} "
             f"'{paths[0].parent / ('*' + paths[0].suffix)}'"
         )
-    return str(pattern)
+    return [str(pattern)]
 
 
 def _pattern(paths: list[Path]) -> Path | None:

@@ -197,6 +197,9 @@ class Scene:
     """Uncertainty of these cameras by what found them; None where it was not estimated."""
     between: PosedFrames | None = None
     """Frames that were sampled away and posed afterwards."""
+    clip: np.ndarray | None = None
+    """(F,) int64 which of several clips each frame is from, from 0, in their order: times and indices are those of its
+    clip. None: there is one."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
 
@@ -226,6 +229,10 @@ class Scene:
         require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
         require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
         require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
+        if self.clip is not None:
+            numbers = self.clip
+            require(numbers.shape == (n,) and bool((numbers >= 0).all()), f"the numbers of the clips are {numbers}")
+            require(bool((np.diff(numbers) >= 0).all()), "the frames of the clips are not in their order")
         if self.between is not None:
             bits = (len(self.between), height, -(-width // 8))
             require(self.between.mask_bits.shape == bits, f"mask_bits {self.between.mask_bits.shape}, not {bits}")
@@ -319,7 +326,7 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
 
 def what_frames_show(frames: Frames) -> dict[str, Any]:
     """The fields of a :class:`Scene` that are those of the frames, whatever its cameras are."""
-    names = ("images", "pixel_map", "times", "indices", "names", "source_paths")
+    names = ("images", "pixel_map", "times", "indices", "names", "source_paths", "clip")
     return {name: getattr(frames, name) for name in names}
 
 

@@ -206,6 +206,9 @@ class Frames:
     """What the files of the (first) source say; None: nothing that can be used."""
     sharpness: Sharpness | None = None
     """Of the (first) source; None: its frames were not compared."""
+    clip: np.ndarray | None = None
+    """(F,) int64 which of several clips of one scene each frame is from, from 0; times and indices are those of its
+    clip. None: there is one clip, which evaluation views may follow."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -215,6 +218,7 @@ class Frames:
         for name in ("times", "indices", "names", "source_paths"):
             require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
         require(self.offsets is None or len(self.offsets) == n, f"offsets do not fit {n} frames")
+        require(self.clip is None or len(self.clip) == n, f"the numbers of the clips do not fit {n} frames")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -245,6 +249,7 @@ class Frames:
             names=tuple(self.names[k] for k in kept),
             source_paths=tuple(self.source_paths[k] for k in kept),
             offsets=None if self.offsets is None else self.offsets[kept],
+            clip=None if self.clip is None else self.clip[kept],
         )
 
     def followed_by(self, other: Frames) -> Frames:

@@ -33,6 +33,8 @@ class Listed:
     focal: float
     """Horizontal, network pixels."""
     pose_source: str
+    clip: int | None = None
+    """Of several clips, that of the frame; from 0."""
 
     def moving(self, scene: Scene) -> np.ndarray:
         """(H, W) bool mask on the network grid, True where something moves."""
@@ -90,6 +92,7 @@ def _of_scene(scene: Scene, position: int) -> Listed:
         T_world_cam=scene.T_world_cam[position],
         focal=float(scene.focals[position]),
         pose_source=scene.pose_sources[position] if scene.pose_sources else "network",
+        clip=None if scene.clip is None else int(scene.clip[position]),
     )
 
 

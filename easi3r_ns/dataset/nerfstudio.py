@@ -141,7 +141,10 @@ def write_dataset(
 def with_dataset_images(scene: Scene, output_dir: Path) -> Scene:
     """``scene`` with the images of the dataset in ``output_dir`` as its sources."""
     listed = listed_frames(scene)
-    files = [output_dir / _named_files(number, depth=False, cloud=False).image for number in range(len(listed))]
+    files = [
+        output_dir / _named_files(number, frame.clip, depth=False, cloud=False).image
+        for number, frame in enumerate(listed)
+    ]
     own = tuple(path for path, frame in zip(files, listed) if frame.position is not None)
     others = tuple(path for path, frame in zip(files, listed) if frame.position is None)
     between = scene.between and replace(scene.between, source_paths=others)
@@ -151,15 +154,16 @@ def with_dataset_images(scene: Scene, output_dir: Path) -> Scene:
 def _frame_files(scene: Scene, number: int, frame: Listed, config: DatasetConfig) -> _FrameFiles:
     depth = config.depths and scene.has_depth
     if frame.position is None:
-        files = _named_files(number, depth=False, cloud=False)
+        files = _named_files(number, frame.clip, depth=False, cloud=False)
         return replace(files, depth=UNKNOWN_DEPTH if depth else None)
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
     moving |= assumed_pixels(scene, frame.position)
-    return _named_files(number, depth=depth, cloud=bool(moving.any()))
+    return _named_files(number, frame.clip, depth=depth, cloud=bool(moving.any()))
 
 
-def _named_files(position: int, *, depth: bool, cloud: bool) -> _FrameFiles:
-    stem = f"frame_{position + 1:05d}"
+def _named_files(position: int, clip: int | None, *, depth: bool, cloud: bool) -> _FrameFiles:
+    """Numbers go through all frames, so that stems are unique; ``clip``: of several clips, that of the frame."""
+    stem = f"frame_{position + 1:05d}" if clip is None else f"clip_{clip + 1}_frame_{position + 1:05d}"
     return _FrameFiles(
         image=f"images/{stem}.png",
         mask=f"masks/{stem}.png",
@@ -187,11 +191,19 @@ def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str
 
 
 def dataset_files(
-    num_frames: int, source_wh: tuple[int, int], config: DatasetConfig, *, has_depth: bool = True
+    num_frames: int,
+    source_wh: tuple[int, int],
+    config: DatasetConfig,
+    *,
+    has_depth: bool = True,
+    num_clips: int = 1,
 ) -> set[str]:
-    """All files, relative to the dataset, that one of so many frames of that size can be made of."""
+    """All files, relative to the dataset, that one of so many frames of that size, and clips, can be made of."""
     depth = has_depth and config.depths
-    frames = [_named_files(position, depth=depth, cloud=has_depth) for position in range(num_frames)]
+    clips = range(num_clips) if num_clips > 1 else (None,)
+    frames = [
+        _named_files(position, clip, depth=depth, cloud=has_depth) for clip in clips for position in range(num_frames)
+    ]
     unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
     return unknown | _all_files(frames, _factors(source_wh, config))
 
@@ -308,6 +320,7 @@ def _transforms(
         entry |= {"dynamic_depth": "assumed"} if files.cloud and assumed_pixels(scene, frame.near).any() else {}
         entry |= {key: value for key, value in intrinsics[number].items() if key not in shared}
         entry |= {"source": frame.name, "frame_index": frame.index}
+        entry |= {} if frame.clip is None else {"clip": frame.clip + 1}
         entry |= {"pose_source": frame.pose_source} if scene.pose_sources or scene.between else {}
         entry |= _uncertainty(scene, frame.position)
         entry |= {"time": frame.time, "transform_matrix": poses[number]}

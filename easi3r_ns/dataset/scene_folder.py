@@ -158,6 +158,8 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
         arrays["contradicted"] = scene.contradicted
     if scene.assumed_depth is not None:
         arrays["assumed_depth"] = scene.assumed_depth
+    if scene.clip is not None:
+        arrays["clip"] = scene.clip
     dynamic = scene.dynamic
     arrays |= {"dynamic.masks": dynamic.masks, "dynamic.score": dynamic.score}
     if dynamic.first is not None:
@@ -213,6 +215,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         **{name: arrays[name] for name in _ARRAYS},
         contradicted=arrays["contradicted"] if "contradicted" in arrays else None,
         assumed_depth=arrays["assumed_depth"] if "assumed_depth" in arrays else None,
+        clip=arrays["clip"] if "clip" in arrays else None,
         dynamic=dynamic,
         pixel_map=PixelMap(**sizes),
         names=tuple(str(name) for name in meta["names"]),

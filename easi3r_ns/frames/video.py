@@ -109,6 +109,11 @@ class Video:
         with self._opened() as stream:
             return [video_focal([stream.metadata, stream.container.metadata], source_wh)]
 
+    def metadata(self) -> dict[str, str]:
+        """What the file says about itself, as keys and texts; that of its stream first."""
+        with self._opened() as stream:
+            return {**stream.container.metadata, **stream.metadata}
+
     def read(self, indices: Sequence[int], log: RunLog, watch: Watch | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Upright (H, W, 3) uint8 RGB of the frames ``indices``, in presentation order, from one sequential pass.
 

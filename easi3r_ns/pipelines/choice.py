@@ -80,6 +80,8 @@ def choose_weights(data: Path, workspace: Path | None, config: RunConfig, log: R
     """
     if config.easi3r.weights != AUTO:
         return WeightsChoice(config.easi3r.weights)
+    if config.more_data:
+        return WeightsChoice(NONE, f"--weights {AUTO} takes {NONE} (no network): features join several clips")
     key = jsonable({"version": __version__, "source": open_source(data).signature(), "config": asdict(config)})
     choice = _kept(workspace, key) or judge_weights(data, config, log)
     if choice.weights == BEST:

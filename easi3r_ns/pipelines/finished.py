@@ -45,6 +45,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             "masks": None if masks is None else _fingerprint_of_masks(masks),
             "weights": fingerprint(files_of(Path(weights))) if own_weights else None,
         }
+        if config.more_data:
+            inputs["more_data"] = [fingerprint(_source_files(path)) for path in config.more_data]
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if inputs["eval_data"] == inputs["data"]:
@@ -53,7 +55,7 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             "another clip of the scene, or leave it out: nerfstudio then holds frames back (ns-train ... --eval-mode "
             "interval)"
         )
-    options = asdict(config) | {"eval_data": None}
+    options = asdict(config) | {"eval_data": None, "more_data": None}
     options["easi3r"] |= {"masks": None, "weights": "" if own_weights else weights}
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))

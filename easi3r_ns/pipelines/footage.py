@@ -6,27 +6,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..core.config import FrameConfig
 from ..core.errors import InputError
-from ..core.geometry import distort, pixel_grid, undistort
 from ..core.runlog import RunLog
-from ..core.scene import SparsePoints
 from ..core.types import PixelMap
 from ..frames import ImageGeometry, plan_preprocessing, resize_and_crop
 from ..frames.store import frame_file
 from ..frames.video import Video
 from ..importers.recording import Film, ImagesOnGrid, Recording, different_lenses, picture_size, read_picture
 from ..storage.files import make_folder, write_png
+from .common_lens import CommonLens
 
 GEOMETRY = ImageGeometry(square_ok=True)
 """Grid of recordings without depth maps, which have no grid of their own."""
 _SAME_SHAPE = 0.02
 """Relative difference of the shapes of images and depth maps up to which they show the same."""
-_BORDER_STEPS = 33
-"""Places along each side of a picture where its lens is compared with the common one."""
 
 
 def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tuple[Recording, ImagesOnGrid]:
@@ -40,12 +36,12 @@ def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tup
     sizes = _sizes(recording)
     lenses = None
     if recording.depth is None and (len(set(sizes)) > 1 or different_lenses(recording)):
-        lenses = _Common(recording, sizes)
+        lenses = CommonLens(recording.K, recording.distortion, sizes, _common_size(sizes))
         log.info(
             f"the pictures have several lenses: they are resampled to one of {lenses.wh[0]}x{lenses.wh[1]} pixels "
             "without distortion"
         )
-        recording = lenses.recording
+        recording = replace(recording, K=lenses.K, distortion=None, sparse=lenses.moved(recording.sparse))
         sizes = [lenses.wh] * len(recording)
     elif len(set(sizes)) > 1:
         raise InputError(f"{folder}: the images differ in size: {', '.join(f'{w}x{h}' for w, h in sorted(set(sizes)))}")
@@ -62,6 +58,18 @@ def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tup
             images.append(image if pixel_map.network_wh == sizes[0] else resize_and_crop(image, pixel_map))
             advance(1)
     return recording, ImagesOnGrid(np.stack(images), tuple(paths), pixel_map)
+
+
+def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """The median size; raises InputError where some pictures lie and others stand."""
+    widths, heights = np.array(sizes).T
+    upright = int((heights > widths).sum())
+    if 0 < int((widths > heights).sum()) < len(sizes) and not (widths == heights).any():
+        raise InputError(
+            f"{len(sizes) - upright} pictures are landscape, {upright} portrait: a dataset has pictures of one shape; "
+            "remove the others from the model"
+        )
+    return int(np.median(widths)), int(np.median(heights))
 
 
 def _sizes(recording: Recording) -> list[tuple[int, int]]:
@@ -108,74 +116,3 @@ def _grid(recording: Recording, wh: tuple[int, int], folder: Path) -> PixelMap:
     if abs(wh[0] / wh[1] / (width / height) - 1) > max(_SAME_SHAPE, 2 / min(width, height)):
         raise InputError(f"{folder}: the images are {wh[0]}x{wh[1]}, the depth {width}x{height} pixels")
     return PixelMap(wh, (width, height), (0, 0, width, height))
-
-
-class _Common:
-    """One lens without distortion for pictures that were taken through several."""
-
-    def __init__(self, recording: Recording, sizes: list[tuple[int, int]]) -> None:
-        self._before, self._sizes = recording, sizes
-        count = len(recording)
-        lens = recording.distortion
-        self._distortion = np.zeros((count, 4)) if lens is None else lens
-        widths, heights = np.array(sizes).T
-        turned = (widths > heights).mean()
-        if 0 < turned < 1 and not (widths == heights).any():
-            upright = int((heights > widths).sum())
-            raise InputError(
-                f"{count - upright} pictures are landscape, {upright} portrait: a dataset has pictures of one shape; "
-                "remove the others from the model"
-            )
-        self.wh = int(np.median(widths)), int(np.median(heights))
-        self._centre = (np.array(self.wh) - 1) / 2
-        focals = recording.K[:, [0, 1], [0, 1]] * (np.array(self.wh) / np.array(sizes))
-        self._focals = np.array([self._filling(frame, float(focals[frame].max())) for frame in range(count)])
-        K = np.tile(np.eye(3), (count, 1, 1))
-        K[:, 0, 0] = K[:, 1, 1] = self._focals
-        K[:, :2, 2] = self._centre
-        self.recording = replace(recording, K=K, distortion=None, sparse=self._moved(recording.sparse))
-
-    def resampled(self, image: np.ndarray, frame: int) -> np.ndarray:
-        """(H, W, 3) picture ``frame`` as the common lens shows it."""
-        at = self._seen(frame, pixel_grid(self.wh[1], self.wh[0]), self._focals[frame]).astype(np.float32)
-        x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
-        return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-
-    def _seen(self, frame: int, xy: np.ndarray, focal: float) -> np.ndarray:
-        """Where the picture shows what the common lens with ``focal`` shows at (..., 2) pixels; integer centres."""
-        K = self._before.K[frame]
-        ideal = distort((xy - self._centre) / focal, tuple(self._distortion[frame]))
-        return ideal * K[[0, 1], [0, 1]] + K[:2, 2]
-
-    def _filling(self, frame: int, focal: float) -> float:
-        """The shortest focal length, from ``focal`` on, with which the picture covers all of the common one."""
-        w, h = self.wh
-        along = np.linspace(0, 1, _BORDER_STEPS)
-        sides = [np.column_stack([along * (w - 1), np.full(_BORDER_STEPS, y)]) for y in (0, h - 1)]
-        sides += [np.column_stack([np.full(_BORDER_STEPS, x), along * (h - 1)]) for x in (0, w - 1)]
-        border, most = np.concatenate(sides), np.array(self._sizes[frame]) - 0.5
-
-        def covers(factor: float) -> bool:
-            at = self._seen(frame, border, factor * focal)
-            return bool(((at >= -0.5) & (at <= most)).all())
-
-        low, high = 1.0, 4.0
-        if covers(low):
-            return focal
-        for _ in range(30):
-            middle = (low + high) / 2
-            low, high = (low, middle) if covers(middle) else (middle, high)
-        return high * focal
-
-    def _moved(self, sparse: SparsePoints | None) -> SparsePoints | None:
-        """The observations in pixels of the common lens, without those that it does not show."""
-        if sparse is None:
-            return None
-        pixels = np.empty_like(sparse.pixels)
-        for frame in np.unique(sparse.frame_index).tolist():
-            own, K = sparse.frame_index == frame, self._before.K[frame]
-            ideal = (sparse.pixels[own] - 0.5 - K[:2, 2]) / K[[0, 1], [0, 1]]
-            ideal = undistort(ideal, tuple(self._distortion[frame]))
-            pixels[own] = ideal * self._focals[frame] + self._centre + 0.5
-        inside = ((pixels >= 0) & (pixels <= self.wh)).all(axis=1)
-        return replace(sparse, pixels=pixels).observed(inside)

@@ -6,13 +6,11 @@ depth from multi-view stereo. What moves has no depth; for viewing it is placed 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .. import __version__
 from ..core.budget import UNBOUNDED, Budget
@@ -20,7 +18,14 @@ from ..core.config import AlignConfig, Easi3RConfig, RefineConfig
 from ..core.errors import AlignmentError, MissingExtraError
 from ..core.geometry import source_to_network
 from ..core.runlog import RunLog
-from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene, what_frames_show, without_moving_tracks
+from ..core.scene import (
+    CameraUncertainty,
+    Scene,
+    choose_scale,
+    rescale_scene,
+    what_frames_show,
+    without_moving_tracks,
+)
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
 from ..depth.stereo import stereo_depth
@@ -35,14 +40,13 @@ from ..motion.two_view.masks import METHOD
 from ..network.compute import choose_compute
 from ..plan.geometric import GeometricForecast
 from ..plan.plan import plan_geometric
-from ..refine import Lens, SparseModel, check_lens, check_zoom, map_static, warn_about_zoom
+from ..refine import SparseModel, check_lens, check_zoom, map_static, warn_about_zoom
 from ..refine.certainty import model_uncertainty
 from ..refine.library import load_pycolmap
-from ..refine.model import FISHEYE
 from ..storage.cache import StageCache, Tensors, digest
-from ..storage.files import jsonable
 from .focal import start_facts, start_focal
 from .network import check_focal
+from .packing import pack_model, unpack_model
 from .pipeline import RunConfig
 from .second_look import explains_as_much, look_again, masks_of_all, rows_of
 from .still import find_camera_motion, pinned_scene
@@ -89,7 +93,8 @@ class GeometricPipeline:
     def forecast(self, data: Path, log: RunLog) -> GeometricForecast:
         """See :meth:`~.pipeline.Pipeline.forecast`; how many features match is not known before the run."""
         options = self._config.frames, self._config.easi3r, self.geometry
-        return plan_geometric(data, *options, log, eval_data=self._config.eval_data)
+        run = self._config
+        return plan_geometric(data, *options, log, eval_data=run.eval_data, more_data=run.more_data)
 
     def prepare(self, log: RunLog) -> None:
         """Do nothing: this pipeline needs no weights."""
@@ -173,24 +178,26 @@ def reconstruct_geometric(
         warn_about_zoom(model, refine.camera_model, log)
     scene = _scene(frames, dynamic, model, kept, config, refine)
     scene = replace(scene, provenance=scene.provenance | start_facts(config, frames))
-    scene = _with_depth(scene, config, cache, log)
+    scene = with_depth(scene, config, cache, log)
     looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log)
-    scene = _still_only(looks.scene)
+    scene = still_only(looks.scene)
     if looks.changed_much:
         scene = _found_again(frames, dynamic, scene, config, refine, cache, log, shared_focal)
-    _warn_about_lost(scene, frames, log)
+    warn_about_lost(scene, frames, log)
     if config.depth != "none" and not scene.has_depth:
         log.warn("no depth could be measured: too few views of the same places, or too little texture")
     return assume_depth(rescale_scene(scene, choose_scale(scene)))
 
 
-def _with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLog, *, stage: str = "stereo") -> Scene:
+def with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLog, *, stage: str = "stereo") -> Scene:
+    """The scene with the depth of what stands still, where ``--depth`` asks for it."""
     if config.depth == "none":
         return scene
     return stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device, stage=stage)
 
 
-def _still_only(scene: Scene) -> Scene:
+def still_only(scene: Scene) -> Scene:
+    """The scene without depth where something moves."""
     still = ~scene.dynamic.masks
     return replace(scene, depth=scene.depth * still, confidence=scene.confidence * still)
 
@@ -214,21 +221,24 @@ def _found_again(
     if model is not None and model.registered[rows_of(frames, scene)].all():
         again = _scene(frames, masks, model, np.flatnonzero(model.registered), config, refine)
         again = replace(again, provenance=scene.provenance | {"mapping": model.record})
-        again = _with_depth(again, config, cache, log, stage="again-stereo")
+        again = with_depth(again, config, cache, log, stage="again-stereo")
         kept = explains_as_much(without_moving_tracks(again), frames, config, GEOMETRY.patch, cache, log)
         if kept is not None:
             return kept
     log.info("the cameras of the first look stay: those found with the new masks have fewer frames or explain less")
-    return _with_depth(scene, config, cache, log, stage="again-stereo-before")
+    return with_depth(scene, config, cache, log, stage="again-stereo-before")
 
 
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
-    own = partial(_found_masks, frames, config, cache, log, num_eval)
+    own = partial(found_masks, frames, config, cache, log, num_eval)
     given = given_masks(config, frames, GEOMETRY.patch, FirstLook(log, own))
     return own() if given is None else given
 
 
-def _found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
+def found_masks(
+    frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int = 0
+) -> DynamicMasks:
+    """The masks that this pipeline finds by optical flow, of the clip and of the evaluation views at its end."""
     cut = len(frames) - num_eval
 
     def compute() -> Tensors:
@@ -271,11 +281,11 @@ def _cameras(
 
     def compute() -> Tensors:
         how = (frames, dynamic, refine, log)
-        return _pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
+        return pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
 
     decisive = (refine.camera_model, focal, seed, start, shared_focal, __version__)
     key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive)
-    return _unpack_model(cache.stage(stage, key, compute))
+    return unpack_model(cache.stage(stage, key, compute))
 
 
 def _registered(model: SparseModel, frames: Frames, num_eval: int) -> np.ndarray:
@@ -298,7 +308,8 @@ def _registered(model: SparseModel, frames: Frames, num_eval: int) -> np.ndarray
     return kept
 
 
-def _warn_about_lost(scene: Scene, frames: Frames, log: RunLog) -> None:
+def warn_about_lost(scene: Scene, frames: Frames, log: RunLog) -> None:
+    """Name the frames that have no camera."""
     lost = np.setdiff1d(np.arange(len(frames)), rows_of(frames, scene))
     if len(lost):
         named = [f"{frames.names[k]} {frames.indices[k]}" for k in lost[:_MOST_NAMED]]
@@ -317,11 +328,24 @@ def _scene(
     config: Easi3RConfig,
     refine: RefineConfig,
 ) -> Scene:
+    sigma = model_uncertainty(model, refine.camera_model, fixed_focal=config.focal_length is not None)
+    return scene_of_model(frames, dynamic, model, kept, config, sigma)
+
+
+def scene_of_model(
+    frames: Frames,
+    dynamic: DynamicMasks,
+    model: SparseModel,
+    kept: np.ndarray,
+    config: Easi3RConfig,
+    sigma: CameraUncertainty | None,
+) -> Scene:
+    """The scene, without depth, of the frames ``kept`` of a model of one lens; ``sigma``: of all frames of the model,
+    focal lengths in source pixels."""
     position = np.full(len(frames), -1)
     position[kept] = np.arange(len(kept))
     placed = frames.of_frames(kept)
     unknown = np.zeros(placed.images.shape[:3], dtype=np.float32)
-    sigma = model_uncertainty(model, refine.camera_model, fixed_focal=config.focal_length is not None)
     return Scene(
         **what_frames_show(placed),
         T_world_cam=model.T_world_cam[kept],
@@ -343,26 +367,3 @@ def _scene(
             "seed": config.seed,
         },
     )
-
-
-def _pack_model(model: SparseModel) -> Tensors:
-    tensors = {f"sparse.{f.name}": torch.from_numpy(getattr(model.sparse, f.name)) for f in fields(SparsePoints)}
-    lens = [value for entry in asdict(model.lens).values() for value in np.atleast_1d(entry)]
-    return tensors | {
-        "T_world_cam": torch.from_numpy(model.T_world_cam),
-        "registered": torch.from_numpy(model.registered),
-        "lens": torch.tensor(lens, dtype=torch.float64),
-        "fisheye": torch.tensor(model.lens.fisheye),
-        "record": torch.frombuffer(bytearray(json.dumps(jsonable(model.record)).encode()), dtype=torch.uint8),
-        **({} if model.focals is None else {"focals": torch.from_numpy(model.focals)}),
-    }
-
-
-def _unpack_model(tensors: Tensors) -> SparseModel:
-    width, height, focal, cx, cy, *distortion = tensors["lens"].tolist()
-    lens = Lens(int(width), int(height), focal, (cx, cy)).of_kind(FISHEYE if tensors["fisheye"] else "opencv")
-    sparse = SparsePoints(**{f.name: tensors[f"sparse.{f.name}"].numpy() for f in fields(SparsePoints)})
-    record = json.loads(bytes(tensors["record"].numpy()))
-    focals = tensors["focals"].numpy() if "focals" in tensors else None
-    cameras, registered = tensors["T_world_cam"].numpy(), tensors["registered"].numpy()
-    return SparseModel(cameras, registered, lens.bent(distortion), sparse, focals, record)

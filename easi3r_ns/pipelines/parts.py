@@ -17,6 +17,7 @@ from ..storage.owned import claim, settle
 from . import run
 from .choice import WeightsChoice, choose_weights
 from .finished import is_finished
+from .several import all_clips
 
 FEWEST_FRAMES = 5
 """Least number of frames of a part; shorter parts are left out."""
@@ -35,7 +36,8 @@ class Part:
 def process_parts(
     data: Path, output_dir: Path, config: run.RunConfig, *, overwrite: bool, log: RunLog
 ) -> tuple[Part, ...]:
-    """Call :func:`~.run.process` on a clip, or with ``--on-cut split`` on each of its parts between cuts.
+    """Call :func:`~.run.process` on a clip, on several clips of one scene (a folder or pattern of videos, or
+    ``more_data``), or with ``--on-cut split`` on each of its parts between cuts.
 
     The datasets of the parts are ``output_dir/part_01``, ``part_02`` and so on; a clip without cuts is one dataset in
     ``output_dir`` itself. A part that is too short, or that cannot be reconstructed, is left out with a warning, and
@@ -45,7 +47,8 @@ def process_parts(
     Raises:
         Easi3RError: as :func:`~.run.process`; also when no part gives a dataset, or with ``eval_data``.
     """
-    if config.frames.on_cut != "split":
+    data, config = all_clips(data, config)
+    if config.more_data or config.frames.on_cut != "split":
         return _whole(data, output_dir, config, overwrite=overwrite, log=log)
     if config.eval_data is not None:
         raise InputError(

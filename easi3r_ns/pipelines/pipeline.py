@@ -32,6 +32,8 @@ class RunConfig:
     refine: RefineConfig = RefineConfig()
     eval_data: Path | None = None
     """Second video or folder whose frames are posed in the same scene and become the val and test splits."""
+    more_data: tuple[Path, ...] = ()
+    """Further clips of the same scene, each with its own camera and timeline; see :mod:`.several`."""
 
 
 class Pipeline(Protocol):

@@ -21,6 +21,7 @@ from ..core.types import Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from ..frames import ImageGeometry, load_frames, open_source, selection_of_views
+from ..frames.clips import load_clips
 from ..motion.boundary import moving_outside
 from ..motion.flow.dis import DISFlow
 from ..motion.given import check_given, given_between
@@ -38,6 +39,7 @@ from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .second_look import rows_of
+from .several import reconstruct_several, refuse_several, source_facts
 from .unposed import NoCamerasError, drop_masks, keep_masks, masks_in_use
 
 WORKSPACE = ".easi3r"
@@ -77,8 +79,8 @@ def process(
         Easi3RError: the message says what to do; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
     refuse_taken(output_dir, overwrite)
-    asked = config
-    for source in filter(None, (data, config.eval_data)):
+    asked, paths = config, (data, *config.more_data)
+    for source in filter(None, (*paths, config.eval_data)):
         _refuse_own_output(source, output_dir)
         open_source(source)  # raises for an unusable source before any folder is made
     if config.easi3r.masks is not None:
@@ -91,6 +93,8 @@ def process(
             choice.say(log)
         config = choice.applied(config)
         pipeline = choose_pipeline(config)
+    if config.more_data:
+        refuse_several(config, paths)
     choice = choice or WeightsChoice(config.easi3r.weights)
     pipeline.check(log)
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
@@ -129,7 +133,8 @@ def _refuse_foreign(
     output_dir: Path, num_frames: int, source_wh: tuple[int, int], config: RunConfig, *, has_depth: bool
 ) -> None:
     """Raise OutputError, before hours of work, if a file of the user has the name of one that will be written."""
-    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth)
+    clips = len(config.more_data) + 1
+    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth, num_clips=clips)
     refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
 
 
@@ -145,25 +150,13 @@ def _process(
     facts: dict[str, Any],
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
-    geometry = pipeline.geometry
-    frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
-    num_train = len(frames)
-    if config.eval_data is not None:
-        frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
-    num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
-    source_wh = frames.pixel_map.source_wh
-    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth)
-    cache = StageCache(workspace / "stages")
-    facts = facts | {"source": data.name, "source_path": str(data), "config": asdict(config)}
-    facts["num_source_frames"] = frames.num_source_frames
-    if frames.sharpness is not None:
-        facts["sharpness"] = jsonable(asdict(frames.sharpness))
-    try:
-        scene = pipeline.reconstruct(frames, cache, log, num_eval=len(frames) - num_train, budget=budget)
-    except NoCamerasError as error:
-        if masks_in_use(output_dir, config.easi3r.masks):
-            raise  # the user may have changed them
-        raise keep_masks(error, output_dir, config.dataset, facts, log) from error
+    facts = facts | source_facts(data, config)
+    if config.more_data:
+        scene, frames = _of_several(pipeline, data, output_dir, config, log)
+        facts["num_source_frames"], num_train = frames.num_source_frames, len(frames)
+    else:
+        scene, frames, num_train = _of_one(pipeline, data, output_dir, config, facts, log, budget)
+        facts["num_source_frames"] = frames.num_source_frames
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
 
@@ -189,6 +182,51 @@ def _process(
         drop_masks(output_dir)
     shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(done, transforms, pipeline.weights, frames.num_source_frames, cards[0])
+
+
+def _of_one(
+    pipeline: Pipeline,
+    data: Path,
+    output_dir: Path,
+    config: RunConfig,
+    facts: dict[str, Any],
+    log: RunLog,
+    budget: Budget,
+) -> tuple[Scene, Frames, int]:
+    """The scene of one clip, its frames with those of the evaluation views, and how many are the clip's.
+
+    ``facts`` gets what is known of the frames.
+    """
+    workspace, geometry = output_dir / WORKSPACE, pipeline.geometry
+    frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
+    num_train = len(frames)
+    if config.eval_data is not None:
+        frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
+    num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
+    source_wh = frames.pixel_map.source_wh
+    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth)
+    facts["num_source_frames"] = frames.num_source_frames
+    if frames.sharpness is not None:
+        facts["sharpness"] = jsonable(asdict(frames.sharpness))
+    cache, num_eval = StageCache(workspace / "stages"), len(frames) - num_train
+    try:
+        scene = pipeline.reconstruct(frames, cache, log, num_eval=num_eval, budget=budget)
+    except NoCamerasError as error:
+        if masks_in_use(output_dir, config.easi3r.masks):
+            raise  # the user may have changed them
+        raise keep_masks(error, output_dir, config.dataset, facts, log) from error
+    return scene, frames, num_train
+
+
+def _of_several(
+    pipeline: Pipeline, data: Path, output_dir: Path, config: RunConfig, log: RunLog
+) -> tuple[Scene, Frames]:
+    """The scene of several clips, and its frames."""
+    workspace, paths, geometry = output_dir / WORKSPACE, (data, *config.more_data), pipeline.geometry
+    clips = load_clips(paths, workspace / "frames", select=config.frames, geometry=geometry, log=log)
+    sizes, count = [clip.frames.pixel_map.source_wh for clip in clips], sum(len(clip.frames) for clip in clips)
+    _refuse_foreign(output_dir, count, max(sizes), config, has_depth=pipeline.has_depth)
+    return reconstruct_several(clips, config, workspace / "together", StageCache(workspace / "stages"), log)
 
 
 def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]]:

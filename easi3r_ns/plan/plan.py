@@ -14,6 +14,7 @@ from ..core.errors import InputError, MemoryLimitError
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import RunLog, StageRecord, resident_memory_bytes
 from ..frames import ImageGeometry, preview_source, selection_of_views
+from ..frames.clips import preview_clips
 from ..motion.given import masks_are_given
 from ..network.compute import Compute, choose_compute
 from ..network.config import DUSt3RConfig
@@ -115,13 +116,14 @@ def plan_geometric(
     log: RunLog,
     *,
     eval_data: Path | None = None,
+    more_data: tuple[Path, ...] = (),
 ) -> GeometricForecast:
-    """Forecast a run without a network on ``data``; decodes one frame of each source.
+    """Forecast a run without a network on ``data``, and further clips; decodes one frame of each source.
 
     Raises:
         Easi3RError: as the run itself; MemoryLimitError where it does not fit ``config.max_memory``.
     """
-    num_frames, pixel_map = preview_source(data, select, geometry, log)
+    num_frames, pixel_map = preview_clips((data, *more_data), select, geometry, log)
     if eval_data is not None:
         num_frames += _num_views(eval_data, select, geometry, log)
     own_masks = not masks_are_given(config)

@@ -1,0 +1,155 @@
+"""Frames of several clips on the grid of one scene: where cameras differ, resampled to one lens without distortion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.runlog import RunLog
+from ..core.types import DynamicMasks, Frames, NearFrames
+from ..frames import plan_preprocessing, resize_and_crop
+from ..frames.clips import Clip
+from ..frames.store import frame_file, near_file
+from ..motion.packing import join_masks
+from ..refine import Lens, SparseModel
+from ..storage.files import make_folder, read_png, write_png
+from .common_lens import CommonLens
+from .geometric import GEOMETRY
+
+_SAME_SHAPE = 0.02
+"""Relative difference of the shapes of pictures up to which nothing worth mentioning is cut off."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The frames that have a camera, as one lens shows them."""
+
+    frames: Frames
+    dynamic: DynamicMasks
+    model: SparseModel
+    """Of these frames alone."""
+    kept: np.ndarray
+    """Their positions among the frames of all clips."""
+
+
+def through_one_lens(
+    clips: Sequence[Clip],
+    masks: Sequence[DynamicMasks],
+    model: SparseModel,
+    kept: np.ndarray,
+    store: Path,
+    log: RunLog,
+) -> Placed:
+    ends = np.cumsum([len(clip.frames) for clip in clips])
+    rows = [own[model.registered[own]] for own in np.split(np.arange(ends[-1]), ends[:-1])]
+    position = np.full(len(model.registered), -1)
+    position[kept] = np.arange(len(kept))
+    sparse = replace(model.sparse, frame_index=position[model.sparse.frame_index])
+    if model.lenses is None:
+        parts = [clip.frames.of_frames(own - end + len(clip.frames)) for clip, own, end in zip(clips, rows, ends)]
+        moving = [m.of_frames(own - end + len(c.frames)) for m, c, own, end in zip(masks, clips, rows, ends)]
+    else:
+        lenses = [model.lenses.at(frame) for frame in kept.tolist()]
+        common = _common_lens(lenses)
+        cut = max(_cut_off((lens.width, lens.height), common.wh) for lens in lenses)
+        loss = f"; up to {100 * cut:.0f} % of a picture is cut off" if cut > _SAME_SHAPE else ""
+        cameras = len({clip.camera for clip, own in zip(clips, rows) if len(own)})
+        log.info(
+            f"the clips have {cameras} cameras: their pictures are resampled to {common.wh[0]}x{common.wh[1]} pixels "
+            f"without distortion, each with its own focal length{loss}"
+        )
+        parts, moving = [], []
+        with log.stage("one lens for all clips", len(kept)) as advance:
+            for number, (clip, dynamic, own, end) in enumerate(zip(clips, masks, rows, ends)):
+                own_rows = own - end + len(clip.frames)
+                job = _Resampled(common, position[own], store / f"clip_{number + 1}")
+                parts.append(job.frames(clip.frames.of_frames(own_rows), advance))
+                moving.append(job.masks(dynamic.of_frames(own_rows), clip.frames, parts[-1]))
+        focal = float(np.median(common.focals))
+        lens = Lens.centred(common.wh, focal)
+        sparse = common.moved(sparse) or sparse
+        model = replace(model, lens=lens, lenses=None, focals=common.focals)
+    model = replace(model, T_world_cam=model.T_world_cam[kept], registered=model.registered[kept], sparse=sparse)
+    known = [k for k, part in enumerate(parts) if len(part)]
+    return Placed(_in_a_row(parts, known), join_masks([moving[k] for k in known]), model, kept)
+
+
+def _common_lens(lenses: Sequence[Lens]) -> CommonLens:
+    sizes = [(lens.width, lens.height) for lens in lenses]
+    K = np.tile(np.eye(3), (len(lenses), 1, 1))
+    K[:, 0, 0] = K[:, 1, 1] = [lens.focal for lens in lenses]
+    K[:, :2, 2] = np.array([lens.principal_point for lens in lenses]) - 0.5
+    distortion = np.array([tuple(lens.distortion) for lens in lenses])
+    return CommonLens(K, distortion, sizes, max(sizes, key=lambda wh: wh[0] * wh[1]))
+
+
+def _cut_off(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """Share of a picture that does not fit the shape of another."""
+    shapes = sorted(wh[0] / wh[1] for wh in (before, after))
+    return 1 - shapes[0] / shapes[1]
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """One clip as the common lens shows it."""
+
+    common: CommonLens
+    positions: np.ndarray
+    """Of its frames, for the common lens."""
+    store: Path
+
+    def frames(self, frames: Frames, advance: Any) -> Frames:
+        """Pictures, network images and small copies around them."""
+        if not len(frames):
+            return frames
+        pixel_map = plan_preprocessing(self.common.wh, GEOMETRY)
+        make_folder(self.store)
+        paths, images = [], []
+        for k, (path, position) in enumerate(zip(frames.source_paths, self.positions.tolist())):
+            image = self.common.resampled(read_png(path), position)
+            paths.append(self.store / frame_file(k))
+            write_png(paths[-1], image)
+            images.append(resize_and_crop(image, pixel_map))
+            advance(1)
+        near = frames.near and self._near(frames.near)
+        return replace(
+            frames, images=np.stack(images), pixel_map=pixel_map, source_paths=tuple(paths), near=near, skipped=None
+        )
+
+    def masks(self, dynamic: DynamicMasks, before: Frames, after: Frames) -> DynamicMasks:
+        """The masks on the grid of the common lens."""
+        if not len(self.positions):
+            return dynamic
+
+        def moved(values: np.ndarray, cell: int = 1) -> np.ndarray:
+            maps = before.pixel_map, after.pixel_map
+            return np.stack([self.common.on_grid(v, p, *maps, cell) for v, p in zip(values, self.positions.tolist())])
+
+        cell = GEOMETRY.patch
+        return replace(
+            dynamic,
+            masks=moved(dynamic.masks),
+            score=moved(dynamic.score, cell),
+            maps=dynamic.maps and {name: moved(values, cell) for name, values in dynamic.maps.items()},
+            first=None if dynamic.first is None else moved(dynamic.first),
+        )
+
+    def _near(self, near: NearFrames) -> NearFrames:
+        paths = []
+        for k, path in enumerate(near.paths):
+            paths.append(self.store / near_file(k))
+            write_png(paths[-1], self.common.resampled(read_png(path), int(self.positions[0])))
+        return replace(near, paths=tuple(paths))
+
+
+def _in_a_row(parts: Sequence[Frames], known: Sequence[int]) -> Frames:
+    """Those of the clips ``known``, whose frames have one size, one after the other."""
+    out = parts[known[0]]
+    for k in known[1:]:
+        out = out.followed_by(parts[k])
+    clip = np.repeat(known, [len(parts[k]) for k in known]).astype(np.int64)
+    return replace(out, clip=clip, sharpness=None, recorded_focal=None, skipped=None)
