@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Tuple
 
 import tyro
 from rich.console import Console
@@ -38,6 +38,8 @@ class Plan:
     data: tyro.conf.Positional[Path]
     """A video file, an animated GIF, WebP or PNG, a folder of images, a .zip of images, or a pattern: 'shots/*.jpg',
     shot_%04d.png."""
+    more_data: tyro.conf.Positional[Tuple[Path, ...]] = ()
+    """Further clips of the same scene."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
     config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
     refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
@@ -50,16 +52,24 @@ class Plan:
             Easi3RError: the clip, the weights or the options cannot be used.
         """
         from ..network.sources import AUTO
-        from ..pipelines.choice import judge_weights
+        from ..pipelines.choice import choose_weights, judge_weights
         from ..pipelines.geometric import NAME, GeometricPipeline
         from ..pipelines.pipeline import RunConfig
+        from ..pipelines.several import all_clips, refuse_several
         from ..plan.plan import plan_run
         from .display import RichRunLog
 
         log, console = RichRunLog(), Console(highlight=False, emoji=False)
-        config = RunConfig(self.frames, self.config, self.align, refine=self.refine)
-        if self.config.weights == NAME:
-            print_forecast(GeometricPipeline(config).forecast(self.data, log), console)
+        config = RunConfig(self.frames, self.config, self.align, refine=self.refine, more_data=self.more_data)
+        data, config = all_clips(self.data, config)
+        if config.more_data and self.config.weights == AUTO:
+            choice = choose_weights(data, None, config, log)
+            choice.say(log)
+            config = choice.applied(config)
+        if config.more_data:
+            refuse_several(config, (data, *config.more_data))
+        if config.easi3r.weights == NAME:
+            print_forecast(GeometricPipeline(config).forecast(data, log), console)
             return
         refines = self.refine.refine != "none"
         forecast = plan_run(self.data, self.frames, self.config, self.align, log, refine=refines)

@@ -127,6 +127,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
     )
     return [
         ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
+        *_clips(scene),
         *_between(scene),
         *([("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})")] if result.weights else []),
         ("moving", moving),
@@ -158,6 +159,12 @@ def _stereo_text(scene: Scene) -> str:
 def _choice(scene: Scene) -> list[tuple[str, str]]:
     choice = scene.provenance.get("weights_choice")
     return [("chosen", choice["line"])] if choice else []
+
+
+def _clips(scene: Scene) -> list[tuple[str, str]]:
+    clips = scene.provenance.get("clips") or ()
+    counts = [f"{clip['joined']} of {clip['frames']} frames of {clip['name']}" for clip in clips]
+    return [("clips", ", ".join(counts))] if counts else []
 
 
 def _between(scene: Scene) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .end_to_end import end_to_end
 from .geometry import source_to_network
 from .types import DynamicMasks, Frames, PixelMap, require
 
@@ -249,6 +250,11 @@ class Scene:
     def stays(self) -> bool:
         """Whether the camera was found not to leave its place: it stands still, or only turns."""
         return bool(self.pose_sources) and set(self.pose_sources or ()) <= {FIXED, TURNING}
+
+    @property
+    def clock(self) -> np.ndarray:
+        """(F,) seconds; of several clips end to end (:func:`~.end_to_end.end_to_end`), so that they increase."""
+        return end_to_end(self.times, self.clip)
 
     @property
     def focals_xy(self) -> np.ndarray:

@@ -133,6 +133,8 @@ def _tracks(scene: Scene) -> Iterator[list[_Region]]:
     before = np.zeros(scene.depth.shape[1:], dtype=np.int32)
     for frame in range(len(scene)):
         labels = regions(scene.dynamic.masks[frame])
+        if scene.clip is not None and frame and scene.clip[frame] != scene.clip[frame - 1]:
+            before = np.zeros_like(before)  # nothing is followed from clip to clip
         followed = {after: open_tracks.pop(label) for label, after in same_regions(before, labels).items()}
         yield from open_tracks.values()
         found = _stand_on(labels, scene.depth[frame])

@@ -8,7 +8,8 @@
 
 ``file_path`` has no extension: these readers append ``.png``. Cameras are camera-to-world with OpenGL axes, in the
 world of the dataset's ``transforms.json`` (z up). ``camera_angle_x`` (radians) and ``w h fl_x fl_y cx cy`` stand at the
-top where all frames share them; a clip that zooms has them in its frames and no ``camera_angle_x``. Every tenth frame
+top where all frames share them; a clip that zooms has them in its frames and no ``camera_angle_x``. Several clips
+follow one another in time. Every tenth frame
 is for evaluation and not in ``train``, as in a nerfstudio dataset; frames in between count where their camera was
 found.
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.end_to_end import end_to_end
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, opencv_to_opengl
 from ..core.scene import INTERPOLATED, Scene
 from ..dataset.listing import Listed, every_tenth, listed_frames
@@ -71,6 +73,8 @@ def write_dnerf(scene: Scene, path: Path, options: DnerfOptions = DnerfOptions()
     for name in _CLOUDS:
         write_start_cloud(path / name, model)
     times = np.array([frame.time for frame in frames])
+    if scene.clip is not None:
+        times = end_to_end(times, np.array([frame.clip for frame in frames]))
     if not options.seconds:
         times = (times - times[0]) / max(times[-1] - times[0], np.finfo(float).tiny)
     held_out = every_tenth(range(len(frames)))

@@ -46,7 +46,7 @@ def write_rrd(scene: Scene, path: Path, *, mask_growth: float = 3, max_points: i
         recording.log("world/static", static, static=True)
         recording.log("world/path", rerun.LineStrips3D([poses[:, :3, 3]]), static=True)
         for frame in range(len(scene)):
-            recording.set_time(_TIMELINE, duration=float(scene.times[frame]))
+            recording.set_time(_TIMELINE, duration=float(scene.clock[frame]))
             _log_frame(rerun, recording, scene, frame, poses[frame])
         recording.flush()
         recording.disconnect()

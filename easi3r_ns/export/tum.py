@@ -1,7 +1,8 @@
 """Scene -> trajectory text of the TUM RGB-D benchmark: ``timestamp tx ty tz qx qy qz qw``, one camera a line.
 
 Camera-to-world in the world of ``transforms.json`` (z up), camera axes x right, y down, z forward as the benchmark has
-them; timestamps in seconds of the clip, the quaternion with its real part LAST and not negative.
+them; timestamps in seconds of the clip (several clips: end to end), the quaternion with its real part LAST and not
+negative.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def write_tum(scene: Scene, path: Path) -> Path:
     poses = Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam
     quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
     quaternions = np.where(quaternions[:, 3:] < 0, -quaternions, quaternions)
-    rows = np.column_stack([scene.times, poses[:, :3, 3], quaternions]).tolist()
+    rows = np.column_stack([scene.clock, poses[:, :3, 3], quaternions]).tolist()
     make_folder(path.parent)
     write_bytes(path, "\n".join([_HEADER, *(" ".join(map(str, row)) for row in rows), ""]).encode())
     return path

@@ -55,7 +55,7 @@ def write_vipe(scene: Scene, path: Path, *, mask_growth: float = 3) -> Path:
         make_folder((path / file).parent)
     focals = scene.focals.tolist()
     pictures = (_even(views.image(source, focal)) for source, focal in zip(scene.source_paths, focals))
-    write_video(path / f"rgb/{name}.mp4", pictures, _rate(scene.times))
+    write_video(path / f"rgb/{name}.mp4", pictures, _rate(scene.clock))
     inds = np.arange(len(scene))
     poses = (Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam).astype(np.float32)
     write_npz(path / f"pose/{name}.npz", {"data": poses, "inds": inds})

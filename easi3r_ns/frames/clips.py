@@ -31,7 +31,7 @@ _SAME_MM = 1e-3
 
 
 @dataclass(frozen=True)
-class Clip:
+class SourceClip:
     """One of several clips."""
 
     path: Path
@@ -110,14 +110,14 @@ def divided(total: int, sizes: Sequence[float], most: Sequence[int]) -> tuple[in
 
 def load_clips(
     paths: Sequence[Path], store: Path, *, select: FrameConfig, geometry: ImageGeometry, log: RunLog
-) -> tuple[Clip, ...]:
+) -> tuple[SourceClip, ...]:
     """The frames of all clips, each with its own time, size and name; arguments as for :func:`.loader.load_frames`.
 
     Raises:
         InputError: a clip cannot be used; the message names it.
         OutputError: ``store`` cannot be written.
     """
-    clips: list[Clip] = []
+    clips: list[SourceClip] = []
     for path, name, count in zip(paths, unique_names(paths), shares(paths, select), strict=True):
         log.info(f"clip {len(clips) + 1} of {len(paths)}: {name}")
         folder = store / f"clip_{len(clips) + 1}"
@@ -130,7 +130,7 @@ def load_clips(
         bare = set(frames.names) == {path.name}
         frames = replace(frames, names=tuple(name if bare else f"{name}/{own_name}" for own_name in frames.names))
         camera = next((clip.camera for clip in clips if _one_camera(clip, frames, recorded)), len(clips))
-        clips.append(Clip(path, name, frames, recorded, camera))
+        clips.append(SourceClip(path, name, frames, recorded, camera))
     numbers = {camera: number for number, camera in enumerate(dict.fromkeys(clip.camera for clip in clips))}
     return tuple(replace(clip, camera=numbers[clip.camera]) for clip in clips)
 
@@ -165,7 +165,7 @@ def unique_names(paths: Sequence[Path]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _one_camera(clip: Clip, frames: Frames, recorded: Recorded) -> bool:
+def _one_camera(clip: SourceClip, frames: Frames, recorded: Recorded) -> bool:
     """Whether the files say that both were filmed with one camera and the same focal length."""
     one, other = clip.frames.recorded_focal, frames.recorded_focal
     if one is None or other is None or recorded.device is None or recorded.device != clip.recorded.device:

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.runlog import RunLog
 from ..core.types import DynamicMasks, Frames, NearFrames
 from ..frames import plan_preprocessing, resize_and_crop
-from ..frames.clips import Clip
+from ..frames.clips import SourceClip
 from ..frames.store import frame_file, near_file
 from ..motion.packing import join_masks
 from ..refine import Lens, SparseModel
@@ -37,7 +37,7 @@ class Placed:
 
 
 def through_one_lens(
-    clips: Sequence[Clip],
+    clips: Sequence[SourceClip],
     masks: Sequence[DynamicMasks],
     model: SparseModel,
     kept: np.ndarray,
@@ -49,6 +49,7 @@ def through_one_lens(
     position = np.full(len(model.registered), -1)
     position[kept] = np.arange(len(kept))
     sparse = replace(model.sparse, frame_index=position[model.sparse.frame_index])
+    changes: dict[str, Any] = {"sparse": sparse}
     if model.lenses is None:
         parts = [clip.frames.of_frames(own - end + len(clip.frames)) for clip, own, end in zip(clips, rows, ends)]
         moving = [m.of_frames(own - end + len(c.frames)) for m, c, own, end in zip(masks, clips, rows, ends)]
@@ -71,9 +72,9 @@ def through_one_lens(
                 moving.append(job.masks(dynamic.of_frames(own_rows), clip.frames, parts[-1]))
         focal = float(np.median(common.focals))
         lens = Lens.centred(common.wh, focal)
-        sparse = common.moved(sparse) or sparse
-        model = replace(model, lens=lens, lenses=None, focals=common.focals)
-    model = replace(model, T_world_cam=model.T_world_cam[kept], registered=model.registered[kept], sparse=sparse)
+        changes = {"sparse": common.moved(sparse), "lens": lens, "lenses": None, "focals": common.focals}
+    cameras, registered = model.T_world_cam[kept], model.registered[kept]
+    model = replace(model, T_world_cam=cameras, registered=registered, **changes)
     known = [k for k, part in enumerate(parts) if len(part)]
     return Placed(_in_a_row(parts, known), join_masks([moving[k] for k in known]), model, kept)
 

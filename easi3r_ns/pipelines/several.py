@@ -22,7 +22,7 @@ from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty, Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
-from ..frames.clips import Clip, clips_of, in_order, unique_names
+from ..frames.clips import SourceClip, clips_of, in_order, unique_names
 from ..motion.given import FirstLook, given_masks
 from ..refine import SparseModel
 from ..refine.bundle import MIN_POINTS
@@ -97,7 +97,7 @@ def refuse_several(config: RunConfig, paths: Sequence[Path]) -> None:
             raise InputError(f"--data names {len(paths)} clips ({shown}), and {reason}")
 
 
-def check_clips(clips: Sequence[Clip], config: Easi3RConfig, refine: RefineConfig) -> None:
+def check_clips(clips: Sequence[SourceClip], config: Easi3RConfig, refine: RefineConfig) -> None:
     """Raise InputError where clips of these sizes and cameras make no dataset."""
     sizes = {clip.name: clip.frames.pixel_map.source_wh for clip in clips}
     shown = ", ".join(f"{name} is {w}x{h}" for name, (w, h) in list(sizes.items())[:_MOST_NAMED])
@@ -121,7 +121,7 @@ def check_clips(clips: Sequence[Clip], config: Easi3RConfig, refine: RefineConfi
 
 
 def reconstruct_several(
-    clips: Sequence[Clip], config: RunConfig, store: Path, cache: StageCache, log: RunLog
+    clips: Sequence[SourceClip], config: RunConfig, store: Path, cache: StageCache, log: RunLog
 ) -> tuple[Scene, Frames]:
     """Cameras, masks, static points and depth of several clips; as :func:`.geometric.reconstruct_geometric` of one.
 
@@ -156,7 +156,7 @@ def reconstruct_several(
     return assume_depth(rescale_scene(scene, choose_scale(scene))), placed.frames
 
 
-def _masks(clip: Clip, number: int, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
+def _masks(clip: SourceClip, number: int, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
     frames = clip.frames
     kept = StageCache(None if cache.folder is None else cache.folder / f"clip_{number + 1}")
     own = partial(found_masks, frames, config, kept, log)
@@ -165,7 +165,7 @@ def _masks(clip: Clip, number: int, config: Easi3RConfig, cache: StageCache, log
 
 
 def _cameras(
-    clips: Sequence[Clip],
+    clips: Sequence[SourceClip],
     masks: Sequence[DynamicMasks],
     config: Easi3RConfig,
     refine: RefineConfig,
@@ -189,7 +189,7 @@ def _cameras(
     return unpack_model(cache.stage("clips-cameras", digest(*seen, *decisive), compute))
 
 
-def _joined(model: SparseModel, clips: Sequence[Clip], log: RunLog) -> np.ndarray:
+def _joined(model: SparseModel, clips: Sequence[SourceClip], log: RunLog) -> np.ndarray:
     """Positions of the frames with a camera, with a warning that counts what is missing.
 
     Raises:
@@ -217,12 +217,12 @@ def _joined(model: SparseModel, clips: Sequence[Clip], log: RunLog) -> np.ndarra
     return kept
 
 
-def _counts(clips: Sequence[Clip], model: SparseModel) -> list[int]:
+def _counts(clips: Sequence[SourceClip], model: SparseModel) -> list[int]:
     ends = np.cumsum([len(clip.frames) for clip in clips])
     return [int(part.sum()) for part in np.split(model.registered, ends[:-1])]
 
 
-def _facts(clips: Sequence[Clip], model: SparseModel) -> list[dict[str, Any]]:
+def _facts(clips: Sequence[SourceClip], model: SparseModel) -> list[dict[str, Any]]:
     """For the provenance; ``joined``: the number of frames with a camera."""
     return [
         {

@@ -14,6 +14,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.io import load_from_json
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from ..core.end_to_end import end_to_end
 from ..storage.names import plain_name
 
 _STILL = 0.01
@@ -32,6 +33,9 @@ class Easi3RDataParserConfig(NerfstudioDataParserConfig):
 @dataclass
 class Easi3RDataParser(Nerfstudio):
     """Adds ``Cameras.times``: (N, 1) in [0, 1], 0 the first and 1 the last frame of the CLIP, for every split.
+
+    Several clips of one scene follow one another, in the order of the dataset: what moves in them belongs to no common
+    time.
 
     nerfstudio scales the scene by the extent of the camera path, which is close to zero for a clip from a tripod. For
     such a clip the median distance of the static points becomes 1 unit instead, unless ``auto_scale_poses`` is off.
@@ -70,6 +74,8 @@ class Easi3RDataParser(Nerfstudio):
             CONSOLE.print("[bold yellow]Warning: not every frame has a time: Cameras.times is not set")
             return {}
         stamps = np.array([frame["time"] for frame in frames], dtype=float)
+        if all("clip" in frame for frame in frames):
+            stamps = end_to_end(stamps, np.array([frame["clip"] for frame in frames]))
         # Evaluation views come from another recording; times are normalised by the range of the clip alone.
         clip = set(meta.get("train_filenames", [frame["file_path"] for frame in frames]))
         inside = stamps[[frame["file_path"] in clip for frame in frames]]

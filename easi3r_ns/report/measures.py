@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.end_to_end import clip_starts
 from ..core.geometry import FisheyeDistortion, undistort
 from ..core.scene import FIXED, TURNING, Scene, SparsePoints
 from ..core.surface import trusted_depth
@@ -116,6 +117,8 @@ class Measures:
     """The field of view, where the lens is not modelled as a fisheye."""
     no_parallax: float | None = None
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
+    clips_left_out: int | None = None
+    """How many of several clips could not be joined to the others; None: there is one."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def measure(scene: Scene) -> MeasuredScene:
         travel=_widest(series.position),
         parallax=float(np.median(parallax)) if len(parallax) else None,
         jumps=float(series.jumps[1:].mean()) if count > 1 else 0.0,
-        roughness=_roughness(series.position),
+        roughness=_roughness(series.position, scene.clip),
         picture_change=picture_change(scene, count),
         depth_error=None if residuals is None else residuals.far_median,
         colour_gain=None if residuals is None else residuals.colour_gain,
@@ -177,12 +180,16 @@ def measure(scene: Scene) -> MeasuredScene:
         moving_outside=scene.provenance.get("moving_outside_masks"),
         focal_sigma=None if known else _focal_sigma(scene, count),
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
+        clips_left_out=_clips_left_out(scene),
     )
     return MeasuredScene(measures, series, residuals, parallax, unit)
 
 
 def clip_length(scene: Scene) -> int:
-    """Number of frames of the clip itself; held-out frames of another source follow and start with earlier times."""
+    """Number of frames of the clip itself, or of several; held-out frames of another source follow and start with
+    earlier times."""
+    if scene.clip is not None:
+        return len(scene)
     backwards = np.flatnonzero(np.diff(scene.times) <= 0)
     return int(backwards[0]) + 1 if len(backwards) else len(scene)
 
@@ -219,7 +226,7 @@ def local_median(values: np.ndarray, window: int) -> np.ndarray:
 
 def _series(scene: Scene, count: int, unit: float) -> Series:
     T = scene.T_world_cam[:count]
-    times, coverage = scene.times[:count].astype(float), scene.dynamic.coverage[:count]
+    times, coverage = scene.clock[:count].astype(float), scene.dynamic.coverage[:count]
     position = (T[:, :3, 3] - T[0, :3, 3]) @ T[0, :3, :3] / unit
     steps = np.linalg.norm(np.diff(position, axis=0), axis=1)
     cosine = (np.einsum("nij,nij->n", T[:-1, :3, :3], T[1:, :3, :3]) - 1) / 2
@@ -229,6 +236,9 @@ def _series(scene: Scene, count: int, unit: float) -> Series:
     turns = np.degrees(np.arctan2(sine, cosine))
     seconds = np.maximum(np.diff(times), 1e-9)
     jumps = _jumps(steps / seconds, steps, _JUMP_LENGTH) | _jumps(turns / seconds, turns, _JUMP_DEGREES)
+    if scene.clip is not None:  # from clip to clip nothing moves
+        between = clip_starts(scene.clip)[1:] - 1
+        steps[between], turns[between], jumps[between] = np.nan, np.nan, False
     half_width = scene.pixel_map.source_wh[0] * scene.pixel_map.scale_xy[0] / 2
     edge = np.stack([half_width / scene.focals[:count], np.zeros(count)], axis=1)
     if isinstance(scene.distortion, FisheyeDistortion):
@@ -236,7 +246,7 @@ def _series(scene: Scene, count: int, unit: float) -> Series:
     return Series(
         times=times,
         coverage=coverage,
-        flicker=_flicker(coverage),
+        flicker=_flicker(coverage, scene.clip),
         position=position,
         speed=np.concatenate([[np.nan], steps / seconds]),
         rotation_speed=np.concatenate([[np.nan], turns / seconds]),
@@ -251,12 +261,15 @@ def _jumps(speed: np.ndarray, size: np.ndarray, limit: float) -> np.ndarray:
     return (size > limit) & (speed > _JUMP_FACTOR * local_median(speed, _LOCAL_WINDOW))
 
 
-def _flicker(coverage: np.ndarray) -> np.ndarray:
+def _flicker(coverage: np.ndarray, clip: np.ndarray | None) -> np.ndarray:
     """(F,) jump of the masked share against the mean of both neighbours, relative to the mean share of the clip."""
     flicker = np.full(len(coverage), np.nan)
     if coverage.any():
         middle = (coverage[:-2] + coverage[2:]) / 2
         flicker[1:-1] = np.abs(coverage[1:-1] - middle) / max(coverage.mean(), LITTLE_MOVES)
+    if clip is not None:
+        starts = clip_starts(clip)[1:]
+        flicker[starts] = flicker[starts - 1] = np.nan
     return flicker
 
 
@@ -276,23 +289,30 @@ def _widest(position: np.ndarray) -> float:
     return float(max(np.linalg.norm(position - p, axis=1).max() for p in position))
 
 
-def _roughness(position: np.ndarray) -> float | None:
+def _roughness(position: np.ndarray, clip: np.ndarray | None = None) -> float | None:
     if len(position) < 5:
         return None
     bends = np.linalg.norm(position[2:] - 2 * position[1:-1] + position[:-2], axis=1)
     strides = np.linalg.norm(position[2:] - position[:-2], axis=1) / 2
+    if clip is not None:
+        inside = clip[2:] == clip[:-2]
+        bends, strides = bends[inside], strides[inside]
+        if not len(bends):
+            return None
     stride = float(np.median(strides))
     return float(np.median(bends)) / stride if stride > 0 else None
 
 
 def zooms(scene: Scene) -> bool:
     """Whether every frame has a focal length of its own that was measured on static points: their course is a zoom."""
+    if scene.clip is not None:
+        return False  # clips have focal lengths of their own
     focals, sources = scene.focals, set(scene.pose_sources or ())
     return bool(np.ptp(focals) > 1e-9 * focals.mean()) and bool(sources & {"colmap", FIXED, TURNING})
 
 
 def _focal_spread(scene: Scene, count: int) -> float | None:
-    if zooms(scene):
+    if zooms(scene) or scene.clip is not None:
         return None
     estimates = focal_estimates(scene, count)
     return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
@@ -320,6 +340,11 @@ def _finite_median(values: np.ndarray) -> float | None:
 def _nan_mean(values: np.ndarray) -> float | None:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
+
+
+def _clips_left_out(scene: Scene) -> int | None:
+    clips = scene.provenance.get("clips")
+    return sum(not clip["joined"] for clip in clips) if clips else None
 
 
 def _weights_name(scene: Scene) -> str | None:

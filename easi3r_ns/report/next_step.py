@@ -153,6 +153,9 @@ def _cameras(run: _Run) -> Iterator[Changes]:
 
 def _between_jumps(run: _Run) -> Iterator[Changes]:
     """The longest part of the clip in which the camera does not jump."""
+    if run.scene.clip is not None:  # a part of several clips has no beginning and end
+        yield from _more_frames(run)
+        return
     series = run.measured.series
     starts = [0, *np.flatnonzero(series.jumps).tolist()]
     spans = list(zip(starts, [*starts[1:], len(series.times)]))
@@ -186,6 +189,7 @@ def _confidence(run: _Run) -> Iterator[Changes]:
 
 REMEDIES: Mapping[str, Callable[[_Run], Iterator[Changes]]] = {
     "num_frames": _more_frames,
+    "clips_left_out": _more_frames,
     "coverage": _masks,
     "flicker": _masks,
     "usable": _confidence,

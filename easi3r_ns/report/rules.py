@@ -111,6 +111,16 @@ RULES = (
         remedy="Use more of the clip: a higher --num-frames-target, or --fps.",
     ),
     Rule(
+        key="clips_left_out",
+        title="Clips that could not be joined",
+        fine="at most",
+        care=0,
+        show=_count,
+        reason="Of the clips that were given, {value} could not be joined to the others: the dataset is the largest "
+        "part that could.",
+        remedy="Film a transition between the clips, use more frames (--num-frames-target), or run each on its own.",
+    ),
+    Rule(
         key="stays",
         title="Camera stays in one place",
         fine="at most",

@@ -22,12 +22,17 @@ def unit_of_time(scene: Scene) -> str:
 
 def x_label(scene: Scene) -> str:
     """Label of an axis over time."""
+    if scene.clip is not None:
+        return "images, clip after clip" if is_folder(scene) else "seconds, clip after clip"
     return "image of the folder" if is_folder(scene) else "seconds"
 
 
 def when_of(scene: Scene, frame: int) -> str:
     """When a frame was taken, or its name."""
-    return scene.names[frame] if is_folder(scene) else f"{scene.times[frame]:.1f} s"
+    if is_folder(scene):
+        return scene.names[frame]
+    clip = "" if scene.clip is None else f"{scene.names[frame]}, "
+    return f"{clip}{scene.times[frame]:.1f} s"
 
 
 def span_of(scene: Scene, measures: Measures) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tyro
 
+from easi3r_ns.cli.run import ProcessEasi3R
 from easi3r_ns.cli.several import joined
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.frames import open_source
@@ -35,5 +37,14 @@ def test_images_that_no_pattern_names_and_clips(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "in", ["a_1.png", "a_2.png", "a_3.png"])
     with pytest.raises(InputError, match=r"2 images.*in quotes"):
         joined(["--data", str(folder / "a_1.png"), str(folder / "a_3.png")])
-    with pytest.raises(InputError, match=r"2 sources.*--eval-data"):
-        joined(["--data", "a.mp4", "b.mp4"])
+    with pytest.raises(InputError, match=r"some are images, some are not"):
+        joined(["--data", str(folder / "a_1.png"), "b.mp4"])
+    with pytest.raises(InputError, match=r"2 sources"):
+        joined(["--eval-data", "a.mp4", "b.mp4"])
+
+
+def test_several_clips_are_one_scene() -> None:
+    words = joined(["--data", "a.mp4", "b.mp4", "photos", "--output-dir", "out"])
+    assert words == ["--data", "a.mp4", "--more-data", "b.mp4", "photos", "--output-dir", "out"]
+    command = tyro.cli(ProcessEasi3R, args=words)
+    assert command.data == Path("a.mp4") and command.more_data == (Path("b.mp4"), Path("photos"))

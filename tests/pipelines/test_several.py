@@ -1,0 +1,236 @@
+"""--data a b: two cameras become one dataset, what cannot be joined is named, and what means one clip is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from easi3r_ns.cli.summary import summary
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.errors import AlignmentError, InputError
+from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.types import DynamicMasks
+from easi3r_ns.dataset.scene_folder import find_scene
+from easi3r_ns.export.dnerf import write_dnerf
+from easi3r_ns.export.tum import write_tum
+from easi3r_ns.frames.near import Shot
+from easi3r_ns.motion.flow.provider import FlowProvider
+from easi3r_ns.pipelines import geometric, several
+from easi3r_ns.pipelines.parts import Part, process_parts
+from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.plugin.dataparser import Easi3RDataParserConfig
+from easi3r_ns.refine.model import Lenses, SparseModel
+from easi3r_ns.refine.together import FilmedClip
+from easi3r_ns.report.command import command_text
+from easi3r_ns.report.rules import Level
+from easi3r_ns.storage.files import read_png, write_png
+from easi3r_ns.training.scenes import Clip, render_clip
+from tests.pipelines.test_geometric import quick_masks, true_model
+from tests.support.helpers import align_sim3
+
+HALF, SMALLER = 5, 0.8
+OPTIONS = RunConfig(
+    FrameConfig(num_frames_target=0, on_cut="ignore"),
+    Easi3RConfig(weights="none", depth="none", motion="attention"),
+    dataset=DatasetConfig(num_downscales=1),
+)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return render_clip(11, 2 * HALF, 120, 160)
+
+
+def write(folder: Path, images: Sequence[np.ndarray]) -> Path:
+    for k, image in enumerate(images):
+        folder.mkdir(exist_ok=True)
+        write_png(folder / f"{k}.png", image)
+    return folder
+
+
+def smaller(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, None, fx=SMALLER, fy=SMALLER, interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture
+def halves(tmp_path: Path, clip: Clip) -> tuple[Path, Path]:
+    """The first half as it is, the second with other pixels: another size, another focal length."""
+    return write(tmp_path / "a", clip.images[:HALF]), write(tmp_path / "b", [smaller(x) for x in clip.images[HALF:]])
+
+
+@pytest.fixture
+def mapped(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Mapping finds the truth, but for the frames ``missing``; ``clips``: what it was called with."""
+    state: dict[str, object] = {"missing": ()}
+
+    def found(clips: Sequence[FilmedClip], *args: object, **options: object) -> SparseModel:
+        state["clips"] = clips
+        model = true_model(clip, 2 * HALF, state["missing"])
+        first = replace(model.lens, distortion=(0.0, 0.0, 0.0, 0.0))
+        second = replace(*(first,), width=128, height=96, focal=SMALLER * first.focal, principal_point=(64.0, 48.0))
+        sparse, late = model.sparse, model.sparse.frame_index >= HALF
+        pixels = np.where(late[:, None], SMALLER, 1.0) * sparse.pixels
+        index = np.repeat([0, 1], HALF)
+        return replace(model, lens=first, lenses=Lenses((first, second), index), sparse=replace(sparse, pixels=pixels))
+
+    monkeypatch.setattr(several, "map_together", found)
+    monkeypatch.setattr(geometric, "geometric_masks", quick_masks)
+    monkeypatch.setattr(geometric, "load_pycolmap", lambda: None)
+    return state
+
+
+def run(tmp_path: Path, paths: Sequence[Path], log: RunLog, config: RunConfig = OPTIONS) -> Part:
+    config = replace(config, more_data=tuple(paths[1:]))
+    (part,) = process_parts(paths[0], tmp_path / "out", config, overwrite=True, log=log)
+    return part
+
+
+def test_one_dataset_of_two_cameras(tmp_path: Path, clip: Clip, halves, mapped) -> None:
+    log = RunLog()
+    result = run(tmp_path, halves, log).result
+    meta = json.loads((tmp_path / "out" / "transforms.json").read_text(encoding="utf-8"))
+    frames = meta["frames"]
+    assert [f["clip"] for f in frames] == [1] * HALF + [2] * HALF
+    assert [f["time"] for f in frames] == [*range(HALF), *range(HALF)]
+    assert [Path(f["file_path"]).stem for f in frames][HALF - 1 : HALF + 1] == [
+        "clip_1_frame_00005",
+        "clip_2_frame_00006",
+    ]
+    assert frames[0]["source"] == "a/0.png" and frames[-1]["source"] == f"b/{HALF - 1}.png"
+    # Both show the same field of view, so that at one size they have one focal length.
+    assert (meta["w"], meta["h"]) == (160, 120)
+    assert np.allclose([f.get("fl_x", meta.get("fl_x")) for f in frames], clip.focal, rtol=1e-6)
+    shown = read_png(tmp_path / "out" / frames[-1]["file_path"])
+    assert shown.shape == (120, 160, 3)
+    assert np.abs(shown.astype(float) - clip.images[-1]).mean() < 12
+    centres = result.scene.T_world_cam[:, :3, 3]
+    truth = clip.T_world_cam[:, :3, 3]
+    assert align_sim3(centres, truth).rmse < 1e-6
+    # Tracks are where the resampled pictures show them.
+    sparse, own = result.scene.sparse, result.scene.sparse.frame_index == HALF
+    expected = true_model(clip, 2 * HALF).sparse
+    assert np.allclose(sparse.pixels[own], expected.pixels[expected.frame_index == HALF], atol=1e-6)
+    facts = result.scene.provenance["clips"]
+    assert [(c["name"], c["camera"], c["joined"], c["size"]) for c in facts] == [
+        ("a", 1, HALF, [160, 120]),
+        ("b", 2, HALF, [128, 96]),
+    ]
+    assert dict(summary(result))["clips"] == f"{HALF} of {HALF} frames of a, {HALF} of {HALF} frames of b"
+    assert "clips_left_out" not in [f.rule.key for f in result.card.verdict.against]
+    command = command_text(result.scene.provenance, "OUT")
+    assert f"--data {halves[0]} {halves[1]} --output-dir OUT" in command
+
+
+def test_masks_and_flow_are_those_of_each_clip(tmp_path: Path, halves, mapped, monkeypatch) -> None:
+    calls: list[Shot] = []
+
+    def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider, shot: Shot) -> DynamicMasks:
+        calls.append(shot)
+        return quick_masks(images, patch, log, provider=provider, shot=shot)
+
+    monkeypatch.setattr(geometric, "geometric_masks", masks)
+    scene = run(tmp_path, halves, RunLog()).result.scene
+    assert [shot.places.tolist() for shot in calls] == [list(range(HALF))] * 2
+    moving = scene.dynamic.masks
+    assert moving[:, -16:, :16].all() and not moving[:, :64].any()  # the lower left corner, in both
+
+
+def test_the_scene_comes_back_and_one_clock_serves_readers_of_one(tmp_path: Path, halves, mapped) -> None:
+    out = tmp_path / "out"
+    run(tmp_path, halves, RunLog(), replace(OPTIONS, dataset=DatasetConfig(num_downscales=0, report=False)))
+    scene = find_scene(out)
+    assert scene.clip.tolist() == [0] * HALF + [1] * HALF
+    assert scene.clock.tolist() == list(range(2 * HALF))
+    rows = np.loadtxt(write_tum(scene, tmp_path / "t.txt"))
+    assert (np.diff(rows[:, 0]) > 0).all()
+    write_dnerf(scene, tmp_path / "dnerf")
+    entries = [json.loads((tmp_path / f"dnerf/transforms_{s}.json").read_text())["frames"] for s in ("train", "test")]
+    assert sorted(e["time"] for part in entries for e in part) == pytest.approx(np.linspace(0, 1, 2 * HALF))
+    parsed = Easi3RDataParserConfig(data=out, eval_mode="all").setup().get_dataparser_outputs("train")
+    assert parsed.cameras.times[:, 0].tolist() == pytest.approx(np.linspace(0, 1, 2 * HALF))
+
+
+def test_a_clip_that_cannot_be_joined_is_named(tmp_path: Path, halves, mapped) -> None:
+    mapped["missing"] = tuple(range(HALF, 2 * HALF))
+    log = RunLog()
+    result = run(tmp_path, halves, log).result
+    (told,) = [message for message in log.warnings if "could not be joined" in message]
+    assert "(b)" in told and f"{HALF} of {HALF} frames of a, 0 of {HALF} frames of b" in told
+    assert len(result.scene) == HALF and set(result.scene.clip.tolist()) == {0}
+    (finding,) = [f for f in result.card.verdict.against if f.rule.key == "clips_left_out"]
+    assert finding.level is Level.CARE and finding.value == 1
+
+
+def test_single_frames_are_counted_and_too_few_are_an_error(tmp_path: Path, halves, mapped) -> None:
+    mapped["missing"] = (1, HALF)
+    log = RunLog()
+    result = run(tmp_path, halves, log, replace(OPTIONS, dataset=DatasetConfig(report=False))).result
+    assert result.scene.indices.tolist() == [0, 2, 3, 4, 1, 2, 3, 4]
+    assert any("2 frames have no camera" in message for message in log.warnings)
+    mapped["missing"] = tuple(range(2, 2 * HALF))
+    with pytest.raises(AlignmentError, match=r"only 2 of 5 frames of a, 0 of 5 frames of b"):
+        run(tmp_path, halves, RunLog())
+
+
+def test_auto_takes_no_network_and_a_finished_run_is_known(tmp_path: Path, halves, mapped) -> None:
+    config = replace(OPTIONS, easi3r=replace(OPTIONS.easi3r, weights="auto"), dataset=DatasetConfig(report=False))
+    config = replace(config, more_data=halves[1:])
+    (part,) = process_parts(halves[0], tmp_path / "out", config, overwrite=False, log=RunLog())
+    assert part.result.weights is None and "several clips" in part.result.scene.provenance["weights_choice"]["line"]
+    assert process_parts(halves[0], tmp_path / "out", config, overwrite=False, log=RunLog()) == ()
+    write_png(halves[1] / "0.png", np.zeros((96, 128, 3), dtype=np.uint8))
+    with pytest.raises(Exception, match="already holds a dataset"):
+        process_parts(halves[0], tmp_path / "out", config, overwrite=False, log=RunLog())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"easi3r": Easi3RConfig(weights="tiny")}, "--weights tiny"),
+        ({"easi3r": replace(OPTIONS.easi3r, masks=Path("a"))}, "--masks"),
+        ({"frames": FrameConfig(start=1.0)}, "--start and --end"),
+        ({"frames": FrameConfig(on_cut="split")}, "--on-cut split"),
+        ({"frames": FrameConfig(pose_all_frames=True)}, "--pose-all-frames"),
+        ({"align": AlignConfig(shared_focal=False)}, "--align.no-shared-focal"),
+        ({"refine": RefineConfig(camera_model="opencv-fisheye")}, "fisheye"),
+        ({"easi3r": replace(OPTIONS.easi3r, focal_length=150.0)}, "--focal-length 150"),
+    ],
+)
+def test_what_means_one_clip_is_refused(tmp_path: Path, halves, mapped, change: dict[str, object], reason: str) -> None:
+    if change.get("easi3r") and change["easi3r"].masks:
+        change = {"easi3r": replace(OPTIONS.easi3r, masks=halves[0])}
+    with pytest.raises(InputError, match=reason):
+        run(tmp_path, halves, RunLog(), replace(OPTIONS, **change))
+    assert not (tmp_path / "out" / "transforms.json").exists()
+
+
+def test_evaluation_views_and_other_shapes_are_refused(tmp_path: Path, clip: Clip, halves, mapped) -> None:
+    with pytest.raises(InputError, match="--eval-data"):
+        run(tmp_path, halves, RunLog(), replace(OPTIONS, eval_data=write(tmp_path / "e", clip.images[:2])))
+    upright = write(tmp_path / "c", [np.ascontiguousarray(x.transpose(1, 0, 2)) for x in clip.images[HALF:]])
+    with pytest.raises(InputError, match="some clips are landscape, some portrait"):
+        run(tmp_path, (halves[0], upright), RunLog())
+
+
+@pytest.mark.slow
+def test_halves_of_a_clip_lie_in_one_world(tmp_path: Path) -> None:
+    """Real mapping: a crop and a resized half of a rendered clip, of which the truth is known."""
+    whole = render_clip(11, 12, 240, 320, frozen=True)
+    first = [np.ascontiguousarray(x[24:-24, 32:-32]) for x in whole.images[:6]]
+    paths = write(tmp_path / "a", first), write(tmp_path / "b", [smaller(x) for x in whole.images[6:]])
+    options = replace(OPTIONS.easi3r, no_masks=True)
+    config = replace(OPTIONS, easi3r=options, dataset=DatasetConfig(num_downscales=0, report=False))
+    scene = run(tmp_path, paths, RunLog(), config).result.scene
+    truth = whole.T_world_cam[:, :3, 3]
+    assert len(scene) == 12
+    path = np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
+    assert align_sim3(scene.T_world_cam[:, :3, 3], truth).rmse < 0.02 * path
+    focals = scene.focals / scene.pixel_map.scale_xy[0] * (256 / scene.pixel_map.source_wh[0])
+    assert focals[:6] == pytest.approx(whole.focal, rel=0.05)
+    assert focals[6:] == pytest.approx(SMALLER * whole.focal, rel=0.05)
