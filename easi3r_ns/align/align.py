@@ -14,8 +14,9 @@ from ..core.errors import AlignmentError, InputError
 from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty
 from ..core.types import PairFlow, PairPredictions
+from . import depth as by_frame
+from . import maps_at_once
 from .consensus import Screening, interpolate, screen
-from .depth import clean, full_confidence, full_depths, sampled_depths
 from .diagnostics import AlignDiagnostics, diagnose, warn
 from .init import initialise
 from .problem import Problem, build_problem, flow_observations, sample_pixels
@@ -97,12 +98,12 @@ def align(
         optimise = _solver(problem, 0 if focal else len(state.focal), config, log)
         state, curve = optimise(problem, state, config, focal is not None, advance)
         decoded = decode(state, problem.sample.xy, problem.principal_point)
-        depth = _final_depths(problem, predictions, decoded)
-        diagnostics = diagnose(problem, decoded, depth, start, screened)
+        maps = _maps(problem, predictions, decoded)
+        diagnostics = diagnose(problem, decoded, maps[0].cpu(), start, screened)
         warn(diagnostics, config, dynamic_masks, names, log)
         uncertainty = camera_uncertainty(problem, decoded, 0 if focal else len(state.focal), screened.weak, log)
         cameras = _cameras(problem, decoded, screened.weak, len(predictions.graph))
-        images = _images(problem, predictions, decoded, depth, screened.weak)
+        images = _images(problem, maps, decoded, screened.weak)
     return AlignResult(**cameras, **images, loss_curve=curve, diagnostics=diagnostics, uncertainty=uncertainty)
 
 
@@ -149,7 +150,8 @@ def _with_flow(
 def _with_fitted_depths(problem: Problem, state: State) -> State:
     """The state with depths that fit all pairs instead of those of one pair: a start nearer to the minimum."""
     decoded = decode(state, problem.sample.xy, problem.principal_point)
-    return replace(state, log_depth=sampled_depths(problem, decoded).log())
+    fit = by_frame.sampled_depths if _on_cpu(problem) else maps_at_once.sampled_depths
+    return replace(state, log_depth=fit(problem, decoded).log())
 
 
 def _check_inputs(
@@ -164,11 +166,24 @@ def _check_inputs(
         raise AlignmentError("the optical flow was computed for other pairs than the pointmaps")
 
 
-def _final_depths(problem: Problem, predictions: PairPredictions, decoded: Decoded) -> torch.Tensor:
-    """(F, H, W): the optimised depths where every pixel took part, else solved at full resolution."""
+def _on_cpu(problem: Problem) -> bool:
+    return problem.points.device.type == "cpu"
+
+
+def _maps(problem: Problem, predictions: PairPredictions, decoded: Decoded) -> tuple[torch.Tensor, torch.Tensor]:
+    """(F, H, W) depths and confidences on the device of the problem.
+
+    The depths are the optimised ones where every pixel took part, else solved for at full resolution.
+    """
+    if _on_cpu(problem):
+        confidence = by_frame.full_confidence(predictions, problem.kept)
+        depth = None if problem.sample.complete else by_frame.full_depths(problem, predictions, decoded)
+    else:
+        depth, confidence = maps_at_once.full_maps(problem, predictions, decoded)
     if problem.sample.complete:
-        return decoded.depth.cpu().view(-1, *problem.sample.size)
-    return full_depths(problem, predictions, decoded)
+        depth = decoded.depth.view(-1, *problem.sample.size)
+    assert depth is not None
+    return depth, confidence.masked_fill_(depth <= 0, 0.0)
 
 
 def _cameras(problem: Problem, decoded: Decoded, weak: Sequence[int], num_pairs: int) -> dict[str, np.ndarray]:
@@ -180,15 +195,18 @@ def _cameras(problem: Problem, decoded: Decoded, weak: Sequence[int], num_pairs:
 
 
 def _images(
-    problem: Problem, predictions: PairPredictions, decoded: Decoded, depth: torch.Tensor, weak: Sequence[int]
+    problem: Problem, maps: tuple[torch.Tensor, torch.Tensor], decoded: Decoded, weak: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Fields of the result with one image per frame; ``weak``: frames without trusted pairs, whose depth is unknown."""
-    confidence = full_confidence(predictions, problem.kept.cpu())
-    confidence.masked_fill_(depth <= 0, 0.0)
-    R, centre, focal, pp = (x.cpu() for x in (decoded.R, decoded.centre, decoded.focal, problem.principal_point))
-    stretch = torch.tensor([1.0, problem.sample.aspect, 1.0])
-    cleaned = clean(confidence, depth, R, centre, stretch[:, None] * intrinsics(focal, pp))
-    contradicted = cleaned < confidence
+    """Fields of the result with one image per frame; ``weak``: frames without trusted pairs, whose depth is unknown.
+
+    ``maps``: (F, H, W) depths and confidences.
+    """
+    depth, confidence = maps
+    K = intrinsics(decoded.focal, problem.principal_point)
+    K = torch.tensor([1.0, problem.sample.aspect, 1.0]).to(K)[:, None] * K
+    clean = by_frame.clean if _on_cpu(problem) else maps_at_once.clean
+    contradicted = clean(confidence, depth, decoded.R, decoded.centre, K) < confidence
+    depth, confidence, contradicted = (x.cpu() for x in (depth, confidence, contradicted))
     if weak:
         depth, confidence = (x.index_fill(0, torch.tensor(weak), 0.0) for x in (depth, confidence))
     return {"depth": depth.numpy(), "confidence": confidence.numpy(), "contradicted": contradicted.numpy()}

@@ -74,10 +74,10 @@ def frame_pointmaps(problem: Problem, frame: int) -> FramePointmaps:
 def ray_depths(
     along: torch.Tensor, across: torch.Tensor, weight: torch.Tensor, ray_square: torch.Tensor
 ) -> torch.Tensor:
-    """(P,) depths d that minimise sum_n weight |d ray - q_n| for points q_n, by iterative re-weighting.
+    """(..., P) depths d that minimise sum_n weight |d ray - q_n| for points q_n, by iterative re-weighting.
 
-    ``along``: (n, P) depth at which the ray is nearest to q_n; ``across``: (n, P) squared distance there;
-    ``weight``: (n, P); ``ray_square``: (P,) squared length of the ray (z = 1).
+    ``along``: (n, ..., P) depth at which the ray is nearest to q_n; ``across``: (n, ..., P) squared distance there;
+    ``weight``: (n, ..., P); ``ray_square``: (..., P) squared length of the ray (z = 1).
     """
     total = weight.sum(dim=0)
     depth = (weight * along).sum(dim=0) / total
@@ -99,7 +99,7 @@ def full_confidence(predictions: PairPredictions, kept: torch.Tensor) -> torch.T
             (i, predictions.conf_i[e], predictions.points_i[e]),
             (j, predictions.conf_j[e], predictions.points_j[e]),
         ):
-            values = torch.where(_valid(points, confidence), confidence.float(), 0.0).cpu()
+            values = torch.where(valid(points, confidence), confidence.float(), 0.0).cpu()
             torch.maximum(best[frame], values, out=best[frame])
     return best
 
@@ -155,9 +155,9 @@ def _gather(
         )
         x = source[0][row].reshape(-1, 3)[pixels].float()
         c = source[1][row].reshape(-1)[pixels].float()
-        valid = _valid(x, c)
-        points.append(torch.where(valid[:, None], x, 0.0))
-        weight.append(torch.where(valid, c.clamp_min(1.0).log() + LEAST_WEIGHT, 0.0))
+        known = valid(x, c)
+        points.append(torch.where(known[:, None], x, 0.0))
+        weight.append(torch.where(known, c.clamp_min(1.0).log() + LEAST_WEIGHT, 0.0))
     return torch.stack(points), torch.stack(weight)
 
 
@@ -195,5 +195,6 @@ def _frame_depths(
     return torch.where(torch.isfinite(depth) & (depth > 0), depth, 0.0)
 
 
-def _valid(points: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+def valid(points: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    """(...) bool: the network gave a finite answer, of points (..., 3) and confidences (...)."""
     return torch.isfinite(confidence) & (confidence > 0) & (points.abs() < LARGEST_COORDINATE).all(dim=-1)

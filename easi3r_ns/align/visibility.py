@@ -18,29 +18,28 @@ def views_of_frames(
     (F, 3): camera-to-world; ``K``: (F, 3, 3) for integer pixel centres.
     """
     frames, height, width = depth.shape
-    numbers = torch.arange(frames)
     if frames - 1 <= most:
         return [[j for j in range(frames) if j != i] for i in range(frames)]
-    rows, cols = (_probe_lines(size) for size in (height, width))
+    rows, cols = (_probe_lines(size, depth.device) for size in (height, width))
     y, x = torch.meshgrid(rows, cols, indexing="ij")
-    pixels = torch.stack([x.flatten(), y.flatten(), torch.ones(x.numel())]).to(depth)
+    pixels = torch.stack([x.flatten(), y.flatten(), torch.ones_like(x.flatten())]).to(depth)
     P = K @ R.transpose(1, 2)
-    shift = P @ centre[..., None]
-    found = []
+    shift, back = P @ centre[..., None], torch.linalg.inv_ex(K).inverse
+    counts = []
     for i in range(frames):
         z = depth[i][rows[:, None], cols].flatten()
-        points = torch.addmm(centre[i, :, None], R[i] @ torch.linalg.inv(K[i]), pixels * z)[:, z > 0]
+        points = torch.addmm(centre[i, :, None], R[i] @ back[i], pixels * z)
         seen = P @ points - shift
         u, v = (seen[:, :2] / seen[:, 2:]).unbind(dim=1)
-        inside = (seen[:, 2] > 0) & (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
-        count = inside.sum(dim=1)
-        # One number to sort by: more probes first, then nearer in time.
-        rank = count * frames - (numbers - i).abs()
-        rank[i] = -frames
-        found.append(sorted(torch.topk(rank, most).indices.tolist()))
-    return found
+        inside = (z > 0) & (seen[:, 2] > 0) & (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
+        counts.append(inside.sum(dim=1))
+    # One number to sort by: more probes first, then nearer in time.
+    numbers = torch.arange(frames)
+    ranks = torch.stack(counts).cpu() * frames - (numbers[:, None] - numbers).abs()
+    ranks.fill_diagonal_(-frames)
+    return [sorted(torch.topk(rank, most).indices.tolist()) for rank in ranks]
 
 
-def _probe_lines(size: int) -> torch.Tensor:
+def _probe_lines(size: int, device: torch.device) -> torch.Tensor:
     """(PROBES,) rows or columns in the middles of equal parts of ``size`` pixels."""
-    return ((torch.arange(min(PROBES, size)) + 0.5) * size / min(PROBES, size)).long()
+    return ((torch.arange(min(PROBES, size), device=device) + 0.5) * size / min(PROBES, size)).long()

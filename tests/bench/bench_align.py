@@ -29,7 +29,8 @@ import numpy as np
 import torch
 
 from easi3r_ns.align import init, problem, residuals, state, terms
-from easi3r_ns.align.align import _final_depths, _with_fitted_depths
+from easi3r_ns.align.align import _with_fitted_depths
+from easi3r_ns.align.depth import full_depths
 from easi3r_ns.align.solvers import adam, newton
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.runlog import RunLog
@@ -114,7 +115,8 @@ def run(
         )
         steps = len(curve)
     now = state.decode(x, p.sample.xy, p.principal_point)
-    depth = _final_depths(p, scene.predictions, now).numpy()
+    complete = p.sample.complete
+    depth = (now.depth.view(-1, *p.sample.size) if complete else full_depths(p, scene.predictions, now)).numpy()
     T = np.tile(np.eye(4), (len(now.R), 1, 1))
     T[:, :3, :3], T[:, :3, 3] = now.R, now.centre
     return T, float(now.focal[0]), depth, seconds if plain_steps else time.process_time() - began, steps

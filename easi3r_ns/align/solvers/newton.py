@@ -16,7 +16,7 @@ import torch
 
 from ...core.config import AlignConfig
 from ...core.errors import AlignmentError
-from ..depth import sampled_depths
+from .. import depth, maps_at_once
 from ..problem import Problem, thinned
 from ..state import State, decode
 from .frontal import Clique, NotPositiveDefinite, solve_frontal
@@ -118,7 +118,8 @@ def _at_pixels(u: Unknowns, part: Problem, start: State, columns: torch.Tensor) 
     """The same cameras and pairs at other pixels of the problem, with the depths that fit the pairs' points."""
     u = replace(u, depth=start.log_depth[:, columns].double().exp())
     now = decode(to_state(u, start), part.sample.xy, part.principal_point)
-    return replace(u, depth=sampled_depths(part, now).double())
+    fit = depth.sampled_depths if u.depth.device.type == "cpu" else maps_at_once.sampled_depths
+    return replace(u, depth=fit(part, now).double())
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,8 @@ def attempt(system: System, point: Iterate, trust: Trust) -> Iterate | None:
 
 def step_of(u: Unknowns, system: System, weights: TermWeights, damping: float) -> torch.Tensor:
     """(N,) the damped step of cameras, pairs and focal lengths; the mean log-scale of the pairs does not change."""
+    if system.batches is not None:
+        return system.batches.step(u, weights, damping)
     gauge = u.R.new_zeros(system.numbering.size, 1)
     gauge[system.numbering.scales.to(u.R.device)] = 1
     X = solve_frontal(cliques(u, system, weights), system.last, damping, gauge)

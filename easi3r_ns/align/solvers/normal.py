@@ -345,20 +345,31 @@ def smoothness_clique(u: Unknowns, frame: int, config: AlignConfig, numbering: N
     """What the smoothness between ``frame - 1`` and ``frame`` (>= 1) adds, by re-weighted least squares."""
     a, b = frame - 1, frame
     R, t = u.R[a].T @ u.R[b], u.R[a].T @ (u.centre[b] - u.centre[a])
-    eye = torch.eye(3, dtype=R.dtype, device=R.device)
-    basis = skew(eye)
-    # Motions (v, w) of the cameras in their own coordinates: dR = -[w_a] R + R [w_b], dt = -w_a x t - v_a + R v_b.
-    dR, dt = R.new_zeros(9, 2 * CAMERA), R.new_zeros(3, 2 * CAMERA)
-    dR[:, 3:6], dR[:, 9:] = -(basis @ R).reshape(3, 9).T, (R @ basis).reshape(3, 9).T
-    dt[:, :3], dt[:, 3:6], dt[:, 6:9] = -eye, -(basis @ t).T, R
-    H, g = R.new_zeros(2 * CAMERA, 2 * CAMERA), R.new_zeros(2 * CAMERA)
-    for J, r, weight in ((dR, (R - eye).flatten(), 1.0), (dt, t, config.smooth_translation_weight)):
-        factor = config.smooth_weight * weight / r.norm().clamp_min(LEAST_LENGTH)
-        H, g = H + factor * J.T @ J, g + factor * J.T @ r
+    H, g = (x[0] for x in smoothness_matrices(R[None], t[None], config))
     index = numbering.camera(torch.tensor([a, b])).flatten()
     keep = index >= CAMERA
     kept = keep.to(R.device)
     return Clique(index[keep], H[kept][:, kept], g[kept])
+
+
+def smoothness_matrices(R: torch.Tensor, t: torch.Tensor, config: AlignConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """(K, 12, 12) equations and (K, 12) gradients of the smoothness over the motions of both of K pairs of cameras.
+
+    ``R`` (K, 3, 3), ``t`` (K, 3): the second camera of each pair in the coordinates of the first.
+    """
+    eye = torch.eye(3, dtype=R.dtype, device=R.device)
+    basis = skew(eye)
+    # Motions (v, w) of the cameras in their own coordinates: dR = -[w_a] R + R [w_b], dt = -w_a x t - v_a + R v_b.
+    dR, dt = R.new_zeros(len(R), 9, 2 * CAMERA), R.new_zeros(len(R), 3, 2 * CAMERA)
+    dR[:, :, 3:6] = -(basis @ R.unsqueeze(1)).flatten(2).transpose(1, 2)
+    dR[:, :, 9:] = (R.unsqueeze(1) @ basis).flatten(2).transpose(1, 2)
+    dt[:, :, :3], dt[:, :, 3:6], dt[:, :, 6:9] = -eye, skew(t), R
+    H, g = R.new_zeros(len(R), 2 * CAMERA, 2 * CAMERA), R.new_zeros(len(R), 2 * CAMERA)
+    for J, r, weight in ((dR, (R - eye).flatten(1), 1.0), (dt, t, config.smooth_translation_weight)):
+        factor = config.smooth_weight * weight / r.norm(dim=1).clamp_min(LEAST_LENGTH)
+        slope = factor[:, None, None] * J.transpose(1, 2)
+        H, g = H + slope @ J, g + (slope @ r.unsqueeze(-1)).squeeze(-1)
+    return H, g
 
 
 def joined(a: Clique, b: Clique) -> Clique:

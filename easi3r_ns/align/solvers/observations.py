@@ -19,6 +19,10 @@ from .unknowns import Unknowns
 
 LEAST_LENGTH = 1e-6
 """Lengths of residuals in denominators are at least this, in units of the mean depth: the norm has a kink at 0."""
+NEWTON_SHARE = 0.5
+"""t of :mod:`.normal` in the steps of the depths."""
+LEAST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
+"""Bounds of the factor by which one round changes a depth."""
 LEAST_Z = 1e-9
 """Least absolute z-coordinate of a point that is projected."""
 

@@ -12,9 +12,13 @@ from ...core.config import AlignConfig
 from .. import terms
 from ..problem import Problem
 from ..residuals import dot
+from .batched import Batches, prepare_batches
 from .frontal import last_uses, widest
 from .normal import unknowns_of
 from .observations import (
+    LARGEST_FACTOR,
+    LEAST_FACTOR,
+    NEWTON_SHARE,
     FrameObservations,
     RayPoints,
     TermWeights,
@@ -28,15 +32,11 @@ from .observations import (
 )
 from .unknowns import Numbering, Unknowns
 
-NEWTON_SHARE = 0.5
-"""t of :mod:`.normal` in the steps of the depths."""
 PRECISION = torch.float32
 """Single precision is enough in a frame's own camera; the normal equations of long clips need double precision."""
 LARGEST_FRONT = 2048
 """Side of the largest front (see :mod:`.frontal`) up to which this solver is used; all pairs of 24 frames reach it.
 Beyond it the first-order solver is faster."""
-LEAST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
-"""Bounds of the factor by which one round changes a depth."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class System:
     """(N,) the last frame that depends on each unknown."""
     prior: torch.Tensor | None
     """(F, P) log-depths of the depth prior, None where it is off."""
+    batches: Batches | None = None
+    """The same for all frames at once; None on a CPU."""
 
     def weights(self, counts: tuple[float, ...], newton: float = 0.0) -> TermWeights:
         """Factors of the terms. ``counts``: those of :class:`Cost`, empty to leave the flow term out; ``newton``: t."""
@@ -87,7 +89,10 @@ def prepare(problem: Problem, config: AlignConfig, focals: int, prior: torch.Ten
     found = observations_by_frame(problem)
     smooth = config.smooth_weight > 0
     last = last_uses((unknowns_of(v, numbering, smooth) for v in found), numbering.size)
-    return System(problem, config, numbering, found, last, prior.double() if config.depth_weight > 0 else None)
+    known = prior.double() if config.depth_weight > 0 else None
+    on_cpu = problem.points.device.type == "cpu"
+    batches = None if on_cpu else prepare_batches(problem, found, numbering, last, (config, known))
+    return System(problem, config, numbering, found, last, known, batches)
 
 
 def front_width(problem: Problem, focals: int) -> int:
@@ -99,6 +104,9 @@ def front_width(problem: Problem, focals: int) -> int:
 
 def project(u: Unknowns, system: System, weights: TermWeights, rounds: int) -> tuple[Unknowns, Cost]:
     """The unknowns after ``rounds`` of Newton's method in every depth, the rest fixed, and the terms there."""
+    if system.batches is not None:
+        u, values = system.batches.project(u, weights, rounds)
+        return u, _cost(values, system, weights)
     problem, with_flow = system.problem, bool(weights.flow)
     depth, pairwise = torch.empty_like(u.depth), 0.0
     sums, counts = np.zeros(len(problem.flows)), np.zeros(len(problem.flows))
@@ -116,6 +124,16 @@ def project(u: Unknowns, system: System, weights: TermWeights, rounds: int) -> t
     weight = np.array([f.weight for f in problem.flows])
     flow = float((weight * sums / (counts + terms.EPS)).sum())
     return u, Cost(pairwise, flow, tuple(counts) if with_flow else (), *_regular_terms(u, system))
+
+
+def _cost(values: np.ndarray, system: System, weights: TermWeights) -> Cost:
+    """The terms from those of :meth:`.batched.Batches.project`."""
+    pairwise, smooth, prior = values[:3].tolist()
+    if not weights.flow:
+        return Cost(pairwise, 0.0, (), smooth, prior)
+    sums, counts = values[3:].reshape(2, -1)
+    weight = np.array([f.weight for f in system.problem.flows])
+    return Cost(pairwise, float((weight * sums / (counts + terms.EPS)).sum()), tuple(counts.tolist()), smooth, prior)
 
 
 @dataclass(frozen=True)
