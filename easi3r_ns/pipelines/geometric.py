@@ -174,10 +174,10 @@ def reconstruct_geometric(
         if (nearly := as_turning(motion)) is None:
             raise NoCamerasError(str(error), frames, dynamic) from error
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
-    if shared_focal:
-        warn_about_zoom(model, refine.camera_model, log)
+    zoom = warn_about_zoom(model, refine.camera_model, log) if shared_focal else None
     scene = _scene(frames, dynamic, model, kept, config, refine)
-    scene = replace(scene, provenance=scene.provenance | start_facts(config, frames))
+    facts = start_facts(config, frames) | ({"zoom": zoom.facts} if zoom else {})
+    scene = replace(scene, provenance=scene.provenance | facts)
     scene = with_depth(scene, config, cache, log)
     looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log)
     scene = still_only(looks.scene)

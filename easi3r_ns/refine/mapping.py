@@ -145,7 +145,8 @@ def map_matches(
     if model is None:
         no_match = everything().num_matches == 0
         raise AlignmentError(_no_texture(found, coverage) if no_match else _no_lens(task.shared_focal))
-    return turned_right(model, found, task.config, log, fixed_focal=task.fixed_focal, seed=seed)
+    anew = partial(task.globally, found)
+    return turned_right(model, found, task.config, log, fixed_focal=task.fixed_focal, seed=seed, anew=anew)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ the ground.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,41 +24,67 @@ DOUBTFUL = -0.3
 """Rank correlation of height in the picture with depth below which a scene may be inside out. A street, a room or a
 lawn has 0.3 to 0.9 (see examples/results/mapping.md)."""
 AMBIGUOUS = 1.25
-"""Factor between the errors of the two scenes up to which the pictures do not decide. Clips with perspective have 1.9
-and more."""
+"""Factor between the errors of the two scenes up to which the pictures do not decide."""
+DECIDED = 1.9
+"""Least factor of clips with perspective (see examples/results/mapping.md)."""
 _FEWEST = 20
 """Points of a frame below which it has no say in the order of depths."""
 
 
 def turned_right(
-    model: SparseModel, found: Correspondences, config: RefineConfig, log: RunLog, *, fixed_focal: bool, seed: int
+    model: SparseModel,
+    found: Correspondences,
+    config: RefineConfig,
+    log: RunLog,
+    *,
+    fixed_focal: bool,
+    seed: int,
+    anew: Callable[[], SparseModel | None] = lambda: None,
 ) -> SparseModel:
-    """The model, or the adjusted mirror image of one that is inside out and for which no perspective speaks.
+    """The model, or a scene that is not inside out in its place, where perspective does not speak for the model.
 
-    A model in which lower in the picture is nearer is returned as it is. ``record`` says where it was turned.
+    A model in which lower in the picture is nearer is returned as it is. Otherwise its mirror image is adjusted, and
+    where that is not clearly worse the clip is mapped ``anew``: a model that began inside out bends when perspective
+    becomes stronger, and its mirror image bends where that was weak, so the one with the smaller error stays.
+    ``record`` says what was turned ("turned_right"), or the order of depths that is left in doubt ("depth_order").
 
     Args:
         found: the matches that the model was made from.
         fixed_focal: the focal length was given.
+        anew: maps the clip in another way.
     """
     order = depth_order(model)
     if model.focals is not None or model.lenses is not None or model.lens.fisheye or not order < DOUBTFUL:
         return model
     start = mirrored(model)
     other = bundle_from(found, start.T_world_cam, model.lens, config, fixed_focal=fixed_focal, seed=seed)
-    if other is None or other.registered.sum() < model.registered.sum() or not depth_order(other) > -DOUBTFUL:
+    if other is None or _ratio(other, model, found) > AMBIGUOUS:
         return model
-    both = model.registered & other.registered
-    ratio = _error(other, found, both) / max(_error(model, found, both), 1e-12)
+    made = [rival for rival in (other, anew()) if rival is not None]
+    rivals = [rival for rival in made if rival.registered.sum() >= model.registered.sum()]
+    rivals = [rival for rival in rivals if depth_order(rival) > -DOUBTFUL]
+    ratio, best = min(((_ratio(rival, model, found), k) for k, rival in enumerate(rivals)), default=(np.inf, -1))
+    record = dict(model.record or {})
     if ratio > AMBIGUOUS:
-        return model
-    log.warn(
-        "the pictures show hardly any perspective: the scene and its inside-out mirror image explain them equally well "
-        f"(errors x {ratio:.2f}); taken is the one in which the lower part of the picture is nearer. Distances in "
-        "depth are uncertain; --focal-length helps"
-    )
-    record = dict(model.record or {}) | {"turned_right": {"error_ratio": ratio, "order_before": order}}
-    return replace(other.restricted(model.registered), record=record)
+        return replace(model, record=record | {"depth_order": order})
+    if ratio < 1 / DECIDED:
+        log.detail(
+            f"mapping ended inside out; the scene that is not explains the matches better (errors x {ratio:.2f})"
+        )
+    else:
+        log.warn(
+            "the pictures show hardly any perspective: the scene and its inside-out mirror image explain them equally "
+            f"well (errors x {ratio:.2f}); taken is the one in which the lower part of the picture is nearer. "
+            "Distances in depth are uncertain; --focal-length helps"
+        )
+    record |= {"turned_right": {"error_ratio": ratio, "order_before": order}}
+    return replace(rivals[best].restricted(model.registered), record=record)
+
+
+def _ratio(rival: SparseModel, model: SparseModel, found: Correspondences) -> float:
+    """Of the errors of two models in the frames that both have."""
+    both = model.registered & rival.registered
+    return _error(rival, found, both) / max(_error(model, found, both), 1e-12)
 
 
 def depth_order(model: SparseModel) -> float:

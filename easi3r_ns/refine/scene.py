@@ -98,11 +98,13 @@ def refine_scene(
     best = min(candidates, key=lambda candidate: scores[candidate.name].cost)
     for name, score in scores.items():
         log.detail(f"cameras of {name:<21} {score}{'   <- kept' if name == best.name else ''}")
+    zoom = None
     if shared_focal and len(candidates) > 1:
         likely = min(candidates[1:], key=lambda candidate: scores[candidate.name].cost)
         assert likely.model is not None, "only the first candidate has none"
-        warn_about_zoom(likely.model, config.camera_model, log)
+        zoom = warn_about_zoom(likely.model, config.camera_model, log)
     record = {"kept": best.name, "held_out_matches": held.num_matches} | {n: _as_json(s) for n, s in scores.items()}
+    record |= {"zoom": zoom.facts} if zoom else {}
     if best.model is None:
         why = "no other cameras explain the held-out matches better" if len(candidates) > 1 else "COLMAP finds none"
         return _kept(scene, config, log, why, record)

@@ -46,6 +46,11 @@ class Zoom:
         gain = self.errors[1] <= MIN_GAIN * self.errors[0]
         return self.change >= max(MIN_CHANGE, MIN_SIGMAS * self.sigma) and gain
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the provenance of a scene with one focal length holds; ``not_modelled`` is 0 where nothing zooms."""
+        return {"change": self.change, "sigma": self.sigma, "not_modelled": self.change if self.found else 0.0}
+
     def __str__(self) -> str:
         return (
             f"focal lengths of single frames change by {100 * self.change:.1f} % (+- {100 * self.sigma:.1g} %), error "

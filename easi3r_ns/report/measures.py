@@ -119,6 +119,12 @@ class Measures:
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
     clips_left_out: int | None = None
     """How many of several clips could not be joined to the others; None: there is one."""
+    focal_change: float | None = None
+    """Largest over smallest focal length of single frames, less 1, where it counts as a zoom that the cameras do not
+    have; None where the run did not measure it."""
+    depth_order: float | None = None
+    """Rank correlation of height in the picture with depth where it speaks for a scene that is inside out, and the
+    pictures do not decide; else None."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,8 @@ def measure(scene: Scene) -> MeasuredScene:
         focal_sigma=None if known else _focal_sigma(scene, count),
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
         clips_left_out=_clips_left_out(scene),
+        focal_change=_zoom_not_modelled(scene),
+        depth_order=(scene.provenance.get("mapping") or {}).get("depth_order"),
     )
     return MeasuredScene(measures, series, residuals, parallax, unit)
 
@@ -316,6 +324,11 @@ def _focal_spread(scene: Scene, count: int) -> float | None:
         return None
     estimates = focal_estimates(scene, count)
     return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
+
+
+def _zoom_not_modelled(scene: Scene) -> float | None:
+    found = scene.provenance.get("zoom") or (scene.provenance.get("refine") or {}).get("zoom") or {}
+    return found.get("not_modelled")
 
 
 def _focal_sigma(scene: Scene, count: int) -> float | None:

@@ -344,6 +344,28 @@ RULES = (
         remedy=_GIVE_FOCAL,
     ),
     Rule(
+        key="focal_change",
+        title="Zoom that was not modelled",
+        fine="at most",
+        care=0.0,
+        stop=0.4,
+        show=percent,
+        reason="One focal length was found for all frames, but those of single frames differ by {value}: the lens "
+        "zooms, or the camera path is wrong.",
+        remedy="If the lens zooms, use --align.no-shared-focal; if not, use more frames and give --focal-length.",
+    ),
+    Rule(
+        key="depth_order",
+        title="Order of depths: lower is nearer",
+        fine="at least",
+        care=-0.3,
+        show=_ratio,
+        reason="The scene may be inside out: what is lower in the picture is farther away (rank correlation {value}), "
+        "and the pictures show too little perspective to tell.",
+        remedy="Look at the points below: where the ground rises towards the camera, use more frames, and give "
+        "--focal-length.",
+    ),
+    Rule(
         key="preview_weights",
         title="Cameras of preview weights",
         fine="at most",
@@ -358,4 +380,5 @@ RULES = (
 """Every limit there is. How they were set: true cameras and depths of rendered rooms and of a real RGB-D walk stay far
 inside (parallax 5 to 14 degrees, colour residual 0.1 to 0.4, roughness 0.2 to 0.6, depth disagreement below 0.5 %),
 while a clip from a tripod and paths that are known to be wrong lie outside. That of the ring around the masks lies
-half-way between true masks and masks that are 8 of 512 pixels too small (examples/results/masks.md)."""
+half-way between true masks and masks that are 8 of 512 pixels too small (examples/results/masks.md). A zoom by half
+that is not modelled loses frames and puts the focal length off by more than half (examples/results/zoom.md)."""

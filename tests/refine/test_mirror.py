@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from easi3r_ns.core.config import RefineConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import SparsePoints
+from easi3r_ns.refine import mirror
 from easi3r_ns.refine.mirror import depth_order, mirrored, turned_right
 from easi3r_ns.refine.model import Correspondences, Lens, SparseModel
 
@@ -58,8 +62,14 @@ FAR_AND_ROUGH = (FAR, 1.2)
 """So rough that the little perspective is lost in it."""
 
 
-def judged(model: SparseModel, found: Correspondences, log: RunLog | None = None) -> SparseModel:
-    return turned_right(model, found, RefineConfig(camera_model="pinhole"), log or RunLog(), fixed_focal=True, seed=0)
+def judged(
+    model: SparseModel,
+    found: Correspondences,
+    log: RunLog | None = None,
+    anew: Callable[[], SparseModel | None] = lambda: None,
+) -> SparseModel:
+    config = RefineConfig(camera_model="pinhole")
+    return turned_right(model, found, config, log or RunLog(), fixed_focal=True, seed=0, anew=anew)
 
 
 def test_from_far_away_the_mirror_image_looks_the_same() -> None:
@@ -113,3 +123,48 @@ def test_too_few_points_have_no_order(points: int) -> None:
     model, _ = street(NEAR)
     few = model.with_points(np.arange(len(model.sparse)) < points)
     assert np.isnan(depth_order(few))
+
+
+def test_a_scene_that_perspective_proves_inside_out_gives_way_to_one_mapped_anew() -> None:
+    """The mirror image of a bent model lacks a frame or bends the other way; what is mapped anew does not."""
+    model, found = street(FAR)
+    wrong, log = mirrored(model), RunLog()
+    short = replace(model, registered=np.arange(FRAMES) > 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "bundle_from", lambda *args, **options: short)
+        turned = judged(wrong, found, log, anew=lambda: model)
+    np.testing.assert_array_equal(turned.T_world_cam, model.T_world_cam)
+    assert turned.record is not None and turned.record["turned_right"]["error_ratio"] < 0.5
+    assert not log.warnings, "perspective decides"
+
+
+def test_of_two_that_are_not_inside_out_the_one_with_the_smaller_error_stays() -> None:
+    model, found = street(FAR)
+    T = model.T_world_cam.copy()
+    T[0, :3, 3] += 0.3  # one frame out of place
+    rough = replace(model, T_world_cam=T)
+    for mirror_image, anew in ((rough, model), (model, rough)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mirror, "bundle_from", lambda *args, found=mirror_image, **options: found)
+            turned = judged(mirrored(model), found, anew=lambda rival=anew: rival)
+        np.testing.assert_array_equal(turned.T_world_cam, model.T_world_cam)
+
+
+def test_a_doubt_that_nothing_settles_is_recorded_for_the_verdict() -> None:
+    model, found = street(*FAR_AND_ROUGH)
+    wrong = mirrored(model)
+    short = replace(model, registered=np.arange(FRAMES) > 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "bundle_from", lambda *args, **options: short)
+        kept = judged(wrong, found)
+    np.testing.assert_array_equal(kept.T_world_cam, wrong.T_world_cam)
+    assert kept.record is not None and kept.record["depth_order"] == pytest.approx(depth_order(wrong))
+
+
+def test_the_clip_is_mapped_anew_only_in_doubt() -> None:
+    model, found = street(*FAR_AND_ROUGH)
+
+    def anew() -> SparseModel:
+        raise AssertionError("mapped anew")
+
+    assert judged(model, found, anew=anew) is model

@@ -146,6 +146,7 @@ def test_a_zoom_is_told_from_none(shared_models) -> None:
     zooms = {ratio: warn_about_zoom(model, "radial", told[ratio]) for ratio, model in shared_models.items()}
     assert not zooms[1.0].found and not told[1.0].warnings
     assert zooms[1.0].change < 0.03
+    assert [zooms[ratio].facts["not_modelled"] for ratio in (1.0, 1.5)] == [0.0, zooms[1.5].change]
     assert zooms[1.5].found and zooms[1.5].errors[1] < 0.5 * zooms[1.5].errors[0]
     assert zooms[1.5].change == pytest.approx(0.5, abs=0.1)
     assert "the lens zooms" in told[1.5].warnings[0] and "--align.no-shared-focal" in told[1.5].warnings[0]
@@ -232,6 +233,7 @@ def test_rendered_clip_without_a_zoom_does_not_warn(tmp_path) -> None:
     log = RunLog()
     meta = run(data, tmp_path / "shared", log, shared_focal=True)
     assert not any("zoom" in text for text in log.warnings)
+    assert meta["easi3r"]["zoom"]["not_modelled"] == 0
     assert meta["fl_x"] == pytest.approx(focals[0], rel=0.01)
     each = run(data, tmp_path / "each", log, shared_focal=False)
     np.testing.assert_allclose([frame["fl_x"] for frame in each["frames"]], meta["fl_x"], rtol=0.02)
@@ -241,8 +243,9 @@ def test_rendered_clip_without_a_zoom_does_not_warn(tmp_path) -> None:
 def test_refinement_finds_the_zoom_too(tmp_path) -> None:
     data, focals, _ = written(tmp_path / "clip", 1.5)
     log = RunLog()
-    run(data, tmp_path / "shared", log, shared_focal=True, weights="tiny")
+    meta = run(data, tmp_path / "shared", log, shared_focal=True, weights="tiny")
     assert any("the lens zooms" in text for text in log.warnings)
+    assert meta["easi3r"]["refine"]["zoom"]["not_modelled"] == pytest.approx(0.5, abs=0.1)
     meta = run(data, tmp_path / "each", RunLog(), shared_focal=False, weights="tiny")
     assert meta["easi3r"]["refine"]["kept"] != "network"
     found = np.array([frame["fl_x"] for frame in meta["frames"]])

@@ -171,6 +171,10 @@ def without_depth(scene: Scene, count: int) -> Scene:
         (lambda s: without_depth(s, 50), Level.STOP, {"num_sparse"}),
         (lambda s: replace(s, pose_sources=("colmap",) * 9 + ("aligned",) * 3), Level.CARE, {"unregistered"}),
         (lambda s: replace(s, focals=np.linspace(60, 160, 12)), Level.CARE, {"focal_spread"}),
+        (lambda s: replace(s, provenance={"zoom": {"not_modelled": 0.0}}), Level.TRAIN, set()),
+        (lambda s: replace(s, provenance={"zoom": {"not_modelled": 0.1}}), Level.CARE, {"focal_change"}),
+        (lambda s: replace(s, provenance={"refine": {"zoom": {"not_modelled": 1.2}}}), Level.STOP, {"focal_change"}),
+        (lambda s: replace(s, provenance={"mapping": {"depth_order": -0.7}}), Level.CARE, {"depth_order"}),
         (lambda s: replace(s, provenance={"weights": {"name": "tiny"}}), Level.CARE, {"preview_weights"}),
         (
             lambda s: replace(s, provenance={"weights": {"name": "tiny"}}, pose_sources=("colmap",) * 12),
