@@ -20,6 +20,7 @@ from ..core.install import install_extra
 from ..motion.flow.raft import download_megabytes, weights_path
 from ..network.sources import BEST, KNOWN, resolve
 from ..plugin.bridge import GROUP, SWITCH_OFF
+from ..refine.dense import patch_match_refusal
 
 FREE_DISK = 5 * 2**30
 """Bytes that a download of large weights and a dataset need together."""
@@ -47,7 +48,7 @@ class Check:
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are worth reading."""
-    checks = [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap)]
+    checks = [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap, _patch_match)]
     checks += [_extra(name, module, use) for name, (module, use) in EXTRAS.items()]
     checks += [_weights(), *(_model(name) for name in KNOWN), _model_of_flow()]
     return [*checks, _default({check.name: check.state for check in checks}), _disk()]
@@ -125,6 +126,13 @@ def _pycolmap() -> Check:
         return str(load_pycolmap().__version__)
 
     return _importable("pycolmap", load)
+
+
+def _patch_match() -> Check:
+    refusal = patch_match_refusal()
+    if refusal is None:
+        return Check("patchmatch", "ok", "--stereo auto measures depth with COLMAP's PatchMatch on the GPU")
+    return Check("patchmatch", "note", f"--stereo auto measures depth without it: {refusal}")
 
 
 def _extra(name: str, module: str, use: str) -> Check:

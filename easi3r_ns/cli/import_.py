@@ -45,6 +45,8 @@ class Import:
     """Treat everything as static."""
     depth: Literal["stereo", "none"] = "stereo"
     """Where the folder has no depth: stereo measures that of what stands still, none leaves it unknown."""
+    stereo: Literal["auto", "opencv", "torch", "patchmatch"] = "auto"
+    """What --depth stereo measures with, as in `easi3r run`."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     fps: float = 24.0

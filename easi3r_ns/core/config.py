@@ -216,6 +216,10 @@ class Easi3RConfig:
     depth: Literal["stereo", "none"] = "stereo"
     """With --weights none: stereo measures the depth of what stands still from several views; none leaves it unknown,
     which is faster. A network brings its own depth."""
+    stereo: Literal["auto", "opencv", "torch", "patchmatch"] = "auto"
+    """What --depth stereo measures with: opencv (CPU), torch (GPU; slow on a CPU) or patchmatch, COLMAP's PatchMatch on
+    an NVIDIA GPU (needs pycolmap-cuda12). auto is patchmatch where it is there, else torch on a GPU and opencv on a
+    CPU; the run says which."""
     focal_length: Optional[float] = None
     """Known focal length in pixels of the SOURCE image; kept fixed. Default: estimated, from what EXIF or QuickTime
     metadata say where --weights none or --refine colmap map, and taken from them where nothing in the pictures shows

@@ -135,8 +135,3 @@ class TorchOperations:
         h = H.tolist()
         across, down, depth = (row[0] * x + row[1] * y + row[2] for row in h)
         return across / depth, down / depth
-
-
-def choose_operations(device: torch.device) -> Operations:
-    """OpenCV on a CPU, where torch's look-ups are many times slower; torch elsewhere."""
-    return OpenCVOperations() if device.type == "cpu" else TorchOperations(device)

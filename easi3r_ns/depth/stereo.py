@@ -7,7 +7,7 @@ Pixels that move, in the frame or in its neighbours, take no part. What cannot b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -19,8 +19,10 @@ from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..storage.cache import StageCache, Tensors, digest
 from .agree import Measured, agreement, without_speckles
-from .arrays import Operations, choose_operations
+from .arrays import Operations
+from .choose import Stereo
 from .neighbours import Surroundings, surroundings
+from .patchmatch import PatchMatch, measure_by_patch_match
 from .smooth import Smoothness, smoothed
 from .sweep import SweepView, peak, plane_scores, surface_scores, travel
 from .views import SceneViews, TwoSizes
@@ -57,12 +59,24 @@ class StereoConfig:
     smoothness: Smoothness = Smoothness()
 
 
+@dataclass(frozen=True)
+class _Keep:
+    """Where the parts of a measurement are kept, under which name, and what decides them."""
+
+    cache: StageCache
+    name: str
+    key: str
+
+    def stage(self, part: str, compute: Callable[[], Tensors]) -> Tensors:
+        return self.cache.stage(f"{self.name}-{part}", self.key, compute)
+
+
 def stereo_depth(
     scene: Scene,
     log: RunLog,
     cache: StageCache = StageCache(None),
     *,
-    device: torch.device = torch.device("cpu"),
+    how: Stereo = Stereo.on(torch.device("cpu")),
     config: StereoConfig = StereoConfig(),
     stage: str = "stereo",
 ) -> Scene:
@@ -74,31 +88,62 @@ def stereo_depth(
     Args:
         scene: cameras and triangulated points are needed; a frame that sees too few points stays without depth.
         cache: keeps what was measured, frame by frame: a killed run goes on where it stopped.
-        device: a CPU computes with OpenCV, others with torch.
+        how: what measures; the agreement of the frames is found in the same way whatever does. PatchMatch is one step:
+            a run that is killed in it begins it again.
         stage: name under which the cache keeps it; a run that measures twice needs two.
 
     Returns:
         Depth on the scene's own (distorted) pixel grid, in scene units.
     """
-    ops = choose_operations(device)
-    views = SceneViews(scene, ops, HELD_VIEWS * config.views)
+    views = SceneViews(scene, how.operations, HELD_VIEWS * config.views)
     around = surroundings(scene, config.views)
-    key = _key(scene, config, device)
-    inverse: list[np.ndarray | None] = []
+    keep = _Keep(cache, stage, _key(scene, config, how))
     depth, confidence = np.zeros_like(scene.depth), np.zeros_like(scene.confidence)
-    with log.stage("stereo", len(scene)) as advance:
-        for frame, near in enumerate(around):
-            inverse.append(
-                None if near is None else _kept(f"{stage}-{frame:06d}", frame, near, views, config, cache, key)
-            )
-            advance(1)
+    if how.patch_match is None:
+        inverse = _swept(around, views, config, keep, log)
+    else:
+        inverse = _matched(scene, around, views, how.patch_match, keep, log)
     with log.stage("stereo agreement", len(scene)) as advance:
         for frame, near in enumerate(around):
-            if near is not None:
+            if near is not None and inverse[frame] is not None:
                 depth[frame], confidence[frame] = _agreed(frame, near.neighbours, inverse, views)
             advance(1)
     still = ~scene.dynamic.masks
     return replace(scene, depth=depth * still, confidence=confidence * still)
+
+
+def _swept(
+    around: Sequence[Surroundings | None],
+    views: SceneViews,
+    config: StereoConfig,
+    keep: _Keep,
+    log: RunLog,
+) -> list[np.ndarray | None]:
+    """Per frame (H, W) inverse depth of a sweep; None for frames without neighbours."""
+    inverse: list[np.ndarray | None] = []
+    with log.stage("stereo", len(around)) as advance:
+        for frame, near in enumerate(around):
+            inverse.append(None if near is None else _kept(frame, near, views, config, keep))
+            advance(1)
+    return inverse
+
+
+def _matched(
+    scene: Scene,
+    around: Sequence[Surroundings | None],
+    views: SceneViews,
+    patch_match: PatchMatch,
+    keep: _Keep,
+    log: RunLog,
+) -> list[np.ndarray | None]:
+    """The same of PatchMatch."""
+
+    def compute() -> Tensors:
+        found = measure_by_patch_match(scene, around, views, patch_match, log)
+        return {str(k): torch.from_numpy(values) for k, values in enumerate(found) if values is not None}
+
+    kept = keep.stage("patchmatch", compute)
+    return [kept[str(k)].numpy() if str(k) in kept else None for k in range(len(around))]
 
 
 def measure(
@@ -131,16 +176,14 @@ def sweep_planes(coarse: Sequence[SweepView], nearest: float, farthest: float, c
     return np.linspace(low, high, count)
 
 
-def _kept(
-    stage: str, frame: int, near: Surroundings, views: SceneViews, config: StereoConfig, cache: StageCache, key: str
-) -> np.ndarray:
+def _kept(frame: int, near: Surroundings, views: SceneViews, config: StereoConfig, keep: _Keep) -> np.ndarray:
     """(H, W) what :func:`measure` says of one frame, or said in an earlier run."""
 
     def compute() -> Tensors:
         shown = [views[k] for k in (frame, *near.neighbours)]
         return {"inverse_depth": torch.from_numpy(measure(views.ops, shown, near.nearest, near.farthest, config))}
 
-    return cache.stage(stage, key, compute)["inverse_depth"].numpy()
+    return keep.stage(f"{frame:06d}", compute)["inverse_depth"].numpy()
 
 
 def _agreed(
@@ -158,13 +201,13 @@ def _agreed(
     return depth, np.where(depth > 0, count, 0).astype(np.float32)
 
 
-def _key(scene: Scene, config: StereoConfig, device: torch.device) -> str:
+def _key(scene: Scene, config: StereoConfig, how: Stereo) -> str:
     """Names everything that decides what is measured."""
     points = scene.sparse
     tracks = () if points is None else (points.points, points.point_index, points.frame_index)
     lens = (scene.focals_xy, np.asarray(scene.principal_point, dtype=float), list(scene.distortion))
     pictures = (scene.images, scene.dynamic.masks)
-    return digest(*pictures, scene.T_world_cam, *lens, *tracks, config, device.type, __version__)
+    return digest(*pictures, scene.T_world_cam, *lens, *tracks, config, str(how), __version__)
 
 
 def _enlarged(inverse: np.ndarray, size: tuple[int, int], step: float) -> np.ndarray:

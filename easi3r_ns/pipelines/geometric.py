@@ -28,7 +28,6 @@ from ..core.scene import (
 )
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
-from ..depth.stereo import stereo_depth
 from ..frames import ImageGeometry
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
@@ -49,6 +48,7 @@ from .network import check_focal
 from .packing import pack_model, unpack_model
 from .pipeline import RunConfig
 from .second_look import explains_as_much, look_again, masks_of_all, rows_of
+from .stereo import measured_depth, stereo_of
 from .still import find_camera_motion, pinned_scene
 from .unposed import NoCamerasError
 
@@ -125,7 +125,7 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
     own = {"device", "batch_size"} if config.flow == "raft" else set()
     if config.depth != "none":
         own |= {"device", "min_confidence"}
-        choose_compute(config.device, "auto", 0)
+        stereo_of(config)
     others = [n for n in _NETWORK_OPTIONS if n not in own and getattr(config, n) != getattr(default, n)]
     idle = [f"--{n.replace('_', '-')}" for n in others]
     idle += ["--align.*"] if replace(align, shared_focal=True) != AlignConfig() else []
@@ -193,7 +193,7 @@ def with_depth(scene: Scene, config: Easi3RConfig, cache: StageCache, log: RunLo
     """The scene with the depth of what stands still, where ``--depth`` asks for it."""
     if config.depth == "none":
         return scene
-    return stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device, stage=stage)
+    return measured_depth(scene, config, cache, log, stage=stage)
 
 
 def still_only(scene: Scene) -> Scene:

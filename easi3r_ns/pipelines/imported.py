@@ -23,7 +23,6 @@ from ..core.types import DynamicMasks, Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
 from ..depth.movers import assume_depth
-from ..depth.stereo import stereo_depth
 from ..frames import enlargement
 from ..frames.near import Shot
 from ..importers.colmap import LAYOUT
@@ -40,10 +39,11 @@ from ..storage.owned import refuse_foreign
 from .footage import prepare
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
+from .stereo import measured_depth, stereo_of
 
 MASKS = "masks"
 """Folder in which many programs keep masks beside a COLMAP model."""
-FOUND_BY = ("masks", "masks_polarity", "masks_missing", "no_masks", "depth", "device")
+FOUND_BY = ("masks", "masks_polarity", "masks_missing", "no_masks", "depth", "stereo", "device")
 """Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
 LARGEST_PATCH = 16
 """Pixels per token of the score, at most: that of the published networks."""
@@ -125,14 +125,16 @@ def _refuse_inside(folder: Path, output_dir: Path) -> None:
 
 def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: StageCache, log: RunLog) -> Scene:
     """The scene with the masks and the depth that it lacks."""
+    measures = recording.depth is None and config.depth != "none" and scene.sparse is not None
+    if measures:
+        stereo_of(config)  # before the masks, which take their time
     frames, patch, theirs = _frames(scene, recording), patch_of(scene), scene.dynamic
     own = partial(_first_look, scene, frames, patch, config, log)
     given = given_masks(config, frames, patch, FirstLook(log, own if recording.masks is None else lambda: theirs))
     if given is not None or recording.masks is None:
         scene = replace(scene, dynamic=own() if given is None else given)
-    measures = recording.depth is None and config.depth != "none" and scene.sparse is not None
     if measures:
-        scene = stereo_depth(scene, log, cache, device=choose_compute(config.device, "auto", 0).device)
+        scene = measured_depth(scene, config, cache, log)
     scene = look_again(scene, frames, config, patch, cache, log).scene
     if measures:
         still = ~scene.dynamic.masks

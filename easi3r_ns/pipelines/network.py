@@ -78,6 +78,8 @@ class NetworkPipeline:
         choose_compute(config.device, config.dtype, config.batch_size, tf32=config.tf32)
         if config.depth != Easi3RConfig().depth:
             log.warn(f"--depth {config.depth} has no effect: a network brings its own depth (see --weights none)")
+        if config.stereo != Easi3RConfig().stereo:
+            log.warn(f"--stereo {config.stereo} has no effect: a network brings its own depth (see --weights none)")
 
     def forecast(self, data: Path, log: RunLog) -> Forecast | None:
         """See :meth:`~.pipeline.Pipeline.forecast`; weights that need no download are opened for it."""

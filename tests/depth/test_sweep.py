@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from easi3r_ns.depth.agree import Measured, agreement, without_speckles
-from easi3r_ns.depth.arrays import OpenCVOperations, Operations, TorchOperations, choose_operations
+from easi3r_ns.depth.arrays import OpenCVOperations, Operations, TorchOperations
+from easi3r_ns.depth.choose import Stereo
 from easi3r_ns.depth.smooth import Smoothness, smoothed
 from easi3r_ns.depth.stereo import StereoConfig, measure
 from easi3r_ns.depth.sweep import SweepView, best_half, peak, plane_scores, surface_scores
@@ -130,8 +131,8 @@ def test_torch_measures_what_opencv_measures(tmp_path) -> None:
 
 
 def test_a_cpu_uses_opencv_and_a_gpu_torch() -> None:
-    assert isinstance(choose_operations(torch.device("cpu")), OpenCVOperations)
-    assert isinstance(choose_operations(torch.device("meta")), TorchOperations)
+    assert isinstance(Stereo.on(torch.device("cpu")).operations, OpenCVOperations)
+    assert isinstance(Stereo.on(torch.device("meta")).operations, TorchOperations)
 
 
 def test_speckles_go_and_surfaces_stay() -> None:
