@@ -55,18 +55,19 @@ class Plan:
         from ..pipelines.choice import choose_weights, judge_weights
         from ..pipelines.geometric import NAME, GeometricPipeline
         from ..pipelines.pipeline import RunConfig
-        from ..pipelines.several import all_clips, refuse_several
+        from ..pipelines.several import all_clips, makes_several, refuse_several
         from ..plan.plan import plan_run
         from .display import RichRunLog
 
         log, console = RichRunLog(), Console(highlight=False, emoji=False)
         config = RunConfig(self.frames, self.config, self.align, refine=self.refine, more_data=self.more_data)
         data, config = all_clips(self.data, config)
-        if config.more_data and self.config.weights == AUTO:
+        several = makes_several(data, config)
+        if several and self.config.weights == AUTO:
             choice = choose_weights(data, None, config, log)
             choice.say(log)
             config = choice.applied(config)
-        if config.more_data:
+        if several:
             refuse_several(config, (data, *config.more_data))
         if config.easi3r.weights == NAME:
             print_forecast(GeometricPipeline(config).forecast(data, log), console)

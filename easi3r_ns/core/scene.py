@@ -13,7 +13,7 @@ import numpy as np
 
 from .end_to_end import end_to_end
 from .geometry import source_to_network
-from .types import DynamicMasks, Frames, PixelMap, require
+from .types import T_SIDE_UPRIGHT, DynamicMasks, Frames, PixelMap, require
 
 ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
 """Said wherever :attr:`Scene.assumed_depth` is shown."""
@@ -201,6 +201,9 @@ class Scene:
     clip: np.ndarray | None = None
     """(F,) int64 which of several clips each frame is from, from 0, in their order: times and indices are those of its
     clip. None: there is one."""
+    turned: np.ndarray | None = None
+    """(F,) bool: frames that lie on their side (:func:`~.types.on_side`) in ``images``, cameras and all else here; a
+    dataset has them upright. None: all stand."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
 
@@ -230,6 +233,7 @@ class Scene:
         require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
         require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
         require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
+        require(self.turned is None or self.turned.shape == (n,), "turned does not fit the frames")
         if self.clip is not None:
             numbers = self.clip
             require(numbers.shape == (n,) and bool((numbers >= 0).all()), f"the numbers of the clips are {numbers}")
@@ -250,6 +254,13 @@ class Scene:
     def stays(self) -> bool:
         """Whether the camera was found not to leave its place: it stands still, or only turns."""
         return bool(self.pose_sources) and set(self.pose_sources or ()) <= {FIXED, TURNING}
+
+    @property
+    def T_world_upright(self) -> np.ndarray:
+        """(F, 4, 4) camera-to-world of the cameras with upright pictures, see :attr:`turned`."""
+        if self.turned is None:
+            return self.T_world_cam
+        return np.where(self.turned[:, None, None], self.T_world_cam @ T_SIDE_UPRIGHT, self.T_world_cam)
 
     @property
     def clock(self) -> np.ndarray:
@@ -332,7 +343,7 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
 
 def what_frames_show(frames: Frames) -> dict[str, Any]:
     """The fields of a :class:`Scene` that are those of the frames, whatever its cameras are."""
-    names = ("images", "pixel_map", "times", "indices", "names", "source_paths", "clip")
+    names = ("images", "pixel_map", "times", "indices", "names", "source_paths", "clip", "turned")
     return {name: getattr(frames, name) for name in names}
 
 

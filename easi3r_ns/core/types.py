@@ -51,10 +51,34 @@ class SourceCut:
         left, top, right, bottom = self.picture
         return right - left, bottom - top
 
+    def turned(self) -> SourceCut:
+        """The same cut of frames that lie on their side, see :func:`on_side`."""
+        width, height = self.full_wh
+        return SourceCut((height, width), _box_on_side(self.box, width), _box_on_side(self.picture, width))
+
     def of(self, image: np.ndarray) -> np.ndarray:
         """(H, W, ...) at full size -> what is left of it."""
         left, top, right, bottom = self.box
         return image[top:bottom, left:right]
+
+
+def on_side(image: np.ndarray) -> np.ndarray:
+    """(H, W, ...) -> (W, H, ...): the picture turned by a quarter, counterclockwise."""
+    return np.ascontiguousarray(np.rot90(image))
+
+
+def upright_again(image: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`on_side`."""
+    return np.ascontiguousarray(np.rot90(image, -1))
+
+
+T_SIDE_UPRIGHT = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+"""Takes coordinates of a camera with OpenCV axes to those of the same camera whose picture lies :func:`on_side`."""
+
+
+def _box_on_side(box: tuple[int, int, int, int], width: int) -> tuple[int, int, int, int]:
+    left, top, right, bottom = box
+    return top, width - right, bottom, width - left
 
 
 @dataclass(frozen=True)
@@ -94,6 +118,12 @@ class PixelMap:
             return self.source_wh[0] / 2, self.source_wh[1] / 2
         (left, top, right, bottom), (cut_left, cut_top, _, _) = self.cut.picture, self.cut.box
         return (left + right) / 2 - cut_left, (top + bottom) / 2 - cut_top
+
+    def upright(self) -> PixelMap:
+        """The map of pictures that lie :func:`on_side` here, for the upright ones."""
+        (width, height), (wide, high) = self.source_wh, self.resized_wh
+        left, top, right, bottom = self.crop_box
+        return PixelMap((height, width), (high, wide), (high - bottom, left, high - top, right))
 
     @property
     def network_wh(self) -> tuple[int, int]:
@@ -209,6 +239,9 @@ class Frames:
     clip: np.ndarray | None = None
     """(F,) int64 which of several clips of one scene each frame is from, from 0; times and indices are those of its
     clip. None: there is one clip, which evaluation views may follow."""
+    turned: np.ndarray | None = None
+    """(F,) bool: frames whose upright pictures lie :func:`on_side` here, because most are landscape and they are
+    portrait, or the other way round. None: all stand."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -218,7 +251,9 @@ class Frames:
         for name in ("times", "indices", "names", "source_paths"):
             require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
         require(self.offsets is None or len(self.offsets) == n, f"offsets do not fit {n} frames")
-        require(self.clip is None or len(self.clip) == n, f"the numbers of the clips do not fit {n} frames")
+        for name in ("clip", "turned"):
+            values = getattr(self, name)
+            require(values is None or len(values) == n, f"{name}: {values} for {n} frames")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -250,6 +285,7 @@ class Frames:
             source_paths=tuple(self.source_paths[k] for k in kept),
             offsets=None if self.offsets is None else self.offsets[kept],
             clip=None if self.clip is None else self.clip[kept],
+            turned=None if self.turned is None else self.turned[kept],
         )
 
     def followed_by(self, other: Frames) -> Frames:

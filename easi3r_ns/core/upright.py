@@ -92,7 +92,7 @@ def level_scene(scene: Scene, choice: UpChoice, log: RunLog) -> Scene:
     up = None if choice == "cameras" else up_by_plane(scene)
     if up is None and choice == "plane":
         log.warn("--up plane: no dominant level plane is seen; the world is level by the cameras' own up instead")
-    up = up or up_by_cameras(scene.T_world_cam)
+    up = up or up_by_cameras(scene.T_world_upright)
     if up is None:
         log.warn("the world is not level: the cameras' ups contradict one another, and no level plane is seen")
         return _recorded(scene, {"method": "none", "why": "the cameras' ups contradict one another"})
@@ -157,15 +157,15 @@ def up_by_plane(scene: Scene, seed: int = 0) -> Up | None:
     The cameras are above it, nothing is seen behind it, and it agrees with their mean up (:data:`BOUND`,
     :data:`MOST_ROLL`). None where there is no such plane, or parts of the clip disagree about it.
     """
-    cameras = up_by_cameras(scene.T_world_cam)
+    cameras = up_by_cameras(scene.T_world_upright)
     if cameras is None:
         return None
     # Triangulated points are exact, where the depth of a network bends whole planes; but there may be few of them.
     for points in (_triangulated(scene), _of_depth(scene, np.random.default_rng(seed))):
         if len(points.xyz) >= LEAST_POINTS:
-            candidates = _draw(points, scene.T_world_cam, cameras, np.random.default_rng(seed))
+            candidates = _draw(points, scene.T_world_upright, cameras, np.random.default_rng(seed))
             for tolerance in TOLERANCES:
-                found = _best(points, candidates, scene.T_world_cam, cameras, tolerance)
+                found = _best(points, candidates, scene.T_world_upright, cameras, tolerance)
                 if found is not None:
                     return found
     return None

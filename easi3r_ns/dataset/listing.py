@@ -35,6 +35,8 @@ class Listed:
     pose_source: str
     clip: int | None = None
     """Of several clips, that of the frame; from 0."""
+    turned: bool = False
+    """Whether it lies on its side in the Scene, see :attr:`easi3r_ns.core.scene.Scene.turned`."""
 
     def moving(self, scene: Scene) -> np.ndarray:
         """(H, W) bool mask on the network grid, True where something moves."""
@@ -93,6 +95,7 @@ def _of_scene(scene: Scene, position: int) -> Listed:
         focal=float(scene.focals[position]),
         pose_source=scene.pose_sources[position] if scene.pose_sources else "network",
         clip=None if scene.clip is None else int(scene.clip[position]),
+        turned=scene.turned is not None and bool(scene.turned[position]),
     )
 
 

@@ -26,6 +26,7 @@ from ..core.geometry import (
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
+from ..core.types import T_SIDE_UPRIGHT, upright_again
 from ..core.upright import is_level
 from ..storage.files import link_or_copy, make_folder, read_png, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
@@ -251,20 +252,26 @@ def _frame_writer(
     scene: Scene, output_dir: Path, config: DatasetConfig, factors: Sequence[int]
 ) -> Callable[[Listed, _FrameFiles], _FrameFiles]:
     def write(frame: Listed, files: _FrameFiles) -> _FrameFiles:
-        source = frame.source_path
+        source, pixel_map = frame.source_path, scene.pixel_map
         image = read_png(source)
         if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
             raise ValueError(f"{source} is {image.shape[1]}x{image.shape[0]}, not {scene.pixel_map.source_wh}")
-        static = static_at_source(frame.moving(scene), scene.pixel_map, config.mask_growth)
+        moving = frame.moving(scene)
         depth = None if frame.position is None else trusted_depth(scene, frame.position)
-        link_or_copy(source, output_dir / files.image)
+        if frame.turned:
+            image, moving, pixel_map = upright_again(image), upright_again(moving), pixel_map.upright()
+            depth = None if depth is None else upright_again(depth)
+            write_png(output_dir / files.image, image)
+        else:
+            link_or_copy(source, output_dir / files.image)
+        static = static_at_source(moving, pixel_map, config.mask_growth)
         for factor in (1, *factors):
             if factor > 1:
                 write_png(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
             mask = shrink_static(static, factor)
             write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
             if files.depth and depth is not None:
-                steps = depth_steps(depth_at_source(depth, scene.pixel_map, factor))
+                steps = depth_steps(depth_at_source(depth, pixel_map, factor))
                 write_png(output_dir / _scaled(files.depth, factor), steps)
         if files.cloud is None:
             return files
@@ -298,7 +305,8 @@ def _transforms(
     splits: dict[str, list[int]] | None,
     cloud: np.ndarray,
 ) -> dict[str, Any]:
-    poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(np.stack([frame.T_world_cam for frame in listed]))
+    cameras = [frame.T_world_cam @ T_SIDE_UPRIGHT if frame.turned else frame.T_world_cam for frame in listed]
+    poses = Z_UP_FROM_OPENCV_WORLD @ opencv_to_opengl(np.stack(cameras))
     if not is_rigid(poses):
         raise ValueError("a camera pose is not a rigid motion")
     intrinsics = [_intrinsics(scene, frame) for frame in listed]
@@ -344,6 +352,8 @@ def aabb_scale(positions: np.ndarray) -> int:
 def _intrinsics(scene: Scene, frame: Listed) -> dict[str, float]:
     fl_x, fl_y, cx, cy = intrinsics_to_source(frame.focal, scene.principal_point, scene.pixel_map)
     width, height = scene.pixel_map.source_wh
+    if frame.turned:
+        width, height, cx, cy = height, width, height - cy, cx
     values = {"fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy, "w": width, "h": height}
     if scene.uncertainty is not None:
         values["fl_x_sigma"] = float(scene.uncertainty.focal[frame.near] / scene.pixel_map.scale_xy[0])

@@ -17,7 +17,7 @@ MOST_SOURCE_PIXELS = 1 << 28
 LARGEST_NUMBER = 1e12
 """Larger positions, depths and times overflow in single precision, or are no result of any reconstruction."""
 _EXACT = {"images": np.uint8, "colors": np.uint8, "mask_bits": np.uint8}
-_FLAGS = ("masks", "first", "contradicted")
+_FLAGS = ("masks", "first", "contradicted", "turned")
 _COUNTS = ("point_index", "frame_index", "indices", "after", "clip")
 _WITHOUT_BOUND = ("uncertainty.", "dynamic.threshold", "dynamic.maps.", "sparse.errors", "confidence")
 """What may be unknown or infinite; that a confidence is finite is checked by the Scene."""

@@ -158,8 +158,9 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
         arrays["contradicted"] = scene.contradicted
     if scene.assumed_depth is not None:
         arrays["assumed_depth"] = scene.assumed_depth
-    if scene.clip is not None:
-        arrays["clip"] = scene.clip
+    for name in ("clip", "turned"):
+        if (values := getattr(scene, name)) is not None:
+            arrays[name] = values
     dynamic = scene.dynamic
     arrays |= {"dynamic.masks": dynamic.masks, "dynamic.score": dynamic.score}
     if dynamic.first is not None:
@@ -216,6 +217,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         contradicted=arrays["contradicted"] if "contradicted" in arrays else None,
         assumed_depth=arrays["assumed_depth"] if "assumed_depth" in arrays else None,
         clip=arrays["clip"] if "clip" in arrays else None,
+        turned=arrays["turned"] if "turned" in arrays else None,
         dynamic=dynamic,
         pixel_map=PixelMap(**sizes),
         names=tuple(str(name) for name in meta["names"]),

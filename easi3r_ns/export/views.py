@@ -13,6 +13,7 @@ from ..core.geometry import distort, intrinsics_to_source, is_distorted, pixel_g
 from ..core.geometry import undistort as undistort_xy
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
+from ..core.types import on_side
 from ..dataset.listing import Listed
 from ..dataset.resample import depth_at_source, shrink_image, static_at_source
 from ..storage.files import link_or_copy, read_png, write_png
@@ -41,8 +42,14 @@ class SourceViews:
         return found, np.array([cx, cy])
 
     def image(self, source: Path, focal: float) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a source image; black where the source does not show what the new lens sees."""
-        return self._remapped(read_png(source), focal)
+        """(H, W, 3) uint8 RGB of a source image; black where the source does not show what the new lens sees.
+
+        One that stands in the dataset and lies on its side in the scene lies on its side.
+        """
+        image = read_png(source)
+        if image.shape[1::-1] == self.scene.pixel_map.source_wh[::-1] != self.scene.pixel_map.source_wh:
+            image = on_side(image)
+        return self._remapped(image, focal)
 
     def static(self, moving: np.ndarray, focal: float, growth: float) -> np.ndarray:
         """(H, W) bool at source size of a mask on the network grid: True where what is seen is known and static."""
@@ -109,7 +116,7 @@ class ImageWriter:
         """
         views, focal = self.views, frame.focal
         static = views.static(frame.moving(views.scene), focal, self.growth)
-        if self.alpha == "none" and not views.resampled:
+        if self.alpha == "none" and not views.resampled and not frame.turned:
             link_or_copy(frame.source_path, folder / "images" / name)
             image = read_png(frame.source_path) if self.factors else np.empty(0)
         else:

@@ -40,7 +40,7 @@ class ImageFolder:
 
     def keep_size(self, wanted: tuple[int, int]) -> None:
         """Leave out images without the ``wanted`` upright (width, height); raises InputError for fewer than two."""
-        self.files = tuple(self.files[k] for k in of_size(self._sizes(), wanted, self.folder))
+        self.files = tuple(self.files[k] for k in of_size(self.sizes(), wanted, self.folder))
 
     def signature(self) -> dict[str, Any]:
         """What must be unchanged for extracted frames to be valid still."""
@@ -100,10 +100,11 @@ class ImageFolder:
     def _mixed(self, one: tuple[int, tuple[int, int]], other: tuple[int, tuple[int, int]]) -> InputError:
         shown = [f"{self.name(index)} is {as_text(size)}" for index, size in (one, other)]
         return InputError(
-            f"the images differ in size: {', '.join(shown)}. {self.folder} holds {counted(self._sizes(), self.folder)}"
+            f"the images differ in size: {', '.join(shown)}. {self.folder} holds {counted(self.sizes(), self.folder)}"
         )
 
-    def _sizes(self) -> list[tuple[int, int] | None]:
+    def sizes(self) -> list[tuple[int, int] | None]:
+        """(width, height) of the upright images, from their headers; None for one that cannot be read."""
         sizes = []
         for index in range(len(self.files)):
             with self.file(index) as path:

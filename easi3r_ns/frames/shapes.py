@@ -39,8 +39,8 @@ def counted(sizes: Sequence[tuple[int, int] | None], data: Path) -> str:
     kinds += f" and {len(counts) - 5} other sizes" if len(counts) > 5 else ""
     size, count = counts[0]
     return (
-        f"{len(sizes)} images: {kinds} (width x height, upright). One size only: "
-        f"--data {shlex.quote(str(data))} --image-size {as_text(size)} uses the {count} of the most frequent size"
+        f"{len(sizes)} images: {kinds} (width x height, upright). --weights none uses all, each size with its own "
+        f"camera; --data {shlex.quote(str(data))} --image-size {as_text(size)} uses the {count} of the most frequent"
     )
 
 

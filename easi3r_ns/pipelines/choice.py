@@ -18,6 +18,7 @@ from ..core.budget import GIB
 from ..core.errors import CheckpointError, Easi3RError, MemoryLimitError
 from ..core.runlog import RunLog, duration
 from ..frames import open_source
+from ..frames.clips import has_several_sizes
 from ..network.compute import free_memory
 from ..network.sources import AUTO, BEST, KNOWN, NotAvailableError, reason_against_download, resolve
 from ..plan.forecast import Forecast
@@ -80,8 +81,9 @@ def choose_weights(data: Path, workspace: Path | None, config: RunConfig, log: R
     """
     if config.easi3r.weights != AUTO:
         return WeightsChoice(config.easi3r.weights)
-    if config.more_data:
-        return WeightsChoice(NONE, f"--weights {AUTO} takes {NONE} (no network): features join several clips")
+    if config.more_data or has_several_sizes(data, config.frames):
+        many = "several clips" if config.more_data else "images of several sizes"
+        return WeightsChoice(NONE, f"--weights {AUTO} takes {NONE} (no network): features join {many}")
     key = jsonable({"version": __version__, "source": open_source(data).signature(), "config": asdict(config)})
     choice = _kept(workspace, key) or judge_weights(data, config, log)
     if choice.weights == BEST:

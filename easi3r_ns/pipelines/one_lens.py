@@ -76,7 +76,7 @@ def through_one_lens(
     cameras, registered = model.T_world_cam[kept], model.registered[kept]
     model = replace(model, T_world_cam=cameras, registered=registered, **changes)
     known = [k for k, part in enumerate(parts) if len(part)]
-    return Placed(_in_a_row(parts, known), join_masks([moving[k] for k in known]), model, kept)
+    return Placed(_in_a_row(clips, parts, known), join_masks([moving[k] for k in known]), model, kept)
 
 
 def _common_lens(lenses: Sequence[Lens]) -> CommonLens:
@@ -147,10 +147,13 @@ class _Resampled:
         return replace(near, paths=tuple(paths))
 
 
-def _in_a_row(parts: Sequence[Frames], known: Sequence[int]) -> Frames:
+def _in_a_row(clips: Sequence[SourceClip], parts: Sequence[Frames], known: Sequence[int]) -> Frames:
     """Those of the clips ``known``, whose frames have one size, one after the other."""
     out = parts[known[0]]
     for k in known[1:]:
         out = out.followed_by(parts[k])
     clip = np.repeat(known, [len(parts[k]) for k in known]).astype(np.int64)
-    return replace(out, clip=clip, sharpness=None, recorded_focal=None, skipped=None)
+    turned = np.repeat([clips[k].turned for k in known], [len(parts[k]) for k in known])
+    return replace(
+        out, clip=clip, turned=turned if turned.any() else None, sharpness=None, recorded_focal=None, skipped=None
+    )

@@ -39,7 +39,7 @@ from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .second_look import rows_of
-from .several import reconstruct_several, refuse_several, source_facts
+from .several import makes_several, reconstruct_several, refuse_several, source_facts
 from .unposed import NoCamerasError, drop_masks, keep_masks, masks_in_use
 
 WORKSPACE = ".easi3r"
@@ -93,7 +93,7 @@ def process(
             choice.say(log)
         config = choice.applied(config)
         pipeline = choose_pipeline(config)
-    if config.more_data:
+    if makes_several(data, config):
         refuse_several(config, paths)
     choice = choice or WeightsChoice(config.easi3r.weights)
     pipeline.check(log)
@@ -130,11 +130,16 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
 
 
 def _refuse_foreign(
-    output_dir: Path, num_frames: int, source_wh: tuple[int, int], config: RunConfig, *, has_depth: bool
+    output_dir: Path,
+    num_frames: int,
+    source_wh: tuple[int, int],
+    config: RunConfig,
+    *,
+    has_depth: bool,
+    num_clips: int = 1,
 ) -> None:
     """Raise OutputError, before hours of work, if a file of the user has the name of one that will be written."""
-    clips = len(config.more_data) + 1
-    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth, num_clips=clips)
+    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth, num_clips=num_clips)
     refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
 
 
@@ -151,7 +156,7 @@ def _process(
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
     facts = facts | source_facts(data, config)
-    if config.more_data:
+    if makes_several(data, config):
         scene, frames = _of_several(pipeline, data, output_dir, config, log)
         facts["num_source_frames"], num_train = frames.num_source_frames, len(frames)
     else:
@@ -225,7 +230,7 @@ def _of_several(
     workspace, paths, geometry = output_dir / WORKSPACE, (data, *config.more_data), pipeline.geometry
     clips = load_clips(paths, workspace / "frames", select=config.frames, geometry=geometry, log=log)
     sizes, count = [clip.frames.pixel_map.source_wh for clip in clips], sum(len(clip.frames) for clip in clips)
-    _refuse_foreign(output_dir, count, max(sizes), config, has_depth=pipeline.has_depth)
+    _refuse_foreign(output_dir, count, max(sizes), config, has_depth=pipeline.has_depth, num_clips=len(clips))
     return reconstruct_several(clips, config, workspace / "together", StageCache(workspace / "stages"), log)
 
 

@@ -22,8 +22,9 @@ from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty, Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
-from ..frames.clips import SourceClip, clips_of, in_order, unique_names
+from ..frames.clips import SourceClip, clips_of, has_several_sizes, in_order, unique_names
 from ..motion.given import FirstLook, given_masks
+from ..network.sources import AUTO
 from ..refine import SparseModel
 from ..refine.bundle import MIN_POINTS
 from ..refine.certainty import model_uncertainty
@@ -63,6 +64,12 @@ def source_facts(data: Path, config: RunConfig) -> dict[str, Any]:
     }
 
 
+def makes_several(data: Path, config: RunConfig) -> bool:
+    """Whether the run joins clips: there are several, or without a network images of several sizes."""
+    own = config.easi3r.weights in (NAME, AUTO)
+    return bool(config.more_data) or (own and has_several_sizes(data, config.frames))
+
+
 def refuse_several(config: RunConfig, paths: Sequence[Path]) -> None:
     """Raise InputError for options that mean one clip, or a network, where there are several clips."""
     frames, easi3r, default = config.frames, config.easi3r, FrameConfig()
@@ -94,18 +101,14 @@ def refuse_several(config: RunConfig, paths: Sequence[Path]) -> None:
     shown = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
     for applies, reason in reasons:
         if applies:
-            raise InputError(f"--data names {len(paths)} clips ({shown}), and {reason}")
+            many = f"names {len(paths)} clips ({shown})" if len(paths) > 1 else f"{shown} holds images of several sizes"
+            raise InputError(f"--data {many}, and {reason}")
 
 
 def check_clips(clips: Sequence[SourceClip], config: Easi3RConfig, refine: RefineConfig) -> None:
     """Raise InputError where clips of these sizes and cameras make no dataset."""
     sizes = {clip.name: clip.frames.pixel_map.source_wh for clip in clips}
     shown = ", ".join(f"{name} is {w}x{h}" for name, (w, h) in list(sizes.items())[:_MOST_NAMED])
-    if {w > h for w, h in sizes.values() if w != h} == {True, False}:
-        raise InputError(
-            f"some clips are landscape, some portrait ({shown}): a dataset has pictures of one shape; leave the others "
-            "out, or cut them to one shape"
-        )
     if len({clip.camera for clip in clips}) == 1:
         return
     if refine.camera_model == FISHEYE:
@@ -222,6 +225,11 @@ def _counts(clips: Sequence[SourceClip], model: SparseModel) -> list[int]:
     return [int(part.sum()) for part in np.split(model.registered, ends[:-1])]
 
 
+def _upright_size(clip: SourceClip) -> list[int]:
+    size = list(clip.frames.pixel_map.source_wh)
+    return size[::-1] if clip.turned else size
+
+
 def _facts(clips: Sequence[SourceClip], model: SparseModel) -> list[dict[str, Any]]:
     """For the provenance; ``joined``: the number of frames with a camera."""
     return [
@@ -231,7 +239,7 @@ def _facts(clips: Sequence[SourceClip], model: SparseModel) -> list[dict[str, An
             "created": None if clip.recorded.created is None else clip.recorded.created.isoformat(),
             "device": clip.recorded.device,
             "camera": clip.camera + 1,
-            "size": list(clip.frames.pixel_map.source_wh),
+            "size": _upright_size(clip),
             "frames": len(clip.frames),
             "joined": joined,
         }

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
+from ..core.types import on_side
 from ..storage.files import read_png
 from ..view.colors import MOVING, tint
 from .contents import ColorRamp
@@ -116,6 +117,8 @@ def _source_crop(scene: Scene, frame: int) -> np.ndarray | None:
         image = read_png(path) if path.is_file() else None
     except OSError:
         return None
+    if image is not None and scene.turned is not None and scene.turned[frame]:
+        image = on_side(image)
     if image is None or (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
         return None
     left, top, right, bottom = scene.pixel_map.crop_box

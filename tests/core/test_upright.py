@@ -14,6 +14,7 @@ from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import PosedFrames, Scene, turn_scene
+from easi3r_ns.core.types import T_SIDE_UPRIGHT
 from easi3r_ns.core.upright import WORLD_UP, level_scene, rotation_to, said_of, up_by_cameras, up_by_plane
 from easi3r_ns.dataset.nerfstudio import write_dataset
 from easi3r_ns.training.scenes import Clip, film, handheld_path, make_scene
@@ -128,6 +129,16 @@ def test_cameras_that_contradict_one_another_give_no_up(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.T_world_cam, T)
     assert found.provenance["up"]["method"] == "none" and "not level" in log.warnings[0]
     assert said_of(found) == "z is not known to point up"
+
+
+def test_frames_on_their_side_do_not_tilt_the_world(tmp_path: Path) -> None:
+    scene = as_found(perfect_scene(clip(), tmp_path))
+    level = level_scene(scene, "cameras", RunLog())
+    turned = np.arange(len(scene)) % 3 == 1
+    T = np.where(turned[:, None, None], scene.T_world_cam @ np.linalg.inv(T_SIDE_UPRIGHT), scene.T_world_cam)
+    again = level_scene(replace(scene, T_world_cam=T, turned=turned), "cameras", RunLog())
+    assert np.allclose(again.provenance["up"]["rotation"], level.provenance["up"]["rotation"])
+    assert np.allclose(again.T_world_upright, level.T_world_cam)
 
 
 def test_none_leaves_the_world_alone(tmp_path: Path) -> None:

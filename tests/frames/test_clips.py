@@ -14,9 +14,11 @@ from PIL import Image
 from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.end_to_end import end_to_end
 from easi3r_ns.core.errors import InputError
+from easi3r_ns.core.geometry import network_to_source
 from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.types import PixelMap, SourceCut, on_side, upright_again
 from easi3r_ns.frames import ImageGeometry, open_source
-from easi3r_ns.frames.clips import LEAST, clips_of, divided, in_order, load_clips, shares, unique_names
+from easi3r_ns.frames.clips import LEAST, clips_of, divided, in_order, load_clips, parts_of, shares, unique_names
 from easi3r_ns.frames.recorded import of_video, recorded_of
 
 KEYS = {"make": "Apple", "model": "iPhone 15", "camera.focal_length.35mm_equivalent": "26"}
@@ -81,7 +83,7 @@ def test_shares_and_names_of_loaded_clips(tmp_path: Path) -> None:
     for k in range(3):
         photo(images / f"{k}.jpg")
     select, geometry = FrameConfig(num_frames_target=16, sharpest=False, on_cut="ignore"), ImageGeometry()
-    assert shares((first, second), replace(select, num_frames_target=20)) == (15, 5)  # 2.9 and 1.0 seconds
+    assert shares(parts_of((first, second), replace(select, num_frames_target=20))) == (15, 5)  # 2.9 and 1.0 seconds
     clips = load_clips((first, second, images), tmp_path / "store", select=select, geometry=geometry, log=RunLog())
     assert [clip.name for clip in clips] == ["one/clip.mp4", "two/clip.mp4", "stills"]
     assert set(clips[0].frames.names) == {"one/clip.mp4"} and clips[2].frames.names[0] == "stills/0.jpg"
@@ -138,3 +140,17 @@ def test_times_end_to_end() -> None:
     assert end_to_end(times, clip).tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     assert end_to_end(times, None) is times
     assert end_to_end(np.array([0.0, 0.0]), np.array([0, 1])).tolist() == [0.0, 1.0]
+
+
+def test_pixels_of_pictures_on_their_side() -> None:
+    upright = np.arange(6 * 8).reshape(6, 8)
+    side = on_side(upright)
+    assert side.shape == (8, 6) and (upright_again(side) == upright).all()
+    cut = SourceCut((8, 6), (1, 2, 7, 6), (0, 2, 8, 6))
+    assert (cut.turned().of(side) == on_side(cut.of(upright))).all()
+    lying = PixelMap((80, 60), (40, 30), (4, 2, 36, 30))
+    standing = lying.upright()
+    assert standing.source_wh == (60, 80) and standing.network_wh == lying.network_wh[::-1]
+    x, y = network_to_source(np.array([[3.0, 5.0]]), lying)[0]
+    # The pixel (3, 5) of the lying grid is (height - 1 - 5, 3) of the standing one.
+    assert np.allclose(network_to_source(np.array([[lying.network_wh[1] - 1 - 5.0, 3.0]]), standing), [[60 - y, x]])

@@ -14,9 +14,11 @@ import pytest
 from easi3r_ns.cli.summary import summary
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError, InputError
+from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, project, transform
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.core.types import DynamicMasks
+from easi3r_ns.core.types import DynamicMasks, upright_again
 from easi3r_ns.dataset.scene_folder import find_scene
+from easi3r_ns.export.colmap import write_colmap
 from easi3r_ns.export.dnerf import write_dnerf
 from easi3r_ns.export.tum import write_tum
 from easi3r_ns.frames.near import Shot
@@ -210,12 +212,71 @@ def test_what_means_one_clip_is_refused(tmp_path: Path, halves, mapped, change: 
     assert not (tmp_path / "out" / "transforms.json").exists()
 
 
-def test_evaluation_views_and_other_shapes_are_refused(tmp_path: Path, clip: Clip, halves, mapped) -> None:
+def test_evaluation_views_are_refused(tmp_path: Path, clip: Clip, halves, mapped) -> None:
     with pytest.raises(InputError, match="--eval-data"):
         run(tmp_path, halves, RunLog(), replace(OPTIONS, eval_data=write(tmp_path / "e", clip.images[:2])))
-    upright = write(tmp_path / "c", [np.ascontiguousarray(x.transpose(1, 0, 2)) for x in clip.images[HALF:]])
-    with pytest.raises(InputError, match="some clips are landscape, some portrait"):
-        run(tmp_path, (halves[0], upright), RunLog())
+
+
+def test_photos_of_several_sizes_and_orientations(tmp_path: Path, clip: Clip, mapped) -> None:
+    """Some lie, the others, which are smaller, stand: upright in the dataset, with cameras that see the truth."""
+    folder = tmp_path / "photos"
+    write(folder, clip.images[:HALF])
+    for k, image in enumerate(clip.images[HALF:]):
+        write_png(folder / f"{HALF + k}.png", upright_again(smaller(image)))
+    write_png(folder / "99.png", clip.images[0][:60, :60])  # alone in its size
+    log = RunLog()
+    auto = replace(OPTIONS, easi3r=replace(OPTIONS.easi3r, weights="auto"))
+    result = run(tmp_path, [folder], log, auto).result
+    assert any("60x60" in message for message in log.warnings)
+    out = tmp_path / "out"
+    meta = json.loads((out / "transforms.json").read_text(encoding="utf-8"))
+    frames = [{**meta, **entry} for entry in meta["frames"]]
+    assert {"w", "h", "cx", "cy"} <= set(meta["frames"][0]) and not {"w", "h", "cx", "cy"} & set(meta)
+    assert [(f["w"], f["h"]) for f in frames] == [(160, 120)] * HALF + [(120, 160)] * HALF
+    assert [f["source"] for f in frames] == [f"{k}.png" for k in range(2 * HALF)]
+    assert [(c["camera"], c["size"]) for c in result.scene.provenance["clips"]] == [(1, [160, 120]), (2, [96, 128])]
+    points = result.scene.sparse
+    for frame, listed in enumerate(frames):
+        assert read_png(out / listed["file_path"]).shape == (listed["h"], listed["w"], 3)
+        assert read_png(out / listed["mask_path"]).shape == (listed["h"], listed["w"], 3)
+        assert read_png(out / listed["file_path"].replace("images", "images_2")).shape[:2] == (
+            listed["h"] // 2,
+            listed["w"] // 2,
+        )
+        # What nerfstudio projects is what the picture shows: the colour of a track where it is seen.
+        T = np.array(listed["transform_matrix"]) @ np.diag([1.0, -1.0, -1.0, 1.0])
+        own = points.frame_index == frame
+        local = transform(np.linalg.inv(T), transform(Z_UP_FROM_OPENCV_WORLD, points.points[points.point_index[own]]))
+        shown = project(local, listed["fl_x"], listed["fl_y"], listed["cx"], listed["cy"])
+        pixels = points.pixels[own]
+        expected = pixels if frame < HALF else np.column_stack([120 - pixels[:, 1], pixels[:, 0]])
+        assert np.allclose(shown, expected, atol=1e-6)
+    assert np.abs(read_png(out / frames[-1]["file_path"]).astype(float) - upright_again(clip.images[-1])).mean() < 12
+    lower_left = [read_png(out / f["mask_path"]).max(axis=2) == 0 for f in (frames[0], frames[-1])]
+    assert lower_left[0][-8:, :8].all() and lower_left[1][:8, :8].all() and lower_left[1].sum() < 400
+    assert find_scene(out).turned.tolist() == [False] * HALF + [True] * HALF
+
+
+def test_exports_take_turned_photos_as_the_scene_has_them(tmp_path: Path, clip: Clip, mapped) -> None:
+    folder = write(tmp_path / "photos", clip.images[:HALF])
+    for k, image in enumerate(clip.images[HALF:]):
+        write_png(folder / f"{HALF + k}.png", upright_again(smaller(image)))
+    run(tmp_path, [folder], RunLog(), replace(OPTIONS, dataset=DatasetConfig(num_downscales=0, report=False)))
+    scene = find_scene(tmp_path / "out")
+    write_colmap(scene, tmp_path / "colmap")
+    images = sorted((tmp_path / "colmap" / "images").iterdir())
+    assert {read_png(path).shape for path in images} == {(120, 160, 3)}
+    assert np.abs(read_png(images[-1]).astype(float) - clip.images[-1]).mean() < 12
+    # These portraits were made by turning landscape pictures, so that their upright cameras are not level.
+    assert np.abs(scene.T_world_cam[:, 1, 0]).max() < 0.2 < np.abs(scene.T_world_upright[HALF:, 1, 0]).min()
+
+
+def test_a_network_still_wants_one_size(tmp_path: Path, clip: Clip) -> None:
+    folder = write(tmp_path / "photos", clip.images[:HALF])
+    write_png(folder / "p0.png", smaller(clip.images[0]))
+    write_png(folder / "p1.png", smaller(clip.images[1]))
+    with pytest.raises(InputError, match="5 of 160x120, 2 of 128x96.*--weights none uses all.*--image-size 160x120"):
+        run(tmp_path, [folder], RunLog(), replace(OPTIONS, easi3r=Easi3RConfig(weights="tiny")))
 
 
 @pytest.mark.slow
