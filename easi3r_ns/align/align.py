@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..core.errors import AlignmentError, InputError
 from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty
 from ..core.types import PairFlow, PairPredictions
+from ..network.compute import tensor_float
 from . import depth as by_frame
 from . import maps_at_once
 from .consensus import Screening, interpolate, screen
@@ -88,7 +89,7 @@ def align(
     log = log if log is not None else RunLog()
     names = range(predictions.graph.num_frames) if numbers is None else numbers
     _check_inputs(predictions, focal, dynamic_masks, flow)
-    with log.stage("global alignment", total=config.iterations) as advance, _one_thread(torch.device(device)):
+    with log.stage("global alignment", total=config.iterations) as advance, _settings(torch.device(device)):
         height, width = predictions.conf_i.shape[1:]
         sample = sample_pixels(height, width, config.pixel_budget, seed, pixel_aspect)
         screened = screen(build_problem(predictions, sample, principal_point, log), names, log)
@@ -108,14 +109,16 @@ def align(
 
 
 @contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
+def _settings(device: torch.device) -> Iterator[None]:
     # The solver works in blocks that fit the processor's cache: a second thread saves no time, and on a busy machine
     # the threads wait for each other ten times longer than they work.
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
     try:
-        yield
+        # On a GPU three digits, which a program around this may have asked for, are too few for coordinates.
+        with tensor_float(False) if device.type == "cuda" else nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -150,7 +153,7 @@ def _with_flow(
 def _with_fitted_depths(problem: Problem, state: State) -> State:
     """The state with depths that fit all pairs instead of those of one pair: a start nearer to the minimum."""
     decoded = decode(state, problem.sample.xy, problem.principal_point)
-    fit = by_frame.sampled_depths if _on_cpu(problem) else maps_at_once.sampled_depths
+    fit = maps_at_once.sampled_depths if _at_once(problem) else by_frame.sampled_depths
     return replace(state, log_depth=fit(problem, decoded).log())
 
 
@@ -166,22 +169,24 @@ def _check_inputs(
         raise AlignmentError("the optical flow was computed for other pairs than the pointmaps")
 
 
-def _on_cpu(problem: Problem) -> bool:
-    return problem.points.device.type == "cpu"
+def _at_once(problem: Problem) -> bool:
+    # Apple's GPUs have not all of the functions, and take the way that asks for less.
+    return problem.points.device.type == "cuda"
 
 
 def _maps(problem: Problem, predictions: PairPredictions, decoded: Decoded) -> tuple[torch.Tensor, torch.Tensor]:
-    """(F, H, W) depths and confidences on the device of the problem.
+    """(F, H, W) depths and confidences, on the device or on the CPU.
 
     The depths are the optimised ones where every pixel took part, else solved for at full resolution.
     """
-    if _on_cpu(problem):
+    depth: torch.Tensor | None
+    if _at_once(problem):
+        depth, confidence = maps_at_once.full_maps(problem, predictions, decoded)
+    else:
         confidence = by_frame.full_confidence(predictions, problem.kept)
         depth = None if problem.sample.complete else by_frame.full_depths(problem, predictions, decoded)
-    else:
-        depth, confidence = maps_at_once.full_maps(problem, predictions, decoded)
     if problem.sample.complete:
-        depth = decoded.depth.view(-1, *problem.sample.size)
+        depth = decoded.depth.to(confidence.device).view(-1, *problem.sample.size)
     assert depth is not None
     return depth, confidence.masked_fill_(depth <= 0, 0.0)
 
@@ -202,10 +207,11 @@ def _images(
     ``maps``: (F, H, W) depths and confidences.
     """
     depth, confidence = maps
-    K = intrinsics(decoded.focal, problem.principal_point)
-    K = torch.tensor([1.0, problem.sample.aspect, 1.0]).to(K)[:, None] * K
-    clean = by_frame.clean if _on_cpu(problem) else maps_at_once.clean
-    contradicted = clean(confidence, depth, decoded.R, decoded.centre, K) < confidence
+    stretch = torch.tensor([1.0, problem.sample.aspect, 1.0]).to(decoded.focal)
+    K = stretch[:, None] * intrinsics(decoded.focal, problem.principal_point)
+    clean = maps_at_once.clean if _at_once(problem) else by_frame.clean
+    cameras = (x.to(depth.device) for x in (decoded.R, decoded.centre, K))
+    contradicted = clean(confidence, depth, *cameras) < confidence
     depth, confidence, contradicted = (x.cpu() for x in (depth, confidence, contradicted))
     if weak:
         depth, confidence = (x.index_fill(0, torch.tensor(weak), 0.0) for x in (depth, confidence))

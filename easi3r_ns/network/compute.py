@@ -45,7 +45,7 @@ class Compute:
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """The context in which the network is called."""
-        with _tensor_float(self.tf32) if self.device.type == "cuda" else contextlib.nullcontext():
+        with tensor_float(self.tf32) if self.device.type == "cuda" else contextlib.nullcontext():
             if self.dtype == torch.float32:
                 yield
             else:
@@ -85,7 +85,7 @@ def free_memory(device: torch.device) -> float | None:
 
 
 @contextlib.contextmanager
-def _tensor_float(allowed: bool) -> Iterator[None]:
+def tensor_float(allowed: bool) -> Iterator[None]:
     """Float32 products with TensorFloat-32 or without; torch's default is with it in convolutions only."""
     settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [setting.allow_tf32 for setting in settings]

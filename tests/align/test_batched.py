@@ -10,9 +10,9 @@ import torch
 from easi3r_ns.align import depth, maps_at_once
 from easi3r_ns.align.problem import Problem, build_problem, sample_pixels
 from easi3r_ns.align.solvers import batched, newton
-from easi3r_ns.align.solvers.batched import prepare_batches
+from easi3r_ns.align.solvers.batched import moved_at_once, prepare_batches
 from easi3r_ns.align.solvers.project import System, prepare, project
-from easi3r_ns.align.solvers.unknowns import Unknowns
+from easi3r_ns.align.solvers.unknowns import Unknowns, moved
 from easi3r_ns.align.state import Decoded, decode
 from easi3r_ns.align.terms import intrinsics
 from easi3r_ns.core.config import AlignConfig
@@ -74,6 +74,17 @@ def test_a_step_is_that_of_single_frames(double, monkeypatch, name, focals, dens
     steps = [newton.step_of(u, s, s.weights(counts, 0.5), 1e-3) for s in (at_once, one)]
     torch.testing.assert_close(*steps, rtol=1e-5, atol=1e-6 * float(steps[1].abs().max()))
     assert float(steps[1].abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("focals", ["known", "shared", "each"])
+def test_a_motion_is_that_of_single_steps(focals):
+    u, system, _ = both(CONFIGS["plain"], focals)
+    generator = torch.Generator().manual_seed(2)
+    step = 0.5 * torch.randn(system.numbering.size, generator=generator, dtype=torch.float64)
+    step[6:12] = 0.0  # a rotation about no axis
+    ours, expected = (f(u, step, system.problem.edges, system.numbering) for f in (moved_at_once, moved))
+    for name in ("R", "centre", "log_focal", "pair_A", "pair_b"):
+        torch.testing.assert_close(getattr(ours, name), getattr(expected, name), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["plain", "flow"])

@@ -6,11 +6,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 
 from easi3r_ns.align import align as align_module
 from easi3r_ns.align import maps_at_once
 from easi3r_ns.align.align import AlignResult
 from easi3r_ns.align.problem import build_problem, sample_pixels
+from easi3r_ns.align.solvers import batched
 from easi3r_ns.align.solvers.newton import NEAR, attempt, first_iterate
 from easi3r_ns.align.solvers.project import prepare
 from easi3r_ns.align.solvers.unknowns import to_unknowns
@@ -18,12 +20,13 @@ from easi3r_ns.align.state import decode
 from easi3r_ns.align.terms import intrinsics
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.network.compute import tensor_float
 from tests.align.test_newton import small_problem, start_of
 from tests.support.align_scene import make_scene, window_graph
 from tests.support.pretend_cuda import Counts, pretend_cuda
 
 SIZE = (16, 24)
-LAUNCHES, LAUNCHES_WITH_FLOW = 380, 650
+LAUNCHES, LAUNCHES_WITH_FLOW = 285, 550
 """Of one attempt, however many frames: counted, with a little air; see tests/bench/bench_align_device.py."""
 EVERY_TERM = {"flow_weight": 0.05, "smooth_weight": 0.02, "depth_weight": 0.1}
 
@@ -71,6 +74,13 @@ def test_an_attempt_waits_once_and_its_launches_do_not_grow_with_the_frames(flow
         assert (counts.to_device, counts.to_host, counts.waits) == (0, 1, 1), counts.where
 
 
+def test_too_many_unknowns_for_one_matrix_are_solved_for_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batched, "LARGEST_DENSE", 0)
+    counts = attempt_counts(5, flow=True)
+    # The frames' equations come back in three copies a batch, with the gauge; the step goes to the device.
+    assert (counts.to_device, counts.to_host, counts.waits) == (1, 5, 6), counts.where
+
+
 def test_whole_frames_are_copied_once_each_way() -> None:
     """Depth, confidence and clean-up at full size: the pairs' maps in, a table of rows a frame, the results out."""
     frames, scene = 4, make_scene(num_frames=4, size=SIZE, focal=26.0, graph=window_graph(4, (1, 2)))
@@ -87,3 +97,18 @@ def test_whole_frames_are_copied_once_each_way() -> None:
         cleaned = counts.since(before)
         assert cleaned.to_device - solved.to_device <= 1 and cleaned.to_host == 1
         assert cleaned.launches <= 240 * frames, "counted: 193 for the depths of a frame, 36 for its clean-up"
+
+
+def test_products_are_not_rounded_to_three_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a program around this has asked for TensorFloat-32."""
+    seen, screen = [], align_module.screen
+    monkeypatch.setattr(
+        align_module,
+        "screen",
+        lambda *args: seen.append(torch.backends.cuda.matmul.allow_tf32) or screen(*args),
+    )
+    scene = make_scene(num_frames=2, size=SIZE, focal=26.0, graph=window_graph(2, (1,)))
+    options = {"principal_point": scene.principal_point, "config": AlignConfig(iterations=0), "device": "cuda"}
+    with pretend_cuda(), tensor_float(True):
+        align_module.align(scene.predictions, **options)
+        assert seen == [False] and torch.backends.cuda.matmul.allow_tf32

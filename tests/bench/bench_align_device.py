@@ -14,11 +14,13 @@ from dataclasses import replace
 
 import torch
 
-from easi3r_ns.align import init
+from easi3r_ns.align import depth, init, maps_at_once
 from easi3r_ns.align.problem import Problem, build_problem, flow_observations, sample_pixels
 from easi3r_ns.align.solvers.newton import Trust, attempt, first_iterate
 from easi3r_ns.align.solvers.project import prepare
 from easi3r_ns.align.solvers.unknowns import to_unknowns
+from easi3r_ns.align.state import decode
+from easi3r_ns.align.terms import intrinsics
 from easi3r_ns.core.config import AlignConfig
 from easi3r_ns.core.runlog import RunLog
 from tests.support.align_scene import AlignScene, make_scene, window_graph
@@ -69,22 +71,36 @@ def attempts(problem: Problem, counts: Counts, *, by_frame: bool) -> dict[str, C
     return found
 
 
+def maps(scene: AlignScene, problem: Problem, counts: Counts, *, by_frame: bool) -> dict[str, Counts]:
+    """Depth and confidence of whole frames, and the clean-up, which frame by frame runs on the CPU."""
+    state = init.initialise(problem, None, True, RunLog()).state.map(lambda x: x.to("cuda"))
+    there = problem.to("cuda")
+    now = decode(state, there.sample.xy, there.principal_point)
+    if by_frame:
+        return {"whole depths": counted(counts, lambda: depth.full_depths(there, scene.predictions, now))}
+    found: list[torch.Tensor] = []
+    solved = counted(counts, lambda: found.extend(maps_at_once.full_maps(there, scene.predictions, now)))
+    cameras = now.R, now.centre, intrinsics(now.focal, there.principal_point)
+    cleaned = counted(counts, lambda: maps_at_once.clean(found[1], found[0], *cameras))
+    return {"whole depths and confidences": solved, "clean-up": cleaned}
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=86)
     frames = parser.parse_args().frames
-    problem = problem_of(scene_of(frames))
+    scene = scene_of(frames)
+    problem = problem_of(scene)
     print(f"{frames} frames, {len(problem.edges)} pairs, {SIZE[1]}x{SIZE[0]} pixels\n")
     print("| step | launches | copies to the device | copies back | waits |\n| --- | --- | --- | --- | --- |")
     for by_frame in (True, False):
         with pretend_cuda() as counts, torch.inference_mode():
-            for name, found in attempts(problem, counts, by_frame=by_frame).items():
+            rows = attempts(problem, counts, by_frame=by_frame) | maps(scene, problem, counts, by_frame=by_frame)
+            for name, found in rows.items():
                 way = "frame by frame" if by_frame else "all frames at once"
                 row = (found.launches, found.to_device, found.to_host, found.waits)
                 print(f"| {name}, {way} | " + " | ".join(f"{x:,}" for x in row) + " |", flush=True)
-                if not by_frame:
-                    print(found.kernels)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,11 @@ class RayLines:
 
 def frame_points(u: Unknowns, batch: FrameBatch, dtype: torch.dtype) -> torch.Tensor:
     """(B, n, 3, P) the points that the pairs predict, in the cameras of the frames."""
-    back = u.R[batch.frames].transpose(1, 2).unsqueeze(1)
-    A = (back @ u.pair_A[batch.pairs]).to(dtype).flatten(0, 1)
-    b = (back @ (u.pair_b[batch.pairs] - u.centre[batch.frames].unsqueeze(1)).unsqueeze(-1)).to(dtype).flatten(0, 1)
+    # Rows of (A', b'), so that one product turns them into the frames' axes.
+    rows = torch.cat([u.pair_A.transpose(1, 2), u.pair_b.unsqueeze(1)], dim=1)[batch.pairs]
+    rows[:, :, 3] -= u.centre[batch.frames].unsqueeze(1)
+    own = (rows.flatten(1, 2) @ u.R[batch.frames]).to(dtype).view(-1, 4, 3)
+    A, b = own[:, :3].transpose(1, 2), own[:, 3].unsqueeze(-1)
     return torch.baddbmm(b, A, batch.points.to(dtype)).unflatten(0, batch.pairs.shape)
 
 
@@ -94,7 +96,7 @@ def best_depths(
         for _ in range(rounds):
             change, value = _step(x, line, batch, weights, flow)
             better = value <= lowest
-            best, lowest = torch.where(better, x, best), torch.where(better, value, lowest)
+            best, lowest = torch.where(better, x, best), torch.fmin(value, lowest)
             x = torch.where(better, x * change, (x * best).sqrt())
         value = _value(x, line, batch, flow)
         x = torch.where(value <= lowest, x, best)
@@ -139,20 +141,23 @@ def _step(
     clamped = distance.clamp_min(line.least)
     scaled, straight = line.weight / clamped, ahead / clamped
     pull = line.weight * straight
-    slope = -place * pull.sum(dim=1)
-    curve = place.square() * torch.addcdiv(scaled, pull * straight, clamped, value=-NEWTON_SHARE).sum(dim=1)
+    # Ascent and curvature by the logarithm of the place, both divided by the place.
+    ascent = pull.sum(dim=1)
+    curve = place * torch.addcdiv(scaled, pull * straight, clamped, value=-NEWTON_SHARE).sum(dim=1)
     if flow is not None:
-        seen, factor = _seen(place, line, batch, flow), flow.factor
+        seen, weight = _seen(place, line, batch, flow), flow.factor
         by_depth = seen.by_depth()
-        value = value + (factor * seen.loss).sum(dim=(1, 2))
-        slope = slope + (factor * seen.slope() * by_depth).sum(dim=(1, 2))
-        curve = curve + (factor * seen.curvature() * by_depth.square()).sum(dim=(1, 2))
+        value = value + (weight * seen.loss).sum(dim=(1, 2))
+        ascent = ascent - (weight * seen.slope() * by_depth).sum(dim=(1, 2)) / place
+        curve = curve + (weight * seen.curvature() * by_depth.square()).sum(dim=(1, 2)) / place
     if line.prior is not None:
         # A quadratic of curvature c per pixel around the prior plus an offset, whose own best step is eliminated.
         c, difference = 2 * weights.prior, (place / line.length).log() - line.prior
         value = torch.zeros_like(value)
-        slope, curve = slope + c * (difference - difference.mean(dim=1, keepdim=True)), curve + c
-        total = c * curve.reciprocal().sum(dim=1, keepdim=True) - slope.shape[1]
-        slope = slope - c * (slope / curve).sum(dim=1, keepdim=True) / total
-    inverse = torch.where(curve > 0, curve, torch.inf).reciprocal()
-    return (1 - slope * inverse).clamp_(LEAST_FACTOR, LARGEST_FACTOR), value
+        ascent = ascent - c * (difference - difference.mean(dim=1, keepdim=True)) / place
+        curve = curve + c / place
+        total = c * (place * curve).reciprocal().sum(dim=1, keepdim=True) - place.shape[1]
+        ascent = ascent - c * (ascent / curve).sum(dim=1, keepdim=True) / total / place
+    # The curvature is 0 only where no pair and no flow tells anything, and so is the ascent.
+    factor = torch.addcdiv(torch.ones_like(place), ascent, curve.clamp_min(torch.finfo(PRECISION).tiny))
+    return factor.clamp_(LEAST_FACTOR, LARGEST_FACTOR), value

@@ -71,7 +71,8 @@ class Seen:
 
 def reproject(cameras: TargetCameras, batch: FrameBatch, point: torch.Tensor) -> Seen:
     """Project the points (B, 3, P) of the frames into their targets."""
-    moved = cameras.R @ point.unsqueeze(1) + cameras.t
+    count = batch.targets.shape[1]
+    moved = torch.baddbmm(cameras.t.flatten(1, 2), cameras.R.flatten(1, 2), point).unflatten(1, (count, 3))
     # A point in the plane of the target's camera has no image; its error is far too large to take part anyway.
     z = torch.where(moved[:, :, 2:].abs() < LEAST_Z, LEAST_Z, moved[:, :, 2:])
     image = cameras.focal * moved[:, :, :2] / z

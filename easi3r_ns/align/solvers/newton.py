@@ -19,6 +19,7 @@ from ...core.errors import AlignmentError
 from .. import depth, maps_at_once
 from ..problem import Problem, thinned
 from ..state import State, decode
+from .batched import moved_at_once
 from .frontal import Clique, NotPositiveDefinite, solve_frontal
 from .normal import clique, joined, smoothness_clique
 from .observations import TermWeights
@@ -190,7 +191,8 @@ def attempt(system: System, point: Iterate, trust: Trust) -> Iterate | None:
         step = step_of(point.unknowns, system, weights, trust.damping)
     except NotPositiveDefinite:
         return None
-    there = moved(point.unknowns, step, system.problem.edges, system.numbering)
+    move = moved if system.batches is None else moved_at_once
+    there = move(point.unknowns, step, system.problem.edges, system.numbering)
     there, cost = project(there, system, weights, ROUNDS)
     return Iterate(there, cost, cost.total(system.config))
 

@@ -52,11 +52,12 @@ def observations_by_frame(problem: Problem) -> list[FrameObservations]:
     """One entry per frame, in order."""
     frame, pair = problem.frame.cpu(), problem.pair.cpu()
     edges = problem.edges.cpu()
+    flows = [(flow.source.cpu(), flow.target.cpu()) for flow in problem.flows]
     found = []
     for f in range(problem.num_frames):
         rows = torch.nonzero(frame == f)[:, 0]
-        flow_rows = tuple(torch.nonzero(flow.source.cpu() == f)[:, 0] for flow in problem.flows)
-        targets = [flow.target.cpu()[r] for flow, r in zip(problem.flows, flow_rows)]
+        flow_rows = tuple(torch.nonzero(source == f)[:, 0] for source, _ in flows)
+        targets = [target[r] for (_, target), r in zip(flows, flow_rows)]
         references = edges[pair[rows], 0]
         found.append(FrameObservations(f, rows, pair[rows], references, flow_rows, torch.cat([rows[:0], *targets])))
     return found
