@@ -57,10 +57,7 @@ def _camera_type(values: Sequence[str]) -> Translation:
     if kind == "fisheye":
         return Translation(("--camera-model", "opencv-fisheye"), "is --camera-model opencv-fisheye here")
     if kind == "equirectangular":
-        raise InputError(
-            "--camera-type equirectangular: 360 degree video is not supported; cut a perspective view out of it first, "
-            "for example with ffmpeg -i CLIP -vf v360=e:flat:h_fov=90:v_fov=60 flat.mp4"
-        )
+        return Translation(("--projection", "equirect"), "is --projection equirect here")
     raise InputError(f"--camera-type {kind}: perspective, pinhole, simple_pinhole, fisheye or equirectangular")
 
 
@@ -137,7 +134,10 @@ FOREIGN = {
             )
         ),
     ),
-    "images-per-equirect": Foreign(1, _fixed(note="is left out: it has no meaning for perspective video")),
+    "images-per-equirect": Foreign(1, _renamed("--equirect-views")),
+    "equirect": Foreign(
+        0, _switch(Translation(("--projection", "equirect")), Translation(("--projection", "perspective")))
+    ),
     "crop-bottom": Foreign(1, _crop_bottom),
     "percent-radius-crop": Foreign(1, _radius),
     "use-sfm-depth": Foreign(0, _switch(off=Translation(("--no-depths",), "is --no-depths here"))),

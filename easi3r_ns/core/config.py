@@ -77,6 +77,15 @@ class FrameConfig:
     marked as such, by interpolation."""
     tonemap: bool = True
     """Convert HDR video (HLG, PQ) and BT.2020 colours to standard range and BT.709; --no-tonemap keeps the values."""
+    projection: Literal["auto", "perspective", "equirect"] = "auto"
+    """What frames show: equirect is everything around the camera (360 degree video; --equirect for short), which is cut
+    into views; perspective is the picture of a lens (--no-equirect). auto asks the metadata. Needs --weights none."""
+    equirect_views: int = 6
+    """Views along the horizon that every 360 degree frame is cut into."""
+    equirect_fov: float = 90.0
+    """Field of view of each of them in degrees, across and down."""
+    equirect_poles: Literal["none", "up", "down", "both"] = "none"
+    """Further views, straight up or straight down: below are the tripod and the person who holds it."""
 
     def __post_init__(self) -> None:
         if self.num_frames_target < 0 or self.num_frames_target == 1:
@@ -95,6 +104,8 @@ class FrameConfig:
             )
         if self.image_size is not None and self.image_wh is None:
             raise InputError(f"--image-size {self.image_size}: give width and height in pixels, such as 1920x1080")
+        check_bounds("--equirect-views", self.equirect_views, 3, 32)
+        check_bounds("--equirect-fov", self.equirect_fov, 30, 120)
         check_bounds("--start", self.start, 0, LONGEST)
         check_bounds("--end", self.end, 0, LONGEST)
         if self.end is not None and self.end <= self.start:

@@ -25,6 +25,7 @@ STAGES = {
     "pass 2: pointmaps": ("predict points from pairs of frames", "pairs"),
     "pass 2: motion": ("find what moves once more", ""),
     "motion from flow": ("find motion in the optical flow", "pairs"),
+    "views": ("cut 360 degree frames into views", "pictures"),
     "motion from geometry": ("find motion in the optical flow", "pairs"),
     "optical flow": ("measure optical flow", "pairs"),
     "global alignment": ("join all pairs into one scene", ""),

@@ -13,6 +13,7 @@ import numpy as np
 
 from .end_to_end import end_to_end
 from .geometry import source_to_network
+from .rig import ViewRig
 from .types import T_SIDE_UPRIGHT, DynamicMasks, Frames, PixelMap, require
 
 ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
@@ -204,6 +205,8 @@ class Scene:
     turned: np.ndarray | None = None
     """(F,) bool: frames that lie on their side (:func:`~.types.on_side`) in ``images``, cameras and all else here; a
     dataset has them upright. None: all stand."""
+    rig: ViewRig | None = None
+    """Where the frames are views of a sphere: which ones."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable: version, weights, licence, config, seed, timings, warnings."""
 
@@ -232,6 +235,7 @@ class Scene:
         lens = self.distortion
         require(len(lens) == 4 and bool(np.isfinite(lens).all()), f"distortion {lens}")
         require(self.pose_sources is None or len(self.pose_sources) == n, "pose_sources does not fit the frames")
+        require(self.rig is None or len(self.rig) == n, "the rig does not fit the frames")
         require(self.uncertainty is None or len(self.uncertainty) == n, "the uncertainty does not fit the frames")
         require(self.turned is None or self.turned.shape == (n,), "turned does not fit the frames")
         if self.clip is not None:
@@ -343,7 +347,7 @@ def rescale_scene(scene: Scene, factor: float) -> Scene:
 
 def what_frames_show(frames: Frames) -> dict[str, Any]:
     """The fields of a :class:`Scene` that are those of the frames, whatever its cameras are."""
-    names = ("images", "pixel_map", "times", "indices", "names", "source_paths", "clip", "turned")
+    names = ("images", "pixel_map", "times", "indices", "names", "source_paths", "clip", "turned", "rig")
     return {name: getattr(frames, name) for name in names}
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .rig import ViewRig
+
 if TYPE_CHECKING:
     import torch
 
@@ -242,6 +244,8 @@ class Frames:
     turned: np.ndarray | None = None
     """(F,) bool: frames whose upright pictures lie :func:`on_side` here, because most are landscape and they are
     portrait, or the other way round. None: all stand."""
+    rig: ViewRig | None = None
+    """Where the frames are views of a sphere: which ones. Every view is a source of its own. None: they are not."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -251,7 +255,7 @@ class Frames:
         for name in ("times", "indices", "names", "source_paths"):
             require(len(getattr(self, name)) == n, f"{name}: {len(getattr(self, name))} entries for {n} frames")
         require(self.offsets is None or len(self.offsets) == n, f"offsets do not fit {n} frames")
-        for name in ("clip", "turned"):
+        for name in ("clip", "turned", "rig"):
             values = getattr(self, name)
             require(values is None or len(values) == n, f"{name}: {values} for {n} frames")
 
@@ -274,6 +278,13 @@ class Frames:
         """(F,) int64 index of each frame among all ``num_source_frames``, counted through the sources one by one."""
         return self.indices if self.offsets is None else self.indices + self.offsets
 
+    @property
+    def clips(self) -> list[range]:
+        """The rows of each source, which lie in a row: a clip, evaluation views, or the views of a sphere."""
+        offsets = np.zeros(len(self), dtype=np.int64) if self.offsets is None else self.offsets
+        cuts = [0, *(np.flatnonzero(np.diff(offsets)) + 1).tolist(), len(self)]
+        return [range(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True) if stop > start]
+
     def of_frames(self, kept: np.ndarray) -> Frames:
         """Some of these frames only, by their positions; source frames around them and in between stay known."""
         return replace(
@@ -286,6 +297,7 @@ class Frames:
             offsets=None if self.offsets is None else self.offsets[kept],
             clip=None if self.clip is None else self.clip[kept],
             turned=None if self.turned is None else self.turned[kept],
+            rig=self.rig and self.rig.of_frames(kept),
         )
 
     def followed_by(self, other: Frames) -> Frames:

@@ -23,6 +23,7 @@ from ..core.geometry import (
     opencv_to_opengl,
     transform,
 )
+from ..core.rig import ViewRig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
@@ -105,7 +106,8 @@ def write_dataset(
     """
     _check_splits(splits, len(scene))
     listed = listed_frames(scene)
-    frames = [_frame_files(scene, number, frame, config) for number, frame in enumerate(listed)]
+    stems = _stems(scene, listed)
+    frames = [_frame_files(scene, stem, frame, config) for stem, frame in zip(stems, listed)]
     factors = _factors(scene.pixel_map.source_wh, config)
     refuse_taken(output_dir, overwrite)
     claim(output_dir, _all_files(frames, factors), first=TRANSFORMS)
@@ -142,29 +144,34 @@ def write_dataset(
 def with_dataset_images(scene: Scene, output_dir: Path) -> Scene:
     """``scene`` with the images of the dataset in ``output_dir`` as its sources."""
     listed = listed_frames(scene)
-    files = [
-        output_dir / _named_files(number, frame.clip, depth=False, cloud=False).image
-        for number, frame in enumerate(listed)
-    ]
+    files = [output_dir / _named_files(stem, depth=False, cloud=False).image for stem in _stems(scene, listed)]
     own = tuple(path for path, frame in zip(files, listed) if frame.position is not None)
     others = tuple(path for path, frame in zip(files, listed) if frame.position is None)
     between = scene.between and replace(scene.between, source_paths=others)
     return replace(scene, source_paths=own, between=between)
 
 
-def _frame_files(scene: Scene, number: int, frame: Listed, config: DatasetConfig) -> _FrameFiles:
+def _stems(scene: Scene, listed: Sequence[Listed]) -> list[str]:
+    """Names of the files of all frames; views of a sphere have the numbers of their frame and their view."""
+    return [_stem(k, frame.clip) if scene.rig is None else scene.rig.stem(k) for k, frame in enumerate(listed)]
+
+
+def _frame_files(scene: Scene, stem: str, frame: Listed, config: DatasetConfig) -> _FrameFiles:
     depth = config.depths and scene.has_depth
     if frame.position is None:
-        files = _named_files(number, frame.clip, depth=False, cloud=False)
+        files = _named_files(stem, depth=False, cloud=False)
         return replace(files, depth=UNKNOWN_DEPTH if depth else None)
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
     moving |= assumed_pixels(scene, frame.position)
-    return _named_files(number, frame.clip, depth=depth, cloud=bool(moving.any()))
+    return _named_files(stem, depth=depth, cloud=bool(moving.any()))
 
 
-def _named_files(position: int, clip: int | None, *, depth: bool, cloud: bool) -> _FrameFiles:
+def _stem(position: int, clip: int | None) -> str:
     """Numbers go through all frames, so that stems are unique; ``clip``: of several clips, that of the frame."""
-    stem = f"frame_{position + 1:05d}" if clip is None else f"clip_{clip + 1}_frame_{position + 1:05d}"
+    return f"frame_{position + 1:05d}" if clip is None else f"clip_{clip + 1}_frame_{position + 1:05d}"
+
+
+def _named_files(stem: str, *, depth: bool, cloud: bool) -> _FrameFiles:
     return _FrameFiles(
         image=f"images/{stem}.png",
         mask=f"masks/{stem}.png",
@@ -198,13 +205,13 @@ def dataset_files(
     *,
     has_depth: bool = True,
     num_clips: int = 1,
+    rig: ViewRig | None = None,
 ) -> set[str]:
     """All files, relative to the dataset, that one of so many frames of that size, and clips, can be made of."""
     depth = has_depth and config.depths
     clips = range(num_clips) if num_clips > 1 else (None,)
-    frames = [
-        _named_files(position, clip, depth=depth, cloud=has_depth) for clip in clips for position in range(num_frames)
-    ]
+    stems = [_stem(k, clip) if rig is None else rig.stem(k) for clip in clips for k in range(num_frames)]
+    frames = [_named_files(stem, depth=depth, cloud=has_depth) for stem in stems]
     unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
     return unknown | _all_files(frames, _factors(source_wh, config))
 

@@ -18,7 +18,7 @@ LARGEST_NUMBER = 1e12
 """Larger positions, depths and times overflow in single precision, or are no result of any reconstruction."""
 _EXACT = {"images": np.uint8, "colors": np.uint8, "mask_bits": np.uint8}
 _FLAGS = ("masks", "first", "contradicted", "turned")
-_COUNTS = ("point_index", "frame_index", "indices", "after", "clip")
+_COUNTS = ("point_index", "frame_index", "indices", "after", "clip", "view", "moment")
 _WITHOUT_BOUND = ("uncertainty.", "dynamic.threshold", "dynamic.maps.", "sparse.errors", "confidence")
 """What may be unknown or infinite; that a confidence is finite is checked by the Scene."""
 
@@ -84,6 +84,7 @@ def check_scene(scene: Scene) -> None:
     for name in ("times", "indices"):
         require(np.ndim(getattr(scene, name)) == 1, f"{name} has shape {getattr(scene, name).shape}")
     require(scene.dynamic.score.ndim == 3, f"dynamic.score has shape {scene.dynamic.score.shape}")
+    require(scene.rig is None or is_rigid(scene.rig.T_rig_view), "rig: a view is not turned rigidly")
     between = scene.between
     if between is not None:
         require(is_rigid(between.T_world_cam), "between: a camera pose is not a rotation and a translation")

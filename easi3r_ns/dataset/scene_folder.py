@@ -19,8 +19,10 @@ Version 2 of the format is two files, which JSON and numpy read::
     ``contradicted`` and ``assumed_depth`` (of what moves, not measured: for viewing only). Fields of its parts have a
     prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
     ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
-    ``between.`` (frames in between) where the Scene has these. Of frames in between, ``between.mask_bits`` holds eight
-    pixels a byte: ``numpy.unpackbits(bits, axis=-1, count=W)``.
+    ``between.`` (frames in between) where the Scene has these. ``rig.`` says, where the frames are views of a sphere,
+    which ``view`` of which ``moment`` each is, and how the views stand (``T_rig_view``; ``focal`` in source pixels). Of
+    frames in between, ``between.mask_bits`` holds eight pixels a byte:
+    ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
 Cameras are camera-to-world with OpenCV axes in the scene's own world (y down, first camera at the origin), not in the
 z-up world of ``transforms.json``; :data:`easi3r_ns.core.geometry.Z_UP_FROM_OPENCV_WORLD` leads from one to the other.
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ import numpy as np
 
 from ..core.errors import InputError, shortened, shown
 from ..core.geometry import FisheyeDistortion
+from ..core.rig import ViewRig
 from ..core.scene import CameraUncertainty, PosedFrames, Scene, SparsePoints
 from ..core.types import DynamicMasks, PixelMap
 from ..storage.files import make_folder, write_json, write_npz, writing
@@ -171,6 +174,8 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
         arrays |= {f"sparse.{name}": getattr(scene.sparse, name) for name in SparsePoints.__dataclass_fields__}
     if scene.uncertainty is not None:
         arrays |= {f"uncertainty.{n}": getattr(scene.uncertainty, n) for n in CameraUncertainty.__dataclass_fields__}
+    if scene.rig is not None:
+        arrays |= {f"rig.{name}": np.asarray(getattr(scene.rig, name)) for name in ViewRig.__dataclass_fields__}
     if scene.between is not None:
         arrays |= {f"between.{name}": getattr(scene.between, name) for name in _BETWEEN}
     return arrays
@@ -203,6 +208,10 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         uncertainty = CameraUncertainty(
             **{n: arrays[f"uncertainty.{n}"] for n in CameraUncertainty.__dataclass_fields__}
         )
+    rig = None
+    if "rig.T_rig_view" in arrays:
+        rig = ViewRig(**{name: arrays[f"rig.{name}"] for name in ViewRig.__dataclass_fields__})
+        rig = replace(rig, focal=float(rig.focal))
     maps = {name[len("dynamic.maps.") :]: arrays[name] for name in arrays if name.startswith("dynamic.maps.")}
     dynamic = DynamicMasks(
         masks=arrays["dynamic.masks"],
@@ -227,6 +236,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         distortion=_distortion(meta),
         sparse=sparse,
         uncertainty=uncertainty,
+        rig=rig,
         pose_sources=None if meta["pose_sources"] is None else tuple(str(name) for name in meta["pose_sources"]),
         provenance=dict(meta["provenance"]),
     )

@@ -15,6 +15,8 @@ from .arrays import Array, Operations
 
 NOISE = 1.0 / 255
 """Deviation of the sensor's noise, of grey values in [0, 1]: texture that is weaker says nothing."""
+TINY = 1e-30
+"""Against a division by zero; added to another number it changes nothing."""
 LEAST_WINDOW = 0.4
 """Share of a window that must stand still and be inside the picture."""
 
@@ -177,7 +179,8 @@ def seen_at(ops: Operations, reference: SweepView, other: SweepView) -> Callable
     bx, by, bz = (float(value) for value in b)
 
     def place(inverse: Array) -> tuple[Array, Array, Array]:
-        scale = 1.0 / (depth + bz * inverse)
+        # What lies exactly beside the other camera, at a right angle to its axis, is seen nowhere.
+        scale = 1.0 / (depth + bz * inverse + TINY)
         return (across + bx * inverse) * scale, (down + by * inverse) * scale, scale
 
     return place

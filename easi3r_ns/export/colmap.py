@@ -182,7 +182,9 @@ def _model(scene: Scene) -> str:
 
 
 def image_names(scene: Scene, stem: str) -> tuple[str, ...]:
-    """Names of the images of a format: ``stem_00001.png``, ..."""
+    """Names of the images of a format: ``stem_00001.png``, ...; views of a sphere: ``stem_00001_view1.png``, ..."""
+    if scene.rig is not None:
+        return tuple(f"{scene.rig.stem(position, stem)}.png" for position in range(len(scene)))
     return tuple(f"{stem}_{position + 1:05d}.png" for position in range(len(scene)))
 
 

@@ -3,12 +3,14 @@
 from .loader import find_parts, load_frames, preview_source
 from .preprocess import ImageGeometry, enlarged, enlargement, plan_preprocessing, resize_and_crop
 from .source import open_source, selection_of_views
+from .sphere import is_sphere
 
 __all__ = [
     "ImageGeometry",
     "enlarged",
     "enlargement",
     "find_parts",
+    "is_sphere",
     "load_frames",
     "open_source",
     "plan_preprocessing",

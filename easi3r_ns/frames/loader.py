@@ -21,13 +21,14 @@ from .crop import find_cut
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
 from .images import ImageFolder
-from .near import near_indices, near_size
+from .near import NEAR_SIDE, near_indices, near_size
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .scan import scan
 from .select import FROZEN, ChosenFrames, choose_frames, choose_scanned, decided_by_pixels, inside_range
 from .select import record as sharpness_record
 from .select import say as say_choice
 from .source import Source, open_selected, readable
+from .sphere import VIEWS, cut_into_views, plan_views, refuse_options, shows_sphere
 from .store import StoredClip, StoredFrame, StoredNear
 
 _WRITERS = 2
@@ -52,18 +53,38 @@ def load_frames(
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
     ``select.square_ok`` and ``geometry.square_ok`` mean the same, either is enough. Time stamps of a folder count its
     images. ``like``: the map of a clip that these frames belong to; see :func:`~.crop.find_cut`.
+    Frames that show everything around the camera are cut into views (:mod:`.sphere`).
     Raises InputError (unusable input, fewer than two frames) and OutputError (``store`` cannot be written).
     """
     geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
     source = open_selected(data, select)
+    if not shows_sphere(data, source, select):
+        return _load(source, store, select, geometry, log, like)
+    refuse_options(select)
+    views = plan_views(_preview(data, source, select, RunLog())[2], select, data)
+    whole = _load(source, store, replace(select, crop_bars=False), geometry, log, None, views.scaled_wh[0])
+    return cut_into_views(whole, views, geometry, store / VIEWS, log)
+
+
+def _load(
+    source: Source,
+    store: Path,
+    select: FrameConfig,
+    geometry: ImageGeometry,
+    log: RunLog,
+    like: PixelMap | None,
+    near_side: int = NEAR_SIDE,
+) -> Frames:
+    """The frames as they are; ``near_side``: pixels of the longer side of the source frames around them."""
     key = jsonable({"source": source.signature(), "select": _selection_key(select), "like": like and asdict(like)})
+    key |= {} if near_side == NEAR_SIDE else {"near_side": near_side}
     make_folder(store)
     clip = frame_store.load(store, key)
     told = len(log.warnings)
     look = None if clip is not None else _look(source, select, log)
     total = sum(frame.used for frame in clip.frames) if clip else select.num_frames_target or None
     with log.stage("frames", total) as advance:
-        network = _NetworkImages(geometry, advance)
+        network = _NetworkImages(geometry, advance, near_side)
         if clip is None:
             clip = _extract(source, store, select, network, log, look, like)
             clip = replace(clip, warnings=tuple(log.warnings[told:]))
@@ -91,6 +112,22 @@ def preview_source(data: Path, select: FrameConfig, geometry: ImageGeometry, log
         InputError: as :func:`load_frames`.
     """
     source = open_selected(data, select)
+    sphere = shows_sphere(data, source, select)
+    if sphere:
+        refuse_options(select)
+    times, indices, wh = _preview(data, source, select, log)
+    if sphere:
+        views = plan_views(wh, select, data)
+        square = replace(geometry, square_ok=True)
+        return len(indices) * len(views.T_rig_view), plan_preprocessing((views.side, views.side), square)
+    cut = find_cut(source, inside_range(times, select), select, RunLog())
+    return len(indices), replace(plan_preprocessing(wh if cut is None else cut.wh, geometry), cut=cut)
+
+
+def _preview(
+    data: Path, source: Source, select: FrameConfig, log: RunLog
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Times of the frames of a source, the indices of those that would be used, and their size."""
     times = source.times(select, log)
     indices = _choose(times, select, source)
     if isinstance(source, ImageFolder):
@@ -98,16 +135,14 @@ def preview_source(data: Path, select: FrameConfig, geometry: ImageGeometry, log
     image = next((image for _, image in source.read(indices[:1], log)), None)
     if image is None:
         raise InputError(f"{data}: its first frame cannot be decoded: the clip is damaged, convert or replace it")
-    cut = find_cut(source, inside_range(times, select), select, RunLog())
-    size = (image.shape[1], image.shape[0]) if cut is None else cut.wh
-    return len(indices), replace(plan_preprocessing(size, geometry), cut=cut)
+    return times, indices, (image.shape[1], image.shape[0])
 
 
 class _NetworkImages:
     """Collects network-size images; the first image fixes the pixel map of the clip."""
 
-    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None]) -> None:
-        self._geometry, self._advance = geometry, advance
+    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None], near_side: int) -> None:
+        self._geometry, self._advance, self.near_side = geometry, advance, near_side
         self.images: list[np.ndarray] = []
         self.pixel_map: PixelMap | None = None
         self.cut: SourceCut | None = None
@@ -262,7 +297,7 @@ def _write_frames(
 
     def write_near(pool: ThreadPoolExecutor, index: int, image: np.ndarray) -> None:
         written.near[index] = frame_store.near_file(len(written.near))
-        write(pool, written.near[index], near_size(image))
+        write(pool, written.near[index], near_size(image, network.near_side))
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         decoded = read | near if source.shows_all else read
@@ -362,7 +397,8 @@ def _columns(frames: list[StoredFrame], store: Path) -> dict[str, Any]:
 
 def _selection_key(select: FrameConfig) -> dict[str, Any]:
     key = json.loads(json.dumps(asdict(select)))
-    del key["square_ok"]
+    for name in ("square_ok", "projection", "equirect_views", "equirect_fov", "equirect_poles"):
+        del key[name]
     return key
 
 

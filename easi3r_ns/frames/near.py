@@ -49,10 +49,10 @@ def near_indices(used: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.setdiff1d(np.intersect1d(around, inside), used)
 
 
-def near_size(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> the same picture with at most :data:`NEAR_SIDE` pixels along the longer side."""
+def near_size(image: np.ndarray, side: int = NEAR_SIDE) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> the same picture with at most ``side`` pixels along the longer side."""
     height, width = image.shape[:2]
-    scale = NEAR_SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale >= 1:
         return image
     size = round(width * scale), round(height * scale)

@@ -1,47 +1,83 @@
-"""360 degree footage, recognised by what its files say: no camera model of ours has a picture all around."""
+"""Footage of everything around the camera, recognised by what its files say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.runlog import RunLog
+from .container import choose_stream, opened
+from .timeline import decode
 
 SPHERICAL_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
 """Box of Google's Spherical Video RFC, version 1; version 2 has a box ``sv3d``."""
+EQUIRECTANGULAR = "equirectangular"
+"""A whole sphere with longitude along the width and latitude along the height."""
+_PROJECTIONS = (
+    *(EQUIRECTANGULAR, "cube map", "part of an equirectangular frame", "half of a sphere"),
+    *("rectilinear", "fisheye"),
+)
+"""FFmpeg's ``AVSphericalProjection``, in its order."""
+_PERSPECTIVE = "rectilinear"
 _MOST_MOOV = 64 * 2**20
 _MOST_XMP = 2**18
 _MOST_BOXES = 10_000
+_XMP = re.compile(rb"ProjectionType\s*(?:=\s*[\"']|>)\s*([A-Za-z]+)")
 
 
-def refuse_panorama(data: Path, files: Sequence[Path]) -> None:
-    """Raises InputError where the first of the ``files`` of ``data`` says that it shows everything around the camera.
+def projection_of(file: Path) -> str | None:
+    """How a file says that it shows everything around the camera; None: it does not.
 
-    MP4 and MOV files by their spherical metadata, images by the XMP of Photo Sphere. Files that cannot be read say
-    nothing here.
+    Videos by the spherical metadata of MP4, MOV, Matroska and WebM, as FFmpeg reads them or as Google's older box;
+    images by the XMP of Photo Sphere (GPano). :data:`EQUIRECTANGULAR` is a whole sphere. A file that cannot be read
+    says nothing here.
     """
-    if not files:
-        return
     try:
-        panorama = _says_spherical(files[0])
+        with file.open("rb") as stream:
+            head = stream.read(12)
+        return _of_image(file) if _is_image(head) else _of_video(file)
     except OSError:
-        return
-    if panorama:
-        raise InputError(
-            f"{data} is 360 degree footage by its metadata, which no camera model here describes: cut a view out of it "
-            "first, for example with ffmpeg -i CLIP -vf v360=e:flat:h_fov=90:v_fov=60 flat.mp4. If the metadata are "
-            "wrong, remove them: ffmpeg -i CLIP -map_metadata -1 -c copy plain.mp4"
-        )
+        return None
 
 
-def _says_spherical(file: Path) -> bool:
+def _is_image(head: bytes) -> bool:
+    heif = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif")
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return heif or webp or head[:2] in (b"\xff\xd8", b"II", b"MM", b"BM") or head[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def _of_image(file: Path) -> str | None:
     with file.open("rb") as stream:
-        head = stream.read(12)
-        if head[4:8] not in (b"ftyp", b"moov", b"free", b"wide", b"mdat", b"skip"):
-            start = head + stream.read(_MOST_XMP)
-            return b"ProjectionType" in start and b"equirectangular" in start
+        found = _XMP.search(stream.read(_MOST_XMP))
+    kind = found and found[1].decode().lower()
+    return kind if kind in (EQUIRECTANGULAR, "cubemap") else None
+
+
+def _of_video(file: Path) -> str | None:
+    with contextlib.suppress(InputError, *_decoding_errors()):
+        with opened(file, choose_stream(file, RunLog())) as stream:
+            frame = next(decode(stream), None)
+            for entry in () if frame is None else frame.side_data:
+                if entry.type.name == "SPHERICAL":
+                    return _projection(bytes(entry))
     moov = _movie_box(file)
-    return SPHERICAL_UUID in moov or (b"sv3d" in moov and b"proj" in moov)
+    spherical = SPHERICAL_UUID in moov or (b"sv3d" in moov and b"proj" in moov)
+    return EQUIRECTANGULAR if spherical else None
+
+
+def _decoding_errors() -> tuple[type[Exception], ...]:
+    import av
+
+    return (av.error.FFmpegError, OSError, ValueError)
+
+
+def _projection(mapping: bytes) -> str | None:
+    """The projection that FFmpeg's ``AVSphericalMapping`` names: an int32, three angles, four bounds, a padding."""
+    number = int.from_bytes(mapping[:4], "little")
+    kind = _PROJECTIONS[number] if number < len(_PROJECTIONS) else f"projection {number}"
+    return None if kind == _PERSPECTIVE else kind
 
 
 def _movie_box(file: Path) -> bytes:

@@ -17,7 +17,6 @@ from .animation import AnimatedImage, is_animated
 from .archive import ImageArchive, inside_archive, is_archive
 from .cuts import Watch
 from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
-from .panorama import refuse_panorama
 from .sequence import ImageFiles, matches
 from .video import Video
 
@@ -46,14 +45,12 @@ def open_source(data: Path) -> Source:
     inside an archive, ``shots.zip/left``.
 
     Raises:
-        InputError: nothing is there, it is none of these, or it shows everything around the camera.
+        InputError: nothing is there, or it is none of these.
     """
     if not _exists(data):
         return _named_by_pattern(data)
     if data.is_dir():
-        folder = ImageFolder(data)
-        refuse_panorama(data, folder.files)
-        return folder
+        return ImageFolder(data)
     if data.stat().st_size == 0:
         raise InputError(f"{data} is empty (0 bytes): give a complete video file")
     if is_archive(data):
@@ -66,7 +63,6 @@ def open_source(data: Path) -> Source:
             f"{data} is a single image: give a video, the folder of the images, or a pattern in quotes such as "
             f"'{data.parent / ('*' + data.suffix)}'"
         )
-    refuse_panorama(data, [data])
     return Video(data)
 
 

@@ -17,7 +17,7 @@ from .. import __version__
 from ..core.budget import GIB
 from ..core.errors import CheckpointError, Easi3RError, MemoryLimitError
 from ..core.runlog import RunLog, duration
-from ..frames import open_source
+from ..frames import is_sphere, open_source
 from ..frames.clips import has_several_sizes
 from ..network.compute import free_memory
 from ..network.sources import AUTO, BEST, KNOWN, NotAvailableError, reason_against_download, resolve
@@ -27,6 +27,7 @@ from ..plan.stages import time_range
 from ..storage.files import jsonable, make_folder, write_json
 from .geometric import NAME as NONE
 from .pipeline import RunConfig, choose_pipeline
+from .sphere import WHY_NONE
 
 LONGEST_SECONDS = 900.0
 """A network that is forecast to take longer is left to those who ask for it."""
@@ -84,6 +85,8 @@ def choose_weights(data: Path, workspace: Path | None, config: RunConfig, log: R
     if config.more_data or has_several_sizes(data, config.frames):
         many = "several clips" if config.more_data else "images of several sizes"
         return WeightsChoice(NONE, f"--weights {AUTO} takes {NONE} (no network): features join {many}")
+    if is_sphere(data, config.frames):
+        return WeightsChoice(NONE, f"--weights {AUTO} takes {NONE} (no network): {WHY_NONE}")
     key = jsonable({"version": __version__, "source": open_source(data).signature(), "config": asdict(config)})
     choice = _kept(workspace, key) or judge_weights(data, config, log)
     if choice.weights == BEST:

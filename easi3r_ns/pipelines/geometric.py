@@ -42,12 +42,14 @@ from ..plan.plan import plan_geometric
 from ..refine import SparseModel, check_lens, check_zoom, map_static, warn_about_zoom
 from ..refine.certainty import model_uncertainty
 from ..refine.library import load_pycolmap
+from ..refine.rig import map_rig
 from ..storage.cache import StageCache, Tensors, digest
 from .focal import start_facts, start_focal
 from .network import check_focal
 from .packing import pack_model, unpack_model
 from .pipeline import RunConfig
 from .second_look import explains_as_much, look_again, masks_of_all, rows_of
+from .sphere import find_rig_motion
 from .stereo import measured_depth, stereo_of
 from .still import find_camera_motion, pinned_scene
 from .unposed import NoCamerasError
@@ -163,18 +165,21 @@ def reconstruct_geometric(
         InputError: --masks or --focal-length cannot be used.
     """
     check_focal(config, frames)
-    dynamic = _masks(frames, config, cache, log, num_eval)
-    motion = find_camera_motion(frames, dynamic, config, log, shared_focal=shared_focal)
+    dynamic = _masks(frames, config, cache, log)
+    if frames.rig is not None:
+        motion = find_rig_motion(frames, dynamic, config, log)
+    else:
+        motion = find_camera_motion(frames, dynamic, config, log, shared_focal=shared_focal)
     if motion.stays:
         return pinned_scene(frames, dynamic, motion, config, log, name=NAME)
     try:
         model = _cameras(frames, dynamic, config, refine, cache, log, shared_focal)
         kept = _registered(model, frames, num_eval)
     except AlignmentError as error:
-        if (nearly := as_turning(motion)) is None:
+        if frames.rig is not None or (nearly := as_turning(motion)) is None:
             raise NoCamerasError(str(error), frames, dynamic) from error
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
-    zoom = warn_about_zoom(model, refine.camera_model, log) if shared_focal else None
+    zoom = warn_about_zoom(model, refine.camera_model, log) if shared_focal and frames.rig is None else None
     scene = _scene(frames, dynamic, model, kept, config, refine)
     facts = start_facts(config, frames) | ({"zoom": zoom.facts} if zoom else {})
     scene = replace(scene, provenance=scene.provenance | facts)
@@ -229,20 +234,17 @@ def _found_again(
     return with_depth(scene, config, cache, log, stage="again-stereo-before")
 
 
-def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int) -> DynamicMasks:
-    own = partial(found_masks, frames, config, cache, log, num_eval)
+def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
+    own = partial(found_masks, frames, config, cache, log)
     given = given_masks(config, frames, GEOMETRY.patch, FirstLook(log, own))
     return own() if given is None else given
 
 
-def found_masks(
-    frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, num_eval: int = 0
-) -> DynamicMasks:
-    """The masks that this pipeline finds by optical flow, of the clip and of the evaluation views at its end."""
-    cut = len(frames) - num_eval
+def found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
+    """The masks that this pipeline finds by optical flow, in each source of the frames on its own."""
+    clips = frames.clips
 
     def compute() -> Tensors:
-        clips = [rows for rows in (range(cut), range(cut, len(frames))) if rows]
         provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
         masks = [
             geometric_masks(
@@ -260,7 +262,9 @@ def found_masks(
     flow = "dis" if config.flow == "auto" else config.flow
     return unpack_masks(
         cache.stage(
-            "geometry-masks", digest(frames.images, near_places(frames), num_eval, METHOD, flow, __version__), compute
+            "geometry-masks",
+            digest(frames.images, near_places(frames), [rows.start for rows in clips], METHOD, flow, __version__),
+            compute,
         )
     )
 
@@ -280,10 +284,13 @@ def _cameras(
     focal, seed = config.focal_length, config.seed
 
     def compute() -> Tensors:
+        if frames.rig is not None:
+            return pack_model(map_rig(frames, dynamic, log, seed=seed))
         how = (frames, dynamic, refine, log)
         return pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
 
-    decisive = (refine.camera_model, focal, seed, start, shared_focal, __version__)
+    rig = frames.rig and (frames.rig.T_rig_view, frames.rig.view, frames.rig.moment)
+    decisive = (refine.camera_model, focal, seed, start, shared_focal, rig, __version__)
     key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive)
     return unpack_model(cache.stage(stage, key, compute))
 
@@ -328,7 +335,9 @@ def _scene(
     config: Easi3RConfig,
     refine: RefineConfig,
 ) -> Scene:
-    sigma = model_uncertainty(model, refine.camera_model, fixed_focal=config.focal_length is not None)
+    sigma = None
+    if frames.rig is None:  # the covariance is that of cameras which move freely, not of views with one pose in common
+        sigma = model_uncertainty(model, refine.camera_model, fixed_focal=config.focal_length is not None)
     return scene_of_model(frames, dynamic, model, kept, config, sigma)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..core.budget import UNBOUNDED, Budget
 from ..core.errors import InputError
+from ..core.rig import ViewRig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import Frames
@@ -40,6 +41,7 @@ from .finished import RECORD, run_record
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .second_look import rows_of
 from .several import makes_several, reconstruct_several, refuse_several, source_facts
+from .sphere import check_sphere
 from .unposed import NoCamerasError, drop_masks, keep_masks, masks_in_use
 
 WORKSPACE = ".easi3r"
@@ -96,6 +98,7 @@ def process(
     if makes_several(data, config):
         refuse_several(config, paths)
     choice = choice or WeightsChoice(config.easi3r.weights)
+    check_sphere(data, config, config.easi3r.weights)
     pipeline.check(log)
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
     plan = choice.plan or pipeline.forecast(data, log)
@@ -137,9 +140,10 @@ def _refuse_foreign(
     *,
     has_depth: bool,
     num_clips: int = 1,
+    rig: ViewRig | None = None,
 ) -> None:
     """Raise OutputError, before hours of work, if a file of the user has the name of one that will be written."""
-    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth, num_clips=num_clips)
+    files = dataset_files(num_frames, source_wh, config.dataset, has_depth=has_depth, num_clips=num_clips, rig=rig)
     refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
 
 
@@ -209,7 +213,7 @@ def _of_one(
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
     num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
     source_wh = frames.pixel_map.source_wh
-    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth)
+    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth, rig=frames.rig)
     facts["num_source_frames"] = frames.num_source_frames
     if frames.sharpness is not None:
         facts["sharpness"] = jsonable(asdict(frames.sharpness))

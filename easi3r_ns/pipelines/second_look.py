@@ -159,7 +159,7 @@ def _kept(
         flow = choose_flow(flow_name, choose_compute(config.device, config.dtype, config.batch_size), log)
         used, times = frames.of_frames(kept), enlargement(*scene.depth.shape[1:])
         larger, looks = larger_scene(scene, times), []
-        for rows in _clips(used):
+        for rows in used.clips:
             places = shot(used, rows, larger.images.__getitem__, larger.pixel_map)
             looks.append(second_look(larger, places, times * patch, log, provider=flow, first_row=rows.start))
         shares = np.concatenate([look.explained for look in looks])
@@ -214,13 +214,6 @@ def larger_scene(scene: Scene, times: int) -> Scene:
 def on_network(masks: np.ndarray, times: int) -> np.ndarray:
     """(F, t H, t W) bool -> (F, H, W): what holds for most of a pixel."""
     return masks if times == 1 else block_reduce(masks, (1, times, times), np.mean) > 0.5
-
-
-def _clips(frames: Frames) -> list[range]:
-    """The frames of each source, in a row."""
-    offsets = np.zeros(len(frames), dtype=np.int64) if frames.offsets is None else frames.offsets
-    cuts = [0, *(np.flatnonzero(np.diff(offsets)) + 1).tolist(), len(frames)]
-    return [range(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
 
 
 def _first_look_stays(scene: Scene, why: str, log: RunLog, *, warns: bool = False) -> Looks:

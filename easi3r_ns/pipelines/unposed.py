@@ -47,7 +47,8 @@ def keep_masks(
         OutputError: files of the user are in the way, or the disk refuses.
     """
     folder, frames = output_dir / FOLDER, error.frames
-    masks = [f"masks/frame_{k + 1:05d}.png" for k in range(len(frames))]
+    rig = frames.rig
+    masks = [f"masks/{f'frame_{k + 1:05d}' if rig is None else rig.stem(k)}.png" for k in range(len(frames))]
     report = [PREVIEW, REPORT] if config.report else []
     claim(folder, [*masks, *report])
     make_folder(folder / "masks")

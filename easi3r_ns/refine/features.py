@@ -79,11 +79,11 @@ def default_focal(source_wh: tuple[int, int], camera_model: str = "pinhole") -> 
     return FISHEYE_MM * float(np.hypot(*source_wh)) / FILM_DIAGONAL if camera_model == FISHEYE else 1.2 * max(source_wh)
 
 
-def detect_features(clip: Frames | Scene, log: RunLog) -> Features:
-    """SIFT on every source image, whatever moves there."""
+def detect_features(clip: Frames | Scene, log: RunLog, *, most: int = MAX_FEATURES) -> Features:
+    """SIFT on every source image, whatever moves there; at most ``most`` keypoints each."""
     pycolmap = load_pycolmap()
     options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False)
-    options.sift.max_num_features = MAX_FEATURES
+    options.sift.max_num_features = most
     extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
     keypoints, descriptors = [], []
     with log.stage("features", len(clip)) as advance:

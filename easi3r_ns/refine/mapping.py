@@ -252,7 +252,7 @@ def map_incrementally(
         _write_database(Path(folder) / DATABASE, found, lens, fixed_focal, focals)
 
         def mapped(min_angle: float, start: Any = None, most: int = MODELS) -> tuple[Any, SparseModel] | None:
-            options = _mapping_options(fixed_focal, seed, min_angle, rough=little_parallax)
+            options = mapping_options(fixed_focal, seed, min_angle, rough=little_parallax)
             options.max_num_models = most
             models = _run_mapper(Path(folder), options, start, lambda: advance(1), give_up=give_up)
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
@@ -387,7 +387,8 @@ def _agreeing(model: SparseModel, found: Correspondences) -> SparseModel:
     return model if kept.sum() == model.registered.sum() else model.restricted(kept)
 
 
-def _mapping_options(fixed_focal: bool, seed: int, min_angle: float, *, rough: bool = False) -> Any:
+def mapping_options(fixed_focal: bool, seed: int, min_angle: float, *, rough: bool = False) -> Any:
+    """Options of COLMAP's incremental mapper for one thread and points of ``min_angle`` degrees of parallax."""
     options = load_pycolmap().IncrementalPipelineOptions(
         num_threads=1,
         random_seed=seed % 2**31,

@@ -32,17 +32,17 @@ def choose_pairs(descriptors: Sequence[np.ndarray], seed: int, clip: np.ndarray 
     of_one = np.ones((n, n), dtype=bool) if clip is None else np.equal.outer(clip, clip)
     offsets = [*range(1, NEIGHBOURS + 1), *(2**k for k in range(4, int(np.log2(n)) + 1))]
     pairs = {(i, i + d) for d in offsets for i in range(n - d) if of_one[i, i + d]}
-    likeness = _likeness(descriptors, seed)
+    alike = likeness(descriptors, seed)
     near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= NEIGHBOURS
-    likeness[near & of_one] = -np.inf
+    alike[near & of_one] = -np.inf
     for allowed in (of_one | ~of_one, ~of_one):
-        found = np.where(allowed, likeness, -np.inf)
+        found = np.where(allowed, alike, -np.inf)
         for i, row in enumerate(np.argsort(-found, axis=1, kind="stable")[:, :LOOKALIKES]):
             pairs |= {(min(i, j), max(i, j)) for j in row.tolist() if np.isfinite(found[i, j])}
     return np.array(sorted(pairs), dtype=np.int64)
 
 
-def _likeness(descriptors: Sequence[np.ndarray], seed: int) -> np.ndarray:
+def likeness(descriptors: Sequence[np.ndarray], seed: int) -> np.ndarray:
     """(F, F) cosines between VLAD vectors (Jegou et al., CVPR 2010) over a vocabulary made of the clip itself."""
     from sklearn.cluster import MiniBatchKMeans
 

@@ -1,7 +1,8 @@
 """What the report measures in a scene: numbers for the verdict, series over the frames for the charts.
 
 Lengths are in multiples of the median static depth, so that they mean the same in every clip. Frames that
-``--eval-data`` added are left out: they are not part of the camera path.
+``--eval-data`` added are left out: they are not part of the camera path. Of views of a sphere the path is that of the
+first view; what moves, and how much is known, is measured in all of them.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Measures:
     """Largest uncertainty of a focal length by bundle adjustment, 1 sigma relative to it, at most 1; None where there
     was none or the focal length is given."""
     fov_without_fisheye: float | None = None
-    """The field of view, where the lens is not modelled as a fisheye."""
+    """The field of view, where the lens is neither modelled as a fisheye nor known."""
     no_parallax: float | None = None
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
     clips_left_out: int | None = None
@@ -152,10 +153,10 @@ def measure(scene: Scene) -> MeasuredScene:
     series = _series(scene, count, unit)
     residuals = static_residuals(scene, count) if scene.has_depth and count > 1 else None
     parallax = parallax_degrees(scene, count)
-    known = bool(_config(scene, "easi3r").get("focal_length"))
+    known = scene.rig is not None or bool(_config(scene, "easi3r").get("focal_length"))
     triangulated = scene.sparse if scene.sparse is not None and len(scene.sparse) else None
     sources = scene.pose_sources or ()
-    sigma, fisheye = scene.uncertainty, isinstance(scene.distortion, FisheyeDistortion)
+    sigma, lens_known = scene.uncertainty, scene.rig is not None or isinstance(scene.distortion, FisheyeDistortion)
     measures = Measures(
         num_frames=count,
         duration=float(series.times[-1] - series.times[0]),
@@ -173,7 +174,7 @@ def measure(scene: Scene) -> MeasuredScene:
         colour_gain=None if residuals is None else residuals.colour_gain,
         reprojection=None if triangulated is None else _reprojection(triangulated, scene),
         fov=float(series.fov_degrees.mean()),
-        fov_without_fisheye=None if fisheye else float(series.fov_degrees.mean()),
+        fov_without_fisheye=None if lens_known else float(series.fov_degrees.mean()),
         focal_spread=None if known else _focal_spread(scene, count),
         focal_known=known,
         unregistered=sum(source == "aligned" for source in sources) / len(sources) if sources else 0.0,
@@ -234,7 +235,7 @@ def local_median(values: np.ndarray, window: int) -> np.ndarray:
 
 def _series(scene: Scene, count: int, unit: float) -> Series:
     T = scene.T_world_cam[:count]
-    times, coverage = scene.clock[:count].astype(float), scene.dynamic.coverage[:count]
+    times, coverage = scene.clock[:count].astype(float), _coverage(scene, count)
     position = (T[:, :3, 3] - T[0, :3, 3]) @ T[0, :3, :3] / unit
     steps = np.linalg.norm(np.diff(position, axis=0), axis=1)
     cosine = (np.einsum("nij,nij->n", T[:-1, :3, :3], T[1:, :3, :3]) - 1) / 2
@@ -263,6 +264,15 @@ def _series(scene: Scene, count: int, unit: float) -> Series:
     )
 
 
+def _coverage(scene: Scene, count: int) -> np.ndarray:
+    """(N,) share of the pixels that move: of a frame, or of all views of its moment."""
+    share, rig = scene.dynamic.coverage, scene.rig
+    if rig is None:
+        return share[:count]
+    of_moment = np.bincount(rig.moment, weights=share) / np.maximum(np.bincount(rig.moment), 1)
+    return of_moment[rig.moment[:count]]
+
+
 def _jumps(speed: np.ndarray, size: np.ndarray, limit: float) -> np.ndarray:
     if len(speed) < 3:
         return np.zeros(len(speed), dtype=bool)
@@ -285,7 +295,8 @@ def _usable(scene: Scene, count: int) -> float | None:
     if not scene.has_depth:
         return None
     contradicted = scene.contradicted if scene.contradicted is not None else np.zeros_like(scene.dynamic.masks)
-    keeps = [(trusted_depth(scene, f) > 0) & ~scene.dynamic.masks[f] & ~contradicted[f] for f in range(count)]
+    rows = range(count if scene.rig is None else len(scene))
+    keeps = [(trusted_depth(scene, f) > 0) & ~scene.dynamic.masks[f] & ~contradicted[f] for f in rows]
     return float(np.mean(keeps))
 
 

@@ -41,6 +41,8 @@ TRANSLATED = {
     "--camera-type pinhole": "--camera-model pinhole",
     "--camera-type simple_pinhole": "--camera-model pinhole",
     "--camera-type fisheye": "--camera-model opencv-fisheye",
+    "--camera-type equirectangular": "--projection equirect",
+    "--images-per-equirect 8": "--equirect-views 8",
     "--max-num-frames 7": "--num-frames-target 7",
     "--max-dataset-size -1": "--num-frames-target 0",
     "--skip-colmap": "--refine none",
@@ -61,12 +63,10 @@ LEFT_OUT = [
     "--no-refine-intrinsics",
     "--colmap-cmd colmap",
     "--colmap-model-path colmap/sparse/0",
-    "--images-per-equirect 8",
     "--include-depth-debug",
     "--no-same-dimensions",
 ]
 REFUSED = {
-    "--camera-type equirectangular": "v360",
     "--camera-type round": "perspective",
     "--crop-bottom much": "give a number",
     "--percent-radius-crop 0.9": "--masks",
@@ -86,6 +86,15 @@ def test_translated_with_a_line(words: str) -> None:
     assert line.startswith(words.split("=")[0].split()[0]) and TRANSLATED[words].split()[0] in line
 
 
+SHORT = {"--equirect": "--projection equirect", "--no-equirect": "--projection perspective"}
+"""Of our own options."""
+
+
+@pytest.mark.parametrize("words", SHORT)
+def test_short_forms_need_no_line(words: str) -> None:
+    assert translate([words, "--overwrite"]) == ([*SHORT[words].split(), "--overwrite"], [])
+
+
 @pytest.mark.parametrize("words", LEFT_OUT)
 def test_left_out_with_a_line(words: str) -> None:
     ours, (line,) = translate([*words.split(), "--overwrite"])
@@ -100,7 +109,7 @@ def test_refused_with_what_to_do(words: str) -> None:
 
 
 def test_every_foreign_option_is_tried_here() -> None:
-    tried = " ".join([*SILENT, *TRANSLATED, *LEFT_OUT, *REFUSED]).replace("_", "-")
+    tried = " ".join([*SILENT, *TRANSLATED, *SHORT, *LEFT_OUT, *REFUSED]).replace("_", "-")
     assert [name for name in FOREIGN if f"-{name}" not in tried] == []
 
 

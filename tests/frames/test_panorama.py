@@ -1,4 +1,4 @@
-"""360 degree footage is refused by its metadata, and nothing else is."""
+"""360 degree footage is recognised by its metadata, and nothing else is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import InputError
-from easi3r_ns.frames import open_source
-from easi3r_ns.frames.images import ImageFolder
-from easi3r_ns.frames.panorama import SPHERICAL_UUID, refuse_panorama
-from easi3r_ns.frames.video import Video
+from easi3r_ns.frames import is_sphere
+from easi3r_ns.frames.panorama import EQUIRECTANGULAR, SPHERICAL_UUID, projection_of
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -41,28 +40,40 @@ VERSION_2 = box(b"sv3d", box(b"svhd", bytes(5)) + box(b"proj", box(b"prhd", byte
 VERSION_1 = box(b"uuid", SPHERICAL_UUID + b"<GSpherical:Spherical>true</GSpherical:Spherical>")
 
 
+CUBES = VERSION_2.replace(b"equi", b"cbmp")
+
+
 @pytest.mark.parametrize("extra", [VERSION_1, VERSION_2])
-def test_spherical_video_is_refused(extra: bytes, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"360 degree footage by its metadata.*v360"):
-        open_source(clip(tmp_path / "round.mp4", extra))
+def test_spherical_video_is_recognised(extra: bytes, tmp_path: Path) -> None:
+    path = clip(tmp_path / "round.mp4", extra)
+    assert projection_of(path) == EQUIRECTANGULAR
+    assert is_sphere(path, FrameConfig())
+    assert not is_sphere(path, FrameConfig(projection="perspective"))
+
+
+def test_spherical_video_of_another_projection_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cube map.*v360"):
+        is_sphere(clip(tmp_path / "cubes.mp4", CUBES), FrameConfig())
 
 
 def test_other_video_twice_as_wide_as_high_is_not(tmp_path: Path) -> None:
-    assert isinstance(open_source(clip(tmp_path / "wide.mp4", box(b"free", b"sv3d of no meaning"))), Video)
+    assert projection_of(clip(tmp_path / "wide.mp4", box(b"free", b"sv3d of no meaning"))) is None
 
 
-@pytest.mark.parametrize("says", [True, False])
-def test_photo_spheres(says: bool, tmp_path: Path) -> None:
-    xmp = b'<x:xmpmeta><rdf:Description GPano:ProjectionType="%s"/></x:xmpmeta>' % (
-        b"equirectangular" if says else b"cylindrical"
-    )
+@pytest.mark.parametrize(
+    "kind, found", [(b"equirectangular", EQUIRECTANGULAR), (b"cylindrical", None), (b"cubemap", "cubemap")]
+)
+@pytest.mark.parametrize("form", [b'GPano:ProjectionType="%s"', b"<GPano:ProjectionType>%s</GPano:ProjectionType>"])
+def test_photo_spheres(kind: bytes, found: str | None, form: bytes, tmp_path: Path) -> None:
+    xmp = b"<x:xmpmeta><rdf:Description " + form % kind + b"/></x:xmpmeta>"
     for k in range(3):
         Image.fromarray(np.full((32, 64, 3), 40 * k, np.uint8)).save(tmp_path / f"{k}.jpg", xmp=xmp)
-    if says:
-        with pytest.raises(InputError, match="360 degree"):
-            open_source(tmp_path)
+    assert projection_of(tmp_path / "0.jpg") == found
+    if found == "cubemap":
+        with pytest.raises(InputError, match="cubemap"):
+            is_sphere(tmp_path, FrameConfig())
     else:
-        assert isinstance(open_source(tmp_path), ImageFolder)
+        assert is_sphere(tmp_path, FrameConfig()) == (found is not None)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +82,5 @@ def test_photo_spheres(says: bool, tmp_path: Path) -> None:
 def test_damaged_files_say_nothing(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    refused = []
-    for file in (path, tmp_path / "missing.mp4"):
-        try:
-            refuse_panorama(file, [file])
-        except InputError:
-            refused.append(file)
-    assert not refused
+    assert projection_of(path) is None
+    assert projection_of(tmp_path / "missing.mp4") is None
