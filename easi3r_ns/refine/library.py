@@ -13,6 +13,7 @@ import numpy as np
 from ..core.config import AlignConfig, RefineConfig
 from ..core.errors import InputError, MissingExtraError
 from ..core.scene import Scene, SparsePoints
+from .learned import check_features
 from .model import FISHEYE, Correspondences, Lens, Lenses, SparseModel
 
 TWO_FOCALS = ("OPENCV", "OPENCV_FISHEYE")
@@ -45,14 +46,15 @@ def load_pycolmap() -> ModuleType:
 def check_refine(config: RefineConfig, align: AlignConfig, focal_length: float | None = None) -> None:
     """Whether ``--refine`` can run, before any work is done.
 
-    Raises MissingExtraError without pycolmap; InputError where 'colmap' shall find a known focal length, or a fisheye
-    lens shall zoom.
+    Raises MissingExtraError without pycolmap, or the networks that --features asks for; InputError where 'colmap' shall
+    find a known focal length, or a fisheye lens shall zoom.
     """
     if config.refine == "none":
         return
     check_lens(config, align)
     if config.refine == "colmap":
         check_zoom(align, focal_length)
+    check_features(config.features)
     load_pycolmap()
 
 

@@ -92,7 +92,7 @@ def map_static(
         AlignmentError: too little texture or too little parallax.
         MissingExtraError: pycolmap is not installed.
     """
-    detected = detect_features(frames, log)
+    detected = detect_features(frames, log, config.features)
     told, pixel_map = focal or start, frames.pixel_map
     guess = default_focal(pixel_map.picture_wh, config.camera_model)
     first = Lens.centred(pixel_map.source_wh, told or guess, pixel_map.principal_xy).of_kind(config.camera_model)

@@ -62,7 +62,7 @@ def refine_scene(
 ) -> Scene:
     """The scene with better cameras, and depths that agree with them, when static tracks allow; else as it was.
 
-    SIFT tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
+    Tracks on what stands still make two candidates: bundle adjustment that starts from the scene's cameras, and
     incremental mapping from scratch (bundle adjustment can end in a bent path with small epipolar errors, so the two
     always compete); where neither places every frame, mapping without masks is tried too, for masks may be wrong.
     Cameras are kept by their cost on STATIC tracks that were held out of all candidates
@@ -80,6 +80,7 @@ def refine_scene(
     """
     own, lens = scene_lens(scene), _start_lens(scene, config)
     known = {"focal": lens.focal if fixed_focal else None, "fisheye": lens if lens.fisheye else None}
+    known |= {"kind": config.features}
     found = find_correspondences(scene, scene.dynamic, log, seed=seed, **known)
     seen, held = hold_out(found, HELD_OUT, seed)
     if held.num_matches < MIN_HELD_OUT:

@@ -44,7 +44,7 @@ def map_together(
         AlignmentError: too little texture or too little parallax.
         MissingExtraError: pycolmap is not installed.
     """
-    detected = [detect_features(clip.frames, log) for clip in clips]
+    detected = [detect_features(clip.frames, log, config.features) for clip in clips]
     clip_of = np.repeat(np.arange(len(clips)), [len(clip.frames) for clip in clips])
     told = _lenses(clips, config, [focal or clip.start for clip in clips])
     guessed = _lenses(clips, config, [focal] * len(clips))
@@ -54,8 +54,8 @@ def map_together(
             static_features(features, own, clip.frames.pixel_map)
             for features, own, clip in zip(detected, masks, clips, strict=True)
         ]
-        features = Features(sum((part.keypoints for part in parts), ()), sum((part.descriptors for part in parts), ()))
-        pairs = choose_pairs(features.descriptors, seed, clip_of)
+        features = Features.joined(parts)
+        pairs = choose_pairs(features.descriptors, seed, clip_of, few=features.learned)
         has_focal = focal is not None or told.fisheye
         return match_features(features, pairs, told if told.fisheye else guessed, log, has_focal=has_focal, seed=seed)
 

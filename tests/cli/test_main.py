@@ -174,7 +174,7 @@ def test_doctor_looks_at_everything() -> None:
     checks = {check.name: check for check in doctor.examine()}
     extras = [f"extra {name}" for name in doctor.EXTRAS]
     models = [f"- {name}" for name in (*sources.KNOWN, "raft")]
-    libraries = ["python", "torch", "nerfstudio", "bridge", "video", "open3d", "pycolmap", "patchmatch"]
+    libraries = "python torch nerfstudio bridge video open3d pycolmap patchmatch features".split()
     assert list(checks) == [*libraries, *extras, "weights", *models, "offline", "disk"]
     for name, known in sources.KNOWN.items():
         assert known.licence in checks[f"- {name}"].detail
