@@ -40,8 +40,10 @@ def known_consumers() -> dict[str, Consumer]:
     return {entry.name: entry.load("CONSUMER") for entry in CONSUMERS}
 
 
-def check_folder(folder: Path, names: Sequence[str] = ()) -> list[ReadingVerdict]:
+def check_folder(folder: Path, names: Sequence[str] = (), sample: int | None = None) -> list[ReadingVerdict]:
     """What the named programs make of a folder; without names, those for which it is of the right kind.
+
+    ``sample``: of so many frames every pixel is read; None: of all.
 
     Raises InputError for a path that is no folder, an unknown name, and a folder that none of them reads.
     """
@@ -51,7 +53,7 @@ def check_folder(folder: Path, names: Sequence[str] = ()) -> list[ReadingVerdict
     unknown = [name for name in names if name not in CONSUMER_NAMES]
     if unknown:
         raise InputError(f"--for {' '.join(unknown)}: choose from {', '.join(CONSUMER_NAMES)}")
-    tree, consumers = Tree(folder), known_consumers()
+    tree, consumers = Tree(folder, sample), known_consumers()
     chosen = list(dict.fromkeys(names)) or [name for name, consumer in consumers.items() if consumer.fits(tree)]
     if not chosen:
         raise InputError(

@@ -16,9 +16,10 @@ def _examine(tree: Tree) -> list[RuleResult]:
     log, model = RunLog(), tree.first_model(*_MODELS)
     try:
         if tree.has(TRANSFORMS):
-            tree.json(TRANSFORMS)
-            load_dataset(tree.root, log)
-            what = "nerfstudio-data loads all splits and sizes"
+            count = len(tree.json(TRANSFORMS)["frames"])
+            load_dataset(tree.root, log, sample=tree.sample)
+            whole = "all frames" if tree.sample is None or tree.sample >= count else f"{tree.sample} frames"
+            what = f"nerfstudio-data loads all splits and sizes; every pixel of {whole} was read"
         elif model is not None:
             tree.model(model)
             load_colmap(tree.root, model)

@@ -24,6 +24,8 @@ class Tree:
     """A folder with everything below it. Nothing in it is changed."""
 
     root: Path
+    sample: int | None = None
+    """Frames of which every pixel is read, where a program's loader does so; None: all."""
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     _models: dict[str, ColmapFiles] = field(default_factory=dict, repr=False)
     _jsons: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import tyro
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..check import CONSUMER_NAMES, CONSUMERS
+from ..core.bounds import LARGEST_COUNT, check_bounds
 from ..core.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class CheckFolder:
     consumers: Annotated[tuple[str, ...], tyro.conf.arg(name="for", help=_FOR_HELP)] = ()
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON in place of the table."""
+    sample: Optional[int] = None
+    """Read every pixel of so many frames of a dataset only, evenly spread; of the others the headers. Default: all."""
+
+    def __post_init__(self) -> None:
+        check_bounds("--sample", self.sample, 1, LARGEST_COUNT)
 
     def main(self) -> None:
         """Print what each program makes of the folder.
@@ -44,7 +50,7 @@ class CheckFolder:
         """
         from ..check.examine import check_folder
 
-        verdicts = check_folder(self.path, chosen_consumers(self.consumers))
+        verdicts = check_folder(self.path, chosen_consumers(self.consumers), self.sample)
         if self.json:
             print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
         else:

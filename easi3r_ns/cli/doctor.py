@@ -17,6 +17,7 @@ from typing import Literal
 from .. import __version__
 from ..core.errors import CheckpointError, MissingExtraError
 from ..core.install import install_extra
+from ..core.workers import usable_cores
 from ..motion.flow.raft import download_megabytes, weights_path
 from ..network.sources import BEST, KNOWN, resolve
 from ..plugin.bridge import GROUP, SWITCH_OFF
@@ -65,7 +66,7 @@ def first_command() -> str:
 
 
 def _python() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     detail = f"easi3r-ns {__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     return Check("python", "ok", detail)
 

@@ -302,6 +302,9 @@ class DatasetConfig:
     """Pixels (of the network grid) by which the moving regions are grown before they are written."""
     max_init_points: int = 200_000
     """Most points in the initial static point cloud."""
+    image_format: Literal["png", "jpeg"] = "png"
+    """Images of the dataset: png is lossless; jpeg (quality 95, colours in full resolution) is several times smaller
+    and faster, for clips in 4K. Masks and depth maps are always png."""
     depths: bool = True
     """Write depth maps."""
     report: bool = True

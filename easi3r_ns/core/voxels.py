@@ -39,3 +39,15 @@ def fit_voxels(
         size *= 1.1
         found = group(size)
     return size, found
+
+
+def filled_voxels(points: np.ndarray, size: float) -> int:
+    """How many cubic voxels of an edge of ``size`` hold any of (N, 3) finite points, in Open3D's lattice.
+
+    That begins half a voxel before the least coordinates.
+    """
+    cell = np.floor((points - (points.min(axis=0) - 0.5 * size)) / size).astype(np.int64)
+    spans = cell.max(axis=0) + 1
+    if float(np.prod(spans.astype(float))) > np.iinfo(np.int64).max:
+        return len(np.unique(cell, axis=0))
+    return len(np.unique((cell[:, 0] * spans[1] + cell[:, 1]) * spans[2] + cell[:, 2]))

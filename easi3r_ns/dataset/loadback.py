@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ..core.errors import OutputError
+from ..core.errors import OutputError, shortened
 from ..core.geometry import is_rigid
 from ..core.optional import load_open3d
 from ..core.runlog import RunLog
 from ..core.unicode import is_unicode
+from ..core.workers import ordered
 from ..storage.names import plain_name
 
 if TYPE_CHECKING:
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
+SAMPLED = 5
+"""Frames of which the check at the end of a run reads every pixel; it wrote them a minute ago."""
 MIN_CAMERA_SPREAD = 1e-6
 """Largest distance of a camera from their mean, in scene units, below which nerfstudio's division by it overflows."""
 
@@ -33,12 +36,12 @@ class _RuleBroken(OutputError):
 def check_loads(dataset: Path, log: RunLog) -> None:
     """Load a dataset (its folder, or a JSON file in it) through nerfstudio's dataparser: all splits, every downscale.
 
-    Counts, files, sizes, poses (rigid), intrinsics and points (finite) must be right, else OutputError. Says through
-    ``log.warn`` what nerfstudio makes of a camera that stands still, and of a clip too short for its default split, and
-    of a name that is not UTF-8.
+    Counts, files, sizes, poses (rigid), intrinsics and points (finite) must be right, else OutputError; of
+    :data:`SAMPLED` frames all pixels are read too, and ``log`` says of which. Says through ``log.warn`` what nerfstudio
+    makes of a camera that stands still, and of a clip too short for its default split, and of a name that is not UTF-8.
     """
     try:
-        load_dataset(dataset, log)
+        load_dataset(dataset, log, sample=SAMPLED)
     except _RuleBroken as error:
         raise OutputError(f"the written dataset fails its check: {error}. This is a bug, please report it") from error
 
@@ -59,8 +62,11 @@ def load_colmap(dataset: Path, model: str) -> None:
     _check(parsed, "the project", 1)
 
 
-def load_dataset(dataset: Path, log: RunLog) -> None:
-    """:func:`check_loads` for a dataset that anybody wrote."""
+def load_dataset(dataset: Path, log: RunLog, *, sample: int | None = None) -> None:
+    """:func:`check_loads` for a dataset that anybody wrote.
+
+    ``sample``: of so many frames, evenly spread, all pixels of images, masks and depth maps are read; None: of all.
+    """
     file = dataset if dataset.suffix == ".json" else dataset / "transforms.json"
     meta = json.loads(file.read_text(encoding="utf-8"))
     spread = _camera_spread(meta)
@@ -69,12 +75,22 @@ def load_dataset(dataset: Path, log: RunLog) -> None:
             "the camera never moves: nerfstudio-data would divide by its path; train with the easi3r-data dataparser, "
             "or give nerfstudio-data --auto-scale-poses False"
         )
+    chosen = sampled_frames(len(meta["frames"]), sample)
+    names = {Path(meta["frames"][k]["file_path"]).name for k in chosen}
+    files: set[Path] = set()
     for factor in (1, *_downscales(file.parent, meta)):
         outputs = {split: _load(file, factor, split, spread) for split in ("train", "val", "test")}
         for split, parsed in outputs.items():
             if parsed is not None:
-                _check(parsed, f"{split} split at 1/{factor} size", factor)
+                files |= _check(parsed, f"{split} split at 1/{factor} size", factor, names)
         _check_counts(outputs, meta, factor)
+    _require_decodable(files)
+    if len(chosen) < len(meta["frames"]):
+        named = ", ".join(str(k + 1) for k in chosen)
+        log.info(
+            f"check: headers of all {len(meta['frames'])} frames, every pixel of {len(chosen)} of them ({named}); "
+            "easi3r check reads every pixel of all"
+        )
     if "ply_file_path" in meta and not _open3d_takes(file):
         _check_points(file, meta)
     if not is_unicode(file):
@@ -123,7 +139,14 @@ def _eval_is_empty(meta: dict[str, Any], train_fraction: float, split: str) -> b
     return int(np.ceil(len(meta["frames"]) * train_fraction)) == len(meta["frames"])
 
 
-def _check(parsed: DataparserOutputs, what: str, factor: int) -> None:
+def sampled_frames(count: int, sample: int | None) -> list[int]:
+    """Positions of ``sample`` of ``count`` frames, evenly spread, the first and the last among them; None: of all."""
+    wanted = count if sample is None else min(count, sample)
+    return sorted(set(np.linspace(0, count - 1, wanted).round().astype(int).tolist()))
+
+
+def _check(parsed: DataparserOutputs, what: str, factor: int, chosen: Collection[str] = ()) -> set[Path]:
+    """Returns the files of the frames whose images are called as ``chosen`` says."""
     count = len(parsed.image_filenames)
     cameras = parsed.cameras
     poses = np.tile(np.eye(4), (count, 1, 1))
@@ -144,6 +167,24 @@ def _check(parsed: DataparserOutputs, what: str, factor: int) -> None:
                 _require(image.size == size, f"{what}: {path} is {image.size}, its camera {size}")
     points = parsed.metadata.get("points3D_xyz")
     _require(points is None or bool(np.isfinite(points.numpy()).all()), f"{what}: a point is not finite")
+    rows = [k for k, path in enumerate(parsed.image_filenames) if path.name in chosen]
+    return {paths[k] for paths in files.values() if paths is not None for k in rows}
+
+
+def _require_decodable(files: Collection[Path]) -> None:
+    """Read every pixel of some images: a header may be whole where the rest is not."""
+    for path, problem in ordered(_undecodable, sorted(files)):
+        _require(problem is None, f"{path} cannot be decoded: {problem}")
+
+
+def _undecodable(path: Path) -> tuple[Path, str | None]:
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            image.load()  # OpenCV gives a file that ends too early without a word
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return path, shortened(str(error))
+    return path, None
 
 
 def _check_points(file: Path, meta: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
 from ..core.types import T_SIDE_UPRIGHT, upright_again
 from ..core.upright import is_level
-from ..storage.files import link_or_copy, make_folder, read_png, write_json, write_png, writing
+from ..core.workers import ordered
+from ..storage.files import SUFFIXES, link_or_copy, make_folder, read_png, write_image, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
 from .listing import Listed, listed_frames, listed_splits
 from .loadback import check_loads
@@ -52,7 +52,6 @@ NGP_SCALE = 0.33
 """By which instant-ngp multiplies positions."""
 LARGEST_NGP_BOX = 128
 
-_WRITERS = 4
 _FEW_POINTS = 1000
 _INSIDE_BOX = 0.99
 """Share of cameras and points that lie in the box of instant-ngp."""
@@ -117,17 +116,16 @@ def write_dataset(
         cloud = _write_static_cloud(scene, output_dir, config, log, (splits or {}).get("train"))
         advance(1)
         written = []
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            for files in pool.map(_frame_writer(scene, output_dir, config, factors), listed, frames):
-                written.append(files)
-                advance(1)
+        for files in ordered(_frame_writer(scene, output_dir, config, factors), zip(listed, frames)):
+            written.append(files)
+            advance(1)
         settle(output_dir, _all_files(written, factors))
         stages = [asdict(stage) for stage in log.stages]
         if UNKNOWN_DEPTH in {files.depth for files in written}:
             _write_unknown_depth(scene, output_dir, factors)
         meta = _transforms(scene, listed, written, listed_splits(listed, splits), cloud)
         meta["easi3r"] = meta["easi3r"] | {"warnings": log.warnings, "stages": stages}
-        kept = replace(with_dataset_images(scene, output_dir), provenance=meta["easi3r"])
+        kept = replace(with_dataset_images(scene, output_dir, config), provenance=meta["easi3r"])
         write_scene(kept, output_dir / SCENE_FOLDER)
         write_json(output_dir / UNCHECKED, meta)
     try:
@@ -141,10 +139,10 @@ def write_dataset(
     return output_dir / TRANSFORMS
 
 
-def with_dataset_images(scene: Scene, output_dir: Path) -> Scene:
+def with_dataset_images(scene: Scene, output_dir: Path, config: DatasetConfig) -> Scene:
     """``scene`` with the images of the dataset in ``output_dir`` as its sources."""
     listed = listed_frames(scene)
-    files = [output_dir / _named_files(stem, depth=False, cloud=False).image for stem in _stems(scene, listed)]
+    files = [output_dir / _named_files(stem, config, depth=False, cloud=False).image for stem in _stems(scene, listed)]
     own = tuple(path for path, frame in zip(files, listed) if frame.position is not None)
     others = tuple(path for path, frame in zip(files, listed) if frame.position is None)
     between = scene.between and replace(scene.between, source_paths=others)
@@ -159,11 +157,11 @@ def _stems(scene: Scene, listed: Sequence[Listed]) -> list[str]:
 def _frame_files(scene: Scene, stem: str, frame: Listed, config: DatasetConfig) -> _FrameFiles:
     depth = config.depths and scene.has_depth
     if frame.position is None:
-        files = _named_files(stem, depth=False, cloud=False)
+        files = _named_files(stem, config, depth=False, cloud=False)
         return replace(files, depth=UNKNOWN_DEPTH if depth else None)
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
     moving |= assumed_pixels(scene, frame.position)
-    return _named_files(stem, depth=depth, cloud=bool(moving.any()))
+    return _named_files(stem, config, depth=depth, cloud=bool(moving.any()))
 
 
 def _stem(position: int, clip: int | None) -> str:
@@ -171,9 +169,9 @@ def _stem(position: int, clip: int | None) -> str:
     return f"frame_{position + 1:05d}" if clip is None else f"clip_{clip + 1}_frame_{position + 1:05d}"
 
 
-def _named_files(stem: str, *, depth: bool, cloud: bool) -> _FrameFiles:
+def _named_files(stem: str, config: DatasetConfig, *, depth: bool, cloud: bool) -> _FrameFiles:
     return _FrameFiles(
-        image=f"images/{stem}.png",
+        image=f"images/{stem}{SUFFIXES[config.image_format]}",
         mask=f"masks/{stem}.png",
         depth=f"depths/{stem}.png" if depth else None,
         cloud=f"dynamic/{stem}.ply" if cloud else None,
@@ -211,7 +209,7 @@ def dataset_files(
     depth = has_depth and config.depths
     clips = range(num_clips) if num_clips > 1 else (None,)
     stems = [_stem(k, clip) if rig is None else rig.stem(k) for clip in clips for k in range(num_frames)]
-    frames = [_named_files(stem, depth=depth, cloud=has_depth) for stem in stems]
+    frames = [_named_files(stem, config, depth=depth, cloud=has_depth) for stem in stems]
     unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
     return unknown | _all_files(frames, _factors(source_wh, config))
 
@@ -257,8 +255,9 @@ def _has_points(scene: Scene) -> bool:
 
 def _frame_writer(
     scene: Scene, output_dir: Path, config: DatasetConfig, factors: Sequence[int]
-) -> Callable[[Listed, _FrameFiles], _FrameFiles]:
-    def write(frame: Listed, files: _FrameFiles) -> _FrameFiles:
+) -> Callable[[tuple[Listed, _FrameFiles]], _FrameFiles]:
+    def write(item: tuple[Listed, _FrameFiles]) -> _FrameFiles:
+        frame, files = item
         source, pixel_map = frame.source_path, scene.pixel_map
         image = read_png(source)
         if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
@@ -268,13 +267,14 @@ def _frame_writer(
         if frame.turned:
             image, moving, pixel_map = upright_again(image), upright_again(moving), pixel_map.upright()
             depth = None if depth is None else upright_again(depth)
-            write_png(output_dir / files.image, image)
+        if frame.turned or source.suffix != Path(files.image).suffix:
+            write_image(output_dir / files.image, image)
         else:
             link_or_copy(source, output_dir / files.image)
         static = static_at_source(moving, pixel_map, config.mask_growth)
         for factor in (1, *factors):
             if factor > 1:
-                write_png(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
+                write_image(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
             mask = shrink_static(static, factor)
             write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
             if files.depth and depth is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from ..core.optional import load_open3d
 from ..core.scene import ASSUMED, Scene
 from ..core.surface import assumed_pixels, grow_mask, shown_depth, shown_moving, solid_pixels, world_points
-from ..core.voxels import fit_voxels
+from ..core.voxels import filled_voxels, fit_voxels
 from ..storage.files import write_bytes
 
 _SPARSE_SHARE = 0.5
@@ -72,8 +74,11 @@ def thin(points: np.ndarray, colors: np.ndarray, max_points: int) -> tuple[np.nd
     open3d = load_open3d()
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
     cloud.colors = open3d.utility.Vector3dVector(colors / 255.0)
-    # Open3D groups the points, not numpy: the order of the points in a dataset is the one that it gives.
-    _, kept = fit_voxels(points, max_points, cloud.voxel_down_sample, lambda found: len(found.points))
+    # Open3D groups the points, not numpy: the order of the points in a dataset is the one that it gives. It does so
+    # once; while the size is looked for, the voxels are only counted, which is several times faster.
+    count = functools.lru_cache(partial(filled_voxels, np.asarray(cloud.points)))
+    size, _ = fit_voxels(points, max_points, lambda size: size, count)
+    kept = cloud.voxel_down_sample(size)
     return np.asarray(kept.points, dtype=np.float32), np.rint(np.asarray(kept.colors) * 255).astype(np.uint8)
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -40,7 +40,7 @@ from ..core.geometry import (
 from ..core.scene import Scene
 from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import static_points
-from ..storage.files import make_folder, write_bytes, write_png
+from ..storage.files import JPEG_SUFFIX, make_folder, write_bytes, write_png
 from .exporter import Exporter, ExportJob, between_remark, require_images
 from .tracks import PointTracks, projected_tracks
 from .views import ImageWriter, SourceViews, each
@@ -91,13 +91,13 @@ class MaskFiles:
     growth: float = 3
     """Network pixels by which moving regions are grown."""
     names: str = "colmap"
-    """'colmap': x.png.png beside x.png; 'same': x.png."""
+    """'colmap': x.png.png beside x.png, x.jpg.png beside x.jpg; 'same': x.png."""
     white: str = "static"
     """'static' or 'moving'."""
 
     def name(self, image: str) -> str:
         """The mask of an image, relative to the project."""
-        return f"masks/{image}" + (".png" if self.names == "colmap" else "")
+        return f"masks/{image}.png" if self.names == "colmap" else f"masks/{PurePosixPath(image).with_suffix('.png')}"
 
     def write(self, folder: Path, image: str, static: np.ndarray) -> None:
         """Write the (H, W) bool static pixels of an image into the project ``folder``. Raises OutputError."""
@@ -181,11 +181,17 @@ def _model(scene: Scene) -> str:
     return "OPENCV_FISHEYE" if isinstance(scene.distortion, FisheyeDistortion) else "OPENCV"
 
 
-def image_names(scene: Scene, stem: str) -> tuple[str, ...]:
-    """Names of the images of a format: ``stem_00001.png``, ...; views of a sphere: ``stem_00001_view1.png``, ..."""
+def image_names(scene: Scene, stem: str, alpha: bool = False) -> tuple[str, ...]:
+    """Names of the images of a format: ``stem_00001.png``, ...; views of a sphere: ``stem_00001_view1.png``, ...
+
+    They end in .jpg where all source images are JPEG files. ``alpha``: the images get an alpha channel, which a JPEG
+    file has not.
+    """
+    jpeg = all(path.suffix == JPEG_SUFFIX for path in scene.source_paths)
+    suffix = JPEG_SUFFIX if jpeg and not alpha else ".png"
     if scene.rig is not None:
-        return tuple(f"{scene.rig.stem(position, stem)}.png" for position in range(len(scene)))
-    return tuple(f"{stem}_{position + 1:05d}.png" for position in range(len(scene)))
+        return tuple(f"{scene.rig.stem(position, stem)}{suffix}" for position in range(len(scene)))
+    return tuple(f"{stem}_{position + 1:05d}{suffix}" for position in range(len(scene)))
 
 
 def _measured(scene: Scene, mask_growth: float) -> PointTracks:

@@ -43,7 +43,7 @@ def ngp_files(scene: Scene) -> set[str]:
     """Every file that the format writes, relative to its folder."""
     names = image_names(scene, _FOLDER)
     files = {TRANSFORMS, *(f"images/{name}" for name in names), *(_mask(name) for name in names)}
-    return files | ({f"depths/{name}" for name in names} if scene.has_depth else set())
+    return files | ({_depth(name) for name in names} if scene.has_depth else set())
 
 
 def write_ngp(scene: Scene, path: Path, *, mask_growth: float = 3) -> Path:
@@ -63,7 +63,7 @@ def write_ngp(scene: Scene, path: Path, *, mask_growth: float = 3) -> Path:
         static = images.write(frame, path, names[k])
         write_png(path / _mask(names[k]), (~static).astype(np.uint8) * 255)
         if scene.has_depth:
-            write_png(path / "depths" / names[k], depth_steps(views.depth(k)))
+            write_png(path / _depth(names[k]), depth_steps(views.depth(k)))
 
     each(frames, write)
     points, _ = static_points(scene, _BOX_POINTS, mask_growth)
@@ -72,7 +72,11 @@ def write_ngp(scene: Scene, path: Path, *, mask_growth: float = 3) -> Path:
 
 
 def _mask(name: str) -> str:
-    return f"images/dynamic_mask_{name}"
+    return f"images/dynamic_mask_{Path(name).stem}.png"
+
+
+def _depth(name: str) -> str:
+    return f"depths/{Path(name).stem}.png"
 
 
 def _transforms(
@@ -92,7 +96,7 @@ def _transforms(
     entries = []
     for k, name in enumerate(names):
         entry: dict[str, Any] = {"file_path": f"images/{name}", "transform_matrix": poses[k]}
-        entry |= {"depth_path": f"depths/{name}"} if scene.has_depth else {}
+        entry |= {"depth_path": _depth(name)} if scene.has_depth else {}
         entries.append(entry | ({} if shared else lenses[k]))
     return {**top, "frames": entries}
 

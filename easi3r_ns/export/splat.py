@@ -42,13 +42,15 @@ _FOLDER = "splat"
 _CLOUDS = ("init.ply", "pointcloud.ply")
 _MODEL_CLOUD = "sparse/0/points3D.ply"
 _FACTORS = (2, 4, 8)
+_MASKS = MaskFiles(names="same")
 
 
-def splat_files(scene: Scene) -> set[str]:
+def splat_files(scene: Scene, alpha: str = "none") -> set[str]:
     """Every file that the format writes, relative to its folder."""
     files = {f"sparse/0/{name}.bin" for name in MODEL_FILES} | {*_CLOUDS, _MODEL_CLOUD}
-    for name in image_names(scene, _FOLDER):
-        files |= {f"images/{name}", f"masks/{name}", *(f"images_{factor}/{name}" for factor in _factors(scene))}
+    for name in _names(scene, alpha):
+        files |= {f"images/{name}", _MASKS.name(name)}
+        files |= {*(f"images_{factor}/{name}" for factor in _factors(scene))}
     return files
 
 
@@ -61,8 +63,8 @@ def write_splat(
     opaque in the images. Raises InputError when a source image is gone, OutputError when the disk refuses.
     """
     require_images(scene)
-    views, masks = SourceViews(scene, undistort=True), replace(masks, names="same")
-    model = colmap_model(views, image_names(scene, _FOLDER), masks.growth, max_points)
+    views, masks = SourceViews(scene, undistort=True), replace(masks, names=_MASKS.names)
+    model = colmap_model(views, _names(scene, alpha), masks.growth, max_points)
     for folder in ("images", "masks", "sparse/0", *(f"images_{factor}" for factor in _factors(scene))):
         make_folder(path / folder)
     images = ImageWriter(views, masks.growth, alpha, _factors(scene))
@@ -83,6 +85,10 @@ def write_start_cloud(path: Path, model: ColmapModel) -> None:
     write_ply(path, model.points, model.colors, np.zeros_like(model.points))
 
 
+def _names(scene: Scene, alpha: str) -> tuple[str, ...]:
+    return image_names(scene, _FOLDER, alpha=alpha != "none")
+
+
 def _factors(scene: Scene) -> tuple[int, ...]:
     return tuple(factor for factor in _FACTORS if min(downscaled_size(scene.pixel_map.source_wh, factor)) > 0)
 
@@ -90,7 +96,7 @@ def _factors(scene: Scene) -> tuple[int, ...]:
 def _write(job: ExportJob) -> list[Path]:
     folder = job.folder / _FOLDER
     write_splat(job.scene, folder, max_points=job.most_start_points, masks=masks_of(job), alpha=job.config.alpha)
-    return [folder / file for file in splat_files(job.scene)]
+    return [folder / file for file in splat_files(job.scene, alpha=job.config.alpha)]
 
 
 def _needs(scene: Scene) -> None:
@@ -99,7 +105,7 @@ def _needs(scene: Scene) -> None:
 
 
 EXPORTER = Exporter(
-    files=lambda job: {f"{_FOLDER}/{file}" for file in splat_files(job.scene)},
+    files=lambda job: {f"{_FOLDER}/{file}" for file in splat_files(job.scene, alpha=job.config.alpha)},
     write=_write,
     needs=_needs,
     says=lambda job: undistorted_remark(job.scene) + off_centre_remark(job.scene) + between_remark(job.scene),

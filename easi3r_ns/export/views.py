@@ -14,9 +14,10 @@ from ..core.geometry import undistort as undistort_xy
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..core.types import on_side
+from ..core.workers import ordered
 from ..dataset.listing import Listed
 from ..dataset.resample import depth_at_source, shrink_image, static_at_source
-from ..storage.files import link_or_copy, read_png, write_png
+from ..storage.files import link_or_copy, read_png, write_image
 
 _KNOWN = 1 - 1e-4
 """Share of a resampled pixel that has to lie on known or static pixels."""
@@ -117,22 +118,23 @@ class ImageWriter:
         views, focal = self.views, frame.focal
         static = views.static(frame.moving(views.scene), focal, self.growth)
         if self.alpha == "none" and not views.resampled and not frame.turned:
-            link_or_copy(frame.source_path, folder / "images" / name)
-            image = read_png(frame.source_path) if self.factors else np.empty(0)
+            same = frame.source_path.suffix == Path(name).suffix
+            image = read_png(frame.source_path) if self.factors or not same else np.empty(0)
+            if same:
+                link_or_copy(frame.source_path, folder / "images" / name)
+            else:
+                write_image(folder / "images" / name, image)
         else:
             image = views.image(frame.source_path, focal)
             if self.alpha != "none":
                 opaque = static if self.alpha == "static" else views.seen(focal) & ~static
                 image = np.dstack([image, opaque.astype(np.uint8) * 255])
-            write_png(folder / "images" / name, image)
+            write_image(folder / "images" / name, image)
         for factor in self.factors:
-            write_png(folder / f"images_{factor}" / name, shrink_image(image, factor))
+            write_image(folder / f"images_{factor}" / name, shrink_image(image, factor))
         return static
 
 
-def each(frames: Any, work: Callable[[int, Any], Any], threads: int = 4) -> list[Any]:
+def each(frames: Any, work: Callable[[int, Any], Any], threads: int | None = None) -> list[Any]:
     """What ``work(position, frame)`` returns for every frame, in their order; several frames at once."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, range(len(frames)), frames))
+    return list(ordered(lambda item: work(*item), enumerate(frames), threads))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import Frames, NearFrames, PixelMap, Sharpness, SkippedFrames, SourceCut
-from ..storage.files import jsonable, make_folder, read_png, write_png
+from ..core.workers import ordered
+from ..storage.files import jsonable, make_folder, read_png, write_image, write_png
 from . import store as frame_store
 from .crop import find_cut
 from .cuts import Cut, CutFinder, Watch, parts
@@ -31,11 +32,19 @@ from .source import Source, open_selected, readable
 from .sphere import VIEWS, cut_into_views, plan_views, refuse_options, shows_sphere
 from .store import StoredClip, StoredFrame, StoredNear
 
-_WRITERS = 2
 _DARK = 10
 """A clip without a brighter value (of 255) counts as black."""
 _STILL = 3
 """Frames that differ by no more than this (of 255) count as equal: a lossy codec never repeats a frame exactly."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """How frames are kept in the store."""
+
+    suffix: str = ".png"
+    near_side: int = NEAR_SIDE
+    """Pixels along the longer side of the small copies."""
 
 
 def load_frames(
@@ -46,8 +55,11 @@ def load_frames(
     geometry: ImageGeometry,
     log: RunLog,
     like: PixelMap | None = None,
+    suffix: str = ".png",
 ) -> Frames:
-    """Frames of a video file or image folder ``data``: at network size in memory, at source size as PNG in ``store``.
+    """Frames of a video file or image folder ``data``: at network size in memory, at source size in ``store``.
+
+    There they are PNG files, or with a ``suffix`` of ``.jpg`` JPEG files, from which then all that follows is made.
 
     Source frames around them go into ``store`` too, in a small size: at most 8 for each.
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
@@ -59,10 +71,12 @@ def load_frames(
     geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
     source = open_selected(data, select)
     if not shows_sphere(data, source, select):
-        return _load(source, store, select, geometry, log, like)
+        return _load(source, store, select, geometry, log, like, _Kept(suffix))
     refuse_options(select)
     views = plan_views(_preview(data, source, select, RunLog())[2], select, data)
-    whole = _load(source, store, replace(select, crop_bars=False), geometry, log, None, views.scaled_wh[0])
+    whole = _load(
+        source, store, replace(select, crop_bars=False), geometry, log, None, _Kept(near_side=views.scaled_wh[0])
+    )
     return cut_into_views(whole, views, geometry, store / VIEWS, log)
 
 
@@ -73,18 +87,19 @@ def _load(
     geometry: ImageGeometry,
     log: RunLog,
     like: PixelMap | None,
-    near_side: int = NEAR_SIDE,
+    kept: _Kept,
 ) -> Frames:
-    """The frames as they are; ``near_side``: pixels of the longer side of the source frames around them."""
+    """The frames as they are, not cut into views; arguments as for :func:`load_frames`."""
     key = jsonable({"source": source.signature(), "select": _selection_key(select), "like": like and asdict(like)})
-    key |= {} if near_side == NEAR_SIDE else {"near_side": near_side}
+    key |= {} if kept.near_side == NEAR_SIDE else {"near_side": kept.near_side}
+    key |= {} if kept.suffix == ".png" else {"suffix": kept.suffix}
     make_folder(store)
     clip = frame_store.load(store, key)
     told = len(log.warnings)
     look = None if clip is not None else _look(source, select, log)
     total = sum(frame.used for frame in clip.frames) if clip else select.num_frames_target or None
     with log.stage("frames", total) as advance:
-        network = _NetworkImages(geometry, advance, near_side)
+        network = _NetworkImages(geometry, advance, kept)
         if clip is None:
             clip = _extract(source, store, select, network, log, look, like)
             clip = replace(clip, warnings=tuple(log.warnings[told:]))
@@ -94,9 +109,10 @@ def _load(
             network.cut = clip.cut
             for message in clip.warnings:
                 log.warn(message)
-            for frame in clip.frames:
-                if frame.used:
-                    network.add(read_png(store / frame.file))
+            used = [store / frame.file for frame in clip.frames if frame.used]
+            network.of(read_png(used[0]))
+            for image in ordered(lambda path: resize_and_crop(read_png(path), network.pixel_map), used):
+                network.add(image)
     frames = _frames(clip, store, network)
     shown_wh = frames.pixel_map.picture_wh
     recorded = common_focal(source.focals(frames.indices.tolist(), shown_wh), shown_wh, log)
@@ -141,19 +157,25 @@ def _preview(
 class _NetworkImages:
     """Collects network-size images; the first image fixes the pixel map of the clip."""
 
-    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None], near_side: int) -> None:
-        self._geometry, self._advance, self.near_side = geometry, advance, near_side
+    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None], kept: _Kept) -> None:
+        self._geometry, self._advance, self.kept = geometry, advance, kept
         self.images: list[np.ndarray] = []
         self.pixel_map: PixelMap | None = None
         self.cut: SourceCut | None = None
         """What is cut off the frames of the source before they come here."""
 
-    def add(self, image: np.ndarray) -> None:
+    def of(self, image: np.ndarray) -> PixelMap:
+        """The pixel map of the clip, which its first image decides."""
         if self.pixel_map is None:
             self.pixel_map = plan_preprocessing((image.shape[1], image.shape[0]), self._geometry)
             self.pixel_map = replace(self.pixel_map, cut=self.cut)
-        self.images.append(resize_and_crop(image, self.pixel_map))
-        self._advance(1)
+        return self.pixel_map
+
+    def add(self, image: np.ndarray | None) -> None:
+        """The next image, at network size; None: one that the network does not see."""
+        if image is not None:
+            self.images.append(image)
+            self._advance(1)
 
 
 def find_parts(data: Path, select: FrameConfig, log: RunLog) -> tuple[tuple[float, float, int], ...]:
@@ -283,42 +305,65 @@ def _write_frames(
     log: RunLog,
     finder: CutFinder | None = None,
 ) -> _Written:
-    """Write every frame of the plan that can be read. Threads compress the PNG files while decoding goes on."""
+    """Write every frame of the plan that can be read. Threads resize and compress while decoding goes on."""
     written = _Written({}, {})
-    pending: list[Future[None]] = []
     network.images.clear()
     used, read, near = (set(indices.tolist()) for indices in (plan.used, plan.read, plan.near))
     watch = finder and _watch(finder, plan.read)
+    frame_file = partial(frame_store.frame_file, suffix=network.kept.suffix)
 
-    def write(pool: ThreadPoolExecutor, file: str, image: np.ndarray) -> None:
-        if len(pending) > _WRITERS:
-            pending.pop(0).result()
-        pending.append(pool.submit(write_png, store / file, image))
-
-    def write_near(pool: ThreadPoolExecutor, index: int, image: np.ndarray) -> None:
-        written.near[index] = frame_store.near_file(len(written.near))
-        write(pool, written.near[index], near_size(image, network.near_side))
-
-    with ThreadPoolExecutor(_WRITERS) as pool:
+    def jobs() -> Iterator[_Job]:
         decoded = read | near if source.shows_all else read
         for index, whole in source.read(sorted(decoded), log, watch):
             image = whole if network.cut is None else network.cut.of(whole)
-            if index in read:
-                written.frames[index] = frame_store.frame_file(len(written.frames))
-                write(pool, written.frames[index], image)
-            if index in used:
-                network.add(image)
-            if index in near:
-                write_near(pool, index, image)
+            yield _Job(
+                image,
+                _entry(written.frames, index, frame_file) if index in read else None,
+                _entry(written.near, index, frame_store.near_file) if index in near else None,
+                network.of(image) if index in used else None,
+                network.kept.near_side,
+            )
         # One of another size that nobody asked for is no reason to stop.
         size = network.pixel_map and network.pixel_map.full_wh
         for index, image in readable(source, sorted(near - decoded), log):
             if image.shape[1::-1] == size:
-                write_near(pool, index, image if network.cut is None else network.cut.of(image))
-        for future in pending:
-            future.result()
+                cut = image if network.cut is None else network.cut.of(image)
+                yield _Job(cut, None, _entry(written.near, index, frame_store.near_file), None, network.kept.near_side)
+
+    for image in ordered(lambda job: job.done(store), jobs()):
+        network.add(image)
     written.near = dict(sorted(written.near.items()))
     return written
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What becomes of one decoded frame."""
+
+    image: np.ndarray
+    file: str | None
+    near: str | None
+    """Name of the small copy; None: there is none."""
+    network: PixelMap | None
+    """How the network sees it; None: it does not."""
+    near_side: int
+
+    def done(self, store: Path) -> np.ndarray | None:
+        """Write the files, and return the image at network size."""
+        image = self.image
+        if self.near is not None:
+            write_png(store / self.near, near_size(image, self.near_side))
+        if self.file is not None:
+            write_image(store / self.file, image)
+            if self.network is not None and not self.file.endswith(".png"):
+                image = read_png(store / self.file)  # what a run sees that goes on with these files
+        return None if self.network is None else resize_and_crop(image, self.network)
+
+
+def _entry(files: dict[int, str], index: int, name: Callable[[int], str]) -> str:
+    """The name of the next file, noted in ``files``."""
+    files[index] = name(len(files))
+    return files[index]
 
 
 def _watch(finder: CutFinder, indices: np.ndarray) -> Watch:

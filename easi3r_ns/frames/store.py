@@ -51,9 +51,9 @@ class StoredClip:
     """Time and value, see :class:`~easi3r_ns.core.types.Sharpness`; empty: the frames were not compared."""
 
 
-def frame_file(position: int) -> str:
+def frame_file(position: int, suffix: str = ".png") -> str:
     """File name of the ``position``-th stored frame (from 0)."""
-    return f"frame_{position + 1:05d}.png"
+    return f"frame_{position + 1:05d}{suffix}"
 
 
 def near_file(position: int) -> str:

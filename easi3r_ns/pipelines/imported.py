@@ -105,7 +105,7 @@ def _unread_masks(folder: Path, recording: Recording, config: Easi3RConfig) -> l
 def _written(
     scene: Scene, recording: Recording, output_dir: Path, config: DatasetConfig, overwrite: bool, log: RunLog
 ) -> ProcessResult:
-    done, cards = with_dataset_images(scene, output_dir), []
+    done, cards = with_dataset_images(scene, output_dir, config), []
 
     def verify(dataset: Path) -> None:
         with log.stage("check"):

@@ -33,7 +33,7 @@ from ..pose_frames import pose_between, without_camera
 from ..report.card import FILES as REPORT_FILES
 from ..report.card import ReportCard, drop_report_card, try_report_card
 from ..storage.cache import StageCache
-from ..storage.files import jsonable
+from ..storage.files import SUFFIXES, jsonable
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
@@ -176,7 +176,7 @@ def _process(
     if skipped is not None:
         clip, masks = _splits(scene, frames, num_train)["train"], given_between(config.easi3r, frames, skipped, log)
         scene = pose_between(scene, skipped, log, clip=clip, masks=masks)
-    done = with_dataset_images(scene, output_dir)
+    done = with_dataset_images(scene, output_dir, config.dataset)
     cards: list[ReportCard] = []
 
     def verify(dataset: Path) -> None:
@@ -207,7 +207,8 @@ def _of_one(
     ``facts`` gets what is known of the frames.
     """
     workspace, geometry = output_dir / WORKSPACE, pipeline.geometry
-    frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log)
+    suffix = SUFFIXES[config.dataset.image_format]
+    frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log, suffix=suffix)
     num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
@@ -262,7 +263,14 @@ def _with_eval_frames(
     frames: Frames, eval_data: Path, store: Path, geometry: ImageGeometry, config: RunConfig, log: RunLog
 ) -> Frames:
     select = selection_of_views(eval_data, config.frames)
-    held_out = load_frames(eval_data, store, select=select, geometry=geometry, log=log, like=frames.pixel_map)
+    held_out = load_frames(
+        *(eval_data, store),
+        select=select,
+        geometry=geometry,
+        log=log,
+        like=frames.pixel_map,
+        suffix=SUFFIXES[config.dataset.image_format],
+    )
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]
         raise InputError(

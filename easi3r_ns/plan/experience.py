@@ -23,6 +23,7 @@ import torch
 
 from ..core.errors import OutputError
 from ..core.runlog import StageRecord
+from ..core.workers import usable_cores
 from ..storage.files import make_folder, write_json
 from .stages import StageForecast
 
@@ -139,7 +140,7 @@ def remembered_rates(experience: Experience, key: str, measure: Callable[[], Seq
 
 def machine_key() -> str:
     """What the speed depends on: processor, cores, threads, release of PyTorch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     parts = (platform.node(), platform.machine(), f"{cores} cores", f"{torch.get_num_threads()} threads", gpu)
     return ", ".join((*parts, f"torch {torch.__version__}"))

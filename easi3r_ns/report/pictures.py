@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..core.types import on_side
+from ..dataset.resample import downscaled_size
 from ..storage.files import read_png
 from ..view.colors import MOVING, tint
 from .contents import ColorRamp
@@ -31,7 +33,7 @@ def panel_size(scene: Scene, width: int) -> tuple[int, int]:
 
 def photo(scene: Scene, frame: int, size: tuple[int, int]) -> np.ndarray:
     """The network's view of a frame at (width, height), from the source image where it is still there."""
-    image = _source_crop(scene, frame)
+    image = _source_crop(scene, frame, size[0])
     if image is None:
         image = scene.images[frame]
     shrinks = image.shape[1] > size[0]
@@ -110,17 +112,27 @@ def _uri(image: np.ndarray, suffix: str, kind: str, options: list[int]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
-def _source_crop(scene: Scene, frame: int) -> np.ndarray | None:
-    """What the network saw, in source pixels; None when the source image is gone or has another size."""
-    path = scene.source_paths[frame]
-    try:
-        image = read_png(path) if path.is_file() else None
-    except OSError:
-        return None
-    if image is not None and scene.turned is not None and scene.turned[frame]:
-        image = on_side(image)
-    if image is None or (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
-        return None
+def _source_crop(scene: Scene, frame: int, width: int) -> np.ndarray | None:
+    """What the network saw, in source pixels or in those of the smallest copy in the dataset in which it is at least
+    ``width`` wide; None when the source image is gone or has another size.
+    """
     left, top, right, bottom = scene.pixel_map.crop_box
-    scale_x, scale_y = scene.pixel_map.scale_xy
-    return image[round(top / scale_y) : round(bottom / scale_y), round(left / scale_x) : round(right / scale_x)]
+    for factor in (8, 4, 2, 1):
+        scale_x, scale_y = (factor * scale for scale in scene.pixel_map.scale_xy)
+        path = _copy(scene.source_paths[frame], factor)
+        if factor > 1 and ((right - left) / scale_x < width or not path.is_file()):
+            continue
+        try:
+            image = read_png(path)
+        except OSError:
+            continue
+        if scene.turned is not None and scene.turned[frame]:
+            image = on_side(image)
+        if (image.shape[1], image.shape[0]) == downscaled_size(scene.pixel_map.source_wh, factor):
+            return image[round(top / scale_y) : round(bottom / scale_y), round(left / scale_x) : round(right / scale_x)]
+    return None
+
+
+def _copy(path: Path, factor: int) -> Path:
+    """Where nerfstudio looks for the downscaled copy of an image."""
+    return path if factor == 1 else path.parent.parent / f"{path.parent.name}_{factor}" / path.name

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..core.scene import Scene
+from ..core.workers import ordered
 from ..storage.video import write_video
 from .pictures import depth_picture, depth_range, outlined, panel_size, photo
 
@@ -26,7 +27,7 @@ def write_preview(scene: Scene, path: Path, advance: Callable[[int], None] = lam
     gives identical bytes. Raises OutputError.
     """
     size, limits = panel_size(scene, PANEL_WIDTH), depth_range(scene)
-    pictures = (side_by_side(scene, frame, size, limits) for frame in range(len(scene)))
+    pictures = ordered(lambda frame: side_by_side(scene, frame, size, limits), range(len(scene)))
     return write_video(path, pictures, playback_rate(scene.times), advance)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from easi3r_ns.core.voxels import fit_voxels
+from easi3r_ns.core.voxels import filled_voxels, fit_voxels
 
 
 def filled(points: np.ndarray, size: float) -> set[tuple[int, ...]]:
@@ -40,3 +40,12 @@ def test_a_number_that_jumps_past_the_budget_ends_within_it():
     for edge in np.linspace(0.3, 0.9, 13):
         size, found = fit_voxels(points, 50, lambda s: 100 if s < edge else 1, lambda found: found)
         assert found == 1 and size >= edge
+
+
+@pytest.mark.parametrize("size", [1e-7, 0.05, 0.3, 2.7, 100.0])
+def test_voxels_are_counted_as_open3d_fills_them(size):
+    open3d = pytest.importorskip("open3d")
+    points = np.random.default_rng(0).normal(size=(2000, 3)) * [1, 2, 3] + 5
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points))
+    expected = len(points) if size < 1e-6 else len(cloud.voxel_down_sample(size).points)
+    assert filled_voxels(points, size) == expected

@@ -150,7 +150,7 @@ def test_the_scene_comes_back_with_them(scene, dataset, tmp_path):
         scene.between.pose_sources,
     )
     kept = read_scene(dataset / "scene")
-    assert kept.source_paths == with_dataset_images(scene, dataset).source_paths
+    assert kept.source_paths == with_dataset_images(scene, dataset, OPTIONS).source_paths
     assert [path.name for path in kept.between.source_paths] == [f"frame_{k + 1:05d}.png" for k in range(1, 14, 2)]
 
 

@@ -15,6 +15,7 @@ import open3d
 import pytest
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
+from easi3r_ns.check.examine import check_folder
 from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.runlog import RunLog
@@ -26,6 +27,7 @@ from easi3r_ns.dataset.nerfstudio import check_loads, write_dataset
 from easi3r_ns.dataset.resample import depth_at_source, shrink_image, shrink_static, static_at_source
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from tests.support.dataset_scene import Truth, make_scene, network_pixels, room_color, source_pixels
+from tests.support.helpers import Lines
 
 CONFIG = DatasetConfig(num_downscales=2, max_init_points=5000)
 # Sizes: landscape, portrait, rounding resize with a crop, square cropped to 4:3, the DAVIS size, uncropped, odd sides.
@@ -398,16 +400,20 @@ def test_foreign_files_are_in_the_way_even_with_overwrite(tmp_path):
 def test_a_kill_leaves_no_transforms_and_the_next_run_goes_through(tmp_path, monkeypatch, killed_at):
     """The old dataset is being replaced when the run dies at its n-th file."""
     scene, _, out = _write(tmp_path)
-    calls, write_png = [], export.write_png
+    calls = []
 
-    def dying(path, image):
-        calls.append(path)
-        if len(calls) > killed_at:
-            path.with_name(f".{path.name}.1.1.tmp").write_bytes(b"half")
-            raise KeyboardInterrupt
-        write_png(path, image)
+    def dying(write):
+        def call(path, image):
+            calls.append(path)
+            if len(calls) > killed_at:
+                path.with_name(f".{path.name}.1.1.tmp").write_bytes(b"half")
+                raise KeyboardInterrupt
+            write(path, image)
 
-    monkeypatch.setattr(export, "write_png", dying)
+        return call
+
+    for name in ("write_png", "write_image"):
+        monkeypatch.setattr(export, name, dying(getattr(export, name)))
     with pytest.raises(KeyboardInterrupt):
         write_dataset(scene, out, CONFIG, RunLog(), overwrite=True)
     assert not (out / "transforms.json").exists()
@@ -415,6 +421,18 @@ def test_a_kill_leaves_no_transforms_and_the_next_run_goes_through(tmp_path, mon
     write_dataset(scene, out, CONFIG, RunLog())
     check_loads(out, RunLog())
     assert not list(out.rglob("*.tmp"))
+
+
+def test_several_workers_write_what_one_does(tmp_path, monkeypatch):
+    scene, _ = make_scene(tmp_path / "store", (320, 213), 7)
+    written = []
+    for cores in (1, 8):
+        monkeypatch.setattr("easi3r_ns.core.workers.usable_cores", lambda cores=cores: cores)
+        write_dataset(scene, tmp_path / str(cores), CONFIG, RunLog())
+        files = _snapshot(tmp_path / str(cores))
+        files.pop("transforms.json"), files.pop("scene/scene.json")  # they say how long it took
+        written.append(files)
+    assert written[0] == written[1] and len(written[0]) > 7 * 9
 
 
 def test_a_full_disk_is_said_clearly(tmp_path, monkeypatch):
@@ -485,6 +503,28 @@ def test_loading_back_finds_faults(tmp_path):
     meta["frames"][0].pop("mask_path")
     (out / "transforms.json").write_text(json.dumps(meta))
     with pytest.raises(OutputError, match="nerfstudio cannot load"):
+        check_loads(out, RunLog())
+
+
+@pytest.mark.parametrize("file", ["images/frame_00004.png", "images_2/frame_00004.png", "depths/frame_00004.png"])
+def test_files_that_end_too_early_are_found(tmp_path, file):
+    """A header may be whole where the rest is not. The run's own check reads a sample, easi3r check all frames."""
+    scene, _ = make_scene(tmp_path / "store", (320, 213), 8)
+    out = tmp_path / "out"
+    write_dataset(scene, out, CONFIG, RunLog())
+    log = Lines()
+    check_loads(out, log)
+    assert "check: headers of all 8 frames, every pixel of 5 of them (1, 3, 5, 6, 8)" in log.said[-1]
+    assert check_folder(out, ("nerfstudio",))[0].findings[0].state == "pass"
+    (out / file).write_bytes((out / file).read_bytes()[:-300])
+    check_loads(out, RunLog())  # not one of the five
+    (found, *_) = check_folder(out, ("nerfstudio",))[0].findings
+    assert found.state == "fail" and file in found.what and "cannot be decoded" in found.what
+    (sampled, *_) = check_folder(out, ("nerfstudio",), sample=3)[0].findings
+    assert sampled.state == "pass" and "every pixel of 3 frames was read" in sampled.what
+    first = file.replace("00004", "00001")
+    (out / first).write_bytes((out / first).read_bytes()[:-300])
+    with pytest.raises(OutputError, match=f"{first} cannot be decoded"):
         check_loads(out, RunLog())
 
 
