@@ -147,3 +147,13 @@ def test_the_depth_below_agrees_with_its_twin(rng: np.random.Generator) -> None:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def test_nothing_is_followed_from_clip_to_clip(scene: Scene) -> None:
+    masks = np.zeros_like(scene.dynamic.masks)
+    masks[:, 40:60, 40:60] = True
+    still = replace(scene, dynamic=replace(scene.dynamic, masks=masks))
+    half = len(scene) // 2
+    clip = (np.arange(len(scene)) >= half).astype(np.int64)
+    lengths = [[len(track) for track in movers._tracks(s)] for s in (still, replace(still, clip=clip))]
+    assert lengths == [[len(scene)], [half, len(scene) - half]]

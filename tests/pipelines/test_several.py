@@ -21,6 +21,7 @@ from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.export.colmap import write_colmap
 from easi3r_ns.export.dnerf import write_dnerf
 from easi3r_ns.export.tum import write_tum
+from easi3r_ns.frames import clips as clips_of_frames
 from easi3r_ns.frames.near import Shot
 from easi3r_ns.motion.flow.provider import FlowProvider
 from easi3r_ns.pipelines import geometric, several
@@ -127,6 +128,22 @@ def test_one_dataset_of_two_cameras(tmp_path: Path, clip: Clip, halves, mapped) 
     assert "clips_left_out" not in [f.rule.key for f in result.card.verdict.against]
     command = command_text(result.scene.provenance, "OUT")
     assert f"--data {halves[0]} {halves[1]} --output-dir OUT" in command
+
+
+def test_clips_of_one_camera_keep_their_pictures_and_its_distortion(tmp_path: Path, clip: Clip, monkeypatch) -> None:
+    monkeypatch.setattr(clips_of_frames, "_one_camera", lambda *others: True)
+    monkeypatch.setattr(several, "map_together", lambda *clips, **options: true_model(clip, 2 * HALF, (0, HALF)))
+    monkeypatch.setattr(geometric, "geometric_masks", quick_masks)
+    monkeypatch.setattr(geometric, "load_pycolmap", lambda: None)
+    paths = write(tmp_path / "a", clip.images[:HALF]), write(tmp_path / "b", clip.images[HALF:])
+    config = replace(OPTIONS, dataset=DatasetConfig(num_downscales=0, report=False))
+    scene = run(tmp_path, paths, RunLog(), config).result.scene
+    kept = [*range(1, HALF), *range(HALF + 1, 2 * HALF)]
+    assert [c["camera"] for c in scene.provenance["clips"]] == [1, 1] and scene.distortion == (0.01, 0.0, 0.0, 0.0)
+    assert all((read_png(path) == clip.images[k]).all() for path, k in zip(scene.source_paths, kept, strict=True))
+    assert align_sim3(scene.T_world_cam[:, :3, 3], clip.T_world_cam[kept, :3, 3]).rmse < 1e-6
+    assert scene.clip.tolist() == [0] * (HALF - 1) + [1] * (HALF - 1)
+    assert set(np.unique(scene.sparse.frame_index)) == set(range(2 * HALF - 2))
 
 
 def test_masks_and_flow_are_those_of_each_clip(tmp_path: Path, halves, mapped, monkeypatch) -> None:

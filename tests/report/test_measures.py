@@ -211,6 +211,24 @@ def test_frames_held_out_do_not_count(room: Scene) -> None:
     assert measured.measures.num_frames == 8 == len(measured.series.times)
 
 
+def test_nothing_is_measured_from_clip_to_clip(room: Scene) -> None:
+    line = np.outer(np.arange(12), [0.1, 0, 0])
+    line[7:] += [3.0, 0, 0]
+    masks = np.zeros_like(room.dynamic.masks)
+    masks[:7, :48] = True
+    times = np.concatenate([np.arange(7) / 10, np.arange(5) / 10])
+    clip = np.array([0] * 7 + [2] * 5)
+    two = replace(with_masks(with_positions(room, line), masks), times=times, clip=clip)
+    found = measure(replace(two, provenance={"clips": [{"joined": 7}, {"joined": 0}, {"joined": 5}]}))
+    assert found.measures.num_frames == 12 and found.measures.clips_left_out == 1
+    assert np.allclose(found.series.times, np.arange(12) / 10)
+    assert not found.series.jumps.any() and np.isnan(found.series.speed[[0, 7]]).all()
+    assert found.measures.roughness == pytest.approx(0, abs=1e-6) and found.measures.flicker == 0
+    focals = replace(two, focals=np.where(clip, 2.0, 1.0) * two.focals, pose_sources=("colmap",) * 12)
+    assert measure(focals).measures.focal_spread is None and not zooms(focals)
+    assert measure(room).measures.clips_left_out is None
+
+
 def test_focal_lengths(room: Scene) -> None:
     assert measure(room).measures.focal_spread is None and not len(focal_estimates(room, 12))
     recorded = {"alignment": {"focal_estimates": [90.0, 110.0] * 6}}
