@@ -590,3 +590,27 @@ def test_a_scene_without_depth_gives_its_triangulated_points_and_no_depth_maps(t
     applied, seen = np.array(meta["applied_transform"]), sparse.frame_index < 3
     np.testing.assert_allclose(np.asarray(cloud.points), sparse.points[seen] @ applied[:, :3].T, atol=1e-6)
     np.testing.assert_array_equal(np.rint(np.asarray(cloud.colors) * 255), sparse.colors[seen])
+
+
+def test_a_frame_on_its_side_is_upright_where_its_lens_looks_beside_the_middle(tmp_path):
+    scene, _ = make_scene(tmp_path / "store", (160, 120), 3)
+    scene = replace(scene, principal_point=np.asarray(scene.principal_point) + [7.0, -4.0])
+    write_dataset(scene, tmp_path / "lying", DatasetConfig(num_downscales=1), RunLog())
+    turned = np.array([False, True, False])
+    write_dataset(replace(scene, turned=turned), tmp_path / "out", DatasetConfig(num_downscales=1), RunLog())
+    before, after = (
+        [{**meta, **frame} for frame in meta["frames"]]
+        for meta in (json.loads((tmp_path / name / "transforms.json").read_text()) for name in ("lying", "out"))
+    )
+    lying, standing = before[1], after[1]
+    assert (standing["w"], standing["h"]) == (120, 160) and (after[0]["w"], after[0]["h"]) == (160, 120)
+    assert (standing["cx"], standing["cy"]) == pytest.approx((120 - lying["cy"], lying["cx"]))
+    for key in ("file_path", "mask_path", "depth_file_path"):
+        for folder in ("", "_2"):
+            name = f"{lying[key].split('/')[0]}{folder}/{lying[key].split('/')[1]}"
+            pictures = [cv2.imread(str(tmp_path / d / name), cv2.IMREAD_UNCHANGED) for d in ("lying", "out")]
+            assert (np.rot90(pictures[0], -1) == pictures[1]).all(), name
+    point = np.array([0.3, -0.2, 2.0, 1.0])  # in the lying camera, OpenGL axes
+    world = np.array(lying["transform_matrix"]) @ (point * [1, -1, -1, 1])
+    x, y, z, _ = np.linalg.inv(standing["transform_matrix"]) @ world * [1, -1, -1, 1]
+    assert (x, y, z) == pytest.approx((0.2, 0.3, 2.0))
