@@ -61,6 +61,11 @@ def export_scene(
             log.info(f"{name}: {remark}")
     if not done:
         raise next(iter(left_out.values()))
+    if scene.turned is not None:
+        log.info(
+            f"{int(scene.turned.sum())} of {len(scene)} pictures lie on their side in exports, and their cameras with "
+            "them: all have one size, as readers want it"
+        )
     for name, reason in left_out.items():
         log.warn(f"{name} is not written: {str(reason).removeprefix(f'--format {name}: ')}")
     return done

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from easi3r_ns.cli.summary import summary
-from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, ExportConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError, InputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, project, transform
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks, upright_again
 from easi3r_ns.dataset.scene_folder import find_scene
-from easi3r_ns.export.colmap import write_colmap
 from easi3r_ns.export.dnerf import write_dnerf
+from easi3r_ns.export.formats import export_scene
 from easi3r_ns.export.tum import write_tum
 from easi3r_ns.frames import clips as clips_of_frames
 from easi3r_ns.frames.near import Shot
@@ -35,7 +35,7 @@ from easi3r_ns.report.rules import Level
 from easi3r_ns.storage.files import read_png, write_png
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.pipelines.test_geometric import quick_masks, true_model
-from tests.support.helpers import align_sim3
+from tests.support.helpers import Lines, align_sim3
 
 HALF, SMALLER = 5, 0.8
 OPTIONS = RunConfig(
@@ -280,7 +280,9 @@ def test_exports_take_turned_photos_as_the_scene_has_them(tmp_path: Path, clip: 
         write_png(folder / f"{HALF + k}.png", upright_again(smaller(image)))
     run(tmp_path, [folder], RunLog(), replace(OPTIONS, dataset=DatasetConfig(num_downscales=0, report=False)))
     scene = find_scene(tmp_path / "out")
-    write_colmap(scene, tmp_path / "colmap")
+    log = Lines()
+    export_scene(scene, tmp_path, ["colmap"], ExportConfig(), log)
+    assert f"{HALF} of {2 * HALF} pictures lie on their side" in " ".join(log.said)
     images = sorted((tmp_path / "colmap" / "images").iterdir())
     assert {read_png(path).shape for path in images} == {(120, 160, 3)}
     assert np.abs(read_png(images[-1]).astype(float) - clip.images[-1]).mean() < 12
