@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif (text := help_text(Commands, arguments, "easi3r")) is not None:
             sys.stdout.write(text)
         else:
-            if arguments[:1] == ["run"]:
-                arguments = ["run", *translated(arguments[1:])]
+            if arguments[:1] in (["run"], ["plan"]):
+                arguments = [arguments[0], *translated(arguments[1:])]
             with own_usage_errors():
                 command = tyro.cli(Commands, prog="easi3r", args=arguments, add_help=False)
             command.main()

@@ -51,11 +51,13 @@ class Plan:
         Raises:
             Easi3RError: the clip, the weights or the options cannot be used.
         """
+        from ..frames import is_sphere
         from ..network.sources import AUTO
         from ..pipelines.choice import choose_weights, judge_weights
         from ..pipelines.geometric import NAME, GeometricPipeline
         from ..pipelines.pipeline import RunConfig
         from ..pipelines.several import all_clips, makes_several, refuse_several
+        from ..pipelines.sphere import check_sphere
         from ..plan.plan import plan_run
         from .display import RichRunLog
 
@@ -63,12 +65,14 @@ class Plan:
         config = RunConfig(self.frames, self.config, self.align, refine=self.refine, more_data=self.more_data)
         data, config = all_clips(self.data, config)
         several = makes_several(data, config)
-        if several and self.config.weights == AUTO:
+        without_network = several or is_sphere(data, config.frames)
+        if without_network and self.config.weights == AUTO:
             choice = choose_weights(data, None, config, log)
             choice.say(log)
             config = choice.applied(config)
         if several:
             refuse_several(config, (data, *config.more_data))
+        check_sphere(data, config, config.easi3r.weights)
         if config.easi3r.weights == NAME:
             print_forecast(GeometricPipeline(config).forecast(data, log), console)
             return

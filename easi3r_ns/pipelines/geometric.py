@@ -311,10 +311,11 @@ def _registered(model: SparseModel, frames: Frames, num_eval: int) -> np.ndarray
     if len(kept) < needed or (num_eval and not ((kept >= first_eval).any() and (kept < first_eval).any())):
         of_clip = int((kept < first_eval).sum())
         shares = f"{of_clip} of {first_eval} frames" + (f", {len(kept) - of_clip} of --eval-data" if num_eval else "")
+        # No network sees the views of a sphere.
+        network = ", or use a network (--weights tiny or dust3r)" if frames.rig is None else ""
         raise AlignmentError(
             f"only {shares} could be registered in one model: too little texture, blur, or too large camera motion "
-            "between the frames. Use more frames (--num-frames-target, --fps), try without masks (--no-masks), or use "
-            "a network (--weights tiny or dust3r)"
+            f"between the frames. Use more frames (--num-frames-target, --fps), try without masks (--no-masks){network}"
         )
     return kept
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from easi3r_ns.cli.main import main
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, ExportConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
@@ -20,17 +21,19 @@ from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.evaluate.trajectory import compare_paths
 from easi3r_ns.export.formats import export_scene
-from easi3r_ns.frames import ImageGeometry
+from easi3r_ns.frames import ImageGeometry, load_frames
 from easi3r_ns.frames.sphere import ViewSampler, plan_views
+from easi3r_ns.motion.attention.masks import static_masks
 from easi3r_ns.pipelines import geometric
 from easi3r_ns.pipelines.choice import choose_weights
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.pipelines.run import process
-from easi3r_ns.pipelines.sphere import check_sphere, rotations_of_all
+from easi3r_ns.pipelines.sphere import check_sphere, find_rig_motion, rotations_of_all
 from easi3r_ns.refine import rig as rig_mapping
 from easi3r_ns.report.measures import measure
 from easi3r_ns.training.scenes.cameras import handheld_path
 from easi3r_ns.training.scenes.scene import SceneOptions, make_scene
+from tests.frames.test_sphere import drifting
 from tests.support.sphere_clip import SphereClip, film_sphere, write_clip
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -177,6 +180,32 @@ def test_auto_takes_no_network(root: Path) -> None:
     config = replace(QUICK, easi3r=Easi3RConfig())
     choice = choose_weights(root / "round.mp4", None, config, RunLog())
     assert choice.weights == "none" and "360 degree" in choice.line
+
+
+def test_plan_counts_views_as_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(write_clip(tmp_path / "round.mp4", drifting()))
+    main(["plan", data, "--equirect", "--equirect-views", "4", "--num-frames-target", "3"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "12 frames" in told and "no network" in told
+    with pytest.raises(SystemExit):
+        main(["plan", data, "--equirect", "--weights", "tiny"])
+    assert "--weights none" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("pixels", [0, 5])
+def test_a_camera_that_stays_is_pinned(pixels: int, tmp_path: Path) -> None:
+    first = drifting(1, HEIGHT)[0]
+    data = write_clip(tmp_path / "round.mp4", np.stack([np.roll(first, pixels * k, axis=1) for k in range(4)]))
+    frames = load_frames(data, tmp_path / "s", select=SELECT, geometry=ImageGeometry(size=192), log=RunLog())
+    still = static_masks(len(frames), *frames.images.shape[1:3], 16)
+    motion = find_rig_motion(frames, still, QUICK.easi3r, RunLog())
+    assert motion.kind == ("turning" if pixels else "fixed")
+    assert motion.focal == pytest.approx(frames.rig.focal)
+    turned = motion.R @ np.swapaxes(frames.rig.T_rig_view[frames.rig.view, :3, :3], 1, 2)
+    angles = Rotation.from_matrix(turned).as_rotvec(degrees=True)
+    expected = np.zeros_like(angles)
+    expected[:, 1] = -360 * pixels / (2 * HEIGHT) * frames.rig.moment
+    np.testing.assert_allclose(angles, expected, atol=0.1)
 
 
 def test_turns_of_one_view_are_those_of_all() -> None:
