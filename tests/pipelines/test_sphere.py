@@ -21,6 +21,7 @@ from easi3r_ns.core.scene import Scene
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.evaluate.trajectory import compare_paths
 from easi3r_ns.export.formats import export_scene
+from easi3r_ns.export.tum import write_tum
 from easi3r_ns.frames import ImageGeometry, load_frames
 from easi3r_ns.frames.sphere import ViewSampler, plan_views
 from easi3r_ns.motion.attention.masks import static_masks
@@ -148,6 +149,16 @@ def test_colmap_reads_the_export(root: Path) -> None:
         T = (Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam[position])[:3]
         np.testing.assert_allclose(image.cam_from_world().inverse().matrix(), T, atol=1e-5)
         assert (root / "export" / "colmap" / "images" / image.name).is_file()
+
+
+def test_path_of_the_sphere_has_one_line_for_each_moment(root: Path, truth: SphereClip) -> None:
+    scene = read_scene(root / "out" / "scene")
+    rows = np.loadtxt(write_tum(scene, root / "path" / "tum.txt"))
+    np.testing.assert_allclose(rows[:, 0], truth.times, atol=1e-9)
+    T = np.tile(np.eye(4), (FRAMES, 1, 1))
+    T[:, :3, :3], T[:, :3, 3] = Rotation.from_quat(rows[:, 4:]).as_matrix(), rows[:, 1:4]
+    errors = compare_paths(T, truth.T_world_rig)
+    assert errors.ate < 0.003 * errors.path_length
 
 
 def test_report_measures_all_views_and_the_path_of_one(root: Path) -> None:
