@@ -120,6 +120,8 @@ class Measures:
     """Share of the static points seen from directions less than :data:`FLAT_DEGREES` apart."""
     clips_left_out: int | None = None
     """How many of several clips could not be joined to the others; None: there is one."""
+    rim: float = 0.0
+    """Mean share of the picture's outermost pixels that move."""
     focal_change: float | None = None
     """Largest over smallest focal length of single frames, less 1, where it counts as a zoom that the cameras do not
     have; None where the run did not measure it."""
@@ -188,6 +190,7 @@ def measure(scene: Scene) -> MeasuredScene:
         focal_sigma=None if known else _focal_sigma(scene, count),
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
         clips_left_out=_clips_left_out(scene),
+        rim=_rim(scene.dynamic.masks[:count]),
         focal_change=_zoom_not_modelled(scene),
         depth_order=(scene.provenance.get("mapping") or {}).get("depth_order"),
     )
@@ -335,6 +338,11 @@ def _focal_spread(scene: Scene, count: int) -> float | None:
         return None
     estimates = focal_estimates(scene, count)
     return float(estimates.std() / estimates.mean()) if len(estimates) > 1 else None
+
+
+def _rim(masks: np.ndarray) -> float:
+    sides = masks[:, 0], masks[:, -1], masks[:, 1:-1, 0], masks[:, 1:-1, -1]
+    return float(np.concatenate(sides, axis=1).mean())
 
 
 def _zoom_not_modelled(scene: Scene) -> float | None:

@@ -112,6 +112,13 @@ def covered(scene: Scene) -> Scene:
     return replace(scene, dynamic=replace(scene.dynamic, masks=masks))
 
 
+def turned_inside_out(scene: Scene) -> Scene:
+    """Everything moves but the middle: cameras that follow something large before a background."""
+    masks = np.ones_like(scene.dynamic.masks)
+    masks[:, 15:-15, 15:-15] = False
+    return replace(scene, dynamic=replace(scene.dynamic, masks=masks))
+
+
 def flickering(scene: Scene) -> Scene:
     masks = scene.dynamic.masks.copy()
     masks[::2] = False
@@ -161,6 +168,7 @@ def without_depth(scene: Scene, count: int) -> Scene:
         (still, Level.STOP, {"picture_change", "parallax"}),
         (turning, Level.STOP, {"parallax"}),
         (covered, Level.CARE, {"coverage"}),
+        (turned_inside_out, Level.CARE, {"rim"}),
         (flickering, Level.CARE, {"flicker"}),
         (doubtful, Level.CARE, {"usable"}),
         (jumping, Level.CARE, {"jumps"}),
