@@ -7,6 +7,8 @@ plain multiplication. The same physical ray has ``x_half = x_integer + 0.5`` in 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from .types import PixelMap
@@ -102,8 +104,23 @@ def unproject(
 
     ``focal`` in pixels, one for both axes or (2,) for x and y; ``distortion`` is OpenCV's (k1, k2, p1, p2) of the grid.
     """
-    rays = undistort((pixel_grid(*depth.shape) - principal_point) / focal, distortion)
+    across, down = np.broadcast_to(focal, 2).tolist()
+    rays = _rays(*depth.shape, (across, down), tuple(np.asarray(principal_point, dtype=float).tolist()), distortion)
     return np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
+
+
+@lru_cache(maxsize=1, typed=True)
+def _rays(
+    height: int,
+    width: int,
+    focal: tuple[float, float],
+    principal_point: tuple[float, ...],
+    distortion: tuple[float, float, float, float],
+) -> np.ndarray:
+    """(H, W, 2) ideal normalised coordinates of every pixel. The frames of a clip mostly have one lens."""
+    rays = undistort((pixel_grid(height, width) - principal_point) / np.array(focal), distortion)
+    rays.setflags(write=False)
+    return rays
 
 
 class FisheyeDistortion(tuple[float, float, float, float]):

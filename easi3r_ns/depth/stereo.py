@@ -17,9 +17,10 @@ import torch
 from .. import __version__
 from ..core.runlog import RunLog
 from ..core.scene import Scene
+from ..core.workers import ordered
 from ..storage.cache import StageCache, Tensors, digest
 from .agree import Measured, agreement, without_speckles
-from .arrays import Operations
+from .arrays import OpenCVOperations, Operations
 from .choose import Stereo
 from .neighbours import Surroundings, surroundings
 from .patchmatch import PatchMatch, measure_by_patch_match
@@ -120,10 +121,16 @@ def _swept(
     log: RunLog,
 ) -> list[np.ndarray | None]:
     """Per frame (H, W) inverse depth of a sweep; None for frames without neighbours."""
+
+    def measured(frame: int) -> np.ndarray | None:
+        near = around[frame]
+        return None if near is None else _kept(frame, near, views, config, keep)
+
+    workers = None if isinstance(views.ops, OpenCVOperations) else 1  # a GPU does one frame at a time
     inverse: list[np.ndarray | None] = []
     with log.stage("stereo", len(around)) as advance:
-        for frame, near in enumerate(around):
-            inverse.append(None if near is None else _kept(frame, near, views, config, keep))
+        for result in ordered(measured, range(len(around)), workers):
+            inverse.append(result)
             advance(1)
     return inverse
 

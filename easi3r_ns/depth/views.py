@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -26,13 +27,14 @@ class TwoSizes:
 
 
 class SceneViews:
-    """Pictures by frame, made when they are asked for; only the last ``most`` are held."""
+    """Pictures by frame, made when they are asked for, by one thread at a time; only the last ``most`` are held."""
 
     def __init__(self, scene: Scene, ops: Operations, most: int) -> None:
         self.ops = ops
         self._scene, self._most = scene, most
         self._grids: dict[float, PinholeGrid] = {}
         self._held: OrderedDict[int, TwoSizes] = OrderedDict()
+        self._lock = Lock()
 
     def grid(self, frame: int) -> PinholeGrid:
         """The pinhole grid of a frame; frames of one focal length share theirs."""
@@ -42,6 +44,10 @@ class SceneViews:
         return self._grids[focal]
 
     def __getitem__(self, frame: int) -> TwoSizes:
+        with self._lock:
+            return self._get(frame)
+
+    def _get(self, frame: int) -> TwoSizes:
         if frame in self._held:
             self._held.move_to_end(frame)
             return self._held[frame]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..core.errors import AlignmentError
 from ..core.runlog import RunLog
 from ..core.types import DynamicMasks, Frames
 from ..storage.files import read_png
+from .begin import begin_at_own_pair
 from .bundle import MAPPING_MODEL, MIN_ANGLE, MIN_POINTS, ZOOM_MODEL, finish, finish_focals
 from .elect import MASKED, MUCH_MASKED, Rival, elect_model
 from .features import MATCH_ERROR, MIN_MATCHES, default_focal, detect_features, find_correspondences
@@ -251,9 +253,13 @@ def map_incrementally(
     with tempfile.TemporaryDirectory(prefix="easi3r-") as folder:
         _write_database(Path(folder) / DATABASE, found, lens, fixed_focal, focals)
 
-        def mapped(min_angle: float, start: Any = None, most: int = MODELS) -> tuple[Any, SparseModel] | None:
+        def mapped(
+            min_angle: float, start: Any = None, most: int = MODELS, own_pair: bool = False
+        ) -> tuple[Any, SparseModel] | None:
             options = mapping_options(fixed_focal, seed, min_angle, rough=little_parallax)
             options.max_num_models = most
+            if own_pair and not begin_at_own_pair(found, Path(folder) / DATABASE, options):
+                return None
             models = _run_mapper(Path(folder), options, start, lambda: advance(1), give_up=give_up)
             for model in sorted(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True):
                 # The last adjustment changes a model, and this one may be continued.
@@ -268,7 +274,11 @@ def map_incrementally(
             return None
 
         angle = LITTLE_PARALLAX if little_parallax else MIN_ANGLE
-        first = mapped(angle)
+        first = None
+        with suppress(CollapsedError):
+            first = mapped(angle, own_pair=True)
+        if first is None or not first[1].registered.all():
+            first = max(mapped(angle), first, key=_frames_placed)
         if not give_up and (first is None or first[1].registered.mean() < SMALL):
             first = mapped(angle, most=MORE_MODELS) or first
         if little_parallax:
@@ -278,6 +288,10 @@ def map_incrementally(
         more = mapped(LITTLE_PARALLAX, first[0])
     grown = more and _agreeing(more[1], found)
     return grown if grown is not None and grown.registered.sum() > first[1].registered.sum() else first[1]
+
+
+def _frames_placed(model: tuple[Any, SparseModel] | None) -> int:
+    return int(model[1].registered.sum()) if model is not None else 0
 
 
 def _run_mapper(

