@@ -77,10 +77,10 @@ class Plan:
             print_forecast(GeometricPipeline(config).forecast(data, log), console)
             return
         refines = self.refine.refine != "none"
-        forecast = plan_run(self.data, self.frames, self.config, self.align, log, refine=refines)
+        forecast = plan_run(data, self.frames, self.config, self.align, log, refine=refines)
         print_forecast(forecast, console)
         if self.config.weights == AUTO:
-            console.print(escape(judge_weights(self.data, config, log, plan=forecast).line), soft_wrap=True)
+            console.print(escape(judge_weights(data, config, log, plan=forecast).line), soft_wrap=True)
 
 
 def print_forecast(forecast: Forecast | GeometricForecast, console: Console) -> None:

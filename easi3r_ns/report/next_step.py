@@ -59,8 +59,9 @@ class _Run:
 
     @property
     def available(self) -> int:
-        """Frames that the source has; 0: unknown."""
-        return int(self.scene.provenance.get("num_source_frames") or 0)
+        """Frames that the source has, not counting the views of a sphere apart; 0: unknown."""
+        views = 1 if self.scene.rig is None else self.scene.rig.num_views
+        return int(self.scene.provenance.get("num_source_frames") or 0) // views
 
 
 def next_steps(scene: Scene, measured: MeasuredScene, verdict: Verdict, dataset: Path) -> tuple[Step, ...]:

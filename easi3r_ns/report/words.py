@@ -12,7 +12,9 @@ from .measures import Measures
 
 def is_folder(scene: Scene) -> bool:
     """Whether the source was a folder of images: its times are positions in it, not seconds."""
-    return bool(np.array_equal(scene.times, scene.indices)) and len(set(scene.names)) == len(scene)
+    # The views of a sphere all have the name of their image.
+    images = len(scene) if scene.rig is None else len(np.unique(scene.rig.moment))
+    return bool(np.array_equal(scene.times, scene.indices)) and len(set(scene.names)) == images
 
 
 def unit_of_time(scene: Scene) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -40,6 +41,7 @@ from easi3r_ns.plan.forecast import (
     refine_seconds,
 )
 from easi3r_ns.plan.plan import Network, learn_from, network_of, plan_geometric, plan_run
+from easi3r_ns.storage.video import write_video
 from tests.support.helpers import Lines
 from tests.support.pretend_gpu import install_gpu
 
@@ -172,6 +174,15 @@ def test_a_clip_is_planned_from_one_frame(tmp_path):
     assert result.seconds > 0 and result.memory_bytes > 2**28
     with pytest.raises(InputError, match="does not exist"):
         plan_run(tmp_path / "none.mp4", FrameConfig(), config, AlignConfig(), RunLog())
+
+
+def test_a_folder_of_one_video_is_planned_for_a_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("easi3r_ns.plan.plan.calibrate", lambda *args: RATES)
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "a.mp4", [np.full((48, 64, 3), 40 * k, np.uint8) for k in range(5)], Fraction(10))
+    for weights in ("tiny", "auto"):
+        Plan(tmp_path / "clips", config=Easi3RConfig(weights=weights)).main()
+        assert "5 frames" in capsys.readouterr().out
 
 
 MEASURE = """

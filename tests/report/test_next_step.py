@@ -13,6 +13,7 @@ import tyro
 
 from easi3r_ns.cli.run import ProcessEasi3R
 from easi3r_ns.core.config import AlignConfig, Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.rig import ViewRig
 from easi3r_ns.core.scene import FIXED, Scene
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.report.measures import MeasuredScene, measure
@@ -115,6 +116,16 @@ def test_a_clip_without_more_frames_is_not_asked_for_more(room, measured) -> Non
     few = replace(measured, measures=replace(GOOD, num_frames=6))
     (step,) = next_steps(scene, few, judge(few.measures), OUT)
     assert step.command.startswith("ns-train")
+
+
+def test_views_of_a_sphere_are_not_counted_as_more_frames(room, measured) -> None:
+    views = ViewRig(np.tile(np.eye(4), (2, 1, 1)), 100.0, np.repeat([0, 1], 6), np.tile(np.arange(6), 2))
+    scene = replace(room, rig=views, provenance=provenance(RunConfig(), "none", available=2 * 6))
+    few = replace(measured, measures=replace(GOOD, num_frames=6))
+    (step,) = next_steps(scene, few, judge(few.measures), OUT)
+    assert step.command.startswith("ns-train"), "all six frames are used"
+    more = replace(scene, provenance=provenance(RunConfig(), "none", available=2 * 8))
+    assert options(next_steps(more, few, judge(few.measures), OUT)[0].command).frames.num_frames_target == 8
 
 
 def test_the_part_between_jumps_is_named(room, measured) -> None:

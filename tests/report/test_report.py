@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from easi3r_ns.core.rig import ViewRig
 from easi3r_ns.core.scene import ASSUMED, CameraUncertainty, Scene, SparsePoints
 from easi3r_ns.core.surface import world_points
 from easi3r_ns.core.types import DynamicMasks, PixelMap
@@ -27,7 +28,7 @@ from easi3r_ns.report.rules import RULES
 from easi3r_ns.report.sections.depth import depth_section
 from easi3r_ns.report.sections.evidence import MAP_LABELS, evidence_section
 from easi3r_ns.report.sections.selection import selection_section
-from easi3r_ns.report.words import plain
+from easi3r_ns.report.words import plain, unit_of_time, when_of
 from tests.support.dataset_scene import make_scene
 
 SECTIONS = ("verdict", "motion", "path", "depth", "agreement", "lens", "attention", "run")
@@ -454,3 +455,12 @@ def test_the_sharpness_of_the_frames_is_shown_with_those_in_use(room: Scene, tmp
     text, page = read(shown, tmp_path / "report.html")
     assert "selection" in page.ids and "Sharpness" in page.text
     assert selection_section(room) is None
+
+
+def test_views_of_a_folder_of_spheres_are_images_and_those_of_a_clip_have_seconds(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, (160, 120), 6)[0]
+    rig = ViewRig(np.tile(np.eye(4), (2, 1, 1)), 100.0, np.repeat([0, 1], 3), np.tile(np.arange(3), 2))
+    photos = replace(scene, rig=rig, indices=np.tile(np.arange(3), 2), times=np.tile(np.arange(3.0), 2))
+    photos = replace(photos, names=("a.jpg", "b.jpg", "c.jpg") * 2)
+    assert unit_of_time(photos) == "image" and when_of(photos, 4) == "b.jpg"
+    assert unit_of_time(replace(photos, names=("round.mp4",) * 6)) == "second"
