@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from ..core.config import RefineConfig
 from ..core.runlog import RunLog
 from .bundle import bundle_from
+from .held import between
 from .model import Correspondences, SparseModel
 from .score import score_cameras
 
@@ -57,11 +58,12 @@ def turned_right(
     if model.focals is not None or model.lenses is not None or model.lens.fisheye or not order < DOUBTFUL:
         return model
     start = mirrored(model)
-    other = bundle_from(found, start.T_world_cam, model.lens, config, fixed_focal=fixed_focal, seed=seed)
+    placed = between(found, model.registered)
+    other = bundle_from(placed, start.T_world_cam, model.lens, config, fixed_focal=fixed_focal, seed=seed)
     if other is None or _ratio(other, model, found) > AMBIGUOUS:
         return model
     made = [rival for rival in (other, anew()) if rival is not None]
-    rivals = [rival for rival in made if rival.registered.sum() >= model.registered.sum()]
+    rivals = [rival for rival in made if rival.registered[model.registered].all()]
     rivals = [rival for rival in rivals if depth_order(rival) > -DOUBTFUL]
     ratio, best = min(((_ratio(rival, model, found), k) for k, rival in enumerate(rivals)), default=(np.inf, -1))
     record = dict(model.record or {})
@@ -82,9 +84,12 @@ def turned_right(
 
 
 def _ratio(rival: SparseModel, model: SparseModel, found: Correspondences) -> float:
-    """Of the errors of two models in the frames that both have."""
+    """Of the errors of two models in the frames that both have; infinite where these share no matches."""
     both = model.registered & rival.registered
-    return _error(rival, found, both) / max(_error(model, found, both), 1e-12)
+    shared = between(found, both)
+    if not shared.num_matches:
+        return float("inf")
+    return _error(rival, shared) / max(_error(model, shared), 1e-12)
 
 
 def depth_order(model: SparseModel) -> float:
@@ -119,5 +124,5 @@ def mirrored(model: SparseModel) -> SparseModel:
     return replace(model, T_world_cam=T, sparse=replace(model.sparse, points=points))
 
 
-def _error(model: SparseModel, found: Correspondences, frames: np.ndarray) -> float:
-    return score_cameras(model.T_world_cam, model.lens, found, frames).epipolar_px
+def _error(model: SparseModel, shared: Correspondences) -> float:
+    return score_cameras(model.T_world_cam, model.lens, shared, model.registered).epipolar_px

@@ -168,3 +168,35 @@ def test_the_clip_is_mapped_anew_only_in_doubt() -> None:
         raise AssertionError("mapped anew")
 
     assert judged(model, found, anew=anew) is model
+
+
+def test_frames_without_a_camera_have_no_say_in_which_scene_is_right() -> None:
+    """Their poses are placeholders: matches with them are far off in the one scene and in the other."""
+    model, found = street(FAR)
+    placed = np.arange(FRAMES) < 2
+    wrong, given = mirrored(model).restricted(placed), []
+    right = model.restricted(placed)
+
+    def adjusted(known: Correspondences, *args: object, **options: object) -> SparseModel:
+        given.append(known)
+        return right
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "bundle_from", adjusted)
+        turned = judged(wrong, found)
+    assert given[0].pairs.tolist() == [[0, 1]]
+    expected = mirror._ratio(right, wrong, Correspondences(found.keypoints, found.pairs[:1], found.matches[:1]))
+    assert turned.record is not None and turned.record["turned_right"]["error_ratio"] == pytest.approx(expected)
+    np.testing.assert_array_equal(turned.registered, placed)
+
+
+def test_a_scene_of_other_frames_does_not_take_the_place_of_one() -> None:
+    model, found = street(*FAR_AND_ROUGH)
+    early, late = (model.restricted(kept) for kept in (np.arange(FRAMES) < 4, np.arange(FRAMES) >= 4))
+    wrong = mirrored(model).restricted(early.registered)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "bundle_from", lambda *args, **options: late)
+        assert judged(wrong, found) is wrong, "nothing compares them"
+        patch.setattr(mirror, "bundle_from", lambda *args, **options: early)
+        turned = judged(wrong, found, anew=lambda: late)
+    np.testing.assert_array_equal(turned.T_world_cam, early.T_world_cam)
