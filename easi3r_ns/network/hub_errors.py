@@ -121,5 +121,7 @@ def _of_connection(chain: list[BaseException], names: set[str], what: str) -> st
 
 def _proxies() -> str:
     """Hosts of the proxies in use, without their passwords; empty: there are none."""
-    hosts = {urlsplit(url if "//" in url else f"//{url}") for url in urllib.request.getproxies().values()}
+    found = urllib.request.getproxies()
+    found.pop("no", None)  # NO_PROXY: the hosts that are reached without one
+    hosts = {urlsplit(url if "//" in url else f"//{url}") for url in found.values()}
     return ", ".join(sorted({part.netloc.rpartition("@")[2] for part in hosts if part.netloc}))

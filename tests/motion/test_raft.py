@@ -209,12 +209,13 @@ def no_host(*_: object) -> None:
     raise socket.gaierror("no such host")
 
 
-def test_without_network_the_error_names_the_file_and_the_ways_on(torch_cache, monkeypatch):
-    monkeypatch.setattr(flow_raft.urllib.request, "getproxies", dict)
+@pytest.mark.parametrize("proxies", [{}, {"no": "localhost"}])
+def test_without_network_the_error_names_the_file_and_the_ways_on(proxies, torch_cache, monkeypatch):
+    monkeypatch.setattr(flow_raft.urllib.request, "getproxies", lambda: proxies)
     monkeypatch.setattr(socket, "getaddrinfo", no_host)
     with pytest.raises(CheckpointError) as error:
         load_raft(CPU, RunLog())
-    for part in ("--flow raft", "raft_large_C_T_SKHT_V2", str(torch_cache), "--flow dis"):
+    for part in ("--flow raft", "there is no connection", "raft_large_C_T_SKHT_V2", str(torch_cache), "--flow dis"):
         assert part in str(error.value)
     assert not torch_cache.exists()
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from safetensors.torch import save
 from easi3r_ns.cli import main as cli
 from easi3r_ns.core.errors import CheckpointError
 from easi3r_ns.network import hub as module
-from easi3r_ns.network import sources, weights
+from easi3r_ns.network import hub_errors, sources, weights
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import DUSt3R
 from tests.support.fake_hub import (
@@ -289,3 +290,12 @@ def test_the_environment_names_mirror_cache_and_offline_use(hub: FakeHub, tmp_pa
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=ROOT)
         assert done.returncode == 0 and str(tmp_path / "other") in done.stdout, done.stderr
     assert len(hub.fetched(WEIGHTS)) == 1
+
+
+def test_hosts_that_need_no_proxy_are_not_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        urllib.request, "getproxies", lambda: {"no": "localhost,127.0.0.1", "https": "http://me:secret@proxy.org:3128"}
+    )
+    assert hub_errors._proxies() == "proxy.org:3128"
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"no": "localhost,127.0.0.1"})
+    assert hub_errors._proxies() == ""

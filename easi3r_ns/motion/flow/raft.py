@@ -149,7 +149,7 @@ def _download(path: Path, log: RunLog, state: str) -> None:
     """Fetch the weights as torchvision's own loader does, which would also write to stdout."""
     weights = _weights()
     url, size = weights.url, download_megabytes()
-    if not urllib.request.getproxies() and not _known_host(url):
+    if not urllib.request.getproxies().keys() - {"no"} and not _known_host(url):  # "no": NO_PROXY
         raise RaftMissingError(path, state, "there is no connection to the server of the weights")
     log.info(f"downloading {url} ({size} MB; licence: {LICENCE}); it is kept for later runs")
     waits = socket.getdefaulttimeout()
