@@ -23,6 +23,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_workers() -> int:
+    """Threads of :func:`ordered` where no number is asked for."""
+    return min(MOST_WORKERS, usable_cores())
+
+
 def ordered(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, limit: int | None = None
 ) -> Iterator[Result]:
@@ -33,7 +38,7 @@ def ordered(
     ``work`` is raised here as it is; work that has not begun is then left undone, and what has begun is waited for.
     The same holds when the caller stops, for example at Ctrl-C.
     """
-    workers = workers or min(MOST_WORKERS, usable_cores())
+    workers = workers or default_workers()
     limit = limit or 2 * workers
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:

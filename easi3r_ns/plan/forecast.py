@@ -14,6 +14,7 @@ from ..core.config import LEAST_WINDOW, AlignConfig
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import StageRecord, duration
 from ..core.windows import cut_windows
+from ..core.workers import default_workers
 from ..frames import enlargement
 from ..motion.two_view import residual_bytes
 from ..network.compute import Compute
@@ -72,6 +73,9 @@ FLOW_BYTES = 5.0
 """Optical flow and its consistency check, per pair and pixel."""
 WRITER_BYTES = 400e6
 """Memory of the libraries that write the dataset, load it back and draw the report."""
+WRITTEN_BYTES = 20.0
+"""Image, mask, depth and their files while a frame is written, per source pixel, by each of the threads: 18 to 24 were
+measured in 4K."""
 OPEN_FRAMES = 24
 """Number of frames whose attention statistics are in memory at one time, in a graph that pairs near frames."""
 LONG_SECONDS = 3600.0
@@ -314,7 +318,12 @@ def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
 
 def _write_bytes(job: Job) -> float:
     """Additional memory while the dataset is written, checked and reported on."""
-    return RESULT_BYTES * job.num_frames * job.pixels + WRITER_BYTES
+    return RESULT_BYTES * job.num_frames * job.pixels + writer_bytes(job.num_frames, job.source_pixels)
+
+
+def writer_bytes(num_frames: int, source_pixels: int) -> float:
+    """Memory of what writes the dataset, beside what it writes."""
+    return WRITER_BYTES + WRITTEN_BYTES * min(num_frames, default_workers()) * source_pixels
 
 
 def forecast_lines(plan: Forecast | GeometricForecast, *, asked_window: bool = False) -> list[str]:

@@ -11,9 +11,9 @@ from .forecast import (
     LIBRARIES_BYTES,
     LONG_SECONDS,
     RESULT_BYTES,
-    WRITER_BYTES,
     refine_seconds,
     write_seconds,
+    writer_bytes,
 )
 from .stages import Staged, StageForecast, time_range
 
@@ -91,5 +91,5 @@ def forecast_geometric(job: GeometricJob, factor: float = 1.0) -> GeometricForec
     if job.own_masks and job.second_look:
         stages.append(stage("motion against the scene", GEOMETRIC_LOOK_SECONDS * pixels, results + flow))
     writing = write_seconds(job.num_frames, job.source_pixels) + DENSE_SECONDS * pixels * job.depth
-    stages.append(stage("dataset", writing, results + WRITER_BYTES))
+    stages.append(stage("dataset", writing, results + writer_bytes(job.num_frames, job.source_pixels)))
     return GeometricForecast(job, tuple(stages), raw=tuple(stages))

@@ -40,6 +40,7 @@ from easi3r_ns.plan.forecast import (
     matched_pairs,
     refine_seconds,
 )
+from easi3r_ns.plan.geometric import GeometricJob, forecast_geometric
 from easi3r_ns.plan.plan import Network, learn_from, network_of, plan_geometric, plan_run
 from easi3r_ns.storage.video import write_video
 from tests.support.helpers import Lines
@@ -154,6 +155,22 @@ def test_published_networks_need_no_weights_here():
         network_of("dust4r")
     with pytest.raises(InputError, match="no network"):
         network_of("none")
+
+
+def test_frames_that_threads_write_at_once_count(monkeypatch):
+    """A run in 4K on many cores needs gigabytes to write what it needs hundreds of megabytes to compute."""
+    pixels, small = 3840 * 2160, JOB.source_pixels
+    planned = {}
+    for cores in (1, 8, 64):
+        monkeypatch.setattr("easi3r_ns.core.workers.usable_cores", lambda cores=cores: cores)
+        network = [forecast(replace(JOB, source_pixels=size), CPU, RATES) for size in (small, pixels)]
+        geometric = [forecast_geometric(GeometricJob(10, (512, 288), size)) for size in (small, pixels)]
+        more = [big.stages[-1].memory_bytes - little.stages[-1].memory_bytes for little, big in (network, geometric)]
+        assert {plan.stages[-1].name for plan in (*network, *geometric)} == {"dataset"}
+        assert more[0] == pytest.approx(more[1])
+        planned[cores] = more[0] / (pixels - small)
+    assert planned[8] == pytest.approx(8 * planned[1]) and 15 < planned[1] < 30
+    assert planned[64] == pytest.approx(planned[8]), "no more threads than that"
 
 
 def write_pan(folder: Path, count: int) -> Path:
