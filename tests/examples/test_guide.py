@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,12 +19,18 @@ import pytest
 import tyro
 
 from easi3r_ns.cli.main import main
+from easi3r_ns.dataset.scene_folder import read_scene
+from easi3r_ns.report.page import write_report
+from easi3r_ns.report.rules import Level
+from tests.support.helpers import align_sim3
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 GUIDE = EXAMPLES / "guide"
 PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted(GUIDE.glob("*.md"))]
 README_LINES = 130
+MOST_ERROR = 0.003
+"""Of the length of the camera path of the example clip; the weights alone reach 0.094."""
 EXAMPLE_LINES = 50
 COMMANDS = (
     "run",
@@ -165,6 +172,25 @@ def test_the_ten_lines_run(shown_run: Path) -> None:
     ).groups()
     assert 0 < int(points) < 96 * 128, (cameras, moving)
     assert (shown_run / "out" / "transforms.json").is_file()
+
+
+@pytest.mark.slow
+def test_quickstart_ends_with_the_verdict_train(shown_run: Path, tmp_path: Path) -> None:
+    """What the quickstart makes of the example clip; the ten lines leave the same options at their defaults."""
+    assert '--data examples/clip/clip.mp4 --output-dir "$output" --weights tiny --overwrite' in (
+        EXAMPLES / "quickstart.sh"
+    ).read_text(encoding="utf-8")
+    scene = read_scene(shown_run / "out" / "scene")
+    verdict, _ = write_report(scene, tmp_path / "report.html", shown_run / "out")
+    assert verdict.level is Level.TRAIN and scene.provenance["warnings"] == []
+    frames = json.loads((EXAMPLES / "clip" / "truth.json").read_text(encoding="utf-8"))["frames"]
+    truth = np.array([frames[k]["T_world_cam"] for k in scene.indices])[:, :3, 3]
+    path = np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
+    assert len(truth) == 24 and align_sim3(scene.T_world_cam[:, :3, 3], truth).rmse < MOST_ERROR * path
+    first = int(scene.indices[0])
+    up = scene.T_world_cam[0, :3, :3] @ np.array(frames[first]["T_world_cam"])[:3, :3].T @ [0, 0, 1]
+    assert scene.provenance["up"]["method"] == "plane"
+    assert np.degrees(np.arccos(-up[1])) < 1.5
 
 
 @pytest.mark.slow
