@@ -32,7 +32,7 @@ def test_real_clip_becomes_a_dataset_that_passes_the_checker(tmp_path, clip):
         FrameConfig(num_frames_target=12),
         Easi3RConfig(weights="tiny", device="cpu"),
         AlignConfig(iterations=100),
-        DatasetConfig(num_downscales=1),
+        DatasetConfig(num_downscales=1, report=clip == CLIPS[0]),
         RefineConfig("none"),
     )
     result = process(data, out, config, overwrite=False, log=log)
