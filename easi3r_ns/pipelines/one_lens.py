@@ -44,6 +44,14 @@ def through_one_lens(
     store: Path,
     log: RunLog,
 ) -> Placed:
+    """The frames of all clips that have a camera, seen through one lens; pictures of other lenses are resampled.
+
+    Args:
+        masks: of each clip, on its own grid.
+        model: cameras of the frames of all clips, one clip after the other.
+        kept: positions, among the frames of all clips, of those that have a camera.
+        store: folder for the resampled pictures.
+    """
     ends = np.cumsum([len(clip.frames) for clip in clips])
     rows = [own[model.registered[own]] for own in np.split(np.arange(ends[-1]), ends[:-1])]
     position = np.full(len(model.registered), -1)
