@@ -87,6 +87,8 @@ class Import:
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:
     """The lines (name, value) of the results of an import."""
+    from ..core.metric import scale_in_words
+
     scene = result.scene
     coverage = 100 * scene.dynamic.coverage.mean()
     return [
@@ -94,6 +96,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("cameras", f"those of {scene.provenance['imported']}"),
         ("moving", f"{coverage:.1f} % of the pixels ({_masks(scene)})"),
         ("depth", _depth(scene)),
+        ("lengths", scale_in_words(scene)),
         ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
     ]
 

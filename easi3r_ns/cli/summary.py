@@ -117,6 +117,7 @@ def print_parts(parts: Sequence[Part], console: Console) -> None:
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:
     """The lines (name, value) of the summary of a finished run."""
+    from ..core.metric import scale_in_words
     from ..core.upright import said_of
 
     scene = result.scene
@@ -134,6 +135,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("focal", _focal_text(scene)),
         *_refined(scene),
         ("up", said_of(scene)),
+        ("lengths", scale_in_words(scene)),
         ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
         (
             "weights",

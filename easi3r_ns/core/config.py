@@ -11,6 +11,7 @@ from typing import Any, Literal, Optional
 
 from .bounds import LARGEST_COUNT, LONGEST, check_bounds, shown_number
 from .errors import InputError
+from .reference import METRES, MetricReference
 
 
 def option_words(options: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -309,15 +310,26 @@ class DatasetConfig:
     """Write depth maps."""
     report: bool = True
     """Write report.html (is the dataset worth training on?) and preview.mp4."""
-    up: Literal["auto", "plane", "cameras", "none"] = "auto"
-    """Which way is up (z) in the dataset: by a dominant plane of static points that the cameras are above, or by the
-    cameras themselves, which people hold level. auto is the plane where there is one, else the cameras; none leaves
-    the axes of the first camera."""
+    up: Literal["auto", "gravity", "plane", "cameras", "none"] = "auto"
+    """Which way is up (z) in the dataset: by a dominant plane of static points that the cameras are above, by vertical
+    edges, which meet in one vanishing point, or by the cameras themselves, which people hold level. auto is the first
+    of these three that is seen; gravity the same with a warning where only the cameras are left; none leaves the axes
+    of the first camera."""
+    metric_reference: Optional[str] = None
+    """Lengths in metres by a distance that you measured: "FRAME X1 Y1 X2 Y2 METRES", two places in one picture of the
+    dataset (its number or name, and pixels of the source) whose depth is known and where nothing moves."""
+    camera_height: Optional[float] = None
+    """Lengths in metres by the height of the camera above the ground plane, in metres (the median over the clip)."""
 
     def __post_init__(self) -> None:
         check_bounds("--num-downscales", self.num_downscales, 0, 6)
         check_bounds("--mask-growth", self.mask_growth, 0, _MOST_GROWTH)
         check_bounds("--max-init-points", self.max_init_points, 100, LARGEST_COUNT)
+        check_bounds("--camera-height", self.camera_height, *METRES)
+        if self.metric_reference is not None:
+            MetricReference.parse(self.metric_reference)
+            if self.camera_height is not None:
+                raise InputError("--metric-reference and --camera-height both give the scale: give one of them")
 
 
 @dataclass(frozen=True)

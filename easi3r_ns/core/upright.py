@@ -1,8 +1,8 @@
 """Which way is up in a reconstruction, and the scene turned so that its world is level.
 
-Cameras alone do not show gravity. Two observations stand in for it: a dominant plane of static points that a person
-would call the ground, a floor or a table top, and the habit of holding a camera without roll, so that the x axes of
-all cameras are horizontal.
+Cameras alone do not show gravity. Three observations stand in for it: a dominant plane of static points that a person
+would call the ground, a floor or a table top; edges of walls and furniture that meet in one vanishing point
+(:mod:`.verticals`); and the habit of holding a camera without roll, so that the x axes of all cameras are horizontal.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from .runlog import RunLog
 from .scene import Scene, turn_scene
 from .surface import solid_pixels, world_points
+from .verticals import lines_of, vertical
 
-UpChoice = Literal["auto", "plane", "cameras", "none"]
+UpChoice = Literal["auto", "gravity", "plane", "cameras", "none"]
 WORLD_UP = np.array([0.0, -1.0, 0.0])
 """Up in a level scene; the files of a dataset turn it into z."""
 TOLERANCES = (0.004, 0.01, 0.025)
@@ -49,6 +50,11 @@ _SCORED = 3000
 """Points of all frames, and those of them by which a drawn plane is scored."""
 _DRAWS = 1500
 _PARTS = 4
+_NOT_SEEN = {
+    "plane": "no dominant level plane is seen",
+    "gravity": "neither a dominant level plane nor enough vertical edges are seen",
+}
+"""Choices that ask for evidence in the pictures, and what is said where there is none."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,14 @@ class Up:
 
     direction: np.ndarray
     """(3,) unit vector in the scene's world."""
-    method: Literal["plane", "cameras"]
+    method: Literal["plane", "lines", "cameras"]
     sigma_deg: float
-    """Degrees, 1 sigma: how far parts of the clip disagree about a plane; for cameras what their x axes leave open,
-    if they were held level to within :data:`ROLL_SIGMA`."""
+    """Degrees, 1 sigma: how far parts of the clip disagree about a plane or about vertical edges; for cameras what
+    their x axes leave open, if they were held level to within :data:`ROLL_SIGMA`."""
     share: float | None = None
     """Share of the static points that lie on the plane."""
+    offset: float | None = None
+    """Of the plane ``direction . x + offset = 0``, in scene units; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +88,21 @@ class _Points:
 def level_scene(scene: Scene, choice: UpChoice, log: RunLog) -> Scene:
     """The scene turned about its origin so that up is -y, which is z in all files, as far as up can be found.
 
-    ``provenance["up"]`` then has ``method`` ('plane', 'cameras' or 'none'), ``sigma_deg``, ``share`` (of the static
-    points on the plane), ``turned_deg`` and ``rotation`` (3x3, from the world of the first camera to the level one).
+    ``provenance["up"]`` then has ``method`` ('plane', 'lines', 'cameras' or 'none'), ``sigma_deg``, ``share`` (of the
+    static points on the plane), ``turned_deg`` and ``rotation`` (3x3, from the world of the first camera to the level
+    one).
 
     Args:
-        choice: 'auto': by a plane, else by the cameras; 'plane': the same with a warning where there is no plane;
-            'none': the scene as it is.
+        choice: 'auto': by a plane, else by vertical edges, else by the cameras; 'gravity' and 'plane': by the first
+            two, or by a plane alone, and with a warning by the cameras; 'none': the scene as it is.
     """
     if choice == "none":
         return _recorded(scene, {"method": "none", "why": "--up none"})
     up = None if choice == "cameras" else up_by_plane(scene)
-    if up is None and choice == "plane":
-        log.warn("--up plane: no dominant level plane is seen; the world is level by the cameras' own up instead")
+    if up is None and choice in ("auto", "gravity"):
+        up = up_by_lines(scene)
+    if up is None and choice in _NOT_SEEN:
+        log.warn(f"--up {choice}: {_NOT_SEEN[choice]}; the world is level by the cameras' own up instead")
     up = up or up_by_cameras(scene.T_world_upright)
     if up is None:
         log.warn("the world is not level: the cameras' ups contradict one another, and no level plane is seen")
@@ -99,7 +110,8 @@ def level_scene(scene: Scene, choice: UpChoice, log: RunLog) -> Scene:
     R = rotation_to(up.direction, WORLD_UP)
     turned = float(np.degrees(np.linalg.norm(Rotation.from_matrix(R).as_rotvec())))
     log.info(f"the world is turned by {turned:.0f} degrees: {in_words(up.method, up.sigma_deg, up.share)}")
-    facts = {k: v for k, v in asdict(up).items() if k != "direction"} | {"turned_deg": turned, "rotation": R.tolist()}
+    found = {name: value for name, value in asdict(up).items() if name not in ("direction", "offset")}
+    facts = found | {"turned_deg": turned, "rotation": R.tolist()}
     return _recorded(turn_scene(scene, R), facts)
 
 
@@ -116,6 +128,8 @@ def in_words(method: str, sigma_deg: float | None = None, share: float | None = 
         return (
             f"z is up by a plane that holds {100 * (share or 0):.0f} % of the static points (1 sigma {sigma_deg:.1f}°)"
         )
+    if method == "lines":
+        return f"z is up by vertical edges, which meet in one vanishing point (1 sigma {sigma_deg:.1f}°)"
     if sigma_deg <= KNOWN_SIGMA:
         return f"z is up if the camera was held level on average (no level plane is seen; 1 sigma {sigma_deg:.0f}°)"
     return f"z is only roughly up: no level plane is seen, and the cameras leave {sigma_deg:.0f}° (1 sigma) open"
@@ -169,6 +183,13 @@ def up_by_plane(scene: Scene, seed: int = 0) -> Up | None:
                 if found is not None:
                     return found
     return None
+
+
+def up_by_lines(scene: Scene) -> Up | None:
+    """Up by the vertical edges in the pictures, see :func:`~.verticals.vertical`; None where there are too few."""
+    cameras = up_by_cameras(scene.T_world_upright)
+    found = cameras and vertical(lines_of(scene), cameras.direction, cameras.sigma_deg)
+    return Up(found[0], "lines", found[1]) if found else None
 
 
 def rotation_to(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -253,7 +274,7 @@ def _best(points: _Points, candidates: np.ndarray, T_world_cam: np.ndarray, came
     if share < LEAST_SHARE or behind.sum() > MOST_BEHIND * on.sum() or not _may_be_ground(plane, T_world_cam, cameras):
         return None
     spread = _spread(points, on, plane)
-    return Up(plane[:3], "plane", spread, share) if spread <= MOST_SPREAD else None
+    return Up(plane[:3], "plane", spread, share, float(plane[3])) if spread <= MOST_SPREAD else None
 
 
 def _off(points: _Points, plane: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.rig import ViewRig
 from ..core.scene import INTERPOLATED, Scene
 
 _EVAL_EVERY = 10
@@ -75,6 +76,28 @@ def listed_splits(listed: Sequence[Listed], splits: Mapping[str, Sequence[int]] 
         return None
     held_out = every_tenth(trusted)
     return {"train": [k for k in trusted if k not in set(held_out)], "val": held_out, "test": held_out}
+
+
+def stems_of(scene: Scene, listed: Sequence[Listed]) -> list[str]:
+    """Names of the files of all frames; views of a sphere have the numbers of their frame and their view."""
+    return [_stem(k, frame.clip) if scene.rig is None else scene.rig.stem(k) for k, frame in enumerate(listed)]
+
+
+def possible_stems(num_frames: int, num_clips: int = 1, rig: ViewRig | None = None) -> list[str]:
+    """All names that files of so many frames, and clips, can get."""
+    clips = range(num_clips) if num_clips > 1 else (None,)
+    return [_stem(k, clip) if rig is None else rig.stem(k) for clip in clips for k in range(num_frames)]
+
+
+def positions_by_stem(scene: Scene) -> dict[str, int | None]:
+    """Name of every frame's files: its position in the Scene; None for a frame in between."""
+    listed = listed_frames(scene)
+    return {stem: frame.position for stem, frame in zip(stems_of(scene, listed), listed, strict=True)}
+
+
+def _stem(position: int, clip: int | None) -> str:
+    """Numbers go through all frames, so that stems are unique; ``clip``: of several clips, that of the frame."""
+    return f"frame_{position + 1:05d}" if clip is None else f"clip_{clip + 1}_frame_{position + 1:05d}"
 
 
 def every_tenth(frames: Sequence[int]) -> list[int]:

@@ -31,7 +31,7 @@ from ..core.upright import is_level
 from ..core.workers import ordered
 from ..storage.files import SUFFIXES, link_or_copy, make_folder, read_png, write_image, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
-from .listing import Listed, listed_frames, listed_splits
+from .listing import Listed, listed_frames, listed_splits, possible_stems, stems_of
 from .loadback import check_loads
 from .pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
 from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
@@ -105,7 +105,7 @@ def write_dataset(
     """
     _check_splits(splits, len(scene))
     listed = listed_frames(scene)
-    stems = _stems(scene, listed)
+    stems = stems_of(scene, listed)
     frames = [_frame_files(scene, stem, frame, config) for stem, frame in zip(stems, listed)]
     factors = _factors(scene.pixel_map.source_wh, config)
     refuse_taken(output_dir, overwrite)
@@ -142,16 +142,13 @@ def write_dataset(
 def with_dataset_images(scene: Scene, output_dir: Path, config: DatasetConfig) -> Scene:
     """``scene`` with the images of the dataset in ``output_dir`` as its sources."""
     listed = listed_frames(scene)
-    files = [output_dir / _named_files(stem, config, depth=False, cloud=False).image for stem in _stems(scene, listed)]
+    files = [
+        output_dir / _named_files(stem, config, depth=False, cloud=False).image for stem in stems_of(scene, listed)
+    ]
     own = tuple(path for path, frame in zip(files, listed) if frame.position is not None)
     others = tuple(path for path, frame in zip(files, listed) if frame.position is None)
     between = scene.between and replace(scene.between, source_paths=others)
     return replace(scene, source_paths=own, between=between)
-
-
-def _stems(scene: Scene, listed: Sequence[Listed]) -> list[str]:
-    """Names of the files of all frames; views of a sphere have the numbers of their frame and their view."""
-    return [_stem(k, frame.clip) if scene.rig is None else scene.rig.stem(k) for k, frame in enumerate(listed)]
 
 
 def _frame_files(scene: Scene, stem: str, frame: Listed, config: DatasetConfig) -> _FrameFiles:
@@ -162,11 +159,6 @@ def _frame_files(scene: Scene, stem: str, frame: Listed, config: DatasetConfig) 
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
     moving |= assumed_pixels(scene, frame.position)
     return _named_files(stem, config, depth=depth, cloud=bool(moving.any()))
-
-
-def _stem(position: int, clip: int | None) -> str:
-    """Numbers go through all frames, so that stems are unique; ``clip``: of several clips, that of the frame."""
-    return f"frame_{position + 1:05d}" if clip is None else f"clip_{clip + 1}_frame_{position + 1:05d}"
 
 
 def _named_files(stem: str, config: DatasetConfig, *, depth: bool, cloud: bool) -> _FrameFiles:
@@ -207,8 +199,7 @@ def dataset_files(
 ) -> set[str]:
     """All files, relative to the dataset, that one of so many frames of that size, and clips, can be made of."""
     depth = has_depth and config.depths
-    clips = range(num_clips) if num_clips > 1 else (None,)
-    stems = [_stem(k, clip) if rig is None else rig.stem(k) for clip in clips for k in range(num_frames)]
+    stems = possible_stems(num_frames, num_clips, rig)
     frames = [_named_files(stem, config, depth=depth, cloud=has_depth) for stem in stems]
     unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
     return unknown | _all_files(frames, _factors(source_wh, config))

@@ -37,6 +37,7 @@ from ..storage.cache import StageCache
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .footage import prepare
+from .metres import in_metres_as_asked, refuse_without_depth
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 from .stereo import measured_depth, stereo_of
@@ -83,6 +84,7 @@ def import_dataset(
         workspace = output_dir / WORKSPACE
         recording, pictures = prepare(recording, folder, workspace / "imported", log)
         has_depth = recording.depth is not None or config.found.depth != "none"
+        refuse_without_depth(config.dataset, has_depth)
         files = dataset_files(len(recording), pictures.pixel_map.source_wh, config.dataset, has_depth=has_depth)
         refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
         scene = to_scene(recording, pictures, folder, config.reading)
@@ -91,6 +93,7 @@ def import_dataset(
         options = {"import": asdict(config.reading), "easi3r": chosen, "dataset": asdict(config.dataset)}
         facts = {"config": options, "source_path": readable(str(folder))}
         scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
+        scene = in_metres_as_asked(scene, config.dataset, log)
         return _written(scene, recording, output_dir, config.dataset, overwrite, log)
 
 

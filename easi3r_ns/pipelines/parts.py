@@ -59,6 +59,11 @@ def process_parts(
     if len(state["parts"]) < 2:
         whole = replace(config, frames=replace(config.frames, on_cut="ignore"))
         return _whole(data, output_dir, whole, overwrite=overwrite, log=log)
+    if config.dataset.metric_reference is not None:
+        raise InputError(
+            "--metric-reference belongs to one scene, but --on-cut split makes several: use --on-cut longest, or give "
+            "--camera-height"
+        )
     refuse_taken(output_dir, overwrite)
     made, done = _make(data, output_dir, config, state, overwrite=overwrite, log=log)
     if (output_dir / TRANSFORMS).exists():

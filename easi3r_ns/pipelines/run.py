@@ -38,6 +38,7 @@ from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
+from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .second_look import rows_of
 from .several import makes_several, reconstruct_several, refuse_several, source_facts
@@ -99,6 +100,7 @@ def process(
         refuse_several(config, paths)
     choice = choice or WeightsChoice(config.easi3r.weights)
     check_sphere(data, config, config.easi3r.weights)
+    refuse_without_depth(config.dataset, pipeline.has_depth)
     pipeline.check(log)
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
     plan = choice.plan or pipeline.forecast(data, log)
@@ -176,6 +178,7 @@ def _process(
     if skipped is not None:
         clip, masks = _splits(scene, frames, num_train)["train"], given_between(config.easi3r, frames, skipped, log)
         scene = pose_between(scene, skipped, log, clip=clip, masks=masks)
+    scene = in_metres_as_asked(scene, config.dataset, log)
     done = with_dataset_images(scene, output_dir, config.dataset)
     cards: list[ReportCard] = []
 
@@ -212,6 +215,7 @@ def _of_one(
     num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
+    refuse_reference(config.dataset, [frames])
     num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
     source_wh = frames.pixel_map.source_wh
     _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth, rig=frames.rig)
@@ -236,6 +240,7 @@ def _of_several(
     clips = load_clips(paths, workspace / "frames", select=config.frames, geometry=geometry, log=log)
     sizes, count = [clip.frames.pixel_map.source_wh for clip in clips], sum(len(clip.frames) for clip in clips)
     _refuse_foreign(output_dir, count, max(sizes), config, has_depth=pipeline.has_depth, num_clips=len(clips))
+    refuse_reference(config.dataset, [clip.frames for clip in clips])
     return reconstruct_several(clips, config, workspace / "together", StageCache(workspace / "stages"), log)
 
 

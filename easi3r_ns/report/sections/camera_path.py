@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.metric import scale_in_words
 from ...core.scene import FIXED, INTERPOLATED, TURNING, Scene
 from ...core.surface import world_points
 from ...core.upright import WORLD_UP, is_level, said_of
@@ -59,7 +60,7 @@ def camera_path_section(scene: Scene, measured: MeasuredScene) -> CameraPathSect
     if scene.pose_sources is not None:
         lead += f" {_pose_sources(scene.pose_sources)}"
     lead += _elected(scene.provenance.get("mapping"))
-    lead += f" In files, {said_of(scene)}."
+    lead += f" In files, {said_of(scene)}. Lengths are {scale_in_words(scene)}."
     if why := (scene.provenance.get("refine") or {}).get("why"):
         lead += f" Bundle adjustment changes nothing: {why}."
     if scene.stays:
