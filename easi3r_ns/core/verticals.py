@@ -1,4 +1,4 @@
-"""Up by vanishing lines: edges of walls, doors and furniture that stand upright meet in one vanishing point.
+"""Up by vanishing lines: edges of walls, windows and furniture that stand upright meet in one vanishing point.
 
 An edge in a picture and the centre of its camera span a plane, in which the edge lies in space. All vertical edges of
 all frames are parallel, so that up is the direction which lies in all of their planes: the cameras' rotations are
