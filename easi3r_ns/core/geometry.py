@@ -16,6 +16,9 @@ from .types import PixelMap
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Flips the camera axes between OpenCV (x right, y down, z forward) and OpenGL (x right, y up, z backward)."""
 
+Where = tuple[np.ndarray, np.ndarray] | np.ndarray
+"""Some pixels: their rows and columns, or (H, W) bool."""
+
 _MOST_FISHEYE = np.radians(88.0)
 """Angle from the axis up to which a fisheye picture is undistorted: at 90 degrees there is no z-depth."""
 _MOST_OFF_CENTRE = 0.01
@@ -99,13 +102,18 @@ def unproject(
     focal: float | np.ndarray,
     principal_point: np.ndarray,
     distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    where: Where | None = None,
 ) -> np.ndarray:
     """(H, W) z-depth -> (H, W, 3) points in the camera frame (OpenCV axes); pixels at integer centres.
+
+    ``where`` asks for some pixels: (N, 3).
 
     ``focal`` in pixels, one for both axes or (2,) for x and y; ``distortion`` is OpenCV's (k1, k2, p1, p2) of the grid.
     """
     across, down = np.broadcast_to(focal, 2).tolist()
     rays = _rays(*depth.shape, (across, down), tuple(np.asarray(principal_point, dtype=float).tolist()), distortion)
+    if where is not None:
+        rays, depth = rays[where], depth[where]
     return np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
 
 

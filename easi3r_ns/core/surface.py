@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, distance_transform_edt, maximum_filter, minimum_filter
+from scipy.ndimage import distance_transform_edt
 
-from .geometry import transform, unproject
+from .geometry import Where, transform, unproject
 from .scene import Scene
 
 MAX_RELATIVE_STEP = 0.05
@@ -51,13 +51,17 @@ def shown_moving(scene: Scene, frame: int) -> np.ndarray:
     return (scene.dynamic.masks[frame] & solid_pixels(scene, frame)) | assumed_pixels(scene, frame)
 
 
-def world_points(scene: Scene, frame: int, depth: np.ndarray | None = None) -> np.ndarray:
+def world_points(
+    scene: Scene, frame: int, depth: np.ndarray | None = None, where: Where | None = None
+) -> np.ndarray:
     """(H, W, 3) float32 points of one frame in the scene's world (OpenCV axes); meaningless where depth is 0.
 
-    ``depth``: (H, W) z-depth in scene units, by default the scene's.
+    Args:
+        depth: (H, W) z-depth in scene units, by default the scene's.
+        where: the pixels that are wanted, by default all: (N, 3).
     """
     depth = scene.depth[frame] if depth is None else depth
-    local = unproject(depth, scene.focals_xy[frame], scene.principal_point, scene.distortion)
+    local = unproject(depth, scene.focals_xy[frame], scene.principal_point, scene.distortion, where)
     return transform(scene.T_world_cam[frame], local).astype(np.float32)
 
 
@@ -78,26 +82,25 @@ def on_surface(depth: np.ndarray) -> np.ndarray:
 
     An edge is a large step that is no slope either: along a slanted plane the inverse depth runs straight.
     """
+    import cv2
+
     known = depth > 0
+    around = np.ones((3, 3), dtype=np.uint8)
     inverse = np.zeros(depth.shape)
     np.divide(1.0, depth, out=inverse, where=known)
-    nearest = maximum_filter(inverse, 3, mode="nearest")
-    farthest = minimum_filter(np.where(known, inverse, np.inf), 3, mode="nearest")
-    step = nearest > (1 + MAX_RELATIVE_STEP) * farthest
+    nearest = cv2.dilate(inverse, around, borderType=cv2.BORDER_REPLICATE)
+    farthest = cv2.erode(np.where(known, inverse, np.inf), around, borderType=cv2.BORDER_REPLICATE)
+    step = known & (nearest > (1 + MAX_RELATIVE_STEP) * farthest)
+    if not step.any():
+        return known
     bend = np.zeros(depth.shape)
-    for axis in (0, 1):
-        before, after = (_neighbour(inverse, shift, axis) for shift in (1, -1))
-        flat = np.where((before > 0) & (after > 0), np.abs(before + after - 2 * inverse), 0)
-        bend = np.maximum(bend, flat)
-    relative = np.divide(bend, inverse, out=np.zeros_like(bend), where=known)
-    roughness = float(np.median(relative[known])) if known.any() else 0.0
-    edge = known & step & (relative > max(_MAX_BEND, _NOISE_BENDS * roughness))
-    return known & ~binary_dilation(edge, np.ones((3, 3), dtype=bool))
-
-
-def _neighbour(values: np.ndarray, shift: int, axis: int) -> np.ndarray:
-    moved = np.roll(values, shift, axis)
-    border = [slice(None), slice(None)]
-    border[axis] = slice(0, 1) if shift > 0 else slice(-1, None)
-    moved[tuple(border)] = 0
-    return moved
+    for values, largest in ((inverse, bend), (inverse.T, bend.T)):
+        before, middle, after = values[:-2], values[1:-1], values[2:]
+        flat = np.abs(before + after - 2 * middle)
+        flat[(before == 0) | (after == 0)] = 0
+        np.maximum(largest[1:-1], flat, out=largest[1:-1])
+    relative = bend[known] / inverse[known]
+    roughness = float(np.median(relative))
+    edge = step.copy()
+    edge[known] &= relative > max(_MAX_BEND, _NOISE_BENDS * roughness)
+    return known & (cv2.dilate(edge.astype(np.uint8), around) == 0)

@@ -215,7 +215,7 @@ def _of_depth(scene: Scene, rng: np.random.Generator) -> _Points:
     for frame in range(len(scene)):
         rows, columns = np.nonzero(solid_pixels(scene, frame) & ~scene.dynamic.masks[frame])
         chosen = rng.choice(len(rows), min(most, len(rows)), replace=False)
-        world = world_points(scene, frame)[rows[chosen], columns[chosen]].astype(float)
+        world = world_points(scene, frame, where=(rows[chosen], columns[chosen])).astype(float)
         xyz.append(world)
         distance.append(np.linalg.norm(world - scene.T_world_cam[frame, :3, 3], axis=1))
         frames.append(np.full(len(world), frame))

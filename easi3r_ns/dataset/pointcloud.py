@@ -59,7 +59,7 @@ def dynamic_points(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
     Where the scene has an assumed depth of what moves, its points are among them.
     """
     keep = shown_moving(scene, frame)
-    return world_points(scene, frame, shown_depth(scene, frame))[keep], scene.images[frame][keep]
+    return world_points(scene, frame, shown_depth(scene, frame), keep), scene.images[frame][keep]
 
 
 def dynamic_remark(scene: Scene, frame: int) -> str:
@@ -105,7 +105,7 @@ def write_ply(
 
 
 def _frame_points(scene: Scene, frame: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return world_points(scene, frame)[keep], scene.images[frame][keep]
+    return world_points(scene, frame, where=keep), scene.images[frame][keep]
 
 
 def _every(stride: int, keep: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def neighbour_in_scene(scene: Scene, position: int) -> Neighbour:
     moving = scene.dynamic.masks[position]
     static = ~grow_mask(moving, _MASK_GROWTH)
     rows, columns = _well_textured(scene.images[position], solid_pixels(scene, position) & static)
-    points = [world_points(scene, position)[rows, columns].astype(float)]
+    points = [world_points(scene, position, where=(rows, columns)).astype(float)]
     pixels = [np.stack([columns, rows], axis=-1).astype(float)]
     if scene.sparse is not None:
         seen = scene.sparse.frame_index == position

@@ -89,7 +89,7 @@ def look_up(scene: Scene, source: int, target: int) -> Lookup:
     Depths are trusted in both. Occluded points are kept: they raise the upper quantiles, hardly the median.
     """
     rows, cols = static_samples(scene, source, _POINTS_PER_FRAME)
-    world = world_points(scene, source)[rows, cols]
+    world = world_points(scene, source, where=(rows, cols))
     xy, z = _seen_from(scene, target, world)
     depth = trusted_depth(scene, target)
     height, width = depth.shape
@@ -168,7 +168,7 @@ def _depth_angles(scene: Scene, count: int) -> np.ndarray:
 
 def _some_points(scene: Scene, frame: int, most: int) -> np.ndarray:
     rows, cols = static_samples(scene, frame, most)
-    return world_points(scene, frame)[rows, cols]
+    return world_points(scene, frame, where=(rows, cols))
 
 
 def _sees(scene: Scene, frame: int, points: np.ndarray) -> np.ndarray:

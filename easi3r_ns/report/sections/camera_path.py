@@ -167,7 +167,7 @@ def _map_points(scene: Scene, count: int) -> tuple[np.ndarray, np.ndarray]:
     if scene.has_depth:
         frames = evenly_spaced(count, _MAP_FRAMES)
         samples = [(f, *static_samples(scene, f, _MAP_POINTS // len(frames))) for f in frames]
-        points = [world_points(scene, f)[rows, cols] for f, rows, cols in samples]
+        points = [world_points(scene, f, where=(rows, cols)) for f, rows, cols in samples]
         colors = [scene.images[f][rows, cols] for f, rows, cols in samples]
         return np.concatenate(points), np.concatenate(colors)
     if scene.sparse is not None:
