@@ -51,9 +51,7 @@ def shown_moving(scene: Scene, frame: int) -> np.ndarray:
     return (scene.dynamic.masks[frame] & solid_pixels(scene, frame)) | assumed_pixels(scene, frame)
 
 
-def world_points(
-    scene: Scene, frame: int, depth: np.ndarray | None = None, where: Where | None = None
-) -> np.ndarray:
+def world_points(scene: Scene, frame: int, depth: np.ndarray | None = None, where: Where | None = None) -> np.ndarray:
     """(H, W, 3) float32 points of one frame in the scene's world (OpenCV axes); meaningless where depth is 0.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.config import DatasetConfig
+from ..core.downscale import downscale_factors, downscaled_size, shrink_image
 from ..core.errors import InputError, OutputError
 from ..core.geometry import (
     Z_UP_FROM_OPENCV_WORLD,
@@ -29,12 +30,13 @@ from ..core.surface import assumed_pixels, trusted_depth
 from ..core.types import T_SIDE_UPRIGHT, upright_again
 from ..core.upright import is_level
 from ..core.workers import ordered
+from ..storage.copies import kept_copies
 from ..storage.files import SUFFIXES, link_or_copy, make_folder, read_png, write_image, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
 from .listing import Listed, listed_frames, listed_splits, possible_stems, stems_of
 from .loadback import check_loads
 from .pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
-from .resample import depth_at_source, downscaled_size, shrink_image, shrink_static, static_at_source
+from .resample import depth_at_source, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
 __all__ = ["check_loads", "dataset_files", "refuse_taken", "with_dataset_images", "write_dataset"]
@@ -107,7 +109,7 @@ def write_dataset(
     listed = listed_frames(scene)
     stems = stems_of(scene, listed)
     frames = [_frame_files(scene, stem, frame, config) for stem, frame in zip(stems, listed)]
-    factors = _factors(scene.pixel_map.source_wh, config)
+    factors = downscale_factors(scene.pixel_map.source_wh, config.num_downscales)
     refuse_taken(output_dir, overwrite)
     claim(output_dir, _all_files(frames, factors), first=TRANSFORMS)
     for folder in {(output_dir / file).parent for file in _all_files(frames, factors)}:
@@ -170,11 +172,6 @@ def _named_files(stem: str, config: DatasetConfig, *, depth: bool, cloud: bool) 
     )
 
 
-def _factors(source_wh: tuple[int, int], config: DatasetConfig) -> tuple[int, ...]:
-    factors = [2**k for k in range(1, config.num_downscales + 1)]
-    return tuple(factor for factor in factors if min(downscaled_size(source_wh, factor)) > 0)
-
-
 def _scaled(file: str, factor: int) -> str:
     folder, name = file.split("/")
     return file if factor == 1 else f"{folder}_{factor}/{name}"
@@ -201,8 +198,12 @@ def dataset_files(
     depth = has_depth and config.depths
     stems = possible_stems(num_frames, num_clips, rig)
     frames = [_named_files(stem, config, depth=depth, cloud=has_depth) for stem in stems]
-    unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *_factors(source_wh, config))} if depth else set()
-    return unknown | _all_files(frames, _factors(source_wh, config))
+    unknown = (
+        {_scaled(UNKNOWN_DEPTH, k) for k in (1, *downscale_factors(source_wh, config.num_downscales))}
+        if depth
+        else set()
+    )
+    return unknown | _all_files(frames, downscale_factors(source_wh, config.num_downscales))
 
 
 def refuse_taken(output_dir: Path, overwrite: bool) -> None:
@@ -249,23 +250,14 @@ def _frame_writer(
 ) -> Callable[[tuple[Listed, _FrameFiles]], _FrameFiles]:
     def write(item: tuple[Listed, _FrameFiles]) -> _FrameFiles:
         frame, files = item
-        source, pixel_map = frame.source_path, scene.pixel_map
-        image = read_png(source)
-        if (image.shape[1], image.shape[0]) != scene.pixel_map.source_wh:
-            raise ValueError(f"{source} is {image.shape[1]}x{image.shape[0]}, not {scene.pixel_map.source_wh}")
-        moving = frame.moving(scene)
+        pixel_map, moving = scene.pixel_map, frame.moving(scene)
         depth = None if frame.position is None else trusted_depth(scene, frame.position)
         if frame.turned:
-            image, moving, pixel_map = upright_again(image), upright_again(moving), pixel_map.upright()
+            moving, pixel_map = upright_again(moving), pixel_map.upright()
             depth = None if depth is None else upright_again(depth)
-        if frame.turned or source.suffix != Path(files.image).suffix:
-            write_image(output_dir / files.image, image)
-        else:
-            link_or_copy(source, output_dir / files.image)
+        _write_images(frame, {factor: output_dir / _scaled(files.image, factor) for factor in (1, *factors)}, scene)
         static = static_at_source(moving, pixel_map, config.mask_growth)
         for factor in (1, *factors):
-            if factor > 1:
-                write_image(output_dir / _scaled(files.image, factor), shrink_image(image, factor))
             mask = shrink_static(static, factor)
             write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
             if files.depth and depth is not None:
@@ -282,6 +274,28 @@ def _frame_writer(
         return files
 
     return write
+
+
+def _write_images(frame: Listed, targets: dict[int, Path], scene: Scene) -> None:
+    """Write the image of a frame, and its copies, as ``targets`` says by factors; links where they exist already."""
+    source, source_wh = frame.source_path, scene.pixel_map.source_wh
+    as_it_is = not frame.turned and source.suffix == targets[1].suffix
+    copies = kept_copies(source, source_wh, tuple(factor for factor in targets if factor > 1)) if as_it_is else None
+    if copies is not None:
+        for factor, copy in ({1: source} | copies).items():
+            link_or_copy(copy, targets[factor])
+        return
+    image = read_png(source)
+    if (image.shape[1], image.shape[0]) != source_wh:
+        raise ValueError(f"{source} is {image.shape[1]}x{image.shape[0]}, not {source_wh}")
+    image = upright_again(image) if frame.turned else image
+    for factor, target in targets.items():
+        if factor > 1:
+            write_image(target, shrink_image(image, factor))
+        elif as_it_is:
+            link_or_copy(source, target)
+        else:
+            write_image(target, image)
 
 
 def _write_unknown_depth(scene: Scene, output_dir: Path, factors: Sequence[int]) -> None:

@@ -8,23 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..core.downscale import downscaled_size
 from ..core.geometry import source_to_network
 from ..core.surface import MAX_RELATIVE_STEP, distance_to
 from ..core.types import PixelMap
-
-
-def downscaled_size(source_wh: tuple[int, int], factor: int) -> tuple[int, int]:
-    """Width and height after downscaling; what does not fill a whole pixel is cut off (as nerfstudio expects)."""
-    return source_wh[0] // factor, source_wh[1] // factor
-
-
-def shrink_image(image: np.ndarray, factor: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (H // factor, W // factor, 3): the mean over blocks of factor x factor pixels."""
-    import cv2
-
-    width, height = downscaled_size((image.shape[1], image.shape[0]), factor)
-    block = image[: height * factor, : width * factor]
-    return cv2.resize(block, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def shrink_static(static: np.ndarray, factor: int) -> np.ndarray:

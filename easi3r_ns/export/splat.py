@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.downscale import downscaled_size
 from ..core.scene import Scene
 from ..dataset.listing import listed_frames
 from ..dataset.pointcloud import write_ply
-from ..dataset.resample import downscaled_size
 from ..storage.files import make_folder
 from .colmap import MODEL_FILES, ColmapModel, MaskFiles, colmap_model, image_names, masks_of, write_model
 from .exporter import (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.downscale import shrink_image
 from ..core.geometry import distort, intrinsics_to_source, is_distorted, pixel_grid
 from ..core.geometry import undistort as undistort_xy
 from ..core.scene import Scene
@@ -16,7 +17,7 @@ from ..core.surface import trusted_depth
 from ..core.types import on_side
 from ..core.workers import ordered
 from ..dataset.listing import Listed
-from ..dataset.resample import depth_at_source, shrink_image, static_at_source
+from ..dataset.resample import depth_at_source, static_at_source
 from ..storage.files import link_or_copy, read_png, write_image
 
 _KNOWN = 1 - 1e-4

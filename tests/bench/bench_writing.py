@@ -76,8 +76,14 @@ def stages(clip: Path, out: Path, count: int, image_format: str) -> None:
 
     select, geometry = replace(CONFIG, num_frames_target=count), ImageGeometry(512, 16)
     options: dict[str, Any] = {"select": select, "geometry": geometry, "log": log}
+    options |= {"suffix": SUFFIXES[image_format], "num_downscales": config.num_downscales}
     store = out / ".easi3r" / "frames"
-    frames = timed("frames", lambda: load_frames(clip, store, suffix=SUFFIXES[image_format], **options))
+    frames = timed(
+        "frames",
+        lambda: load_frames(
+            clip, store, suffix=SUFFIXES[image_format], num_downscales=config.num_downscales, **options
+        ),
+    )
     scene = made_up(frames)
     verify = partial(check_loads, log=log)
     timed("dataset and check", lambda: write_dataset(scene, out, config, log, verify=verify))

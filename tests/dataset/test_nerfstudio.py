@@ -17,6 +17,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from easi3r_ns.check.examine import check_folder
 from easi3r_ns.core.config import DatasetConfig
+from easi3r_ns.core.downscale import shrink_image
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import SparsePoints, choose_scale, rescale_scene
@@ -24,7 +25,7 @@ from easi3r_ns.core.surface import grow_mask
 from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.dataset import nerfstudio as export
 from easi3r_ns.dataset.nerfstudio import check_loads, write_dataset
-from easi3r_ns.dataset.resample import depth_at_source, shrink_image, shrink_static, static_at_source
+from easi3r_ns.dataset.resample import depth_at_source, shrink_static, static_at_source
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from tests.support.dataset_scene import Truth, make_scene, network_pixels, room_color, source_pixels
 from tests.support.helpers import Lines

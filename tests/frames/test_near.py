@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +72,25 @@ def test_large_frames_are_kept_small() -> None:
     image = np.zeros((720, 1280, 3), np.uint8)
     assert near_size(image).shape == (288, NEAR_SIDE, 3)
     assert near_size(image[:100, :200]).shape == (100, 200, 3)
+
+
+def test_small_copies_are_those_of_pillow_within_two_levels() -> None:
+    random = np.random.default_rng(0)
+    image = cv2.GaussianBlur(random.integers(0, 256, (360, 640, 3), dtype=np.uint8), (0, 0), 1.5)
+    image[100:200, 200:300] = 255
+    expected = np.asarray(Image.fromarray(image).resize((512, 288), Image.Resampling.LANCZOS)).astype(int)
+    difference = np.abs(near_size(image).astype(int) - expected)
+    assert difference.max() <= 2 and (difference > 0).mean() < 0.02
+
+
+def test_small_copies_without_that_filter_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise NotImplementedError("mode='lanczos'")
+
+    monkeypatch.setattr("torch.nn.functional.interpolate", unknown)
+    image = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    expected = Image.fromarray(image).resize((512, 288), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(near_size(image), expected)
 
 
 def test_a_shot_shows_them_as_the_frames(tmp_path: Path) -> None:

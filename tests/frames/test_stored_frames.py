@@ -14,7 +14,7 @@ from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import OutputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import Frames
-from easi3r_ns.frames import ImageGeometry, load_frames, loader
+from easi3r_ns.frames import ImageGeometry, jobs, load_frames
 from easi3r_ns.storage.files import read_png, writing
 from tests.frames.test_frames import _code, _write_video
 
@@ -34,7 +34,7 @@ def load(clip: Path, store: Path) -> Frames:
 @pytest.mark.parametrize(("stops", "raised"), [(FULL, OutputError), (KeyboardInterrupt(), KeyboardInterrupt)])
 def test_frames_that_cannot_be_written_are_not_taken_for_finished(clip, tmp_path, monkeypatch, stops, raised) -> None:
     """An error in a worker ends the stage as one of the caller would; the next run starts the stage again."""
-    write, calls = loader.write_image, []
+    write, calls = jobs.write_image, []
 
     def failing(path: Path, image: np.ndarray) -> None:
         calls.append(path)
@@ -43,7 +43,7 @@ def test_frames_that_cannot_be_written_are_not_taken_for_finished(clip, tmp_path
                 raise stops
         write(path, image)
 
-    monkeypatch.setattr(loader, "write_image", failing)
+    monkeypatch.setattr(jobs, "write_image", failing)
     before = threading.active_count()
     with pytest.raises(raised, match="disk is full" if raised is OutputError else None):
         load(clip, tmp_path / "store")
