@@ -16,13 +16,16 @@ from .preprocess import resize_and_crop
 
 @dataclass(frozen=True)
 class Kept:
-    """How frames are kept in the store."""
+    """What is kept of frames, in the store and in memory."""
 
     suffix: str = ".png"
+    """Of their files: PNG, or JPEG (``.jpg``), from which then all that follows is made."""
     near_side: int = NEAR_SIDE
     """Pixels along the longer side of the small copies."""
     num_downscales: int = 0
-    """Downscaled copies of each frame that the dataset will want."""
+    """Copies of half, a quarter ... of the size that lie beside each frame for a dataset (``storage/copies.py``)."""
+    decoded_bytes: float = 0
+    """Memory for the decoded frames of a short video, which is then decoded once only; see :mod:`.decoded`."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from .select import say as say_choice
 from .source import Source, open_selected, readable
 from .sphere import VIEWS, cut_into_views, plan_views, refuse_options, shows_sphere
 from .store import StoredClip, StoredFrame, StoredNear
+from .video import Video
 
 _DARK = 10
 """A clip without a brighter value (of 255) counts as black."""
@@ -47,13 +48,11 @@ def load_frames(
     geometry: ImageGeometry,
     log: RunLog,
     like: PixelMap | None = None,
-    suffix: str = ".png",
-    num_downscales: int = 0,
+    kept: Kept = Kept(),
 ) -> Frames:
     """Frames of a video file or image folder ``data``: at network size in memory, at source size in ``store``.
 
-    There they are PNG files, or with a ``suffix`` of ``.jpg`` JPEG files, from which then all that follows is made.
-    ``num_downscales``: copies of half, a quarter ... of the size lie beside them for a dataset (``storage/copies.py``).
+    ``kept`` says how they are kept there.
 
     Source frames around them go into ``store`` too, in a small size: at most 8 for each.
     Frames in ``store`` are used again when source and selection are unchanged; the source itself is only read.
@@ -65,7 +64,7 @@ def load_frames(
     geometry = replace(geometry, square_ok=geometry.square_ok or select.square_ok)
     source = open_selected(data, select)
     if not shows_sphere(data, source, select):
-        return _load(source, store, select, geometry, log, like, Kept(suffix, num_downscales=num_downscales))
+        return _load(source, store, select, geometry, log, like, kept)
     refuse_options(select)
     views = plan_views(_preview(data, source, select, RunLog())[2], select, data)
     whole = _load(
@@ -90,12 +89,16 @@ def _load(
     make_folder(store)
     clip = frame_store.load(store, key)
     told = len(log.warnings)
+    if isinstance(source, Video):
+        source.keep_decoded(kept.decoded_bytes)
     look = None if clip is not None else _look(source, select, log)
     total = sum(frame.used for frame in clip.frames) if clip else select.num_frames_target or None
     with log.stage("frames", total) as advance:
         network = _NetworkImages(geometry, advance, kept)
         if clip is None:
             clip = _extract(source, store, select, network, log, look, like)
+            if isinstance(source, Video):
+                source.keep_decoded(0)
             clip = replace(clip, warnings=tuple(log.warnings[told:]))
             frame_store.save(store, key, clip)
         else:

@@ -17,6 +17,7 @@ from ..core.types import RecordedFocal
 from . import fields
 from .container import choose_stream, opened
 from .cuts import Watch, thumb_size
+from .decoded import DecodedFrames
 from .focal import video_focal
 from .picture import FrameConverter
 from .timeline import Timeline, decode, decoded_timeline, demux, longest_gap, missing_end, timeline
@@ -38,6 +39,7 @@ class Video:
         self._timeline: Timeline | None = None
         self._fields: fields.Fields | None = None
         self._tonemap = True
+        self._decoded: DecodedFrames | None = None
 
     def signature(self) -> dict[str, Any]:
         """What must be unchanged for extracted frames to be valid still: place, size, date, both ends of the file."""
@@ -82,6 +84,10 @@ class Video:
             )
         return self._timeline.times
 
+    def keep_decoded(self, most_bytes: float) -> None:
+        """Keep what :meth:`read` shows from now on, as far as it fits, for what it is asked next; 0 gives it up."""
+        self._decoded = DecodedFrames(most_bytes) if most_bytes > 0 else None
+
     def recount(self, log: RunLog) -> np.ndarray:
         """(n,) seconds of the frames that can be decoded; for a damaged video, which has fewer of them than packets."""
         assert self._timeline is not None
@@ -90,7 +96,7 @@ class Video:
             f"{self.path.name} is damaged: only {len(counted.times)} of its {len(self._timeline.times)} frames can be "
             "decoded; going on with these"
         )
-        self._timeline = counted
+        self._timeline, self._decoded = counted, None  # indices mean other frames now
         return counted.times
 
     def _decoded_timeline(self) -> Timeline:
@@ -120,32 +126,44 @@ class Video:
         Frames that do not decode are left out. ``watch`` is called with every frame up to the last of ``indices``: all
         of them are decoded anyway. Raises InputError when the size changes within the video.
         """
+        first = 0
+        size: tuple[int, ...] | None = None
+        with self._progressive(log) as (stream, frames):
+            pictures = FrameConverter(stream, self._tonemap, log)
+            for index, frame in self._wanted(frames, indices, watch):
+                image = pictures.upright(frame)
+                first, size = (index, image.shape[1::-1]) if size is None else (first, size)
+                if image.shape[1::-1] != size:
+                    raise InputError(
+                        f"{self.path.name} changes its size: frame {first} is {size[0]}x{size[1]}, frame {index} is "
+                        f"{image.shape[1]}x{image.shape[0]}; cut the clip with --start and --end"
+                    )
+                yield index, image
+
+    def _wanted(
+        self, frames: Iterator[av.VideoFrame], indices: Sequence[int], watch: Watch | None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Those of ``indices``, kept ones where all of them are; else of the progressive ``frames`` of the video."""
+        kept = self._decoded.those(indices) if self._decoded is not None and watch is None else None
+        if kept is not None:
+            yield from kept
+            return
         assert self._timeline is not None
         pts = self._timeline.pts
         index_of = None if pts is None else {stamp: index for index, stamp in enumerate(pts)}
         thumb_wh: tuple[int, int] | None = None
         wanted = {pts[i] if pts is not None else i: int(i) for i in indices}
-        first: tuple[int, tuple[int, int]] | None = None
-        with self._progressive(log) as (stream, frames):
-            pictures = FrameConverter(stream, self._tonemap, log)
-            for count, frame in enumerate(frames):
-                if watch is not None:
-                    thumb_wh = thumb_wh or thumb_size(frame.width, frame.height)
-                    position = count if index_of is None else index_of.get(frame.pts)
-                    if position is not None:
-                        watch(position, _thumbnail(frame, thumb_wh))
-                index = wanted.pop(frame.pts if pts is not None else count, None)
-                if index is None:
-                    continue
-                image = pictures.upright(frame)
-                size = (image.shape[1], image.shape[0])
-                first = first or (index, size)
-                if size != first[1]:
-                    raise InputError(
-                        f"{self.path.name} changes its size: frame {first[0]} is {first[1][0]}x{first[1][1]}, frame "
-                        f"{index} is {size[0]}x{size[1]}; cut the clip with --start and --end"
-                    )
-                yield index, image
+        for count, frame in enumerate(frames):
+            if watch is not None:
+                thumb_wh = thumb_wh or thumb_size(frame.width, frame.height)
+                position = count if index_of is None else index_of.get(frame.pts)
+                if position is not None:
+                    watch(position, _thumbnail(frame, thumb_wh))
+                    if self._decoded is not None:
+                        self._decoded.add(position, frame)
+            index = wanted.pop(frame.pts if pts is not None else count, None)
+            if index is not None:
+                yield index, frame
                 if not wanted:
                     return
 

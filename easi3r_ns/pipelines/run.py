@@ -21,7 +21,7 @@ from ..core.scene import Scene
 from ..core.types import Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
-from ..frames import ImageGeometry, load_frames, open_source, selection_of_views
+from ..frames import KEPT_BYTES, ImageGeometry, Kept, load_frames, open_source, selection_of_views
 from ..frames.clips import load_clips
 from ..motion.boundary import moving_outside
 from ..motion.flow.dis import DISFlow
@@ -215,8 +215,7 @@ def _of_one(
         select=config.frames,
         geometry=geometry,
         log=log,
-        suffix=SUFFIXES[config.dataset.image_format],
-        num_downscales=config.dataset.num_downscales,
+        kept=_kept(config),
     )
     num_train = len(frames)
     if config.eval_data is not None:
@@ -270,6 +269,12 @@ def report_card(scene: Scene, output_dir: Path, wanted: bool, log: RunLog) -> Re
     return try_report_card(replace(scene, provenance=scene.provenance | facts), output_dir, log)
 
 
+def _kept(config: RunConfig) -> Kept:
+    # Whatever limit there is on memory, the dataset needs more than the decoded frames.
+    suffix = SUFFIXES[config.dataset.image_format]
+    return Kept(suffix, num_downscales=config.dataset.num_downscales, decoded_bytes=KEPT_BYTES)
+
+
 def _with_eval_frames(
     frames: Frames, eval_data: Path, store: Path, geometry: ImageGeometry, config: RunConfig, log: RunLog
 ) -> Frames:
@@ -280,8 +285,7 @@ def _with_eval_frames(
         geometry=geometry,
         log=log,
         like=frames.pixel_map,
-        suffix=SUFFIXES[config.dataset.image_format],
-        num_downscales=config.dataset.num_downscales,
+        kept=_kept(config),
     )
     if held_out.pixel_map != frames.pixel_map:
         sizes = ["x".join(map(str, f.pixel_map.source_wh)) for f in (held_out, frames)]

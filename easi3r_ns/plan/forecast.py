@@ -15,7 +15,7 @@ from ..core.pairs import DEFAULT_GRAPH, attach_frames, make_pairs
 from ..core.runlog import StageRecord, duration
 from ..core.windows import cut_windows
 from ..core.workers import default_workers
-from ..frames import enlargement
+from ..frames import KEPT_BYTES, enlargement
 from ..motion.two_view import residual_bytes
 from ..network.compute import Compute
 from ..network.config import DUSt3RConfig
@@ -190,7 +190,7 @@ def forecast(job: Job, compute: Compute, rates: Rates, budget: Budget = UNBOUNDE
     flow_seconds = FLOW_SECONDS * job.num_pairs * job.pixels * with_flow
     align_seconds = _step_seconds(job.align) * job.num_pairs * sampled
     stages = (
-        StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held),
+        StageForecast("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held + KEPT_BYTES),
         *_network_stages(job, compute, rates, budget),
         *([_residual_stage(job, budget, held)] if job.flow_residual else []),
         StageForecast("optical flow", flow_seconds, aligning),

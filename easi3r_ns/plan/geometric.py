@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.budget import UNBOUNDED, Budget
+from ..frames import KEPT_BYTES
 from ..motion.two_view import residual_bytes
 from .forecast import (
     FILE_SECONDS,
@@ -82,7 +83,7 @@ def forecast_geometric(job: GeometricJob, factor: float = 1.0) -> GeometricForec
     def stage(name: str, seconds: float, memory: float) -> StageForecast:
         return StageForecast(name, factor * seconds, memory)
 
-    stages = [stage("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held)]
+    stages = [stage("frames", FILE_SECONDS / 2 * job.num_frames * job.source_pixels, held + KEPT_BYTES)]
     if job.own_masks:
         stages.append(stage("motion from geometry", MOTION_SECONDS * pixels, held + flow))
     stages.append(stage("bundle adjustment", refine_seconds(job.num_frames, job.source_pixels), results))

@@ -10,6 +10,7 @@ import re
 import shutil
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ JPEG_QUALITY = 95
 """On filmed frames 44 to 47 dB (examples/results/writing.md)."""
 SUFFIXES = {"png": ".png", "jpeg": JPEG_SUFFIX}
 """Value of ``--image-format`` -> how image files end."""
+_WORTH = 0.85
+"""Size of a compressed array over its own up to which it is compressed: pixels come to 0.87 to 0.9, in a third of the
+time of a scene's file, depth to 0.85 and less."""
+_SAMPLE = 1 << 18
+"""Bytes from the middle of an array by which that is told."""
 _npy: Any = np.lib.format  # numpy 1 has no types for it
 
 
@@ -67,15 +73,24 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a compressed ``.npz`` atomically; equal arrays give identical bytes. Raises OutputError."""
-    with (
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
+    """Write a ``.npz`` atomically, compressed where that saves; equal arrays give identical bytes.
+
+    Raises OutputError.
+    """
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", compresslevel=1) as archive:
         for name, array in arrays.items():
-            # Opened by name, a member has a fixed date.
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                _npy.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
+            values = np.asarray(array, order="C")
+            member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
+            member.compress_type = zipfile.ZIP_DEFLATED if _compresses(values) else zipfile.ZIP_STORED
+            with archive.open(member, "w", force_zip64=True) as file:
+                _npy.write_array(file, values, allow_pickle=False)
+
+
+def _compresses(values: NDArray[Any]) -> bool:
+    content = values.reshape(-1).view(np.uint8)
+    middle = max(0, (len(content) - _SAMPLE) // 2)
+    sample = content[middle : middle + _SAMPLE].tobytes()
+    return len(zlib.compress(sample, 1)) <= _WORTH * len(sample)
 
 
 def write_text(path: Path, text: str) -> None:

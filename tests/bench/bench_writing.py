@@ -24,7 +24,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.dataset.nerfstudio import check_loads, with_dataset_images, write_dataset
-from easi3r_ns.frames import ImageGeometry, load_frames
+from easi3r_ns.frames import KEPT_BYTES, ImageGeometry, Kept, load_frames
 from easi3r_ns.report.card import try_report_card
 from easi3r_ns.storage.files import SUFFIXES, encode_jpeg, read_png
 from easi3r_ns.storage.png import encode_png
@@ -76,13 +76,11 @@ def stages(clip: Path, out: Path, count: int, image_format: str) -> None:
 
     select, geometry = replace(CONFIG, num_frames_target=count), ImageGeometry(512, 16)
     options: dict[str, Any] = {"select": select, "geometry": geometry, "log": log}
-    options |= {"suffix": SUFFIXES[image_format], "num_downscales": config.num_downscales}
+    options["kept"] = Kept(SUFFIXES[image_format], num_downscales=config.num_downscales, decoded_bytes=KEPT_BYTES)
     store = out / ".easi3r" / "frames"
     frames = timed(
         "frames",
-        lambda: load_frames(
-            clip, store, suffix=SUFFIXES[image_format], num_downscales=config.num_downscales, **options
-        ),
+        lambda: load_frames(clip, store, **options),
     )
     scene = made_up(frames)
     verify = partial(check_loads, log=log)

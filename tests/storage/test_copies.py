@@ -15,7 +15,7 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import Frames
 from easi3r_ns.dataset import nerfstudio
 from easi3r_ns.dataset.nerfstudio import write_dataset
-from easi3r_ns.frames import ImageGeometry, load_frames
+from easi3r_ns.frames import ImageGeometry, Kept, load_frames
 from easi3r_ns.storage.copies import MANIFEST, kept_copies, write_copies
 from easi3r_ns.storage.files import read_png, write_png
 from tests.frames.test_frames import _code, _write_video
@@ -90,7 +90,12 @@ def test_frames_come_with_copies_and_go_with_them(tmp_path: Path, suffix: str) -
     def load(count: int) -> Frames:
         select, geometry = FrameConfig(num_frames_target=count), ImageGeometry(size=64, patch=8)
         return load_frames(
-            clip, tmp_path / "store", select=select, geometry=geometry, log=RunLog(), suffix=suffix, num_downscales=1
+            clip,
+            tmp_path / "store",
+            select=select,
+            geometry=geometry,
+            log=RunLog(),
+            kept=Kept(suffix, num_downscales=1),
         )
 
     frames = load(5)
