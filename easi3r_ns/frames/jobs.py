@@ -29,7 +29,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Job:
+class FrameJob:
     """What becomes of one decoded frame."""
 
     image: np.ndarray

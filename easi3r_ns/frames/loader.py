@@ -22,7 +22,7 @@ from .crop import find_cut
 from .cuts import Cut, CutFinder, Watch, parts
 from .focal import common_focal
 from .images import ImageFolder
-from .jobs import Job, Kept
+from .jobs import FrameJob, Kept
 from .near import NEAR_SIDE, near_indices
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .scan import scan
@@ -309,11 +309,11 @@ def _write_frames(
     watch = finder and _watch(finder, plan.read)
     frame_file = partial(frame_store.frame_file, suffix=network.kept.suffix)
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[FrameJob]:
         decoded = read | near if source.shows_all else read
         for index, whole in source.read(sorted(decoded), log, watch):
             image = whole if network.cut is None else network.cut.of(whole)
-            yield Job(
+            yield FrameJob(
                 image,
                 _entry(written.frames, index, frame_file) if index in read else None,
                 _entry(written.near, index, frame_store.near_file) if index in near else None,
@@ -325,7 +325,7 @@ def _write_frames(
         for index, image in readable(source, sorted(near - decoded), log):
             if image.shape[1::-1] == size:
                 cut = image if network.cut is None else network.cut.of(image)
-                yield Job(cut, None, _entry(written.near, index, frame_store.near_file), None, network.kept)
+                yield FrameJob(cut, None, _entry(written.near, index, frame_store.near_file), None, network.kept)
 
     for image in ordered(lambda job: job.done(store), jobs()):
         network.add(image)

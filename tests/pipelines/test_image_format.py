@@ -18,7 +18,7 @@ from easi3r_ns.core.config import DatasetConfig, FrameConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.dataset.nerfstudio import check_loads, dataset_files, write_dataset
 from easi3r_ns.dataset.scene_folder import find_scene
-from easi3r_ns.frames import ImageGeometry, load_frames
+from easi3r_ns.frames import ImageGeometry, Kept, load_frames
 from easi3r_ns.storage.files import encode_jpeg, read_png
 from tests.support.dataset_scene import make_scene
 
@@ -56,7 +56,7 @@ def states(folder: Path) -> list[tuple[str, list[str]]]:
 def test_frames_are_written_once_and_read_alike(tmp_path: Path) -> None:
     """The network sees what is in the files: a run that goes on with them computes the same."""
     select, geometry = FrameConfig(num_frames_target=4), ImageGeometry(128, 8)
-    options = {"select": select, "geometry": geometry, "log": RunLog(), "suffix": ".jpg"}
+    options = {"select": select, "geometry": geometry, "log": RunLog(), "kept": Kept(".jpg")}
     first, again = (load_frames(CLIP, tmp_path / "store", **options) for _ in range(2))
     np.testing.assert_array_equal(first.images, again.images)
     assert {path.suffix for path in first.source_paths} == {".jpg"}
