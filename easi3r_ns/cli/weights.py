@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..core.errors import CheckpointError
-from ..network import sources
+from ..network import models, sources
 
 RAFT = "raft"
 """What `easi3r weights fetch` calls the weights of --flow raft."""
@@ -20,7 +20,8 @@ RAFT = "raft"
 
 @dataclass(frozen=True)
 class ListWeights:
-    """List the names that --weights understands, their licences, and whether they are on this machine."""
+    """List the names that --weights and the options for other models understand, their licences, and whether they are
+    on this machine."""
 
     def main(self) -> None:
         """Print the table."""
@@ -29,6 +30,8 @@ class ListWeights:
             table.add_column(column)
         for known in sources.KNOWN.values():
             table.add_row(known.name, "yes" if _is_here(known.name) else "no", known.licence, known.description)
+        for model in models.MODELS.values():
+            table.add_row(model.name, "yes" if models.is_here(model.name) else "no", model.licence, model.description)
         Console(highlight=False, emoji=False).print(table)
 
 
@@ -52,6 +55,9 @@ class FetchWeights:
         from .display import RichRunLog
 
         log, console = RichRunLog(), Console(highlight=False, emoji=False)
+        if self.name in models.MODELS:
+            console.print(escape(str(models.fetch_known(self.name, log))), soft_wrap=True)
+            return
         if self.name != RAFT:
             sources.resolve(self.name, thorough=True, log=log)
             _, info = build_backbone(self.name, log=log)
@@ -73,6 +79,10 @@ class DescribeWeights:
         Raises:
             CheckpointError: neither a known name nor weights on this machine, or damaged ones.
         """
+        if self.name in models.MODELS:
+            model, here = models.MODELS[self.name], models.is_here(self.name)
+            _print(_known_facts(model) | ({"here": "yes"} if here else {}))
+            return
         try:
             source = sources.resolve(self.name, download=False)
         except sources.NotAvailableError:
@@ -118,7 +128,7 @@ def _is_here(name: str) -> bool:
     return True
 
 
-def _known_facts(known: sources.KnownWeights) -> dict[str, object]:
+def _known_facts(known: sources.KnownWeights | models.KnownModel) -> dict[str, object]:
     """What is known of published weights before they are here."""
     return {
         "name": known.name,

@@ -34,7 +34,7 @@ class HubError(Easi3RError):
 
 @dataclass(frozen=True)
 class Repository:
-    """The two files of one checkpoint on the hub."""
+    """The files of one checkpoint on the hub."""
 
     name: str
     """OWNER/NAME."""
@@ -42,15 +42,17 @@ class Repository:
     """Commit, tag or branch; None: what the hub calls main."""
     sha256: str | None = None
     """Of model.safetensors, where it is known beforehand; None: what the hub states is taken."""
+    files: tuple[str, ...] = HUB_FILES
+    """The weights are the last one."""
 
     def in_cache(self) -> tuple[Path, ...] | None:
-        """The files in the order of :data:`HUB_FILES`, from the cache alone; None: at least one is not there."""
+        """The files in the order of ``files``, from the cache alone; None: at least one is not there."""
         from huggingface_hub import hf_hub_download
 
         try:
             return tuple(
                 Path(hf_hub_download(self.name, file, revision=self.revision, local_files_only=True))
-                for file in HUB_FILES
+                for file in self.files
             )
         except (OSError, ValueError):
             return None
@@ -61,7 +63,7 @@ class Repository:
         The layout is always checked, which shows a file that was cut off. ``thorough`` also reads all bytes and
         compares their hash with the one that the hub stated at the download, after which the cache names its files.
         """
-        for name, path in zip(HUB_FILES, paths, strict=True):
+        for name, path in zip(self.files, paths, strict=True):
             if (problem := _wrong_layout(path)) is not None:
                 return f"{path} is damaged ({problem})"
             if thorough:
@@ -87,10 +89,10 @@ class Repository:
 
     def look_up_all(self) -> list[Any]:
         """:meth:`look_up` of all files; HubError also where the hub has other weights than the pinned ones."""
-        stated = [self.look_up(file) for file in HUB_FILES]
+        stated = [self.look_up(file) for file in self.files]
         if self.sha256 is not None and stated[-1].etag != self.sha256:
             raise HubError(
-                f"{endpoint()} states the SHA-256 {stated[-1].etag} of {self.name}/{HUB_FILES[-1]}, but the known one "
+                f"{endpoint()} states the SHA-256 {stated[-1].etag} of {self.name}/{self.files[-1]}, but the known one "
                 f"is {self.sha256}: the file was replaced there; use another mirror, or give its folder to --weights"
             )
         return stated
@@ -105,7 +107,7 @@ class Repository:
         Raises:
             HubError: the download failed, or what arrives is not what the hub states.
         """
-        return tuple(self._fetched(file, facts.etag, anew, log) for file, facts in zip(HUB_FILES, stated, strict=True))
+        return tuple(self._fetched(file, facts.etag, anew, log) for file, facts in zip(self.files, stated, strict=True))
 
     def _fetched(self, file: str, etag: str | None, anew: bool, log: RunLog) -> Path:
         from huggingface_hub import hf_hub_download
@@ -127,7 +129,7 @@ class Repository:
 
     def _require_hash(self, name: str, path: Path, stated: str) -> None:
         """Compare a file with the hash that the hub stated: SHA-256 of a large file, git's SHA-1 of a small one."""
-        wanted = self.sha256 if name == HUB_FILES[-1] and self.sha256 else stated
+        wanted = self.sha256 if name == self.files[-1] and self.sha256 else stated
         if _SHA256.fullmatch(wanted):
             found = _hash(path, hashlib.sha256())
         elif _GIT_SHA1.fullmatch(wanted):

@@ -62,7 +62,7 @@ def _refused(status: int, names: set[str], what: str) -> str:
     if "RevisionNotFoundError" in names:
         return f"{says}: {repository} has no such revision; check the part after @"
     if "EntryNotFoundError" in names:
-        return f"{says}: {what} does not exist; the repository has to hold a checkpoint of DUSt3R as safetensors"
+        return f"{says}: {what} does not exist; the repository has to hold its weights as model.safetensors"
     if status == 401 or "RepositoryNotFoundError" in names:
         return f"{says}: there is no repository {repository}, or it is private; check the name, or {_LOG_IN}"
     if status == 429:

@@ -21,6 +21,7 @@ from easi3r_ns.cli import doctor
 from easi3r_ns.cli import main as cli
 from easi3r_ns.cli import run as processor
 from easi3r_ns.core.errors import AlignmentError, CheckpointError, Easi3RError, InputError, OutputError
+from easi3r_ns.network import models as optional
 from easi3r_ns.network import sources
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.network.model import DUSt3R
@@ -173,7 +174,7 @@ def test_doctor_exit_code(bad: bool, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_doctor_looks_at_everything() -> None:
     checks = {check.name: check for check in doctor.examine()}
     extras = [f"extra {name}" for name in doctor.EXTRAS]
-    models = [f"- {name}" for name in (*sources.KNOWN, "raft")]
+    models = [f"- {name}" for name in (*sources.KNOWN, "raft", *optional.MODELS)]
     libraries = "python torch nerfstudio bridge video open3d pycolmap patchmatch features".split()
     assert list(checks) == [*libraries, *extras, "weights", *models, "offline", "disk"]
     for name, known in sources.KNOWN.items():
