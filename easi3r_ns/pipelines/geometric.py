@@ -171,7 +171,8 @@ def reconstruct_geometric(
     if frames.rig is not None:
         motion = find_rig_motion(frames, dynamic, config, log)
     else:
-        motion = find_camera_motion(frames, dynamic, config, log, shared_focal=shared_focal)
+        lens = refine.camera_model
+        motion = find_camera_motion(frames, dynamic, config, log, shared_focal=shared_focal, camera_model=lens)
     if motion.stays:
         return pinned_scene(frames, dynamic, motion, config, log, name=NAME)
     try:

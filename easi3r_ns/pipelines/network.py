@@ -39,6 +39,7 @@ from ..network.weights import WeightsInfo
 from ..plan.forecast import Forecast
 from ..plan.plan import Network, plan_run, published_network
 from ..refine import check_refine, reason_against, refine_kept
+from ..refine.library import warn_about_fisheye
 from ..refine.scene import OURS
 from ..storage.cache import StageCache, digest
 from .focal import start_facts, start_focal
@@ -119,6 +120,7 @@ class NetworkPipeline:
         options = (config.easi3r, config.align, cache, log)
         scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
         scene = self._looked_at_again(scene, frames, cache, log)
+        warn_about_fisheye(scene, config.refine, log)
         _warn_about_motion(scene.dynamic, len(frames), log)
         return scene
 

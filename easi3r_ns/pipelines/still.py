@@ -11,13 +11,14 @@ from .. import __version__
 from ..align.align import AlignResult
 from ..align.pinned import PinnedCameras, pin_cameras
 from ..core.config import Easi3RConfig
-from ..core.geometry import image_centre_in_network, source_to_network
+from ..core.geometry import FisheyeDistortion, image_centre_in_network, source_to_network
 from ..core.runlog import RunLog
 from ..core.scene import FIXED, TURNING, CameraUncertainty, Scene, what_frames_show
 from ..core.types import DynamicMasks, Frames, PixelMap, RecordedFocal
-from ..motion.still import CameraMotion, PinholeLens, detect_camera_motion
+from ..motion.still import CameraMotion, EquidistantLens, PinholeLens, detect_camera_motion
 from ..motion.still.detect import WORK_SIDE
 from ..refine.features import default_focal
+from ..refine.model import FISHEYE, NONE
 from ..storage.files import read_png
 from .focal import recorded_focal
 
@@ -26,18 +27,25 @@ LARGE_ENOUGH = 0.75
 
 
 def find_camera_motion(
-    frames: Frames, dynamic: DynamicMasks, config: Easi3RConfig, log: RunLog, *, shared_focal: bool = True
+    frames: Frames,
+    dynamic: DynamicMasks,
+    config: Easi3RConfig,
+    log: RunLog,
+    *,
+    shared_focal: bool = True,
+    camera_model: str = "pinhole",
 ) -> CameraMotion:
     """What the camera of a clip does, see :func:`easi3r_ns.motion.still.detect_camera_motion`.
 
     Looked at in images of about :data:`~easi3r_ns.motion.still.detect.WORK_SIDE` pixels; focal lengths of the result
     are in SOURCE pixels. Where a zoom explains the pictures as well as travel does, it is believed without
-    ``shared_focal``; with it there is a warning.
+    ``shared_focal``; with it there is a warning. ``camera_model`` as ``--camera-model``: a fisheye lens is taken to be
+    equidistant, any other to be a pinhole.
     """
     grey, scale = _working_images(frames)
     height, width = grey[0].shape
     recorded = recorded_focal(config, frames)
-    focal = config.focal_length or (recorded.pixels if recorded else default_focal(frames.pixel_map.picture_wh))
+    focal = config.focal_length or (recorded.pixels if recorded else default_focal(frames.pixel_map.picture_wh, camera_model))
     x, y = frames.pixel_map.principal_xy
     centre = (x * scale[0] - 0.5, y * scale[1] - 0.5)
     moving = dynamic.masks
@@ -45,7 +53,8 @@ def find_camera_motion(
         moving = _on_source(dynamic.masks, frames.pixel_map, (width, height))
     else:
         centre = tuple(image_centre_in_network(frames.pixel_map))
-    lens = PinholeLens(focal * scale[0], centre, scale[1] / scale[0])
+    kind = EquidistantLens if camera_model == FISHEYE else PinholeLens
+    lens = kind(focal * scale[0], centre, scale[1] / scale[0])
     found = detect_camera_motion(grey, moving, lens, log, fixed_focal=config.focal_length is not None)
     found = _in_source(_by_metadata(found, recorded), scale[0])
     return found if found.if_zooming is None else _or_zooms(found, shared_focal, log)
@@ -114,7 +123,7 @@ def pinned_scene(
 ) -> Scene:
     """The scene of a camera that stays in its place, without a network: the depth is 0 (unknown) everywhere.
 
-    ``name``: of the pipeline. All frames have a camera; there are no points.
+    ``name``: of the pipeline. All frames have a camera; there are no points. A fisheye lens stays one.
     """
     cameras = _pinned(frames, motion)
     warn_pinned(motion, log, has_depth=False)
@@ -128,6 +137,7 @@ def pinned_scene(
         confidence=unknown,
         dynamic=dynamic,
         min_confidence=config.min_confidence,
+        distortion=FisheyeDistortion(NONE) if motion.equidistant else NONE,
         pose_sources=pose_sources(motion),
         uncertainty=cameras.uncertainty,
         provenance={"version": __version__, "weights": {"name": name}, "seed": config.seed} | motion_facts(motion),
@@ -167,6 +177,7 @@ def motion_facts(motion: CameraMotion) -> dict:
         "focal_relative_sigma": motion.focal_sigma,
         "explained": motion.explained,
         "error_px": motion.error_px,
+        "lens": "equidistant fisheye" if motion.equidistant else "pinhole",
     }
     return {"camera_motion": facts}
 
@@ -192,9 +203,15 @@ def warn_pinned(motion: CameraMotion, log: RunLog, *, has_depth: bool) -> None:
         f"(+- {100 * motion.focal_sigma:.0f} %), give --focal-length if the lens is known.",
     }[motion.focal_source]
     depth = "depth is the network's guess alone" if has_depth else "there is no depth (a network gives it: --weights)"
+    lens = (
+        " The lens is written as an equidistant fisheye (k1 to k4 are 0): how far it differs from one only a camera "
+        "that travels shows."
+        if motion.equidistant
+        else ""
+    )
     log.warn(
         f"{does}. There is no parallax, so no radiance field can be learned from this clip, and {depth}. The dataset "
-        f"serves for its masks, and for 4D methods that take depth.{focal}"
+        f"serves for its masks, and for 4D methods that take depth.{focal}{lens}"
     )
 
 

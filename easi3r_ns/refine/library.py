@@ -12,6 +12,8 @@ import numpy as np
 
 from ..core.config import AlignConfig, RefineConfig
 from ..core.errors import InputError, MissingExtraError
+from ..core.geometry import FisheyeDistortion
+from ..core.runlog import RunLog
 from ..core.scene import Scene, SparsePoints
 from .learned import check_features
 from .model import FISHEYE, Correspondences, Lens, Lenses, SparseModel
@@ -64,6 +66,15 @@ def check_lens(config: RefineConfig, align: AlignConfig) -> None:
         raise InputError(
             f"--camera-model {FISHEYE} has one focal length for the whole clip, --align.no-shared-focal asks for one "
             "per frame: give one of them"
+        )
+
+
+def warn_about_fisheye(scene: Scene, config: RefineConfig, log: RunLog) -> None:
+    """Warn where a fisheye lens is asked for and the scene has a pinhole: that of a network, which knows no other."""
+    if config.camera_model == FISHEYE and not isinstance(scene.distortion, FisheyeDistortion):
+        log.warn(
+            f"--camera-model {FISHEYE} has no effect: the cameras are the network's, which takes every lens for a "
+            "pinhole; straight lines that the lens bends stay bent. Use --weights none, or undistort the clip first"
         )
 
 

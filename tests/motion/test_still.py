@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from easi3r_ns.core.geometry import FisheyeDistortion, distort
 from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import Frames
 from easi3r_ns.frames import ImageGeometry, load_frames
-from easi3r_ns.motion.still import CameraMotion, PinholeLens, as_turning, detect_camera_motion
+from easi3r_ns.motion.still import CameraMotion, EquidistantLens, PinholeLens, as_turning, detect_camera_motion
 from easi3r_ns.motion.still.tracks import NO_MATCHES, CornerMatches, follow_corners, num_pairs, pair_gaps
 from easi3r_ns.motion.still.turning import FOCAL_SPREAD, Turning, _Fit, _jacobian, _turned, fit_turning, turn_errors
 from easi3r_ns.training.scenes import Clip
@@ -128,10 +129,10 @@ def test_nothing_to_follow_means_travelling(image) -> None:
 
 
 def noisy_matches(
-    focal: float, noise: float = 0.05, outliers: float = 0.2
+    focal: float, noise: float = 0.05, outliers: float = 0.2, kind: type[PinholeLens] = PinholeLens
 ) -> tuple[CornerMatches, np.ndarray, PinholeLens]:
     """Corners of a camera with known rotations; some of them go astray."""
-    rng, lens = np.random.default_rng(0), PinholeLens(focal, (150.0, 100.0), 1.02)
+    rng, lens = np.random.default_rng(0), kind(focal, (150.0, 100.0), 1.02)
     R = Rotation.from_euler("YXZ", np.linspace(0, 1, 6)[:, None] * [12, 3, -2], degrees=True).as_matrix()
     parts = []
     for gap, starts in pair_gaps(6):
@@ -145,12 +146,13 @@ def noisy_matches(
     return CornerMatches(*(np.concatenate([getattr(p, n) for p in parts]) for n in names)), R, lens
 
 
-def test_fit_finds_rotations_and_focal_length_among_outliers() -> None:
-    matches, R, lens = noisy_matches(400.0)
-    found = fit_turning(matches, 6, PinholeLens(300.0, lens.principal_point, lens.aspect), fixed_focal=False)
-    assert found is not None
+@pytest.mark.parametrize(("kind", "focal"), [(PinholeLens, 400.0), (EquidistantLens, 130.0)])
+def test_fit_finds_rotations_and_focal_length_among_outliers(kind: type[PinholeLens], focal: float) -> None:
+    matches, R, lens = noisy_matches(focal, kind=kind)
+    found = fit_turning(matches, 6, kind(0.75 * focal, lens.principal_point, lens.aspect), fixed_focal=False)
+    assert found is not None and type(found.lens) is kind
     assert degrees_off(found.R, R).max() < 0.01
-    assert abs(found.lens.focal / 400 - 1) < 0.003 and found.focal_sigma < 0.02
+    assert abs(found.lens.focal / focal - 1) < 0.003 and found.focal_sigma < 0.02
     assert np.median(turn_errors(matches, found)) < 0.1
 
 
@@ -160,8 +162,20 @@ def test_frames_that_share_nothing_have_no_fit() -> None:
     assert fit_turning(NO_MATCHES, 2, lens, fixed_focal=True) is None
 
 
-def test_jacobian_is_the_slope() -> None:
-    matches, R, lens = noisy_matches(400.0)
+def test_rays_of_a_fisheye_lens_are_those_of_the_dataset() -> None:
+    lens = EquidistantLens(100.0, (150.0, 100.0), 1.02)
+    xy = np.array([[150.0, 100.0], [40.0, 60.0], [250.0, 160.0]])
+    rays = lens.rays(xy)
+    np.testing.assert_allclose(np.linalg.norm(rays, axis=1), 1)
+    ideal = rays[:, :2] / rays[:, 2:]
+    np.testing.assert_allclose(distort(ideal, FisheyeDistortion((0.0,) * 4)), lens.plane(xy), atol=1e-12)
+    np.testing.assert_allclose(lens.pixels(3 * rays), xy, atol=1e-9)
+    assert np.isfinite(lens.slopes(rays)).all()
+
+
+@pytest.mark.parametrize("kind", [PinholeLens, EquidistantLens])
+def test_jacobian_is_the_slope(kind: type[PinholeLens]) -> None:
+    matches, R, lens = noisy_matches(200.0, kind=kind)
     matches, step = matches.chosen((matches.first == 1) & (matches.second == 3)), 1e-6
     turning = Turning(R, lens, 0.0)
     found = _jacobian(turning, matches, _turned(matches, turning))
@@ -175,7 +189,7 @@ def test_jacobian_is_the_slope() -> None:
             turned = R.copy()
             turned[frame] = R[frame] @ Rotation.from_rotvec(step * np.eye(3)[axis]).as_matrix()
             columns.append((pixels(Turning(turned, lens, 0.0)) - pixels(turning)) / step)
-    longer = PinholeLens(lens.focal * np.exp(step), lens.principal_point, lens.aspect)
+    longer = kind(lens.focal * np.exp(step), lens.principal_point, lens.aspect)
     columns.append((pixels(Turning(R, longer, 0.0)) - pixels(turning)) / step)
     np.testing.assert_allclose(found, np.stack(columns, axis=2), rtol=1e-3, atol=1e-2)
 

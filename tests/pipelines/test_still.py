@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from easi3r_ns.core.errors import AlignmentError, InputError
+from easi3r_ns.core.geometry import FisheyeDistortion, pixel_grid, undistort
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import FIXED, TURNING
 from easi3r_ns.dataset.scene_folder import read_scene
@@ -38,6 +41,7 @@ def run(
     refine: RefineConfig = RefineConfig(),
     equivalent_mm: int | None = None,
     shared_focal: bool = True,
+    report: bool = True,
     **easi3r,
 ) -> ProcessResult:
     """Run on the clip as PNG files, or as JPEG files that name a focal length."""
@@ -53,7 +57,7 @@ def run(
         FrameConfig(num_frames_target=0),
         Easi3RConfig(device="cpu", **easi3r),
         AlignConfig(max_pixels=512, shared_focal=shared_focal),
-        DatasetConfig(num_downscales=1),
+        DatasetConfig(num_downscales=1, report=report),
         refine,
     )
     return process(folder / "clip", folder / "out", config, overwrite=False, log=log)
@@ -67,6 +71,17 @@ def checked(out: Path) -> None:
 def turn_error(found: np.ndarray, clip: Clip) -> float:
     relative = [R[0].T @ R for R in (found[:, :3, :3], clip.T_world_cam[:, :3, :3])]
     return float(np.degrees(Rotation.from_matrix(relative[0].transpose(0, 2, 1) @ relative[1]).magnitude()).max())
+
+
+def through_fisheye(clip: Clip) -> Clip:
+    """The clip as an equidistant lens of the same focal length shows it, cut to what the pinhole holds."""
+    height, width = clip.images.shape[1:3]
+    focal = 0.99 * width / 2 / np.arctan(width / 2 / clip.focal)
+    ideal = undistort((pixel_grid(height, width) - clip.principal_point) / focal, FisheyeDistortion((0.0,) * 4))
+    x, y = np.moveaxis(ideal * clip.focal + clip.principal_point, -1, 0).astype(np.float32)
+    images = np.stack([cv2.remap(i, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for i in clip.images])
+    rows = slice(int((y[:, width // 2] < 0).sum()) + 8, height - int((y[:, width // 2] > height - 1).sum()) - 8)
+    return replace(clip, images=images[:, rows], focal=focal)
 
 
 @pytest.fixture
@@ -132,6 +147,20 @@ def test_turning_camera_without_a_network(tmp_path, no_mapping) -> None:
     assert abs(meta["fl_x"] / clip.focal - 1) < 0.02
 
 
+@pytest.mark.parametrize("kind", ["fixed", "turn"])
+def test_a_fisheye_lens_stays_one(tmp_path, no_mapping, kind: str) -> None:
+    clip, log = through_fisheye(still_clip(kind, 1, 20.0 * (kind == "turn"))), RunLog()
+    lens = RefineConfig(camera_model="opencv-fisheye")
+    result = run(tmp_path, clip, log, refine=lens, weights="none", no_masks=kind == "fixed", report=False)
+    meta = json.loads(result.transforms_path.read_text())
+    assert meta["easi3r"]["camera_motion"]["kind"] == {"turn": "turning"}.get(kind, kind)
+    assert meta["camera_model"] == "OPENCV_FISHEYE" and [meta[f"k{n}"] for n in (1, 2, 3, 4)] == [0, 0, 0, 0]
+    assert any("equidistant fisheye" in text for text in log.warnings)
+    assert isinstance(read_scene(tmp_path / "out" / "scene").distortion, FisheyeDistortion)
+    if kind == "turn":
+        assert abs(meta["fl_x"] / clip.focal - 1) < 0.02 and turn_error(result.scene.T_world_cam, clip) < 0.1
+
+
 def test_a_zoom_on_a_tripod(tmp_path, no_mapping) -> None:
     clip, course = still_clip("fixed", zoom=1.5), zoom_course(1.5, NUM_FRAMES)
     told = RunLog()
@@ -166,8 +195,10 @@ def test_a_camera_that_travels_keeps_the_error_of_mapping(tmp_path, no_mapping) 
 
 def test_fixed_camera_with_a_network(tmp_path) -> None:
     clip, log = still_clip("fixed"), RunLog()
-    result = run(tmp_path, clip, log, weights="tiny", refine=RefineConfig(refine="colmap"))
+    refine = RefineConfig(refine="colmap", camera_model="opencv-fisheye")
+    result = run(tmp_path, clip, log, weights="tiny", refine=refine)
     scene = result.scene
+    assert any("--camera-model opencv-fisheye has no effect" in text for text in log.warnings)
     assert scene.stays and np.ptp(scene.T_world_cam, axis=0).max() == 0
     assert any("--refine has no effect" in text for text in log.warnings)
     static = ~scene.dynamic.masks.any(axis=0) & (scene.depth > 0).all(axis=0)

@@ -10,8 +10,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.runlog import RunLog
+from .lens import EquidistantLens, PinholeLens
 from .tracks import CornerMatches, follow_corners, num_pairs
-from .turning import FOCAL_SPREAD, PinholeLens, Turning, fit_turning, turn_errors
+from .turning import FOCAL_SPREAD, Turning, fit_turning, turn_errors
 from .zooming import fit_zooming
 
 Kind = Literal["fixed", "turning", "travelling"]
@@ -64,6 +65,8 @@ class CameraMotion:
     """Of a camera that travels: its parallax is below :data:`HARDLY_DEGREES`."""
     focals: np.ndarray | None = None
     """(F,) focal length of every frame, where the lens zooms; ``focal`` is then their geometric mean."""
+    equidistant: bool = False
+    """Whether the lens was taken to be an equidistant fisheye instead of a pinhole."""
     if_zooming: CameraMotion | None = None
     """Of a camera that travels: the turn of a camera that does not, whose lens zooms, where that explains the pictures
     as well. It may be the truth, or the camera travels straight towards something flat."""
@@ -123,7 +126,8 @@ def judge(
         return _motion("turning", turning, static, source)
     hardly = turning.lens.focal * float(np.tan(np.radians(HARDLY_DEGREES)))
     nearly = believed and _explains(turning, matches, EXPLAINED_OF_ALL["fixed"], hardly)
-    zooming = None if fixed_focal else _zooming(matches, static, num_frames, lens, longer_side)
+    zooms = not fixed_focal and not isinstance(lens, EquidistantLens)  # a fisheye has one focal length
+    zooming = None if not zooms else _zooming(matches, static, num_frames, lens, longer_side)
     return replace(_motion("travelling", turning, static, source), nearly=nearly, if_zooming=zooming)
 
 
@@ -190,10 +194,14 @@ def _motion(
         focal_source=source,
         explained=float((error < TOLERANCE_PX).mean()) if len(error) else 0.0,
         error_px=float(np.quantile(error, EXPLAINED)) if len(error) else float("inf"),
+        equidistant=isinstance(turning.lens, EquidistantLens),
     )
 
 
 def _travels(num_frames: int, lens: PinholeLens) -> CameraMotion:
     """For clips that cannot be followed."""
     R = np.tile(np.eye(3), (num_frames, 1, 1))
-    return CameraMotion("travelling", R, lens.focal, FOCAL_SPREAD, "default", 0.0, float("inf"))
+    equidistant = isinstance(lens, EquidistantLens)
+    return CameraMotion(
+        "travelling", R, lens.focal, FOCAL_SPREAD, "default", 0.0, float("inf"), equidistant=equidistant
+    )

@@ -1,6 +1,6 @@
 """Rotations about one centre, and a focal length, that explain where corners are seen in other frames.
 
-``R`` are camera-to-world rotations with OpenCV axes. The lens has no distortion; pixels have integer centres.
+``R`` are camera-to-world rotations with OpenCV axes; pixels have integer centres.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.similarity import nearest_rotation
+from .lens import PinholeLens
 from .tracks import CornerMatches
 
 NOISE_PX = 0.3
@@ -27,28 +28,6 @@ _CHAIN_ROUNDS = 10
 _FOCAL_STEP = 0.2
 _AHEAD = 0.05
 _LEAST_ANGLE = 1e-6
-
-
-@dataclass(frozen=True)
-class PinholeLens:
-    """Pinhole with known principal point."""
-
-    focal: float
-    """Horizontal focal length in pixels."""
-    principal_point: tuple[float, float]
-    """Pixels."""
-    aspect: float = 1.0
-    """Vertical over horizontal focal length in pixels."""
-
-    def rays(self, xy: np.ndarray) -> np.ndarray:
-        """(M, 2) pixels -> (M, 3) directions with z = 1."""
-        plane = (xy - self.principal_point) / (self.focal * np.array([1.0, self.aspect]))
-        return np.concatenate([plane, np.ones((len(xy), 1))], axis=1)
-
-    def pixels(self, directions: np.ndarray) -> np.ndarray:
-        """(M, 3) directions in front of the camera -> (M, 2) pixels."""
-        scale = self.focal * np.array([1.0, self.aspect])
-        return scale * directions[:, :2] / directions[:, 2:] + self.principal_point
 
 
 @dataclass(frozen=True)
@@ -170,17 +149,10 @@ def _jacobian(turning: Turning, matches: CornerMatches, seen: np.ndarray) -> np.
     """
     lens = turning.lens
     relative = turning.R[matches.second].transpose(0, 2, 1) @ turning.R[matches.first]
-    rays = lens.rays(matches.start)
-    scale = lens.focal * np.array([1.0, lens.aspect])
-    z = seen[:, 2:]
-    project = np.zeros((len(seen), 2, 3))
-    project[:, 0, 0], project[:, 1, 1] = (scale / z).T
-    project[:, :, 2] = -scale * seen[:, :2] / z**2
-    first, second = -relative @ _cross(rays), _cross(seen)
-    # d(ray) / d(log focal) is -(x, y, 0); the projection itself grows in proportion to the focal length.
-    focal = relative @ (rays * [-1.0, -1.0, 0.0])[..., None]
-    columns = project @ np.concatenate([first, second, focal], axis=2)
-    columns[:, :, 6] += scale * seen[:, :2] / z
+    first, second = -relative @ _cross(lens.rays(matches.start)), _cross(seen)
+    focal = relative @ lens.rays_by_focal(matches.start)[..., None]
+    columns = lens.slopes(seen) @ np.concatenate([first, second, focal], axis=2)
+    columns[:, :, 6] += lens.pixels(seen) - lens.principal_point
     return columns
 
 

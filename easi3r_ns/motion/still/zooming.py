@@ -12,8 +12,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.similarity import nearest_rotation
+from .lens import PinholeLens
 from .tracks import CornerMatches
-from .turning import CORRELATED, FOCAL_SPREAD, NOISE_PX, PinholeLens, turn_between
+from .turning import CORRELATED, FOCAL_SPREAD, NOISE_PX, turn_between
 
 SMOOTH = 0.05
 """Deviation of the change between two neighbouring changes of the logarithm of the focal length, per frame."""
