@@ -22,7 +22,7 @@ from ..core.errors import InputError, shown
 from ..core.scene import FEWEST_OBSERVATIONS, SparsePoints
 from ..storage.files import natural_key
 from .colmap_model import Image, Model, read_model, suffix_of
-from .recording import Importer, ImportOptions, Recording, picture_size
+from .recording import Importer, ImportOptions, Recording, one_kind, picture_size
 
 LAYOUT = "COLMAP"
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "model", "0", ".")
@@ -66,6 +66,7 @@ def read_colmap(folder: Path, options: ImportOptions) -> Recording:
         T_world_cam=np.stack([_pose(image, place) for image in images.values()]),
         K=np.stack([_matrix(model, image, path) for image, path in zip(images.values(), paths)]),
         distortion=np.array([model.cameras[image.camera].distortion for image in images.values()]),
+        fisheye=_is_fisheye(model, place),
         depth=None,
         confidence=None,
         masks=None,
@@ -76,6 +77,13 @@ def read_colmap(folder: Path, options: ImportOptions) -> Recording:
         pose_source="colmap",
         remarks=tuple(remarks),
     )
+
+
+def _is_fisheye(model: Model, place: Path) -> bool:
+    try:
+        return one_kind(model.cameras[image.camera].fisheye for image in model.images.values())
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _models(folder: Path) -> list[Path]:

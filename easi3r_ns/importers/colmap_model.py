@@ -34,7 +34,8 @@ _MODELS = {
     "RAD_TAN_THIN_PRISM_FISHEYE": 16,
 }
 """Camera models by their numbers in binary files, with their numbers of parameters."""
-SUPPORTED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+_FISHEYE = ("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE")
+SUPPORTED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", *_FISHEYE)
 _NO_POINT = (1 << 64) - 1
 
 
@@ -49,7 +50,8 @@ class Camera:
     cx: float
     cy: float
     distortion: tuple[float, float, float, float]
-    """(k1, k2, p1, p2) of OpenCV."""
+    """(k1, k2, p1, p2) of OpenCV, or (k1, k2, k3, k4) of its fisheye."""
+    fisheye: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,12 @@ def _camera(model: str, width: int, height: int, params: tuple[float, ...]) -> C
         raise ValueError(f"{model} has {_MODELS[model]} parameters, not {len(params)}")
     if not (0 < width <= 1 << 16 and 0 < height <= 1 << 16) or not np.isfinite(params).all():
         raise ValueError(f"a camera of {width}x{height} pixels with the parameters {shown(params)}")
-    single = model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+    single = model.startswith(("SIMPLE_", "RADIAL"))
     fx, fy, cx, cy = (params[0], params[0], *params[1:3]) if single else params[:4]
     if min(fx, fy) <= 0:
         raise ValueError(f"a focal length of {min(fx, fy):g} pixels is not positive")
     lens = [*params[3 if single else 4 :], 0.0, 0.0, 0.0, 0.0][:4]
-    return Camera(width, height, fx, fy, cx, cy, (lens[0], lens[1], lens[2], lens[3]))
+    return Camera(width, height, fx, fy, cx, cy, (lens[0], lens[1], lens[2], lens[3]), model in _FISHEYE)
 
 
 class _Cursor:

@@ -3,7 +3,8 @@
 ::
 
     transforms.json    fl_x fl_y cx cy w h k1 k2 p1 p2 at the top or per frame (or camera_angle_x), and frames with
-                       file_path, transform_matrix and, where there are some, mask_path and depth_file_path
+                       file_path, transform_matrix and, where there are some, mask_path and depth_file_path;
+                       camera_model OPENCV_FISHEYE, or instant-ngp's is_fisheye, with k1 k2 k3 k4
 
 Poses are camera-to-world with OpenGL axes; the first pixel centre is at (0.5, 0.5). Masks are black where something
 moves. Depth maps hold whole thousandths of a unit. All paths lie inside the folder.
@@ -23,12 +24,13 @@ from ..core.geometry import opencv_to_opengl
 from ..storage.files import decode_image
 from ..storage.foreign import read_json
 from .grid import on_grid, reduced, resized
-from .recording import Importer, ImportOptions, Recording, picture_size, read_all, read_mask, readable
+from .recording import Importer, ImportOptions, Recording, one_kind, picture_size, read_all, read_mask, readable
 
 FILE = "transforms.json"
 _OWN = "easi3r"
 """Key that our own datasets have."""
-_LENSES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
+_FISHEYE = "OPENCV_FISHEYE"
+_LENSES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", _FISHEYE)
 _DEPTH_STEP = 0.001
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg")
 """D-NeRF's files name pictures without them."""
@@ -51,6 +53,7 @@ def read_nerfstudio(folder: Path, options: ImportOptions) -> Recording:
         poses = np.array([_numbers(frame["transform_matrix"], (4, 4)) for frame in frames])
         sizes = [picture_size(image) for image in images]
         lenses = [_lens(meta | frame, size) for frame, size in zip(frames, sizes)]
+        fisheye = one_kind(_is_fisheye(meta | frame) for frame in frames)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -85,6 +88,7 @@ def read_nerfstudio(folder: Path, options: ImportOptions) -> Recording:
         confidence=None,
         masks=masks,
         distortion=np.array([distortion for _, distortion in lenses]),
+        fisheye=fisheye,
         names=tuple(readable(image.relative_to(folder).as_posix()) for image in images),
         remarks=tuple(remarks),
     )
@@ -136,13 +140,12 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _lens(values: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Intrinsics in pixels of the picture, integer centres, and k1, k2, p1, p2."""
+    """Intrinsics in pixels of the picture, integer centres, and k1, k2, p1, p2, or k1 to k4 of a fisheye."""
     model = values.get("camera_model", "OPENCV")
     if model not in _LENSES:
         raise ValueError(f"camera_model {shown(model)} is not read, only {', '.join(_LENSES)}")
-    if values.get("is_fisheye"):
-        raise ValueError("is_fisheye: fisheye lenses are not read, undistort the pictures first")
-    if any(float(values.get(name) or 0) for name in ("k3", "k4")):
+    names = ("k1", "k2", "k3", "k4") if _is_fisheye(values) else ("k1", "k2", "p1", "p2")
+    if any(float(values.get(name) or 0) for name in {"k3", "k4"} - set(names)):
         raise ValueError("k3 and k4 are not read: undistort the pictures first")
     width, height = float(values.get("w") or size[0]), float(values.get("h") or size[1])
     if not (width > 0 and height > 0 and abs(size[0] * height / (size[1] * width) - 1) < 0.02):
@@ -155,7 +158,11 @@ def _lens(values: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, np
     cx, cy = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
     sx, sy = size[0] / width, size[1] / height
     matrix = np.array([[fx * sx, 0, cx * sx - 0.5], [0, fy * sy, cy * sy - 0.5], [0, 0, 1]])
-    return matrix, np.array([float(values.get(name) or 0) for name in ("k1", "k2", "p1", "p2")])
+    return matrix, np.array([float(values.get(name) or 0) for name in names])
+
+
+def _is_fisheye(values: dict[str, Any]) -> bool:
+    return values.get("camera_model") == _FISHEYE or bool(values.get("is_fisheye"))
 
 
 def _depth(path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,7 @@ from .. import __version__
 from ..core.bounds import check_bounds
 from ..core.config import CONFIDENCES, RATES
 from ..core.errors import InputError
-from ..core.geometry import is_rigid, source_to_network
+from ..core.geometry import FisheyeDistortion, is_rigid, source_to_network
 from ..core.scene import Scene, SparsePoints, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, PixelMap
 from ..storage.files import decode_image, natural_key
@@ -81,7 +81,9 @@ class Recording:
     masks: np.ndarray | None
     """(F, H, W) bool, True where something moves, or None where the folder has none."""
     distortion: np.ndarray | None = None
-    """(F, 4) float64 k1, k2, p1, p2 of OpenCV; None: the lens has none."""
+    """(F, 4) float64 k1, k2, p1, p2 of OpenCV, or k1 to k4 of a fisheye; None: the lens has none."""
+    fisheye: bool = False
+    """Whether the lens is OpenCV's fisheye."""
     sparse: SparsePoints | None = None
     """Triangulated points in the world of the cameras, observed in pixels of the images (first centre at 0.5)."""
     indices: np.ndarray | None = None
@@ -180,6 +182,14 @@ def to_scene(recording: Recording, pictures: ImagesOnGrid, folder: Path, options
 def readable(name: str) -> str:
     """A file name as text that every program can write: bytes that are not UTF-8 become question marks."""
     return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def one_kind(fisheye: Iterable[bool]) -> bool:
+    """Whether the lenses are fisheye ones. Raises ValueError where some are and some are not."""
+    kinds = set(fisheye)
+    if len(kinds) > 1:
+        raise ValueError("some pictures were taken through a fisheye lens and some were not: undistort them first")
+    return True in kinds
 
 
 def numbered(folder: Path, pattern: str) -> dict[int, Path]:
@@ -325,7 +335,8 @@ def _lens(
     elif pixel_map.pixel_aspect != 1:
         focals = K[:, 0, 0].astype(float)
     k = np.zeros(4) if recording.distortion is None else np.median(recording.distortion, axis=0)
-    return focals, centre, (float(k[0]), float(k[1]), float(k[2]), float(k[3]))
+    distortion = (float(k[0]), float(k[1]), float(k[2]), float(k[3]))
+    return focals, centre, FisheyeDistortion(distortion) if recording.fisheye else distortion
 
 
 def different_lenses(recording: Recording) -> str | None:

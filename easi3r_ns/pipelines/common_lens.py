@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ..core.geometry import distort, network_to_source, pixel_grid, source_to_network, undistort
+from ..core.geometry import FisheyeDistortion, distort, network_to_source, pixel_grid, source_to_network, undistort
 from ..core.scene import SparsePoints
 from ..core.types import PixelMap
 
@@ -28,18 +28,25 @@ class CommonLens:
     """
 
     def __init__(
-        self, K: np.ndarray, distortion: np.ndarray | None, sizes: Sequence[tuple[int, int]], wh: tuple[int, int]
+        self,
+        K: np.ndarray,
+        distortion: np.ndarray | None,
+        sizes: Sequence[tuple[int, int]],
+        wh: tuple[int, int],
+        *,
+        fisheye: bool = False,
     ) -> None:
         """
         Args:
             K: (F, 3, 3) intrinsics.
-            distortion: (F, 4) k1, k2, p1, p2; None: there is none.
+            distortion: (F, 4) k1, k2, p1, p2, or with ``fisheye`` k1 to k4; None: there is none.
             sizes: F times width and height.
             wh: width and height that all get.
         """
         count = len(K)
         self._before, self._sizes, self.wh = K, list(sizes), wh
         self._distortion = np.zeros((count, 4)) if distortion is None else distortion
+        self._bent = FisheyeDistortion if fisheye else tuple
         self._centre = (np.array(wh) - 1) / 2
         focals = K[:, [0, 1], [0, 1]] * (np.array(wh) / np.array(self._sizes))
         keys = [self._key(frame) for frame in range(count)]
@@ -79,7 +86,7 @@ class CommonLens:
         for frame in np.unique(sparse.frame_index).tolist():
             own, K = sparse.frame_index == frame, self._before[frame]
             ideal = (sparse.pixels[own] - 0.5 - K[:2, 2]) / K[[0, 1], [0, 1]]
-            ideal = undistort(ideal, tuple(self._distortion[frame]))
+            ideal = undistort(ideal, self._bent(self._distortion[frame]))
             pixels[own] = ideal * self.focals[frame] + self._centre + 0.5
         inside = ((pixels >= 0) & (pixels <= self.wh)).all(axis=1)
         return replace(sparse, pixels=pixels).observed(inside)
@@ -99,7 +106,7 @@ class CommonLens:
     def _seen(self, frame: int, xy: np.ndarray, focal: float) -> np.ndarray:
         """Where the picture shows what the common lens with ``focal`` shows at (..., 2) pixels."""
         K = self._before[frame]
-        ideal = distort((xy - self._centre) / focal, tuple(self._distortion[frame]))
+        ideal = distort((xy - self._centre) / focal, self._bent(self._distortion[frame]))
         return ideal * K[[0, 1], [0, 1]] + K[:2, 2]
 
     def _filling(self, frame: int, focal: float) -> float:

@@ -36,12 +36,14 @@ def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tup
     sizes = _sizes(recording)
     lenses = None
     if recording.depth is None and (len(set(sizes)) > 1 or different_lenses(recording)):
-        lenses = CommonLens(recording.K, recording.distortion, sizes, _common_size(sizes))
+        common = _common_size(sizes)
+        lenses = CommonLens(recording.K, recording.distortion, sizes, common, fisheye=recording.fisheye)
         log.info(
             f"the pictures have several lenses: they are resampled to one of {lenses.wh[0]}x{lenses.wh[1]} pixels "
             "without distortion"
         )
-        recording = replace(recording, K=lenses.K, distortion=None, sparse=lenses.moved(recording.sparse))
+        ideal = {"K": lenses.K, "distortion": None, "fisheye": False, "sparse": lenses.moved(recording.sparse)}
+        recording = replace(recording, **ideal)
         sizes = [lenses.wh] * len(recording)
     elif len(set(sizes)) > 1:
         raise InputError(f"{folder}: the images differ in size: {', '.join(f'{w}x{h}' for w, h in sorted(set(sizes)))}")

@@ -111,8 +111,11 @@ def _own(folder: Path) -> Path:
 
 FRAME = {"file_path": "images/frame_00001.png", "transform_matrix": np.eye(4).tolist()}
 DAMAGE: dict[str, tuple[dict[str, Any], str]] = {
-    "a fisheye": ({"camera_model": "OPENCV_FISHEYE"}, "camera_model 'OPENCV_FISHEYE' is not read"),
-    "a fisheye of instant-ngp": ({"is_fisheye": True}, "fisheye lenses are not read"),
+    "a panorama": ({"camera_model": "EQUIRECTANGULAR"}, "camera_model 'EQUIRECTANGULAR' is not read"),
+    "some fisheyes": (
+        {"frames": [FRAME, FRAME | {"camera_model": "OPENCV_FISHEYE"}], "p1": 0, "p2": 0},
+        "some pictures were taken through a fisheye lens",
+    ),
     "no frames": ({"frames": []}, "holds no list of frames"),
     "frames of text": ({"frames": ["x"]}, "holds no list of frames"),
     "no pose": ({"frames": [{"file_path": "images/frame_00001.png"}]}, "'transform_matrix' is missing"),

@@ -23,6 +23,11 @@ from easi3r_ns.dataset.nerfstudio import check_loads, write_dataset
 from easi3r_ns.dataset.scene_folder import read_scene, write_scene
 from easi3r_ns.depth.pinhole import pinhole_grid
 from easi3r_ns.export.formats import export_scene
+from easi3r_ns.importers.colmap_model import read_model
+from easi3r_ns.importers.folder import read_recording
+from easi3r_ns.importers.recording import ImportOptions, to_scene
+from easi3r_ns.pipelines.common_lens import CommonLens
+from easi3r_ns.pipelines.footage import prepare
 from easi3r_ns.refine.bundle import bundle_from
 from easi3r_ns.refine.certainty import model_uncertainty
 from easi3r_ns.refine.features import default_focal
@@ -216,6 +221,66 @@ def test_dataset_and_exports_of_a_fisheye_clip(tmp_path: Path) -> None:
     xy = np.array([[1.3, -0.4], [0.0, 0.2]])
     shown = [camera.img_from_cam(np.append(ray, 1.0)) for ray in xy]
     np.testing.assert_allclose(shown, distort(xy, TRUE) * FOCAL + [WIDTH / 2, HEIGHT / 2], atol=1e-3)
+
+
+def imported(folder: Path, store: Path) -> Scene:
+    recording = read_recording(folder)
+    return to_scene(*prepare(recording, folder, store, RunLog()), folder, ImportOptions())
+
+
+@pytest.mark.parametrize("kind", ["dataset", "ngp", "colmap"])
+def test_what_we_write_is_read_again(tmp_path: Path, kind: str) -> None:
+    """By the importers, which other programs' folders go through."""
+    scene = true_scene(tmp_path / "store")
+    if kind == "dataset":
+        file = write_dataset(scene, tmp_path / "theirs", DatasetConfig(num_downscales=0), RunLog())
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({key: value for key, value in meta.items() if key != "easi3r"}), encoding="utf-8")
+    else:
+        export_scene(scene, tmp_path / "theirs", [kind], ExportConfig(), RunLog())
+    folder = tmp_path / "theirs" / (kind if kind != "dataset" else "")
+    got = imported(folder, tmp_path / "pictures")
+    assert isinstance(got.distortion, FisheyeDistortion)
+    np.testing.assert_allclose(got.distortion, TRUE, atol=1e-9)
+    relative = np.linalg.inv(scene.T_world_cam[0]) @ scene.T_world_cam
+    np.testing.assert_allclose(got.T_world_cam[:, :3, :3], relative[:, :3, :3], atol=1e-6)
+    np.testing.assert_allclose(got.focals / got.pixel_map.scale_xy[0], FOCAL, rtol=1e-6)
+    if kind == "dataset":
+        both = (got.depth > 0) & (scene.depth > 0)
+        ratio = got.depth[both] / scene.depth[both]
+        assert both.mean() > 0.5 and np.ptp(np.quantile(ratio, [0.01, 0.99])) < 2e-3, "but for steps of 16 bits"
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "lens"),
+    [
+        ("SIMPLE_RADIAL_FISHEYE", (260.0, 240.0, 180.0, 0.03), (0.03, 0, 0, 0)),
+        ("RADIAL_FISHEYE", (260.0, 240.0, 180.0, 0.03, -0.01), (0.03, -0.01, 0, 0)),
+        ("OPENCV_FISHEYE", (260.0, 261.0, 240.0, 180.0, *TRUE), tuple(TRUE)),
+    ],
+)
+def test_fisheye_lenses_of_colmap(tmp_path: Path, model: str, params: tuple[float, ...], lens: tuple) -> None:
+    """All of them are OpenCV's with fewer numbers, by COLMAP's own projection."""
+    (tmp_path / "images.txt").write_text("")
+    (tmp_path / "cameras.txt").write_text(f"1 {model} {WIDTH} {HEIGHT} {' '.join(map(str, params))}\n")
+    camera = read_model(tmp_path).cameras[1]
+    assert camera.fisheye and camera.distortion == lens
+    theirs = pycolmap.Camera(camera_id=1, model=model, width=WIDTH, height=HEIGHT, params=list(params))
+    ray = np.array([0.8, -0.5])
+    shown = distort(ray, FisheyeDistortion(camera.distortion)) * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+    np.testing.assert_allclose(theirs.img_from_cam(np.append(ray, 1.0)), shown, atol=1e-6)
+
+
+def test_pictures_of_several_fisheyes_become_those_of_one_pinhole(tmp_path: Path) -> None:
+    clip = pinhole_clip()
+    frames, _, _ = fisheye_clip(tmp_path, clip)
+    K = np.tile(np.array([[FOCAL, 0, WIDTH / 2 - 0.5], [0, FOCAL, HEIGHT / 2 - 0.5], [0, 0, 1]]), (3, 1, 1))
+    lens = CommonLens(K, np.tile(TRUE, (3, 1)), [(WIDTH, HEIGHT)] * 3, (WIDTH, HEIGHT), fisheye=True)
+    height, width = clip.depth.shape[1:]
+    at = (pixel_grid(HEIGHT, WIDTH) - lens.K[0, :2, 2]) / lens.focals[0] * clip.focal
+    x, y = np.moveaxis(at + np.array([width, height]) / 2 - 0.5, -1, 0).astype(np.float32)
+    truth = cv2.remap(clip.images[0], x, y, cv2.INTER_CUBIC).astype(float)
+    assert np.median(np.abs(lens.resampled(frames.images[0], 0) - truth)) < 4
 
 
 def test_pinhole_grid_of_a_fisheye_frame(tmp_path: Path) -> None:
