@@ -41,8 +41,8 @@ def joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _several(flag: str, given: list[str]) -> list[str]:
-    from ..frames.images import HEIF_SUFFIXES, SUFFIXES
     from ..frames.sequence import matches
+    from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
 
     paths = [Path(word) for word in given]
     images = [path for path in paths if path.suffix.lower() in SUFFIXES + HEIF_SUFFIXES]

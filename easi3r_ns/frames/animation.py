@@ -17,7 +17,7 @@ from ..core.types import RecordedFocal
 from .cuts import Watch, thumbnail
 from .video import Video
 
-FORMATS = ("GIF", "WEBP", "PNG")
+FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats of Pillow that hold animations. Several pictures in files of other formats (MPO, TIFF) are no animation."""
 _SHORTEST_MS, _DEFAULT_MS = 10, 100
 """Browsers show frames of at most the first duration for the second one: encoders that know no time write 0 or 10."""

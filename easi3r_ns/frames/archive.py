@@ -14,7 +14,8 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..storage.files import natural_key
-from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder, usable
+from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
+from .images import ImageFolder, usable
 from .video import Video
 
 _MOST_MEMBERS = 1_000_000

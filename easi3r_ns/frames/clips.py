@@ -14,7 +14,8 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import Frames, PixelMap, on_side
 from ..storage.files import make_folder, natural_key, read_png, write_png
-from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
+from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
+from .images import ImageFolder
 from .loader import load_frames, preview_source
 from .preprocess import ImageGeometry, plan_preprocessing, resize_and_crop
 from .recorded import Recorded, recorded_of
@@ -24,7 +25,10 @@ from .shapes import as_text
 from .source import open_selected, open_source
 from .store import frame_file, near_file
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".3gp", ".3g2", ".mpg", ".mpeg"),
+    *(".wmv", ".mxf", ".flv", ".ogv", ".vob", ".insv"),
+)
 """Names of files that a folder or a pattern may hold as clips; a single file may have any."""
 LEAST = 5
 """Frames that every clip gives, however short it is, as far as it and --num-frames-target have them."""
@@ -49,9 +53,10 @@ class SourceClip:
 
 
 def clips_of(data: Path) -> tuple[Path, ...]:
-    """The clips that one value of ``--data`` means: itself, or the videos of a folder or pattern that has no image.
+    """The clips that one value of ``--data`` means: itself, or the videos of a folder or pattern without images.
 
-    Videos are in natural order of their names. Hidden files do not count.
+    A single image beside videos, such as a cover, is not one. Videos are in natural order of their names. Hidden files
+    do not count.
     """
     if data.is_dir():
         found = [path for path in data.iterdir() if path.is_file() and not path.name.startswith(".")]
@@ -59,10 +64,23 @@ def clips_of(data: Path) -> tuple[Path, ...]:
         return (data,)
     else:
         found = matches(data) or []
-    if any(path.suffix.lower() in SUFFIXES + HEIF_SUFFIXES for path in found):
+    if sum(path.suffix.lower() in SUFFIXES + HEIF_SUFFIXES for path in found) > 1:
         return (data,)
     videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
     return tuple(sorted(videos, key=lambda path: [natural_key(part) for part in path.parts])) or (data,)
+
+
+def only_clip(data: Path, option: str) -> Path:
+    """The one clip that a value of ``option`` means, by the rules of :func:`clips_of`.
+
+    Raises:
+        InputError: it means several.
+    """
+    clips = clips_of(data)
+    if len(clips) > 1:
+        names = ", ".join(path.name for path in clips[:3]) + (", ..." if len(clips) > 3 else "")
+        raise InputError(f"{option} {data} holds {len(clips)} videos ({names}), and {option} means one: name it")
+    return clips[0]
 
 
 def in_order(paths: Sequence[Path]) -> tuple[Path, ...]:

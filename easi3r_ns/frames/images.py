@@ -17,13 +17,11 @@ from ..core.install import install_extra
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
 from ..storage.files import decode_bytes, natural_key
+from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
 from ..storage.orientation import TURNED, as_stored, by_exif, holds_floats, upright
 from .cuts import Watch, thumb_size, thumbnail
 from .focal import photo_focal, read_tags
 from .shapes import as_text, counted, of_size, upright_size
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 
 
 class ImageFolder:

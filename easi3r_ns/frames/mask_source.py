@@ -15,11 +15,12 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import Frames, SkippedFrames
 from ..storage.marks import Marks, marks_of_pixels, mask_files, read_marks
+from .clips import only_clip
 from .images import ImageFolder
 from .source import Source, open_source
 
 OPTION = "--masks"
-_IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|heic|heif|hif|gif)$")
+_IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|avif|heic|heif|hif|gif)$")
 _WORD = re.compile(r"(^masks?[ _.-]+)|([ _.-]+masks?$)")
 _OWN_NAME = re.compile(r"frame_(\d{5})")
 _ALL = FrameConfig(num_frames_target=0, on_cut="ignore")
@@ -83,6 +84,8 @@ def open_masks(path: Path, log: RunLog) -> MaskReader:
     """
     if path.is_dir():
         files = mask_files(path)
+        if not files and (video := only_clip(path, OPTION)) != path:
+            return open_masks(video, log)
         if not files:
             raise InputError(f"{OPTION} {path}: no mask image in this folder{_below(path)}")
         return MaskImages(path, files)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.runlog import RunLog
+from ..storage.kinds import HEAD, is_image
 from .container import choose_stream, opened
 from .timeline import decode
 
@@ -36,16 +37,10 @@ def projection_of(file: Path) -> str | None:
     """
     try:
         with file.open("rb") as stream:
-            head = stream.read(12)
-        return _of_image(file) if _is_image(head) else _of_video(file)
+            head = stream.read(HEAD)
+        return _of_image(file) if is_image(head) else _of_video(file)
     except OSError:
         return None
-
-
-def _is_image(head: bytes) -> bool:
-    heif = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif")
-    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return heif or webp or head[:2] in (b"\xff\xd8", b"II", b"MM", b"BM") or head[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def _of_image(file: Path) -> str | None:

@@ -13,10 +13,11 @@ from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
+from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
 from .animation import AnimatedImage, is_animated
 from .archive import ImageArchive, inside_archive, is_archive
 from .cuts import Watch
-from .images import HEIF_SUFFIXES, SUFFIXES, ImageFolder
+from .images import ImageFolder
 from .sequence import ImageFiles, matches
 from .video import Video
 

@@ -21,13 +21,13 @@ from scipy.spatial.transform import Rotation
 from ..core.errors import InputError, shown
 from ..core.scene import FEWEST_OBSERVATIONS, SparsePoints
 from ..storage.files import natural_key
+from ..storage.kinds import SUFFIXES
 from .colmap_model import Image, Model, read_model, suffix_of
 from .recording import Importer, ImportOptions, Recording, one_kind, picture_size
 
 LAYOUT = "COLMAP"
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "model", "0", ".")
 """Where a model may lie, relative to the folder."""
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 _DEEPEST = 3
 """Levels of folders below the given one in which the pictures are looked for."""
 _SCALE_TOLERANCE = 0.01
@@ -125,7 +125,7 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _all_pictures(root: Path) -> list[Path]:
-    files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")]
+    files = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     return sorted((path for path in files if path.is_file()), key=lambda path: natural_key(str(path.relative_to(root))))
 
 

@@ -22,7 +22,7 @@ from ..core.runlog import RunLog
 from ..core.scene import CameraUncertainty, Scene, choose_scale, rescale_scene
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
-from ..frames.clips import SourceClip, clips_of, has_several_sizes, in_order, unique_names
+from ..frames.clips import SourceClip, clips_of, has_several_sizes, in_order, only_clip, unique_names
 from ..motion.given import FirstLook, given_masks
 from ..network.sources import AUTO
 from ..refine import SparseModel
@@ -44,13 +44,16 @@ _MOST_NAMED = 8
 def all_clips(data: Path, config: RunConfig) -> tuple[Path, RunConfig]:
     """The first clip and the options with the others: a folder or pattern may stand for several videos.
 
+    ``eval_data`` is found by the same rules, but is one clip.
+
     Raises:
         InputError: a clip is given twice, or cannot be used.
     """
     paths = tuple(clip for path in (data, *config.more_data) for clip in clips_of(path))
     if len(paths) > 1:
         paths = in_order(paths)
-    return paths[0], replace(config, more_data=paths[1:])
+    held_out = None if config.eval_data is None else only_clip(config.eval_data, "--eval-data")
+    return paths[0], replace(config, more_data=paths[1:], eval_data=held_out)
 
 
 def source_facts(data: Path, config: RunConfig) -> dict[str, Any]:

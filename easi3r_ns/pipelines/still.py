@@ -45,7 +45,8 @@ def find_camera_motion(
     grey, scale = _working_images(frames)
     height, width = grey[0].shape
     recorded = recorded_focal(config, frames)
-    focal = config.focal_length or (recorded.pixels if recorded else default_focal(frames.pixel_map.picture_wh, camera_model))
+    guess = recorded.pixels if recorded else default_focal(frames.pixel_map.picture_wh, camera_model)
+    focal = config.focal_length or guess
     x, y = frames.pixel_map.principal_xy
     centre = (x * scale[0] - 0.5, y * scale[1] - 0.5)
     moving = dynamic.masks

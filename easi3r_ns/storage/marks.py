@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
+from . import kinds
 from .files import natural_key
 from .orientation import as_stored, by_exif, upright
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm"})
+SUFFIXES = frozenset({*kinds.SUFFIXES, ".gif", ".pgm"})
 MIDDLE = 127
 """Grey levels above it are white."""
 _COLOURFUL = 48

@@ -18,8 +18,20 @@ from easi3r_ns.core.geometry import network_to_source
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import PixelMap, SourceCut, on_side, upright_again
 from easi3r_ns.frames import ImageGeometry, open_source
-from easi3r_ns.frames.clips import LEAST, clips_of, divided, in_order, load_clips, parts_of, shares, unique_names
+from easi3r_ns.frames.clips import (
+    LEAST,
+    clips_of,
+    divided,
+    in_order,
+    load_clips,
+    only_clip,
+    parts_of,
+    shares,
+    unique_names,
+)
 from easi3r_ns.frames.recorded import of_video, recorded_of
+from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.pipelines.several import all_clips
 
 KEYS = {"make": "Apple", "model": "iPhone 15", "camera.focal_length.35mm_equivalent": "26"}
 
@@ -58,8 +70,20 @@ def test_a_folder_or_pattern_of_videos_are_its_clips(tmp_path: Path) -> None:
     assert clips_of(folder / "b_1*.mp4") == (folder / "b_10.mp4",)
     assert clips_of(folder / "b_*") == (folder / "b_2.MOV", folder / "b_10.mp4")
     assert clips_of(folder / "b_2.MOV") == (folder / "b_2.MOV",) and clips_of(folder / "gone") == (folder / "gone",)
+    (folder / "cover.jpg").touch()
+    assert clips_of(folder) == (folder / "b_2.MOV", folder / "b_10.mp4")
     (folder / "a.jpg").touch()
     assert clips_of(folder) == (folder,)  # images, as before
+
+
+def test_what_means_one_clip_is_found_by_the_same_rules(tmp_path: Path) -> None:
+    (tmp_path / "b.ts").touch()
+    assert only_clip(tmp_path, "--eval-data") == tmp_path / "b.ts" == clips_of(tmp_path)[0]
+    config = replace(RunConfig(), eval_data=tmp_path)
+    assert all_clips(Path("gone.mp4"), config)[1].eval_data == tmp_path / "b.ts"
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(InputError, match=r"--eval-data .* holds 2 videos \(a.mp4, b.ts\), and --eval-data means one"):
+        all_clips(Path("gone.mp4"), config)
 
 
 def test_names_tell_clips_apart() -> None:

@@ -13,6 +13,7 @@ from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.frames import is_sphere
 from easi3r_ns.frames.panorama import EQUIRECTANGULAR, SPHERICAL_UUID, projection_of
+from easi3r_ns.storage.kinds import HEIF_BRANDS
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -74,6 +75,16 @@ def test_photo_spheres(kind: bytes, found: str | None, form: bytes, tmp_path: Pa
             is_sphere(tmp_path, FrameConfig())
     else:
         assert is_sphere(tmp_path, FrameConfig()) == (found is not None)
+
+
+@pytest.mark.parametrize("brand", HEIF_BRANDS)
+def test_photo_spheres_of_every_brand(brand: bytes, tmp_path: Path) -> None:
+    """Only the beginning of a HEIF file says that it is none of the videos, which begin in the same way."""
+    xmp = b'<rdf:Description GPano:ProjectionType="equirectangular"/>'
+    (tmp_path / "a.heic").write_bytes(box(b"ftyp", brand + bytes(4)) + box(b"mdat", xmp))
+    assert projection_of(tmp_path / "a.heic") == EQUIRECTANGULAR
+    (tmp_path / "a.mp4").write_bytes(box(b"ftyp", b"isom" + bytes(4)) + box(b"mdat", xmp))
+    assert projection_of(tmp_path / "a.mp4") is None
 
 
 @pytest.mark.parametrize(

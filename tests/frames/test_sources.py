@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import InputError
@@ -25,6 +25,7 @@ from easi3r_ns.storage.files import read_png
 from easi3r_ns.storage.marks import read_marks
 
 TINY = ImageGeometry(size=64, patch=8)
+NEEDS_AVIF = pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
 ALL = FrameConfig(num_frames_target=0, on_cut="ignore")
 
 
@@ -53,10 +54,11 @@ def folder_of(folder: Path, names: list[str]) -> Path:
 # Animations
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.apng"])
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.apng", pytest.param("a.avif", marks=NEEDS_AVIF)])
 def test_animations_bring_their_own_times(tmp_path, name):
     durations = [100, 300, 50, 200]
-    options = {"format": "PNG"} if name.endswith("png") else {"lossless": True} if name.endswith("webp") else {}
+    by_kind = {"png": {"format": "PNG"}, "apng": {"format": "PNG"}, "webp": {"lossless": True}, "avif": {"quality": 95}}
+    options = by_kind.get(name.split(".")[1], {})
     first, *rest = [picture(k) for k in range(1, 5)]
     first.save(tmp_path / name, save_all=True, append_images=rest, duration=durations, loop=0, **options)
     frames = load(tmp_path / name, tmp_path)
@@ -265,7 +267,7 @@ def test_image_size_is_checked(tmp_path):
         load(tmp_path / "a.gif", tmp_path, FrameConfig(image_size="96x64"))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", pytest.param("avif", marks=NEEDS_AVIF)])
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
 def test_the_size_and_the_glance_of_an_image_are_those_of_the_image(tmp_path, suffix, turn):
     exif = Image.Exif()

@@ -215,7 +215,8 @@ def test_masks_in_an_archive(tmp_path, frames):
 def test_a_video_of_masks_in_order(tmp_path, frames, count):
     large = replace(frames, pixel_map=PixelMap((160, 80), (20, 10), (2, 1, 18, 9)))
     masks = [np.kron(moving(k % 8), np.ones((4, 4), bool)) for k in range(count)]
-    result = read(film(tmp_path / "masks.mp4", masks), large)
+    path = film(tmp_path / "masks.mp4", masks)
+    result = read(path if count == 3 else tmp_path, large)  # the folder that holds it means the same
     for row, k in enumerate([0, 1, 2] if count == 3 else frames.indices):
         np.testing.assert_array_equal(result.moving(True)[row], expected(k % 8))
 

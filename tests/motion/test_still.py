@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from easi3r_ns.core.geometry import FisheyeDistortion, distort
 from easi3r_ns.core.config import FrameConfig
+from easi3r_ns.core.geometry import FisheyeDistortion, distort
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import Frames
 from easi3r_ns.frames import ImageGeometry, load_frames
