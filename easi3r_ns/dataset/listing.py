@@ -105,6 +105,23 @@ def every_tenth(frames: Sequence[int]) -> list[int]:
     return list(frames[min(_EVAL_EVERY, len(frames)) // 2 :: _EVAL_EVERY])
 
 
+def moments_held_out(rig: ViewRig) -> list[int]:
+    """Positions of the views to keep for evaluation: all views of every tenth moment.
+
+    A single view of a moment is no test: its neighbours, which overlap it, have its very centre.
+    """
+    moments = every_tenth(np.unique(rig.moment).tolist())
+    return np.flatnonzero(np.isin(rig.moment, moments)).tolist()
+
+
+def splits_by_moment(rig: ViewRig | None) -> dict[str, list[int]] | None:
+    """Positions of the views of every split; None where there is no rig, or a single moment."""
+    if rig is None or len(np.unique(rig.moment)) < 2:
+        return None
+    held_out = moments_held_out(rig)
+    return {"train": sorted(set(range(len(rig))) - set(held_out)), "val": held_out, "test": held_out}
+
+
 def _of_scene(scene: Scene, position: int) -> Listed:
     return Listed(
         position=position,

@@ -33,7 +33,7 @@ from ..core.workers import ordered
 from ..storage.copies import kept_copies
 from ..storage.files import SUFFIXES, link_or_copy, make_folder, read_png, write_image, write_json, write_png, writing
 from ..storage.owned import claim, owned_files, settle
-from .listing import Listed, listed_frames, listed_splits, possible_stems, stems_of
+from .listing import Listed, listed_frames, listed_splits, possible_stems, splits_by_moment, stems_of
 from .loadback import check_loads
 from .pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
 from .resample import depth_at_source, shrink_static, static_at_source
@@ -89,7 +89,8 @@ def write_dataset(
     Depth is z-depth in scene units (see ``core.scene.choose_scale``). A scene that has neither depth nor
     triangulated points gets no static cloud (nerfstudio then starts from random points). The scene itself goes into
     ``scene/`` (see :mod:`~easi3r_ns.dataset.scene_folder`), with these images as its sources. ``splits`` gives the
-    frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw.
+    frame positions of 'train', 'val' and 'test'; the static cloud holds nothing that only val or test frames saw. Of a
+    sphere whole moments are held out.
 
     The frames of ``scene.between`` stand among the others, in the order of time, with ``pose_source``; their depth map
     is 0 (unknown) everywhere, and those with an interpolated camera are in no split.
@@ -105,6 +106,7 @@ def write_dataset(
     Raises OutputError when ``output_dir`` holds a dataset (without ``overwrite``), when a file that is not ours would
     have to be replaced, or when the disk refuses; InputError for impossible ``splits``.
     """
+    splits = splits_by_moment(scene.rig) if splits is None else splits
     _check_splits(splits, len(scene))
     listed = listed_frames(scene)
     stems = stems_of(scene, listed)

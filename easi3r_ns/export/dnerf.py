@@ -27,7 +27,7 @@ import numpy as np
 from ..core.end_to_end import end_to_end
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, opencv_to_opengl
 from ..core.scene import INTERPOLATED, Scene
-from ..dataset.listing import Listed, every_tenth, listed_frames
+from ..dataset.listing import Listed, every_tenth, listed_frames, moments_held_out
 from ..storage.files import make_folder, write_json
 from .colmap import colmap_model, image_names
 from .exporter import Exporter, ExportJob, off_centre_remark, require_images, require_points, undistorted_remark
@@ -77,7 +77,7 @@ def write_dnerf(scene: Scene, path: Path, options: DnerfOptions = DnerfOptions()
         times = end_to_end(times, np.array([frame.clip for frame in frames]))
     if not options.seconds:
         times = (times - times[0]) / max(times[-1] - times[0], np.finfo(float).tiny)
-    held_out = every_tenth(range(len(frames)))
+    held_out = every_tenth(range(len(frames))) if scene.rig is None else moments_held_out(scene.rig)
     train = [k for k in range(len(frames)) if k not in held_out] or held_out
     for split, chosen in zip(_SPLITS, (train, held_out, held_out)):
         write_json(path / f"transforms_{split}.json", _transforms(views, frames, times, chosen))

@@ -99,7 +99,8 @@ def train_command(scene: Scene, dataset: Path) -> str:
     """The command that trains on a dataset: over static pixels only, where something moves."""
     folder = shlex.quote(str(dataset))
     count = len(scene) + (len(scene.between) if scene.between is not None else 0)
-    few = count < FEWEST_FOR_EVALUATION and not (scene.provenance.get("config") or {}).get("eval_data")
+    given = scene.rig is not None or (scene.provenance.get("config") or {}).get("eval_data")
+    few = count < FEWEST_FOR_EVALUATION and not given
     split = " --eval-mode interval" if few else ""
     if scene.dynamic.masks.any():
         return f"ns-train splatfacto-easi3r --data {folder}" + (f" easi3r-data{split}" if few else "")

@@ -138,6 +138,26 @@ def test_dataset_is_named_by_frame_and_view(root: Path) -> None:
     assert not (out / ".easi3r").exists()
 
 
+def test_whole_moments_are_held_out(root: Path, tmp_path: Path) -> None:
+    """By nerfstudio's own parser: no view that is evaluated has a neighbour of its moment in training."""
+    from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+    parser = NerfstudioDataParserConfig(data=root / "out", downscale_factor=1, load_3D_points=False).setup()
+    moments = {}
+    for split in ("train", "val"):
+        names = [path.stem for path in parser.get_dataparser_outputs(split).image_filenames]
+        moments[split] = {name[:11] for name in names}
+        assert len(names) == VIEWS * len(moments[split])
+    assert len(moments["val"]) == 1 and len(moments["train"] | moments["val"]) == FRAMES
+    assert not moments["train"] & moments["val"]
+    export_scene(read_scene(root / "out" / "scene"), tmp_path, ["dnerf"], ExportConfig(max_init_points=100), RunLog())
+    frames = [
+        {frame["time"] for frame in json.loads((tmp_path / f"dnerf/transforms_{split}.json").read_text())["frames"]}
+        for split in ("train", "test")
+    ]
+    assert len(frames[1]) == 1 and not frames[0] & frames[1]
+
+
 def test_colmap_reads_the_export(root: Path) -> None:
     scene = read_scene(root / "out" / "scene")
     export_scene(scene, root / "export", ("colmap",), ExportConfig(), RunLog())
