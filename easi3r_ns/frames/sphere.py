@@ -7,6 +7,7 @@ looks down unless asked: there stand the tripod and the person who carries the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from ..core.geometry import pixel_grid
 from ..core.rig import ViewRig
 from ..core.runlog import RunLog
 from ..core.types import Frames, NearFrames
+from ..core.workers import ordered
 from ..storage.files import make_folder, read_png, write_png
+from . import view_store
 from .images import ImageFolder
 from .near import NEAR_SIDE
 from .panorama import EQUIRECTANGULAR, projection_of
@@ -137,34 +140,24 @@ def refuse_options(select: FrameConfig) -> None:
 def cut_into_views(frames: Frames, views: SphereViews, geometry: ImageGeometry, store: Path, log: RunLog) -> Frames:
     """The views of equirectangular ``frames``, written into ``store``: first all of view 1, then all of view 2, ...
 
-    Every view is a source of its own for :attr:`Frames.offsets`, with the small copies of the frames around.
+    Every view is a source of its own for :attr:`Frames.offsets`, with the small copies of the frames around. Views that
+    ``store`` holds of the same frames are used again.
     """
     make_folder(store)
     count, number = len(frames), len(views.T_rig_view)
-    geometry = replace(geometry, square_ok=True)
-    pixel_map = plan_preprocessing((views.side, views.side), geometry)
-    images = np.empty((number * count, *pixel_map.network_wh[::-1], 3), dtype=np.uint8)
     near = frames.near or NearFrames(np.empty(0, dtype=np.int64), ())
     paths = [[store / f"frame_{k + 1:05d}_view{v + 1}.png" for k in range(count)] for v in range(number)]
     small = [[store / f"near_{k + 1:05d}_view{v + 1}.png" for k in range(len(near))] for v in range(number)]
-    sampler = ViewSampler(views)
-
-    def cut(job: tuple[int, Path]) -> None:
-        row, path = job
-        for v, image in enumerate(sampler(read_png(path))):
-            write_png(paths[v][row], image)
-            images[v * count + row] = resize_and_crop(image, pixel_map)
-
-    def cut_near(job: tuple[int, Path]) -> None:
-        row, path = job
-        for v, image in enumerate(sampler(read_png(path))):
-            write_png(small[v][row], image)
-
-    with log.stage("views", count + len(near)) as advance, ThreadPoolExecutor(_WRITERS) as pool:
-        for _ in pool.map(cut, enumerate(frames.source_paths)):
-            advance(1)
-        for _ in pool.map(cut_near, enumerate(near.paths)):
-            advance(1)
+    key = view_store.made_of(list(vars(views).values()), (*frames.source_paths, *near.paths))
+    if view_store.are_there(store, key):
+        log.info(f"views of an earlier run are used again ({store})")
+    else:
+        view_store.forget(store)
+        _cut((*frames.source_paths, *near.paths), [own + more for own, more in zip(paths, small)], views, log)
+        view_store.keep(store, key, [path for row in (*paths, *small) for path in row])
+    pixel_map = plan_preprocessing((views.side, views.side), replace(geometry, square_ok=True))
+    written = [path for row in paths for path in row]
+    images = np.stack(list(ordered(lambda path: resize_and_crop(read_png(path), pixel_map), written)))
     shift = np.repeat(np.arange(number) * frames.num_source_frames, count)
     log.info(
         f"360 degree frames are cut into {number} views of {views.side}x{views.side} pixels and "
@@ -176,7 +169,7 @@ def cut_into_views(frames: Frames, views: SphereViews, geometry: ImageGeometry, 
         times=np.tile(frames.times, number),
         indices=np.tile(frames.indices, number),
         names=frames.names * number,
-        source_paths=tuple(path for row in paths for path in row),
+        source_paths=tuple(written),
         num_source_frames=number * frames.num_source_frames,
         offsets=shift,
         near=NearFrames(
@@ -188,6 +181,19 @@ def cut_into_views(frames: Frames, views: SphereViews, geometry: ImageGeometry, 
             views.T_rig_view, views.focal, np.repeat(np.arange(number), count), np.tile(np.arange(count), number)
         ),
     )
+
+
+def _cut(sources: Sequence[Path], targets: Sequence[Sequence[Path]], views: SphereViews, log: RunLog) -> None:
+    """Write the views of every source; ``targets``: for each view one file per source."""
+    sampler = ViewSampler(views)
+
+    def cut(row: int) -> None:
+        for image, files in zip(sampler(read_png(sources[row])), targets, strict=True):
+            write_png(files[row], image)
+
+    with log.stage("views", len(sources)) as advance, ThreadPoolExecutor(_WRITERS) as pool:
+        for _ in pool.map(cut, range(len(sources))):
+            advance(1)
 
 
 class ViewSampler:

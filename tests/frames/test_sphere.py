@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -100,8 +101,17 @@ def test_a_clip_becomes_one_clip_per_view(tmp_path: Path) -> None:
         assert abs(frames.indices[int(np.argmin(errors))] - index) <= 1
     count, pixel_map = preview_source(data, select, geometry, RunLog())
     assert (count, pixel_map) == (len(frames), frames.pixel_map)
+    # An interrupted run cuts no view twice; a view that was damaged since, or other views, are cut.
+    written = {path: path.stat().st_mtime_ns for path in frames.source_paths + frames.near.paths}
+    again = load_frames(data, tmp_path / "store", select=select, geometry=geometry, log=RunLog())
+    assert (again.images == frames.images).all() and again.near.paths == frames.near.paths
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    frames.source_paths[5].write_bytes(b"damaged")
     again = load_frames(data, tmp_path / "store", select=select, geometry=geometry, log=RunLog())
     assert (again.images == frames.images).all()
+    wider = replace(select, equirect_fov=100.0)
+    other = load_frames(data, tmp_path / "store", select=wider, geometry=geometry, log=RunLog())
+    assert other.rig.focal != frames.rig.focal and (other.images != frames.images).any()
 
 
 def remuxed(source: Path, target: Path) -> Path:

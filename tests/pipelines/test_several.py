@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from easi3r_ns.cli.summary import summary
 from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, ExportConfig, FrameConfig, RefineConfig
@@ -128,6 +129,16 @@ def test_one_dataset_of_two_cameras(tmp_path: Path, clip: Clip, halves, mapped) 
     assert "clips_left_out" not in [f.rule.key for f in result.card.verdict.against]
     command = command_text(result.scene.provenance, "OUT")
     assert f"--data {halves[0]} {halves[1]} --output-dir OUT" in command
+
+
+def test_images_as_jpeg(tmp_path: Path, halves, mapped) -> None:
+    written = replace(OPTIONS.dataset, image_format="jpeg", report=False)
+    run(tmp_path, halves, RunLog(), replace(OPTIONS, dataset=written))
+    meta = json.loads((tmp_path / "out" / "transforms.json").read_text(encoding="utf-8"))
+    for frame in meta["frames"]:
+        for folder in ("images", "images_2"):
+            with Image.open(tmp_path / "out" / folder / Path(frame["file_path"]).name) as image:
+                assert image.format == "JPEG" and Path(frame["file_path"]).suffix == ".jpg"
 
 
 def test_clips_of_one_camera_keep_their_pictures_and_its_distortion(tmp_path: Path, clip: Clip, monkeypatch) -> None:

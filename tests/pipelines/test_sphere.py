@@ -18,6 +18,7 @@ from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD
 from easi3r_ns.core.rig import ViewRig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene
+from easi3r_ns.dataset.nerfstudio import check_loads, write_dataset
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.evaluate.trajectory import compare_paths
 from easi3r_ns.export.formats import export_scene
@@ -156,6 +157,16 @@ def test_whole_moments_are_held_out(root: Path, tmp_path: Path) -> None:
         for split in ("train", "test")
     ]
     assert len(frames[1]) == 1 and not frames[0] & frames[1]
+
+
+def test_images_of_views_as_jpeg(root: Path, tmp_path: Path) -> None:
+    config = DatasetConfig(report=False, num_downscales=1, image_format="jpeg")
+    write_dataset(
+        read_scene(root / "out" / "scene"), tmp_path, config, RunLog(), verify=lambda file: check_loads(file, RunLog())
+    )
+    files = {path.name for path in (tmp_path / "images_2").iterdir()}
+    assert len(files) == VIEWS * FRAMES and "frame_00001_view2.jpg" in files
+    assert Image.open(tmp_path / "images" / "frame_00001_view2.jpg").format == "JPEG"
 
 
 def test_colmap_reads_the_export(root: Path) -> None:

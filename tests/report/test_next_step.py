@@ -171,7 +171,7 @@ class _Short:
 
     def __init__(self, inner: SimpleNamespace) -> None:
         self.dynamic, self.provenance, self._count = inner.dynamic, inner.provenance, len(inner.frames)
-        self.between = None
+        self.between = self.rig = None
 
     def __len__(self) -> int:
         return self._count
