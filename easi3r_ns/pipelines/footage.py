@@ -42,8 +42,8 @@ def prepare(recording: Recording, folder: Path, store: Path, log: RunLog) -> tup
             f"the pictures have several lenses: they are resampled to one of {lenses.wh[0]}x{lenses.wh[1]} pixels "
             "without distortion"
         )
-        ideal = {"K": lenses.K, "distortion": None, "fisheye": False, "sparse": lenses.moved(recording.sparse)}
-        recording = replace(recording, **ideal)
+        moved = lenses.moved(recording.sparse)
+        recording = replace(recording, K=lenses.K, distortion=None, fisheye=False, sparse=moved)
         sizes = [lenses.wh] * len(recording)
     elif len(set(sizes)) > 1:
         raise InputError(f"{folder}: the images differ in size: {', '.join(f'{w}x{h}' for w, h in sorted(set(sizes)))}")
