@@ -1,7 +1,8 @@
 """A crate fills 40 to 50 % of the picture and goes its own way: plain COLMAP follows it, masked mapping does not.
 
 Measured with pycolmap 4.2 on a path of 1.50 m, 20 frames: plain COLMAP registers all of them and misses the path by
-0.28 m (ATE). With masks from optical flow alone (JM 0.93) the ATE is 0.002 m, with the true masks 0.0007 m.
+0.28 m (ATE). With masks from optical flow alone (JM 0.93) the ATE is 0.002 m; with the true masks, which is not tried
+here, 0.0007 m.
 """
 
 from __future__ import annotations
@@ -72,11 +73,9 @@ def test_masked_mapping_holds_where_plain_colmap_fails(clip: Clip, frames: Frame
     plain, plain_errors = mapped(frames, np.zeros_like(clip.moving), clip)
     found = geometric_masks(clip.images, PATCH, RunLog()).masks
     assert pooled([jaccard(found, clip.moving)]).jm > 0.85
-    for masks, most in ((clip.moving, 0.002), (found, 0.005)):
-        masked, errors = mapped(frames, masks, clip)
-        assert masked == len(clip) and errors is not None
-        share = errors.ate / errors.path_length
-        assert share < most, f"masked: ATE {errors.ate:.4f} over {errors.path_length:.2f} m"
+    masked, errors = mapped(frames, found, clip)
+    assert masked == len(clip) and errors is not None
+    assert errors.ate < 0.005 * errors.path_length, f"masked: ATE {errors.ate:.4f} over {errors.path_length:.2f} m"
     lost = plain < 0.9 * len(clip)
     assert lost or plain_errors is None or plain_errors.ate > 0.05 * plain_errors.path_length, (
         f"plain COLMAP registered {plain} frames with an ATE of {plain_errors.ate:.4f}: this clip is too easy"

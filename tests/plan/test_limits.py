@@ -184,7 +184,7 @@ align = AlignConfig(solver="adam", iterations=1, max_pixels=0)
 data, log = Path(sys.argv[1]), RunLog()
 free = planned(data, frames, network, align, log)
 limit = 0.97 * free.memory_bytes / 2**30
-network, dataset = replace(network, max_memory=limit), DatasetConfig(num_downscales=0)
+network, dataset = replace(network, max_memory=limit), DatasetConfig(num_downscales=0, report=False)
 config = run.RunConfig(frames, network, align, dataset, RefineConfig("none"))
 with tempfile.TemporaryDirectory() as folder:
     run.process(data, Path(folder) / "out", config, overwrite=False, log=log)

@@ -206,6 +206,7 @@ def test_a_folder_of_one_video_is_planned_for_a_network(tmp_path, monkeypatch, c
 
 MEASURE = """
 import sys, tempfile
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
@@ -218,7 +219,8 @@ data, config, align = Path(sys.argv[1]), Easi3RConfig(weights="tiny", graph=sys.
 frames, log = FrameConfig(num_frames_target=0), RunLog()
 plan = plan_run(data, frames, config, align, RunLog())
 with tempfile.TemporaryDirectory() as folder:
-    settings = run.RunConfig(frames, config, align, DatasetConfig(num_downscales=0), RefineConfig("none"))
+    dataset = DatasetConfig(num_downscales=0, report=False)
+    settings = run.RunConfig(frames, replace(config, motion="attention"), align, dataset, RefineConfig("none"))
     run.process(data, Path(folder) / "out", settings, overwrite=False, log=log)
 wanted = {"pass 1": "pass 1: attention", "pass 2": "pass 2: pointmaps", "global alignment": "global alignment"}
 measured = {stage.name: stage.peak_memory_bytes for stage in log.stages}

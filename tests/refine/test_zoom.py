@@ -201,7 +201,7 @@ def written(folder: Path, ratio: float) -> tuple[Path, np.ndarray, np.ndarray]:
 def run(data: Path, out: Path, log: RunLog, *, shared_focal: bool, weights: str = "none") -> dict:
     config = RunConfig(
         FrameConfig(num_frames_target=0),
-        Easi3RConfig(weights=weights, depth="none", device="cpu", no_masks=True),
+        Easi3RConfig(weights=weights, depth="none", device="cpu", no_masks=True, graph="swinstride-2-noncyclic"),
         AlignConfig(shared_focal=shared_focal, max_pixels=512),
         DatasetConfig(num_downscales=0, report=False),
         RefineConfig("none" if weights == "none" else "colmap"),

@@ -80,12 +80,13 @@ class MeasureConfig:
     def sizes(self) -> dict[str, int]:
         """Numbers of scenes, after ``quick``."""
         if self.quick:
-            counts = {"pairs": 6, "clips": 2, "path_clips": 1, "selection_clips": 3, "selection_paths": 1}
-            return counts | {"frames": 5, "long_frames": 6}
+            counts = {"pairs": 6, "clips": 1, "path_clips": 1, "selection_clips": 2, "selection_paths": 1}
+            return counts | {"frames": 4, "long_frames": 5, "figure_clips": 1}
         names = ("pairs", "clips", "path_clips", "selection_clips", "frames")
         return {name: getattr(self, name) for name in names} | {
             "selection_paths": min(8, self.selection_clips),
             "long_frames": LONG_FRAMES,
+            "figure_clips": FIGURE_CLIPS,
         }
 
 
@@ -136,7 +137,8 @@ class Measurement:
     def choose(self) -> dict[str, Any]:
         """Choose formula and graph; the later parts use them."""
         count = self.sizes["selection_clips"]
-        lengths = (self.sizes["frames"], self.sizes["frames"], self.sizes["long_frames"])
+        short, long = self.sizes["frames"], self.sizes["long_frames"]
+        lengths = (short, long) if self.config.quick else (short, short, long)
         groups = self._observe("selection", count, choose.GRAPHS, "selection clips", lengths=lengths)
         patch = self.backbone.model.config.patch_size
         choices = {g: choose.choose_formula(*groups[g], patch) for g in choose.GRAPHS}
@@ -182,7 +184,7 @@ class Measurement:
 
     def draw(self, path: Path) -> None:
         """The picture of score maps."""
-        seeds = self._seeds("held_out", FIGURE_CLIPS)
+        seeds = self._seeds("held_out", self.sizes["figure_clips"])
         groups = self._observe("held_out", len(seeds), (self.graph,), "picture")[self.graph]
         images = [self._clip(seed, "held_out").images for seed in seeds]
         figure.draw_scores(path, images, *groups, self.formula, self.backbone.model.config.patch_size)
