@@ -67,7 +67,7 @@ class FrameConfig:
     """TOP BOTTOM LEFT RIGHT: shares of the picture to cut off (time stamps, a bonnet); masks of your own are cut
     likewise, and the lens keeps its centre."""
     crop_bars: bool = True
-    """Cut off black bars above and below the picture, or beside it."""
+    """Cut off black or white bars above and below the picture, or beside it."""
     image_size: Optional[str] = None
     """WIDTHxHEIGHT in pixels, upright: of images of several sizes, use those of this size alone (images only)."""
     on_cut: Literal["longest", "split", "fail", "ignore"] = "longest"

@@ -1,4 +1,4 @@
-"""What is cut off the frames of a clip before anything else sees them: black bars, and what the user asks for."""
+"""What is cut off the frames of a clip before anything else sees them: bars, and what the user asks for."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def find_cut(
 
     Frames of the size of those of another clip, whose map is ``like``, are cut in the same way.
 
-    A first readable frame without black rows along two opposite sides decides that there are no bars, so that most
-    clips cost one frame. Otherwise frames from all over the clip decide.
+    A first readable frame without black or white rows along two opposite sides decides that there are no bars, so that
+    most clips cost one frame. Otherwise frames from all over the clip decide.
 
     Raises:
         InputError: ``--crop-factor`` leaves nothing, or the source cannot be read.
@@ -52,7 +52,7 @@ def find_cut(
     if like is not None and full_wh == like.full_wh:
         return like.cut
     picture = (0, 0, *full_wh)
-    if select.crop_bars and any(_edges(_dark_sides([first.max(axis=-1)]))):
+    if select.crop_bars and any(any(_edges(_dark_sides([level]))) for level in _levels(first)):
         some = np.unique(inside[np.linspace(0, len(inside) - 1, min(_LOOKS, len(inside))).round().astype(int)])
         picture = find_bars(image for _, image in readable(source, some, log)) or picture
     box = _shares(picture, select.crop_factor)
@@ -64,13 +64,24 @@ def find_cut(
 
 
 def find_bars(images: Iterable[np.ndarray]) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) of the picture between black bars in frames (H, W, 3) uint8 of a clip; None: no bars.
+    """(left, top, right, bottom) of the picture between bars in frames (H, W, 3) uint8 of a clip; None: no bars.
 
     A bar is black and even in every frame that is not black altogether, and the picture begins directly beside it.
     Bars come in pairs of about one size. A dark scene has none of this: it is uneven, it changes, and it grows
-    brighter by and by.
+    brighter by and by. White bars, as programs that undistort pictures leave them, are found in the same way in the
+    negative; where there are both, the black ones are cut off.
     """
-    levels = [image.max(axis=-1) for image in images]
+    dark, light = zip(*(_levels(image) for image in images), strict=True)
+    return _between(list(dark)) or _between(list(light))
+
+
+def _levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) uint8, the brightest channel of a frame, and of its negative: 0 in black bars, and in white ones."""
+    return image.max(axis=-1), 255 - image.min(axis=-1)
+
+
+def _between(levels: list[np.ndarray]) -> tuple[int, int, int, int] | None:
+    """The picture between bars in which no level is more than :data:`_DARK`."""
     levels = [level for level in levels if level.shape == levels[0].shape and level.max() > 2 * _DARK]
     if not levels:
         return None
@@ -157,6 +168,6 @@ def _say(cut: SourceCut, select: FrameConfig, log: RunLog) -> None:
     if cut.picture != (0, 0, width, height):
         sides = {"top": top, "bottom": height - bottom, "left": left, "right": width - right}
         bars = ", ".join(f"{side} {pixels}" for side, pixels in sides.items() if pixels)
-        log.info(f"black bars are cut off ({bars} pixels; --no-crop-bars keeps them): {kept}")
+        log.info(f"bars are cut off ({bars} pixels; --no-crop-bars keeps them): {kept}")
     else:
         log.info(f"--crop-factor: {kept}")

@@ -78,12 +78,13 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
         f"second look: cameras and depth explain {100 * seen.explained:.0f} % of the flow of what stands still; "
         f"{100 * before.coverage.mean():.1f} % of the picture moved in the first look, "
         f"{100 * dynamic.coverage.mean():.1f} % in the second"
+        + ("; flow follows no two of the frames, so the path is not judged" if np.isnan(seen.astray) else "")
     )
     facts = {
         "kept": "second",
         "explained": seen.explained,
         "depth_sigma": seen.depth_sigma,
-        "astray": seen.astray,
+        "astray": None if np.isnan(seen.astray) else seen.astray,
         "first": before.source,
         "first_coverage": float(before.coverage.mean()),
         "coverage": float(dynamic.coverage.mean()),
@@ -165,7 +166,8 @@ def _kept(
         shares = np.concatenate([look.explained for look in looks])
         facts = [
             shares.mean() if len(shares) else 0.0,
-            *(max(getattr(look, name) for look in looks) for name in ("depth_sigma", "astray")),
+            max(look.depth_sigma for look in looks),
+            np.fmax.reduce([look.astray for look in looks]),  # NaN, not judged, only where no clip could be
         ]
         dynamic = join_masks([look.dynamic for look in looks])
         dynamic = replace(dynamic, masks=on_network(dynamic.masks, times), first=scene.dynamic.masks)

@@ -1,4 +1,4 @@
-"""What is cut off the frames: black bars that are bars, and the shares that the user asks for."""
+"""What is cut off the frames: black and white bars that are bars, and the shares that the user asks for."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ SIZE = (96, 160)
 """Height and width of the picture of :func:`filmed`."""
 
 
-def framed(images: np.ndarray, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0) -> np.ndarray:
-    return np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
+def framed(
+    images: np.ndarray, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0, colour: int = 0
+) -> np.ndarray:
+    return np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=colour)
 
 
 def load(data: Path, tmp_path: Path, log: RunLog | None = None, **select):
@@ -35,10 +37,11 @@ def load(data: Path, tmp_path: Path, log: RunLog | None = None, **select):
     return load_frames(data, tmp_path / "store", select=FrameConfig(**options), geometry=TINY, log=log or RunLog())
 
 
+@pytest.mark.parametrize("colour", [0, 255])
 @pytest.mark.parametrize("sides", [(20, 20, 0, 0), (0, 0, 30, 30), (20, 20, 30, 30), (30, 37, 0, 0)])
-def test_bars_are_found_to_the_pixel(sides):
+def test_bars_are_found_to_the_pixel(sides, colour):
     top, bottom, left, right = sides
-    found = find_bars(list(framed(filmed(steady(6)), *sides)))
+    found = find_bars(list(framed(filmed(steady(6)), *sides, colour=colour)))
     expected = (left, top, left + SIZE[1], top + SIZE[0])
     # A row or column beside a bar may be blended with it, so one is left out.
     trimmed = [a - b for a, b in zip(found, expected)]
@@ -72,7 +75,7 @@ def test_the_run_says_what_it_cut(tmp_path, caplog):
     clip = _write_video(tmp_path / "clip.mp4", list(framed(filmed(steady(4)), 0, 0, 24, 24)))
     with caplog.at_level("INFO"):
         load(clip, tmp_path)
-    (line,) = [record.message for record in caplog.records if "black bars" in record.message]
+    (line,) = [record.message for record in caplog.records if "bars are cut off" in record.message]
     assert "--no-crop-bars" in line and "208x96" in line
 
 
@@ -102,8 +105,16 @@ def dark_object(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scene", [night, street_at_night, dark_object])
-def test_dark_scenes_have_no_bars(scene):
+def test_dark_and_white_scenes_have_no_bars(scene):
     assert find_bars(list(scene(8))) is None
+    assert find_bars(list(255 - scene(8))) is None
+
+
+def test_a_jagged_rim_as_undistorted_pictures_have_is_cut_off():
+    images = framed(filmed(steady(6)), 6, 5, 7, 8, colour=255)
+    images[:, 6, :70], images[:, 40:, 7] = 255, 255
+    left, top, right, bottom = find_bars(list(images))
+    assert 8 <= left <= 9 and 7 <= top <= 8 and 165 <= right <= 167 and 100 <= bottom <= 102
 
 
 def test_black_clips_and_fades_have_no_bars_of_their_own(tmp_path):

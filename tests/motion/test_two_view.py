@@ -60,6 +60,21 @@ def test_background_homography_is_found_beside_a_mover_in_the_middle() -> None:
     assert (homography_preferred(samples) or 0) > 0.5
 
 
+@pytest.mark.parametrize("error", [0.0, 1.5])
+def test_flow_that_is_inexact_everywhere_is_no_motion(error: float) -> None:
+    rng = np.random.default_rng(0)
+    flow = flow_of_homography(TURN) + cv2.GaussianBlur(rng.normal(0, 1, (*SIZE, 2)), (0, 0), 5) * 17.7 * error
+    back = flow_of_homography(np.linalg.inv(TURN))
+    mover = np.zeros(SIZE, bool)
+    mover[60:110, 120:200] = True
+    flow[mover] += [60.0, 20.0]
+    kinds = residual.Kinds(np.array([0.5]), np.array([1.0]))
+    everywhere, flat = np.ones(SIZE, bool), np.zeros(SIZE, np.float32)
+    maps = by_two_views(kinds)((0, 1), (flow.astype(np.float32), back), (everywhere, everywhere), (flat, flat))
+    assert maps is not None and np.median(maps[0][mover]) > 0.75
+    assert np.median(maps[0][~mover]) < 0.25
+
+
 def test_epipolar_distance_shows_the_mover_and_not_the_parallax() -> None:
     flow, seen, moving = exact_pair(5, frozen=False)
     samples = sample(flow, seen)

@@ -115,6 +115,14 @@ def test_a_path_that_misses_the_flow_leaves_the_first_look_with_a_warning(stand_
     assert any("misses 90 % of the flow" in warning for warning in log.warnings)
 
 
+def test_a_path_that_no_pair_judges_is_not_called_right(stand_in, caplog: pytest.LogCaptureFixture) -> None:
+    stand_in(0.95, astray=float("nan"))
+    with caplog.at_level("INFO"):
+        looks = again(first_look("geometry"), StageCache(None), RunLog())
+    facts = looks.scene.provenance["motion"]
+    assert facts["kept"] == "second" and facts["astray"] is None and "the path is not judged" in caplog.text
+
+
 def test_who_is_not_looked_at_again(stand_in) -> None:
     calls = stand_in(0.9)
     scene = first_look("geometry")

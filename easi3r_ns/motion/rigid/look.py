@@ -68,9 +68,9 @@ class SecondLook:
     """(P,) share of the static flow of each pair that cameras and depth explain."""
     depth_sigma: float
     """Relative deviation of the scene's depth, as flow tells it."""
-    astray: float = 0.0
+    astray: float = float("nan")
     """Median share of the length of the static flow that the cameras miss, over the pairs of frames of the scene,
-    before each pair's own adjustment; 0 where there are no such pairs."""
+    before each pair's own adjustment; NaN, not judged, where flow follows no pair of them."""
 
     @property
     def share(self) -> float:
@@ -80,7 +80,7 @@ class SecondLook:
     @property
     def holds(self) -> bool:
         """Whether the cameras explain what stands still, so that the masks may be used."""
-        return self.share >= CLIP_HOLDS and self.astray <= MOST_ASTRAY
+        return self.share >= CLIP_HOLDS and not self.astray > MOST_ASTRAY
 
 
 def second_look(
@@ -129,7 +129,7 @@ def second_look(
         maps=regions.maps,
         first=scene.dynamic.masks[first_row : first_row + len(shot.places)],
     )
-    astray = float(np.median(rigid.astray)) if rigid.astray else 0.0
+    astray = float(np.median(rigid.astray)) if rigid.astray else float("nan")
     return SecondLook(dynamic, regions.followed, np.array(rigid.explained), rigid.sigma, astray)
 
 

@@ -23,7 +23,7 @@ GAPS = (1, 2, 4)
 WITNESS_GAPS = (1, 4)
 """Steps to the source frames whose regions take part in the vote: a surface is recognised more surely where it is seen
 shortly before and after than in a frame far away."""
-METHOD = ("flow to source frames", GAPS, WITNESS_GAPS, "edges")
+METHOD = ("flow to source frames", GAPS, WITNESS_GAPS, "edges", "noise of the pair")
 """What decides these masks, beside the images and the estimator of flow."""
 LEAST_SCORE = 0.15
 """No pixel below this score moves, whatever the histogram says: it is what flow does on static surfaces. In the units

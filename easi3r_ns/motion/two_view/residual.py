@@ -14,7 +14,17 @@ from ...core.workers import ordered
 from ...frames.near import Shot
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
-from .background import FEWEST_SAMPLES, Kind, Samples, distance, fit, homography_preferred, noise, sample
+from .background import (
+    DEVIATIONS_PER_MEDIAN,
+    FEWEST_SAMPLES,
+    Kind,
+    Samples,
+    distance,
+    fit,
+    homography_preferred,
+    noise,
+    sample,
+)
 from .flows import both_ways
 from .plan import PairPlan, spread
 
@@ -194,11 +204,24 @@ def _residuals(
     height, width = consistent.shape
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     start = np.stack([columns, rows], axis=-1)
+    deviations = [static_noise(samples.median_flow, texture) for texture in textures]
+    rougher = _rougher(kind, model, samples, deviations[0])
     maps = [
-        graded(distance(kind, own, start, start + flow) / static_noise(samples.median_flow, texture))
-        for own, flow, texture in zip((model, back), flows, textures, strict=True)
+        graded(distance(kind, own, start, start + flow) / (rougher * deviation))
+        for own, flow, deviation in zip((model, back), flows, deviations, strict=True)
     ]
     return maps[0], maps[1]
+
+
+def _rougher(kind: Kind, model: np.ndarray, samples: Samples, deviation: np.ndarray) -> float:
+    """At least 1: by how much the flow of most of a pair misses the model more than the flow of static surfaces should.
+
+    Rolling shutter, blur, and gaps that flow can just follow make all of a pair inexact: what is off as the rest is,
+    does not move.
+    """
+    columns, rows = samples.start.astype(int).T
+    off = distance(kind, model, samples.start, samples.end) / deviation[rows, columns]
+    return max(1.0, DEVIATIONS_PER_MEDIAN * float(np.median(off)))
 
 
 def static_noise(median_flow: float, texture: np.ndarray) -> np.ndarray:
