@@ -18,6 +18,10 @@ from .types import T_SIDE_UPRIGHT, DynamicMasks, Frames, PixelMap, require
 
 ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
 """Said wherever :attr:`Scene.assumed_depth` is shown."""
+DEPTH_SOURCES = ("unknown", "stereo", "network", "prior")
+"""What the numbers in :attr:`Scene.depth_source` mean: measured by multi-view stereo (or brought along by an import),
+predicted by the network that found the cameras, or predicted from single pictures (:mod:`easi3r_ns.depth.prior`)."""
+FROM_PRIOR = DEPTH_SOURCES.index("prior")
 FEWEST_OBSERVATIONS = 2
 """A triangulated point with fewer is no point."""
 MOST_SCALE_PIXELS = 2**24
@@ -195,6 +199,8 @@ class Scene:
     """(F, H, W) float32 z-depth in scene units of moving pixels whose ``depth`` is unknown, 0 elsewhere: that of what
     they seem to stand on (:mod:`easi3r_ns.depth.movers`). It was not measured: it serves for viewing what moves, and
     is no part of depth maps, static clouds, meshes and measures. None: nothing is assumed."""
+    depth_source: np.ndarray | None = None
+    """(F, H, W) uint8, indices of :data:`DEPTH_SOURCES`: where ``depth`` came from. None: all from one source."""
     uncertainty: CameraUncertainty | None = None
     """Uncertainty of these cameras by what found them; None where it was not estimated."""
     between: PosedFrames | None = None
@@ -223,6 +229,11 @@ class Scene:
         require(self.dynamic.masks.shape == (n, height, width), f"masks have shape {self.dynamic.masks.shape}")
         if self.contradicted is not None:
             require(self.contradicted.shape == (n, height, width), f"contradicted: {self.contradicted.shape}")
+        if self.depth_source is not None:
+            sources = self.depth_source
+            require(sources.shape == (n, height, width), f"depth_source has shape {sources.shape}")
+            known = sources.dtype == np.uint8 and int(sources.max(initial=0)) < len(DEPTH_SOURCES)
+            require(known, "depth_source holds numbers that are no source")
         if self.assumed_depth is not None:
             require(self.assumed_depth.shape == (n, height, width), f"assumed_depth: {self.assumed_depth.shape}")
             other = (self.assumed_depth != 0) & ~(self.dynamic.masks & (self.depth == 0))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from .geometry import Where, transform, unproject
-from .scene import Scene
+from .scene import FROM_PRIOR, Scene
 
 MAX_RELATIVE_STEP = 0.05
 """Relative depth step between neighbouring network pixels above which they belong to different surfaces."""
@@ -27,10 +29,31 @@ def trusted_depth(scene: Scene, frame: int) -> np.ndarray:
 
 
 def solid_pixels(scene: Scene, frame: int) -> np.ndarray:
-    """(H, W) bool: pixels with a trusted depth on a surface that no more confident view contradicts."""
-    depth = trusted_depth(scene, frame)
-    solid = on_surface(depth) & (depth > 0)
+    """(H, W) bool: pixels with a trusted depth on a surface that no more confident view contradicts.
+
+    What stands still and was filled by a prior is not among them: frames need not agree about it.
+    """
+    depth, filled = trusted_depth(scene, frame), filled_pixels(scene, frame)
+    measured = np.where(filled, 0, depth)
+    solid = on_surface(measured) & (measured > 0)
+    if filled.any():
+        solid |= on_surface(depth) & filled & scene.dynamic.masks[frame]
     return solid if scene.contradicted is None else solid & ~scene.contradicted[frame]
+
+
+def filled_pixels(scene: Scene, frame: int) -> np.ndarray:
+    """(H, W) bool: pixels whose depth a network predicted from this picture alone."""
+    if scene.depth_source is None:
+        return np.zeros(scene.depth.shape[1:], dtype=bool)
+    return scene.depth_source[frame] == FROM_PRIOR
+
+
+def measured_only(scene: Scene) -> Scene:
+    """The scene without depth that was filled by a prior."""
+    if scene.depth_source is None:
+        return scene
+    kept = scene.depth_source != FROM_PRIOR
+    return replace(scene, depth=scene.depth * kept, confidence=scene.confidence * kept, depth_source=None)
 
 
 def assumed_pixels(scene: Scene, frame: int) -> np.ndarray:
