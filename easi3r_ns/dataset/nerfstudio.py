@@ -27,7 +27,7 @@ from ..core.rig import ViewRig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
-from ..core.types import T_SIDE_UPRIGHT, upright_again
+from ..core.types import T_SIDE_UPRIGHT, PixelMap, upright_again
 from ..core.upright import is_level
 from ..core.workers import ordered
 from ..storage.copies import kept_copies
@@ -36,7 +36,7 @@ from ..storage.owned import claim, owned_files, settle
 from .listing import Listed, listed_frames, listed_splits, possible_stems, splits_by_moment, stems_of
 from .loadback import check_loads
 from .pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
-from .resample import depth_at_source, shrink_static, static_at_source
+from .resample import depth_at_source, labels_at_source, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
 __all__ = ["check_loads", "dataset_files", "refuse_taken", "with_dataset_images", "write_dataset"]
@@ -69,6 +69,8 @@ class _FrameFiles:
     depth: str | None
     cloud: str | None
     """None when nothing that moves in this frame has a trusted or an assumed depth."""
+    source: str | None = None
+    """Where the depth of each pixel came from; None where all is of one source."""
 
 
 def write_dataset(
@@ -162,7 +164,8 @@ def _frame_files(scene: Scene, stem: str, frame: Listed, config: DatasetConfig) 
         return replace(files, depth=UNKNOWN_DEPTH if depth else None)
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
     moving |= assumed_pixels(scene, frame.position)
-    return _named_files(stem, config, depth=depth, cloud=bool(moving.any()))
+    files = _named_files(stem, config, depth=depth, cloud=bool(moving.any()))
+    return replace(files, source=_source_file(stem)) if depth and scene.depth_source is not None else files
 
 
 def _named_files(stem: str, config: DatasetConfig, *, depth: bool, cloud: bool) -> _FrameFiles:
@@ -183,7 +186,7 @@ def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str
     files = {TRANSFORMS, UNCHECKED, POINTS, *(f"{SCENE_FOLDER}/{name}" for name in SCENE_FILES)}
     for frame in frames:
         files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
-        files |= {frame.cloud} if frame.cloud else set()
+        files |= {file for file in (frame.cloud, frame.source) if file}
     return files
 
 
@@ -200,12 +203,14 @@ def dataset_files(
     depth = has_depth and config.depths
     stems = possible_stems(num_frames, num_clips, rig)
     frames = [_named_files(stem, config, depth=depth, cloud=has_depth) for stem in stems]
-    unknown = (
-        {_scaled(UNKNOWN_DEPTH, k) for k in (1, *downscale_factors(source_wh, config.num_downscales))}
-        if depth
-        else set()
-    )
-    return unknown | _all_files(frames, downscale_factors(source_wh, config.num_downscales))
+    factors = downscale_factors(source_wh, config.num_downscales)
+    unknown = {_scaled(UNKNOWN_DEPTH, k) for k in (1, *factors)} if depth else set()
+    sources = {_source_file(stem) for stem in stems} if depth else set()
+    return unknown | sources | _all_files(frames, factors)
+
+
+def _source_file(stem: str) -> str:
+    return f"depth_sources/{stem}.png"
 
 
 def refuse_taken(output_dir: Path, overwrite: bool) -> None:
@@ -265,6 +270,8 @@ def _frame_writer(
             if files.depth and depth is not None:
                 steps = depth_steps(depth_at_source(depth, pixel_map, factor))
                 write_png(output_dir / _scaled(files.depth, factor), steps)
+                if files.source and factor == 1:
+                    write_png(output_dir / files.source, _source_labels(scene, frame, pixel_map) * (steps > 0))
         if files.cloud is None:
             return files
         points, colors = dynamic_points(scene, frame.near)
@@ -298,6 +305,13 @@ def _write_images(frame: Listed, targets: dict[int, Path], scene: Scene) -> None
             link_or_copy(source, target)
         else:
             write_image(target, image)
+
+
+def _source_labels(scene: Scene, frame: Listed, pixel_map: PixelMap) -> np.ndarray:
+    """(h, w) uint8 at source size, upright: indices of ``core.scene.DEPTH_SOURCES``."""
+    assert scene.depth_source is not None and frame.position is not None, "files say so"
+    labels = scene.depth_source[frame.position]
+    return labels_at_source(upright_again(labels) if frame.turned else labels, pixel_map)
 
 
 def _write_unknown_depth(scene: Scene, output_dir: Path, factors: Sequence[int]) -> None:
@@ -339,6 +353,7 @@ def _transforms(
         # instant-ngp calls it depth_path.
         entry |= {"depth_file_path": files.depth, "depth_path": files.depth} if files.depth else {}
         entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
+        entry |= {"depth_source_path": files.source} if files.source else {}
         entry |= {"dynamic_depth": "assumed"} if files.cloud and assumed_pixels(scene, frame.near).any() else {}
         entry |= {key: value for key, value in intrinsics[number].items() if key not in shared}
         entry |= {"source": frame.name, "frame_index": frame.index}

@@ -54,6 +54,16 @@ def depth_at_source(depth: np.ndarray, pixel_map: PixelMap, factor: int = 1) -> 
     return value.astype(np.float32, copy=False)
 
 
+def labels_at_source(labels: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """(H, W) numbers of the network's pixels -> (h, w) at source size: the nearest pixel's; 0 outside its crop."""
+    x, y = _network_coordinates(pixel_map, 1)
+    height, width = labels.shape
+    value = _at(labels, _clamped_round(y, height), _clamped_round(x, width))
+    value[(y < -0.5) | (y > height - 0.5)] = 0
+    value[:, (x < -0.5) | (x > width - 0.5)] = 0
+    return value
+
+
 def _at(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """``grid[np.ix_(rows, columns)]``, row by row, which is faster where rows repeat."""
     return np.take(np.take(grid, columns, axis=1), rows, axis=0)

@@ -16,8 +16,8 @@ Version 2 of the format is two files, which JSON and numpy read::
 ``arrays.npz``
     The arrays of the Scene under the names of its fields, with their shapes and types: ``images``, ``T_world_cam``,
     ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
-    ``contradicted`` and ``assumed_depth`` (of what moves, not measured: for viewing only). Fields of its parts have a
-    prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
+    ``contradicted``, ``assumed_depth`` (of what moves, not measured: for viewing only) and ``depth_source`` (0 unknown,
+    1 stereo, 2 network, 3 predicted from the picture alone). Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
     ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
     ``between.`` (frames in between) where the Scene has these. ``rig.`` says, where the frames are views of a sphere,
     which ``view`` of which ``moment`` each is, and how the views stand (``T_rig_view``; ``focal`` in source pixels). Of
@@ -161,7 +161,7 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
         arrays["contradicted"] = scene.contradicted
     if scene.assumed_depth is not None:
         arrays["assumed_depth"] = scene.assumed_depth
-    for name in ("clip", "turned"):
+    for name in ("clip", "turned", "depth_source"):
         if (values := getattr(scene, name)) is not None:
             arrays[name] = values
     dynamic = scene.dynamic
@@ -227,6 +227,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         assumed_depth=arrays["assumed_depth"] if "assumed_depth" in arrays else None,
         clip=arrays["clip"] if "clip" in arrays else None,
         turned=arrays["turned"] if "turned" in arrays else None,
+        depth_source=arrays["depth_source"] if "depth_source" in arrays else None,
         dynamic=dynamic,
         pixel_map=PixelMap(**sizes),
         names=tuple(str(name) for name in meta["names"]),

@@ -130,7 +130,7 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
         folder = source.resolve().relative_to(output_dir.resolve()).parts[:1]
     except ValueError:
         return
-    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|dynamic|scene|\.easi3r", folder[0]):
+    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|depth_sources|dynamic|scene|\.easi3r", folder[0]):
         raise InputError(f"{source} lies in a folder that this run would write to: choose another --output-dir")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..core.end_to_end import clip_starts
 from ..core.geometry import FisheyeDistortion, undistort
 from ..core.scene import FIXED, TURNING, Scene, SparsePoints
-from ..core.surface import trusted_depth
+from ..core.surface import measured_only, trusted_depth
 from .residuals import Residuals, parallax_degrees, picture_change, static_residuals
 
 PREVIEW_WEIGHTS = ("tiny",)
@@ -149,7 +149,11 @@ class MeasuredScene:
 
 
 def measure(scene: Scene) -> MeasuredScene:
-    """Measure a scene of at least one frame; takes a second or two for fifty frames."""
+    """Measure a scene of at least one frame; takes a second or two for fifty frames.
+
+    Depth that a prior filled takes no part: it says nothing about the cameras.
+    """
+    scene = measured_only(scene)
     count = clip_length(scene)
     unit = length_unit(scene)
     series = _series(scene, count, unit)

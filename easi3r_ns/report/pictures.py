@@ -18,6 +18,8 @@ from .contents import ColorRamp
 
 UNKNOWN = np.array([128, 132, 138], dtype=np.uint8)
 """Colour of pixels without depth."""
+SOURCE_COLOURS = np.array([UNKNOWN, (59, 110, 196), (70, 150, 90), (235, 150, 50)], dtype=np.uint8)
+"""Of :data:`~easi3r_ns.core.scene.DEPTH_SOURCES`: grey, blue, green, orange."""
 WHITE = np.array([255, 255, 255], dtype=np.uint8)
 SCORE_MAP, DEPTH_MAP, CONFIDENCE_MAP = cv2.COLORMAP_MAGMA, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_CIVIDIS
 
@@ -87,6 +89,12 @@ def confidence_picture(scene: Scene, frame: int, high: float) -> np.ndarray:
     """(H, W, 3) RGB from the lowest trusted confidence (dark) to ``high``; grey where the depth is not trusted."""
     values = np.where(trusted_depth(scene, frame) > 0, scene.confidence[frame], np.nan)
     return colored(values, scene.min_confidence, max(high, scene.min_confidence + 1e-6), CONFIDENCE_MAP)
+
+
+def source_picture(scene: Scene, frame: int) -> np.ndarray:
+    """(H, W, 3) RGB: where the depth of each pixel came from, in :data:`SOURCE_COLOURS`."""
+    assert scene.depth_source is not None, "asked of a scene that says it"
+    return SOURCE_COLOURS[scene.depth_source[frame]]
 
 
 def color_ramp(colormap: int, low: str, high: str) -> ColorRamp:
