@@ -47,6 +47,10 @@ class Import:
     """Where the folder has no depth: stereo measures that of what stands still, none leaves it unknown."""
     stereo: Literal["auto", "opencv", "torch", "patchmatch"] = "auto"
     """What --depth stereo measures with, as in `easi3r run`."""
+    depth_prior: Optional[str] = None
+    """Fill what has no depth by a network for single pictures, as in `easi3r run`."""
+    metric: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Lengths in metres by a --depth-prior that predicts them."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     fps: float = 24.0

@@ -232,6 +232,12 @@ class Easi3RConfig:
     """What --depth stereo measures with: opencv (CPU), torch (GPU; slow on a CPU) or patchmatch, COLMAP's PatchMatch on
     an NVIDIA GPU (needs pycolmap-cuda12). auto is patchmatch where it is there, else torch on a GPU and opencv on a
     CPU; the run says which."""
+    depth_prior: Optional[str] = None
+    """Fill what has no depth, what moves included, by a network for single pictures (extra `models`): depth-anything
+    (the small V2), depth-anything-base, -large, -indoor, -outdoor, depth-pro, a folder, or a Hugging Face repository of
+    their kind. What was measured stays; depth_sources/ says which is which."""
+    metric: bool = False
+    """Lengths in metres by a --depth-prior that predicts them (depth-anything-indoor, -outdoor, depth-pro)."""
     focal_length: Optional[float] = None
     """Known focal length in pixels of the SOURCE image; kept fixed. Default: estimated, from what EXIF or QuickTime
     metadata say where --weights none or --refine colmap map, and taken from them where nothing in the pictures shows
@@ -259,6 +265,11 @@ class Easi3RConfig:
     """Where windows are joined, look for places that the camera comes back to, and close the loops."""
 
     def __post_init__(self) -> None:
+        if self.metric and self.depth_prior is None:
+            raise InputError(
+                "--metric needs a network that predicts metres: give --depth-prior depth-anything-indoor, "
+                "depth-anything-outdoor or depth-pro; or a length that you measured (--metric-reference)"
+            )
         if self.masks is not None and self.no_masks:
             raise InputError("--masks and --no-masks contradict each other: give one of them")
         for name in ("masks_polarity", "masks_missing"):

@@ -103,7 +103,8 @@ def scale_in_words(scene: Scene) -> str:
         "prior": f"by the metric depth of {facts.get('model', 'a model')}",
     }
     by = sources.get(str(facts.get("source")), "by what was given")
-    return f"in metres {by} (1 sigma {100 * facts['sigma']:.1f} %)"
+    sigma = facts.get("sigma")
+    return f"in metres {by} ({'how well is not known' if sigma is None else f'1 sigma {100 * sigma:.1f} %'})"
 
 
 def metres_by_reference(scene: Scene, reference: MetricReference, pictures: Mapping[str, int | None]) -> Metres:

@@ -42,6 +42,7 @@ STAGES = {
     "one lens for all clips": ("bring all clips to one lens", "frames"),
     "refit depths": ("fit the depths to the cameras", ""),
     "stereo": ("measure depth (stereo)", "frames"),
+    "depth prior": ("predict depth from single pictures", "frames"),
     "stereo by PatchMatch": ("measure depth (PatchMatch)", "frames"),
     "stereo agreement": ("compare the depths of the frames", ""),
     "motion against the scene": ("find what moves against the scene", "pairs"),

@@ -27,7 +27,7 @@ from ..core.rig import ViewRig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.surface import assumed_pixels, trusted_depth
-from ..core.types import T_SIDE_UPRIGHT, PixelMap, upright_again
+from ..core.types import T_SIDE_UPRIGHT, upright_again
 from ..core.upright import is_level
 from ..core.workers import ordered
 from ..storage.copies import kept_copies
@@ -259,9 +259,10 @@ def _frame_writer(
         frame, files = item
         pixel_map, moving = scene.pixel_map, frame.moving(scene)
         depth = None if frame.position is None else trusted_depth(scene, frame.position)
+        labels = scene.depth_source[frame.position] if files.source and scene.depth_source is not None else None
         if frame.turned:
             moving, pixel_map = upright_again(moving), pixel_map.upright()
-            depth = None if depth is None else upright_again(depth)
+            depth, labels = (None if values is None else upright_again(values) for values in (depth, labels))
         _write_images(frame, {factor: output_dir / _scaled(files.image, factor) for factor in (1, *factors)}, scene)
         static = static_at_source(moving, pixel_map, config.mask_growth)
         for factor in (1, *factors):
@@ -270,8 +271,8 @@ def _frame_writer(
             if files.depth and depth is not None:
                 steps = depth_steps(depth_at_source(depth, pixel_map, factor))
                 write_png(output_dir / _scaled(files.depth, factor), steps)
-                if files.source and factor == 1:
-                    write_png(output_dir / files.source, _source_labels(scene, frame, pixel_map) * (steps > 0))
+                if files.source and labels is not None and factor == 1:
+                    write_png(output_dir / files.source, labels_at_source(labels, pixel_map) * (steps > 0))
         if files.cloud is None:
             return files
         points, colors = dynamic_points(scene, frame.near)
@@ -305,13 +306,6 @@ def _write_images(frame: Listed, targets: dict[int, Path], scene: Scene) -> None
             link_or_copy(source, target)
         else:
             write_image(target, image)
-
-
-def _source_labels(scene: Scene, frame: Listed, pixel_map: PixelMap) -> np.ndarray:
-    """(h, w) uint8 at source size, upright: indices of ``core.scene.DEPTH_SOURCES``."""
-    assert scene.depth_source is not None and frame.position is not None, "files say so"
-    labels = scene.depth_source[frame.position]
-    return labels_at_source(upright_again(labels) if frame.turned else labels, pixel_map)
 
 
 def _write_unknown_depth(scene: Scene, output_dir: Path, factors: Sequence[int]) -> None:

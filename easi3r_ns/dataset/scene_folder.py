@@ -17,7 +17,8 @@ Version 2 of the format is two files, which JSON and numpy read::
     The arrays of the Scene under the names of its fields, with their shapes and types: ``images``, ``T_world_cam``,
     ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
     ``contradicted``, ``assumed_depth`` (of what moves, not measured: for viewing only) and ``depth_source`` (0 unknown,
-    1 stereo, 2 network, 3 predicted from the picture alone). Fields of its parts have a prefix: ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
+    1 stereo, 2 network, 3 predicted from the picture alone). Fields of its parts have a prefix:
+    ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
     ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
     ``between.`` (frames in between) where the Scene has these. ``rig.`` says, where the frames are views of a sphere,
     which ``view`` of which ``moment`` each is, and how the views stand (``T_rig_view``; ``focal`` in source pixels). Of

@@ -39,7 +39,7 @@ class Predictions:
     """What a network says of every frame of a scene."""
 
     inverse: np.ndarray
-    """(F, H, W) float32 on the scene's grid, larger is nearer: inverse depth up to an affine function, or 1 / metres."""
+    """(F, H, W) float32 on the scene's grid, larger is nearer: inverse depth up to an affine map, or 1 / metres."""
     metric: bool
     model: str
     licence: str

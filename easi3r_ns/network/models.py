@@ -82,6 +82,7 @@ class ModelFiles:
 
 
 _SAM2 = "SAM 2.1, video segmentation"
+_DEPTH = "Depth Anything V2, depth of single pictures"
 
 MODELS: dict[str, KnownModel] = {
     model.name: model
@@ -98,6 +99,27 @@ MODELS: dict[str, KnownModel] = {
         ),
         KnownModel(
             "sam2-tiny", f"{_SAM2}, Hiera-T, 39 M parameters (0.2 GB)", "Apache-2.0", "facebook/sam2.1-hiera-tiny"
+        ),
+        *(
+            KnownModel(
+                f"depth-anything{suffix}",
+                f"{_DEPTH}, {what}",
+                "Apache-2.0" if apache else "CC BY-NC 4.0",
+                f"depth-anything/Depth-Anything-V2-{repository}-hf",
+            )
+            for suffix, what, apache, repository in (
+                ("", "relative, ViT-S, 25 M parameters (0.1 GB)", True, "Small"),
+                ("-base", "relative, ViT-B, 98 M parameters (0.4 GB)", False, "Base"),
+                ("-large", "relative, ViT-L, 335 M parameters (1.3 GB)", False, "Large"),
+                ("-indoor", "metres indoors, ViT-S, 25 M parameters (0.1 GB)", True, "Metric-Indoor-Small"),
+                ("-outdoor", "metres outdoors, ViT-S, 25 M parameters (0.1 GB)", True, "Metric-Outdoor-Small"),
+            )
+        ),
+        KnownModel(
+            "depth-pro",
+            "Depth Pro, metres, 952 M parameters (1.9 GB)",
+            "Apple's licence for research (apple-amlr), not for products",
+            "apple/DepthPro-hf",
         ),
         KnownModel("edgetam", "EdgeTAM, small video segmentation (0.1 GB)", "Apache-2.0", "yonigozlan/EdgeTAM-hf"),
     )

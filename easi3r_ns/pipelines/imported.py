@@ -38,13 +38,17 @@ from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .footage import prepare
 from .metres import in_metres_as_asked, refuse_without_depth
+from .prior import open_prior, with_prior
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 from .stereo import measured_depth, stereo_of
 
 MASKS = "masks"
 """Folder in which many programs keep masks beside a COLMAP model."""
-FOUND_BY = ("masks", "masks_polarity", "masks_missing", "no_masks", "depth", "stereo", "device")
+FOUND_BY = (
+    *("masks", "masks_polarity", "masks_missing", "no_masks"),
+    *("depth", "stereo", "depth_prior", "metric", "device"),
+)
 """Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
 LARGEST_PATCH = 16
 """Pixels per token of the score, at most: that of the published networks."""
@@ -75,6 +79,7 @@ def import_dataset(
     refuse_taken(output_dir, overwrite)
     check_given(config.found)
     _refuse_inside(folder, output_dir)
+    prior = open_prior(config.found, log)
     with log.stage("read"):
         recording = read_recording(folder, config.reading)
     log.info(f"{folder} was written by {recording.layout}: recognised by {recording.why}")
@@ -83,7 +88,7 @@ def import_dataset(
     with only_writer(output_dir):
         workspace = output_dir / WORKSPACE
         recording, pictures = prepare(recording, folder, workspace / "imported", log)
-        has_depth = recording.depth is not None or config.found.depth != "none"
+        has_depth = recording.depth is not None or config.found.depth != "none" or prior is not None
         refuse_without_depth(config.dataset, has_depth)
         files = dataset_files(len(recording), pictures.pixel_map.source_wh, config.dataset, has_depth=has_depth)
         refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
@@ -93,6 +98,8 @@ def import_dataset(
         options = {"import": asdict(config.reading), "easi3r": chosen, "dataset": asdict(config.dataset)}
         facts = {"config": options, "source_path": readable(str(folder))}
         scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
+        cache = StageCache(workspace / "stages")
+        scene = with_prior(scene, prior, config.found, config.dataset, cache, log)
         scene = in_metres_as_asked(scene, config.dataset, log)
         return _written(scene, recording, output_dir, config.dataset, overwrite, log)
 

@@ -21,6 +21,7 @@ from ..core.scene import Scene
 from ..core.types import Frames
 from ..core.upright import level_scene
 from ..dataset.nerfstudio import check_loads, dataset_files, refuse_taken, with_dataset_images, write_dataset
+from ..depth.monocular import DepthPrior
 from ..frames import KEPT_BYTES, ImageGeometry, Kept, load_frames, open_source, selection_of_views
 from ..frames.clips import load_clips
 from ..motion.boundary import moving_outside
@@ -40,6 +41,7 @@ from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
 from .pipeline import Pipeline, RunConfig, choose_pipeline
+from .prior import open_prior, with_prior
 from .second_look import rows_of
 from .several import makes_several, reconstruct_several, refuse_several, source_facts
 from .sphere import check_sphere
@@ -100,12 +102,13 @@ def process(
         refuse_several(config, paths)
     choice = choice or WeightsChoice(config.easi3r.weights)
     check_sphere(data, config, config.easi3r.weights)
-    refuse_without_depth(config.dataset, pipeline.has_depth)
+    refuse_without_depth(config.dataset, _has_depth(pipeline, config))
     pipeline.check(log)
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
     plan = choice.plan or pipeline.forecast(data, log)
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
         log.info(line)
+    prior = open_prior(config.easi3r, log)
     pipeline.prepare(log)
     begin, first = time.perf_counter(), len(log.stages)
     with only_writer(output_dir):
@@ -116,12 +119,18 @@ def process(
             overwrite=overwrite,
             log=log,
             budget=budget,
+            prior=prior,
             facts=choice.provenance() | {RECORD: record},
         )
     if plan:
         log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
         learn_from(plan, log.stages[first:])
     return result
+
+
+def _has_depth(pipeline: Pipeline, config: RunConfig) -> bool:
+    """Whether the dataset will have depth maps, as far as options decide it."""
+    return pipeline.has_depth or config.easi3r.depth_prior is not None
 
 
 def _refuse_own_output(source: Path, output_dir: Path) -> None:
@@ -158,6 +167,7 @@ def _process(
     overwrite: bool,
     log: RunLog,
     budget: Budget,
+    prior: DepthPrior | None,
     facts: dict[str, Any],
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
@@ -178,6 +188,7 @@ def _process(
     if skipped is not None:
         clip, masks = _splits(scene, frames, num_train)["train"], given_between(config.easi3r, frames, skipped, log)
         scene = pose_between(scene, skipped, log, clip=clip, masks=masks)
+    scene = with_prior(scene, prior, config.easi3r, config.dataset, StageCache(workspace / "stages"), log)
     scene = in_metres_as_asked(scene, config.dataset, log)
     done = with_dataset_images(scene, output_dir, config.dataset)
     cards: list[ReportCard] = []
@@ -223,7 +234,14 @@ def _of_one(
     refuse_reference(config.dataset, [frames])
     num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
     source_wh = frames.pixel_map.source_wh
-    _refuse_foreign(output_dir, num_frames, source_wh, config, has_depth=pipeline.has_depth, rig=frames.rig)
+    _refuse_foreign(
+        output_dir,
+        num_frames,
+        source_wh,
+        config,
+        has_depth=_has_depth(pipeline, config),
+        rig=frames.rig,
+    )
     facts["num_source_frames"] = frames.num_source_frames
     if frames.sharpness is not None:
         facts["sharpness"] = jsonable(asdict(frames.sharpness))
@@ -244,7 +262,14 @@ def _of_several(
     workspace, paths, geometry = output_dir / WORKSPACE, (data, *config.more_data), pipeline.geometry
     clips = load_clips(paths, workspace / "frames", select=config.frames, geometry=geometry, log=log)
     sizes, count = [clip.frames.pixel_map.source_wh for clip in clips], sum(len(clip.frames) for clip in clips)
-    _refuse_foreign(output_dir, count, max(sizes), config, has_depth=pipeline.has_depth, num_clips=len(clips))
+    _refuse_foreign(
+        output_dir,
+        count,
+        max(sizes),
+        config,
+        has_depth=_has_depth(pipeline, config),
+        num_clips=len(clips),
+    )
     refuse_reference(config.dataset, [clip.frames for clip in clips])
     return reconstruct_several(clips, config, workspace / "together", StageCache(workspace / "stages"), log)
 

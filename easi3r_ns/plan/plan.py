@@ -26,6 +26,7 @@ from .experience import STARVED, Experience, keep_experience, load_experience, r
 from .forecast import Forecast, Job, forecast, pointmap_bytes
 from .geometric import GeometricForecast, GeometricJob, forecast_geometric
 from .limits import memory_limit
+from .prior import with_prior_stage
 
 MARGIN = 0.85
 """Share of the memory limit that a forecast may reach; the rest allows for its error."""
@@ -105,6 +106,7 @@ def plan_run(
     rates = _rates(job, compute, experience)
     budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
     plan = forecast(job, compute, rates, budget, factor=experience.factor or 1.0)
+    plan = with_prior_stage(plan, config, experience.factor or 1.0)
     return replace(plan, stages=experience.corrected(plan.raw, plan.key))
 
 
@@ -132,6 +134,7 @@ def plan_geometric(
     job = GeometricJob(num_frames, pixel_map.network_wh, source, own_masks, look, depth)
     experience = load_experience()
     plan = forecast_geometric(job, experience.factor or 1.0)
+    plan = with_prior_stage(plan, config, experience.factor or 1.0)
     if config.max_memory is not None and plan.memory_bytes > MARGIN * config.max_memory * GIB:
         needed = math.ceil(100 * plan.memory_bytes / MARGIN / GIB) / 100
         raise MemoryLimitError(

@@ -198,6 +198,8 @@ A ball touches the floor behind its front. Below the border of the picture its f
 that it had before, and gets none where its mask falls to pieces. What flies is put on what is seen below it. That is
 why these depths are shown and marked, and used for nothing else.
 
+[A depth prior](prior.md) (`--depth-prior`) gives it a depth of its own, and fills what stereo leaves unknown.
+
 ## What is bad about it
 
 * A rim of about three pixels around near things often gets their depth: the windows see the strong edge. Clouds and
