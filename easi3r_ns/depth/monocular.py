@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from ..core.errors import InputError
 from ..core.runlog import RunLog
@@ -114,12 +115,12 @@ class TransformersDepth:
     def _prepared(self, image: np.ndarray) -> np.ndarray:
         """(1, 3, h, w) float32: the picture in the size and the range of values that the network was trained with."""
         if self._pro:
-            resized = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
+            resized = Image.fromarray(image).resize((self.side, self.side), Image.Resampling.BILINEAR)
             mean, deviation = np.full(3, 0.5, np.float32), np.full(3, 0.5, np.float32)
         else:
-            resized = cv2.resize(image, self._size(*image.shape[:2]), interpolation=cv2.INTER_CUBIC)
+            resized = Image.fromarray(image).resize(self._size(*image.shape[:2]), Image.Resampling.BICUBIC)
             mean, deviation = _IMAGENET
-        values = (resized.astype(np.float32) / 255 - mean) / deviation
+        values = (np.asarray(resized, dtype=np.float32) / 255 - mean) / deviation
         return np.ascontiguousarray(values.transpose(2, 0, 1))[None]
 
     def _size(self, height: int, width: int) -> tuple[int, int]:

@@ -100,7 +100,7 @@ def metres_by_prior(scene: Scene, said: Predictions) -> Metres | None:
 
 
 def _fit(scene: Scene, said: Predictions, known: list[Known]) -> AffineFit:
-    fit = fit_affine(known, clip_starts(scene.clip) if scene.clip is not None else ())
+    fit = fit_affine(known, clip_starts(scene.clip).tolist() if scene.clip is not None else ())
     if said.metric and scene.stays and not any(len(k.inverse) for k in known):
         # A camera that does not travel shows no depth at all, and its scene has no unit yet: that of the network.
         one = np.ones(len(scene))

@@ -1,4 +1,4 @@
-"""--depth-prior in a run: a stand-in that knows the truth, small random networks, and what is refused before the work."""
+"""--depth-prior in a run: a stand-in that knows the truth, small random networks, what is refused before the work."""
 
 from __future__ import annotations
 
