@@ -436,6 +436,8 @@ class DynamicMasks:
     flow's residual over the pairs."""
     first: np.ndarray | None = None
     """(F, H, W) bool: for 'scene', the masks of the first look, by which the cameras were found."""
+    objects: np.ndarray | None = None
+    """(F, H, W) uint16 id of the object at each pixel, 0 exactly where nothing moves; None: not told apart."""
 
     def __post_init__(self) -> None:
         require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
@@ -443,6 +445,9 @@ class DynamicMasks:
         require(
             self.first is None or self.first.shape == self.masks.shape, "the masks of the two looks differ in shape"
         )
+        if self.objects is not None:
+            told = self.objects.dtype == np.uint16 and self.objects.shape == self.masks.shape
+            require(told and bool(((self.objects > 0) == self.masks).all()), "the objects are not those of the masks")
         for name, values in (self.maps or {}).items():
             require(values.shape == self.score.shape, f"map {name}: {values.shape}, the score {self.score.shape}")
 
@@ -454,6 +459,7 @@ class DynamicMasks:
             score=self.score[kept],
             maps=self.maps and {name: values[kept] for name, values in self.maps.items()},
             first=None if self.first is None else self.first[kept],
+            objects=None if self.objects is None else self.objects[kept],
         )
 
     @property

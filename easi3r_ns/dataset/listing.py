@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.objects import nearest_numbers
 from ..core.rig import ViewRig
 from ..core.scene import INTERPOLATED, Scene
 
@@ -44,6 +45,19 @@ class Listed:
         if self.position is not None:
             return scene.dynamic.masks[self.position]
         return scene.between.moving(self.row, scene.images.shape[2])
+
+    def objects(self, scene: Scene) -> np.ndarray | None:
+        """(H, W) uint16 ids on the network grid, see :attr:`~easi3r_ns.core.types.DynamicMasks.objects`.
+
+        What moves in a frame in between has the ids of the nearest places in the frame of the Scene beside it, or 1
+        where there are none.
+        """
+        if scene.dynamic.objects is None:
+            return None
+        own = scene.dynamic.objects[self.near]
+        if self.position is not None:
+            return own
+        return np.where(self.moving(scene), np.maximum(nearest_numbers(own), 1), 0).astype(np.uint16)
 
 
 def listed_frames(scene: Scene) -> tuple[Listed, ...]:

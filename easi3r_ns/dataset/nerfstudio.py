@@ -36,7 +36,7 @@ from ..storage.owned import claim, owned_files, settle
 from .listing import Listed, listed_frames, listed_splits, possible_stems, splits_by_moment, stems_of
 from .loadback import check_loads
 from .pointcloud import dynamic_points, dynamic_remark, static_points, write_ply
-from .resample import depth_at_source, labels_at_source, shrink_static, static_at_source
+from .resample import depth_at_source, labels_at_source, objects_at_source, shrink_static, static_at_source
 from .scene_folder import SCENE_FILES, SCENE_FOLDER, write_scene
 
 __all__ = ["check_loads", "dataset_files", "refuse_taken", "with_dataset_images", "write_dataset"]
@@ -45,6 +45,7 @@ TRANSFORMS = "transforms.json"
 UNCHECKED = "transforms.unchecked.json"
 """Its name until the dataset has passed its check."""
 POINTS = "sparse_pc.ply"
+OBJECTS_FOLDER = "masks_objects"
 UNKNOWN_DEPTH = "depths/unknown.png"
 """0 everywhere: nerfstudio wants a depth map for every frame or for none, and frames in between have none."""
 DEPTH_STEP = 0.001
@@ -71,6 +72,8 @@ class _FrameFiles:
     """None when nothing that moves in this frame has a trusted or an assumed depth."""
     source: str | None = None
     """Where the depth of each pixel came from; None where all is of one source."""
+    objects: str | None = None
+    """Ids of what moves; None when objects were not told apart, or nothing moves in any frame."""
 
 
 def write_dataset(
@@ -101,6 +104,9 @@ def write_dataset(
     the dataset; both 1 sigma, null where nothing observes the camera) and ``residual_percent`` (of the depth), and
     ``fl_x_sigma`` (source pixels, 1 sigma) stands beside ``fl_x``; see ``core.scene.CameraUncertainty``.
     nerfstudio ignores them.
+
+    Where the scene tells objects apart, ``masks_objects/`` has a 16-bit image for every frame (``object_mask_path``):
+    the id of the object that moves at each pixel, 0 exactly where the mask is white.
 
     ``scene.source_paths`` must not lie inside the dataset's own folders. ``verify`` is called with the dataset under
     another name of its JSON file; only when it returns does the dataset get its ``transforms.json``.
@@ -159,12 +165,14 @@ def with_dataset_images(scene: Scene, output_dir: Path, config: DatasetConfig) -
 
 def _frame_files(scene: Scene, stem: str, frame: Listed, config: DatasetConfig) -> _FrameFiles:
     depth = config.depths and scene.has_depth
+    objects = scene.dynamic.objects is not None and bool(scene.dynamic.objects.any())
     if frame.position is None:
         files = _named_files(stem, config, depth=False, cloud=False)
-        return replace(files, depth=UNKNOWN_DEPTH if depth else None)
+        return replace(files, depth=UNKNOWN_DEPTH if depth else None, objects=files.objects if objects else None)
     moving = scene.dynamic.masks[frame.position] & (scene.depth[frame.position] > 0)
     moving |= assumed_pixels(scene, frame.position)
     files = _named_files(stem, config, depth=depth, cloud=bool(moving.any()))
+    files = files if objects else replace(files, objects=None)
     return replace(files, source=_source_file(stem)) if depth and scene.depth_source is not None else files
 
 
@@ -174,6 +182,7 @@ def _named_files(stem: str, config: DatasetConfig, *, depth: bool, cloud: bool) 
         mask=f"masks/{stem}.png",
         depth=f"depths/{stem}.png" if depth else None,
         cloud=f"dynamic/{stem}.ply" if cloud else None,
+        objects=f"{OBJECTS_FOLDER}/{stem}.png",
     )
 
 
@@ -186,7 +195,7 @@ def _all_files(frames: Sequence[_FrameFiles], factors: Sequence[int]) -> set[str
     files = {TRANSFORMS, UNCHECKED, POINTS, *(f"{SCENE_FOLDER}/{name}" for name in SCENE_FILES)}
     for frame in frames:
         files |= {_scaled(f, k) for f in (frame.image, frame.mask, frame.depth) if f for k in (1, *factors)}
-        files |= {file for file in (frame.cloud, frame.source) if file}
+        files |= {file for file in (frame.cloud, frame.source, frame.objects) if file}
     return files
 
 
@@ -265,6 +274,10 @@ def _frame_writer(
             depth, labels = (None if values is None else upright_again(values) for values in (depth, labels))
         _write_images(frame, {factor: output_dir / _scaled(files.image, factor) for factor in (1, *factors)}, scene)
         static = static_at_source(moving, pixel_map, config.mask_growth)
+        ids = frame.objects(scene) if files.objects else None
+        if files.objects and ids is not None:
+            ids = upright_again(ids) if frame.turned else ids
+            write_png(output_dir / files.objects, objects_at_source(ids, static, pixel_map))
         for factor in (1, *factors):
             mask = shrink_static(static, factor)
             write_png(output_dir / _scaled(files.mask, factor), mask.astype(np.uint8) * 255)
@@ -346,6 +359,7 @@ def _transforms(
         entry: dict[str, Any] = {"file_path": files.image, "mask_path": files.mask}
         # instant-ngp calls it depth_path.
         entry |= {"depth_file_path": files.depth, "depth_path": files.depth} if files.depth else {}
+        entry |= {"object_mask_path": files.objects} if files.objects else {}
         entry |= {"dynamic_ply_path": files.cloud} if files.cloud else {}
         entry |= {"depth_source_path": files.source} if files.source else {}
         entry |= {"dynamic_depth": "assumed"} if files.cloud and assumed_pixels(scene, frame.near).any() else {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.downscale import downscaled_size
 from ..core.geometry import source_to_network
+from ..core.objects import nearest_numbers
 from ..core.surface import MAX_RELATIVE_STEP, distance_to
 from ..core.types import PixelMap
 
@@ -30,6 +31,14 @@ def static_at_source(moving: np.ndarray, pixel_map: PixelMap, growth: float) -> 
     """
     x, y = _network_coordinates(pixel_map, 1)
     return _bilinear(distance_to(moving), x, y) > growth + 0.5
+
+
+def objects_at_source(objects: np.ndarray, static: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """(H, W) ids on the network grid -> (h, w) uint16 at source size: 0 where ``static``, elsewhere the nearest id."""
+    height, width = objects.shape
+    x, y = _network_coordinates(pixel_map, 1)
+    nearest = nearest_numbers(objects)
+    return np.where(static, 0, _at(nearest, _clamped_round(y, height), _clamped_round(x, width))).astype(np.uint16)
 
 
 def depth_at_source(depth: np.ndarray, pixel_map: PixelMap, factor: int = 1) -> np.ndarray:

@@ -16,7 +16,13 @@ MOST_SOURCE_PIXELS = 1 << 28
 """Largest source image: masks and depth maps of that size are written for every frame."""
 LARGEST_NUMBER = 1e12
 """Larger positions, depths and times overflow in single precision, or are no result of any reconstruction."""
-_EXACT = {"images": np.uint8, "colors": np.uint8, "mask_bits": np.uint8, "depth_source": np.uint8}
+_EXACT = {
+    "images": np.uint8,
+    "colors": np.uint8,
+    "mask_bits": np.uint8,
+    "depth_source": np.uint8,
+    "objects": np.uint16,
+}
 _FLAGS = ("masks", "first", "contradicted", "turned")
 _COUNTS = ("point_index", "frame_index", "indices", "after", "clip", "view", "moment")
 _WITHOUT_BOUND = ("uncertainty.", "dynamic.threshold", "dynamic.maps.", "sparse.errors", "confidence")

@@ -18,11 +18,11 @@ Version 2 of the format is two files, which JSON and numpy read::
     ``focals``, ``principal_point``, ``depth``, ``confidence``, ``times``, ``indices`` and, where there are some,
     ``contradicted``, ``assumed_depth`` (of what moves, not measured: for viewing only) and ``depth_source`` (0 unknown,
     1 stereo, 2 network, 3 predicted from the picture alone). Fields of its parts have a prefix:
-    ``dynamic.`` (``masks``, ``score``, ``threshold``, and after a second look ``first``), with
-    ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points), ``uncertainty.`` and
-    ``between.`` (frames in between) where the Scene has these. ``rig.`` says, where the frames are views of a sphere,
-    which ``view`` of which ``moment`` each is, and how the views stand (``T_rig_view``; ``focal`` in source pixels). Of
-    frames in between, ``between.mask_bits`` holds eight pixels a byte:
+    ``dynamic.`` (``masks``, ``score``, ``threshold``, after a second look ``first``, and ``objects``, ids that are 0
+    where nothing moves), with ``dynamic.maps.`` for the maps behind the score; ``sparse.`` (triangulated points),
+    ``uncertainty.`` and ``between.`` (frames in between) where the Scene has these. ``rig.`` says, where the frames are
+    views of a sphere, which ``view`` of which ``moment`` each is, and how the views stand (``T_rig_view``; ``focal`` in
+    source pixels). Of frames in between, ``between.mask_bits`` holds eight pixels a byte:
     ``numpy.unpackbits(bits, axis=-1, count=W)``.
 
 Cameras are camera-to-world with OpenCV axes in the scene's own world (y down, first camera at the origin), not in the
@@ -169,6 +169,8 @@ def _arrays(scene: Scene) -> dict[str, np.ndarray]:
     arrays |= {"dynamic.masks": dynamic.masks, "dynamic.score": dynamic.score}
     if dynamic.first is not None:
         arrays["dynamic.first"] = dynamic.first
+    if dynamic.objects is not None:
+        arrays["dynamic.objects"] = dynamic.objects
     arrays["dynamic.threshold"] = np.float64(dynamic.threshold)
     arrays |= {f"dynamic.maps.{name}": values for name, values in (dynamic.maps or {}).items()}
     if scene.sparse is not None:
@@ -221,6 +223,7 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         source=str(meta["dynamic_source"]),
         maps=maps or None,
         first=arrays["dynamic.first"] if "dynamic.first" in arrays else None,
+        objects=arrays["dynamic.objects"] if "dynamic.objects" in arrays else None,
     )
     return Scene(
         **{name: arrays[name] for name in _ARRAYS},

@@ -38,6 +38,7 @@ from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .footage import prepare
 from .metres import in_metres_as_asked, refuse_without_depth
+from .objects import with_objects
 from .prior import open_prior, with_prior
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
@@ -100,7 +101,7 @@ def import_dataset(
         scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
         cache = StageCache(workspace / "stages")
         scene = with_prior(scene, prior, config.found, config.dataset, cache, log)
-        scene = in_metres_as_asked(scene, config.dataset, log)
+        scene = with_objects(in_metres_as_asked(scene, config.dataset, log), _frames(scene, recording), log)
         return _written(scene, recording, output_dir, config.dataset, overwrite, log)
 
 

@@ -40,6 +40,7 @@ from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
+from .objects import with_objects
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .prior import open_prior, with_prior
 from .second_look import rows_of
@@ -139,7 +140,8 @@ def _refuse_own_output(source: Path, output_dir: Path) -> None:
         folder = source.resolve().relative_to(output_dir.resolve()).parts[:1]
     except ValueError:
         return
-    if folder and re.fullmatch(r"(images|masks|depths)(_\d+)?|depth_sources|dynamic|scene|\.easi3r", folder[0]):
+    written = r"(images|masks|depths)(_\d+)?|masks_objects|depth_sources|dynamic|scene|\.easi3r"
+    if folder and re.fullmatch(written, folder[0]):
         raise InputError(f"{source} lies in a folder that this run would write to: choose another --output-dir")
 
 
@@ -180,6 +182,7 @@ def _process(
         facts["num_source_frames"] = frames.num_source_frames
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
+    scene = with_objects(scene, frames, log)
 
     if config.dataset.report:
         outside = moving_outside(scene.dynamic.masks, frames.of_frames(rows_of(frames, scene)), DISFlow(), log)

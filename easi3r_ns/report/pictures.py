@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ..core.downscale import downscaled_size
+from ..core.objects import nearest_numbers, object_colours
 from ..core.scene import Scene
 from ..core.surface import trusted_depth
 from ..core.types import on_side
@@ -42,11 +43,20 @@ def photo(scene: Scene, frame: int, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-def outlined(picture: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """(h, w, 3) RGB with what moves tinted and outlined; ``moving`` (H, W) bool is scaled to the picture."""
+def outlined(picture: np.ndarray, moving: np.ndarray, objects: np.ndarray | None = None) -> np.ndarray:
+    """(h, w, 3) RGB with what moves tinted and outlined; ``moving`` (H, W) bool is scaled to the picture.
+
+    ``objects`` (H, W): ids of several objects, each of which gets its own colour; None: everything is red.
+    """
     size = (picture.shape[1], picture.shape[0])
     mask = cv2.resize(moving.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
-    return contoured(np.where(mask[..., None], tint(picture), picture), moving, MOVING)
+    if objects is None:
+        return contoured(np.where(mask[..., None], tint(picture), picture), moving, MOVING)
+    ids = cv2.resize(nearest_numbers(objects), size, interpolation=cv2.INTER_NEAREST)
+    shown = np.where(mask[..., None], tint(picture, object_colours(ids)), picture)
+    for number in np.unique(objects[objects > 0]):
+        shown = contoured(shown, objects == number, object_colours(number))
+    return shown
 
 
 def contoured(picture: np.ndarray, mask: np.ndarray, color: np.ndarray = WHITE) -> np.ndarray:

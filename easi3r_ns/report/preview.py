@@ -12,6 +12,7 @@ import numpy as np
 from ..core.scene import Scene
 from ..core.workers import ordered
 from ..storage.video import write_video
+from ..view.colors import several_objects
 from .pictures import depth_picture, depth_range, outlined, panel_size, photo
 
 PANEL_WIDTH = 480
@@ -42,7 +43,7 @@ def playback_rate(times: np.ndarray) -> Fraction:
 def side_by_side(scene: Scene, frame: int, size: tuple[int, int], limits: tuple[float, float]) -> np.ndarray:
     """(h, 2 w or 3 w, 3) RGB of one frame; ``size`` is (w, h) of each picture, ``limits`` the nearest and farthest."""
     image = photo(scene, frame, size)
-    parts = [image, outlined(image, scene.dynamic.masks[frame])]
+    parts = [image, outlined(image, scene.dynamic.masks[frame], several_objects(scene, frame))]
     if scene.has_depth:
         parts.append(cv2.resize(depth_picture(scene, frame, limits), size, interpolation=cv2.INTER_NEAREST))
     return np.concatenate(parts, axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
 from ..core.scene import Scene
-from .colors import overlay
+from .colors import overlay, several_objects
 
 THUMBNAIL_WIDTH = 240
 """Pixels of the images on the cameras."""
@@ -92,13 +92,16 @@ def camera_track(scene: Scene) -> CameraTrack:
 
 
 def thumbnails(scene: Scene, masks: bool) -> list[np.ndarray]:
-    """F RGB images of at most :data:`THUMBNAIL_WIDTH` for the cameras; with ``masks`` what moves is tinted red."""
+    """F RGB images of at most :data:`THUMBNAIL_WIDTH` for the cameras; with ``masks`` what moves is tinted."""
     import cv2
 
     width, height = scene.pixel_map.network_wh
     scale = min(1.0, THUMBNAIL_WIDTH / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    shown = (overlay(*pair) if masks else pair[0] for pair in zip(scene.images, scene.dynamic.masks))
+    shown = (
+        overlay(image, scene.dynamic.masks[frame], several_objects(scene, frame)) if masks else image
+        for frame, image in enumerate(scene.images)
+    )
     return [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in shown]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from ..core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from ..core.objects import object_colours
 from ..core.scene import Scene
 from ..core.surface import grow_mask, shown_depth, shown_moving, solid_pixels, world_points
 from ..core.voxels import fit_voxels
@@ -42,6 +43,8 @@ class Cloud:
     """(N,) float32 dynamic score in [0, 1]."""
     spacing: float
     """Typical distance between neighbouring points in scene units."""
+    marks: np.ndarray | None = None
+    """(N, 3) uint8 RGB that tells several objects apart; None: there is one, or none."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -51,7 +54,9 @@ class Cloud:
         keep = self.confidence >= min_confidence
         if keep.all():
             return self
-        return Cloud(self.points[keep], self.colors[keep], self.confidence[keep], self.score[keep], self.spacing)
+        marks = None if self.marks is None else self.marks[keep]
+        values = (self.points[keep], self.colors[keep], self.confidence[keep], self.score[keep])
+        return Cloud(*values, self.spacing, marks)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def thin(cloud: Cloud, max_points: int) -> Cloud:
         confidence=mean(cloud.confidence),
         score=mean(cloud.score),
         spacing=float(max(size, cloud.spacing)),
+        marks=None if cloud.marks is None else np.rint(mean(cloud.marks)).astype(np.uint8),
     )
 
 
@@ -144,6 +150,8 @@ def _frame_cloud(scene: Scene, frame: int) -> Callable[[np.ndarray, int], Cloud]
     factors = depth.shape[0] / tokens.shape[0], depth.shape[1] / tokens.shape[1]
     score = np.clip(zoom(tokens, factors, order=1, mode="nearest", grid_mode=True), 0, 1)
     points = world_points(scene, frame, depth)
+    objects = scene.dynamic.objects
+    several = objects is not None and int(objects.max(initial=0)) > 1
 
     def kept(keep: np.ndarray, stride: int) -> Cloud:
         far = float(np.quantile(depth[keep], _FAR_QUANTILE)) if keep.any() else 0.0
@@ -153,6 +161,7 @@ def _frame_cloud(scene: Scene, frame: int) -> Callable[[np.ndarray, int], Cloud]
             confidence=scene.confidence[frame][keep],
             score=score[keep].astype(np.float32),
             spacing=stride * far / float(scene.focals[frame]),
+            marks=object_colours(objects[frame][keep]) if objects is not None and several else None,
         )
 
     return kept

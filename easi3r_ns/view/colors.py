@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..core.objects import object_colours
+from ..core.scene import Scene
 from .clouds import Cloud
 from .config import ColorMode
 
@@ -23,14 +25,21 @@ def ramp(values: np.ndarray, anchors: np.ndarray = _RAMP) -> np.ndarray:
     return np.rint(np.stack([np.interp(values, place, column) for column in anchors.T], axis=-1)).astype(np.uint8)
 
 
-def tint(colors: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 -> the same, tinted with :data:`MOVING`."""
-    return np.rint(colors * (1 - _TINT) + MOVING * _TINT).astype(np.uint8)
+def tint(colors: np.ndarray, marks: np.ndarray = MOVING) -> np.ndarray:
+    """(..., 3) uint8 -> the same, tinted with ``marks``, (3,) or (..., 3) RGB."""
+    return np.rint(colors * (1 - _TINT) + marks * _TINT).astype(np.uint8)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 with the pixels of the (H, W) bool mask tinted."""
-    return np.where(mask[..., None], tint(image), image)
+def several_objects(scene: Scene, frame: int) -> np.ndarray | None:
+    """(H, W) ids of the objects of a frame; None where the scene has no more than one, which is red."""
+    objects = scene.dynamic.objects
+    return None if objects is None or int(objects.max(initial=0)) < 2 else objects[frame]
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, objects: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 with the pixels of the (H, W) bool mask tinted: red, or by the (H, W) ids of several objects."""
+    marks = MOVING if objects is None else object_colours(objects)
+    return np.where(mask[..., None], tint(image, marks), image)
 
 
 def cloud_colors(
@@ -46,7 +55,7 @@ def cloud_colors(
         low, high = (np.log(max(value, 1e-6)) for value in confidence_range)
         return ramp((np.log(np.maximum(cloud.confidence, 1e-6)) - low) / max(high - low, 1e-6))
     if time is not None and mode == "mask":
-        return tint(cloud.colors)
+        return tint(cloud.colors, MOVING if cloud.marks is None else cloud.marks)
     if time is not None and mode == "time":
         brightness = 0.4 + 0.6 * cloud.colors.mean(axis=1, keepdims=True) / 255
         return np.rint(ramp(np.array(time), _WHEEL) * brightness).astype(np.uint8)

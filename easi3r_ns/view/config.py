@@ -30,7 +30,8 @@ class ViewConfig:
     point_size: float = 1.4
     """Diameter of the points in multiples of their distance to each other."""
     color: ColorMode = "photo"
-    """Colours: of the photos, moving points tinted red (mask), dynamic score, confidence, or moving points by time."""
+    """Colours: of the photos, moving points tinted (mask; several objects each in its colour), dynamic score,
+    confidence, or moving points by time."""
 
     def __post_init__(self) -> None:
         for name, low, high in (

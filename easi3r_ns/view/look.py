@@ -43,7 +43,7 @@ class Look:
     moving: bool = True
     cameras: Literal["current", "all", "none"] = "current"
     masks: bool = False
-    """Whether what moves is tinted red in the images on the cameras."""
+    """Whether what moves is tinted in the images on the cameras."""
     trajectory: bool = True
 
 

@@ -35,7 +35,7 @@ class SceneNodes:
         track: CameraTrack,
         images: Callable[[bool], list[np.ndarray]],
     ) -> None:
-        """``images(masks)`` gives the F images on the cameras; with ``masks`` what moves is tinted red."""
+        """``images(masks)`` gives the F images on the cameras; with ``masks`` what moves is tinted."""
         self._scene, self._painter, self._track, self._images = scene, painter, track, images
         self._handles: dict[str, Any] = {}
         self._sent: dict[str, tuple] = {}

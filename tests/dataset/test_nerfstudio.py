@@ -26,6 +26,7 @@ from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.dataset import nerfstudio as export
 from easi3r_ns.dataset.nerfstudio import check_loads, write_dataset
 from easi3r_ns.dataset.resample import depth_at_source, shrink_static, static_at_source
+from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
 from tests.support.dataset_scene import Truth, make_scene, network_pixels, room_color, source_pixels
 from tests.support.helpers import Lines
@@ -617,3 +618,33 @@ def test_a_frame_on_its_side_is_upright_where_its_lens_looks_beside_the_middle(t
     world = np.array(lying["transform_matrix"]) @ (point * [1, -1, -1, 1])
     x, y, z, _ = np.linalg.inv(standing["transform_matrix"]) @ world * [1, -1, -1, 1]
     assert (x, y, z) == pytest.approx((0.2, 0.3, 2.0))
+
+
+def test_ids_of_objects_are_written_beside_the_masks(tmp_path):
+    scene, truth = make_scene(tmp_path / "store", (320, 213), 3)
+    ids = scene.dynamic.masks.astype(np.uint16)
+    ids[:, :, : ids.shape[2] // 3] *= 2  # the ball lies in both parts in some frame
+    told = replace(scene, dynamic=replace(scene.dynamic, objects=ids))
+    write_dataset(told, tmp_path / "out", CONFIG, RunLog())
+    meta = json.loads((tmp_path / "out/transforms.json").read_text())
+    seen = set()
+    for position, frame in enumerate(meta["frames"]):
+        assert frame["object_mask_path"] == f"masks_objects/frame_{position + 1:05d}.png"
+        written = cv2.imread(str(tmp_path / "out" / frame["object_mask_path"]), -1)
+        white = cv2.imread(str(tmp_path / "out" / frame["mask_path"]), -1) > 0
+        assert written.dtype == np.uint16 and written.shape == (213, 320)
+        np.testing.assert_array_equal(written == 0, white)
+        seen |= set(np.unique(written))
+    assert seen == {0, 1, 2}
+    (verdict,) = check_folder(tmp_path / "out", ["nerfstudio"])
+    assert any("ids of 2 objects" in finding.what for finding in verdict.findings)
+    again = read_scene(tmp_path / "out/scene").dynamic.objects
+    np.testing.assert_array_equal(again, ids)
+    cv2.imwrite(str(tmp_path / "out/masks_objects/frame_00001.png"), np.ones((213, 320), np.uint16))
+    (verdict,) = check_folder(tmp_path / "out", ["nerfstudio"])
+    assert any(f.state == "fail" and "not 0 exactly where" in f.what for f in verdict.findings)
+    cv2.imwrite(str(tmp_path / "out/masks_objects/frame_00001.png"), np.ones((213, 320), np.uint8))
+    (verdict,) = check_folder(tmp_path / "out", ["nerfstudio"])
+    assert any(f.state == "fail" and "no 16-bit image" in f.what for f in verdict.findings)
+    write_dataset(scene, tmp_path / "out", CONFIG, RunLog(), overwrite=True)
+    assert not list((tmp_path / "out").glob("masks_objects/*"))

@@ -24,9 +24,11 @@ from easi3r_ns.report.command import command_text
 from easi3r_ns.report.figures import Axes, Bar, Line, bar_chart, line_chart, ticks
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.page import split_options, write_report
+from easi3r_ns.report.pictures import outlined
 from easi3r_ns.report.rules import RULES
 from easi3r_ns.report.sections.depth import depth_section
 from easi3r_ns.report.sections.evidence import MAP_LABELS, evidence_section
+from easi3r_ns.report.sections.motion import motion_section
 from easi3r_ns.report.sections.selection import selection_section
 from easi3r_ns.report.words import plain, unit_of_time, when_of
 from tests.support.dataset_scene import make_scene
@@ -464,3 +466,19 @@ def test_views_of_a_folder_of_spheres_are_images_and_those_of_a_clip_have_second
     photos = replace(photos, names=("a.jpg", "b.jpg", "c.jpg") * 2)
     assert unit_of_time(photos) == "image" and when_of(photos, 4) == "b.jpg"
     assert unit_of_time(replace(photos, names=("round.mp4",) * 6)) == "second"
+
+
+def test_several_objects_are_named_with_their_colours(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, (160, 120), 4)[0]
+    ids = scene.dynamic.masks.astype(np.uint16)
+    one = replace(scene, dynamic=replace(scene.dynamic, objects=ids.copy()))
+    ids[2:] *= 2
+    two = replace(scene, dynamic=replace(scene.dynamic, objects=ids))
+    assert motion_section(one, measure(one)).lead == motion_section(scene, measure(scene)).lead
+    section = motion_section(two, measure(two))
+    assert "Each of 2 objects" in section.lead and "2 (blue; frames 3 to 4" in section.lead
+    assert "red" not in section.lead
+    image = np.full((60, 80, 3), 128, np.uint8)
+    plain_red, told = outlined(image, ids[3] > 0), outlined(image, ids[3] > 0, ids[3])
+    changed = np.abs(plain_red.astype(int) - told).sum(axis=2) > 0
+    assert changed.any() and told[..., 2][changed].mean() > plain_red[..., 2][changed].mean()

@@ -9,12 +9,13 @@ import pytest
 
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, transform
+from easi3r_ns.core.objects import PALETTE
 from easi3r_ns.core.scene import ASSUMED, SparsePoints
 from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.view import clouds as module
 from easi3r_ns.view.cameras import camera_track
 from easi3r_ns.view.clouds import Cloud, build_clouds, thin, voxel_labels
-from easi3r_ns.view.colors import MOVING, cloud_colors, overlay, ramp, tint
+from easi3r_ns.view.colors import MOVING, cloud_colors, overlay, ramp, several_objects, tint
 from easi3r_ns.view.config import TurntableConfig, ViewConfig
 from easi3r_ns.view.look import Painter
 from easi3r_ns.view.panel import panel_title
@@ -245,3 +246,22 @@ def test_impossible_options_are_refused_with_their_value(config, value):
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def test_several_objects_are_told_apart_by_colour(scene):
+    masks = scene.dynamic.masks
+    ids = masks.astype(np.uint16)
+    red = build_clouds(replace(scene, dynamic=replace(scene.dynamic, objects=ids)), ViewConfig())
+    assert all(cloud.marks is None for cloud in red.moving)
+    assert several_objects(scene, 0) is None
+    half = masks.shape[2] // 2
+    ids[:, :, half:] *= 2
+    told = replace(scene, dynamic=replace(scene.dynamic, objects=ids))
+    clouds = build_clouds(told, ViewConfig())
+    marks = np.concatenate([cloud.marks for cloud in clouds.moving if len(cloud)])
+    assert {tuple(mark) for mark in marks.tolist()} == {tuple(colour) for colour in PALETTE[:2].tolist()}
+    cloud = next(cloud for cloud in clouds.moving if len(cloud))
+    np.testing.assert_array_equal(cloud_colors(cloud, "mask", (1, 2), 0.0), tint(cloud.colors, cloud.marks))
+    frame = int(np.argmax((ids == 2).sum(axis=(1, 2))))
+    shown = overlay(scene.images[frame], masks[frame], several_objects(told, frame))
+    np.testing.assert_array_equal(shown[ids[frame] == 2], tint(scene.images[frame][ids[frame] == 2], PALETTE[1]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...core.objects import COLOUR_NAMES, object_facts
 from ...core.scene import Scene
+from ...view.colors import several_objects
 from ..contents import Chart, Picture
 from ..figures import Axes, Line, line_chart
 from ..measures import MeasuredScene
@@ -15,6 +17,8 @@ from ..words import in_percent, percent, when_of, x_label
 
 SHEET_FRAMES = 12
 """Most frames on the sheet."""
+_MOST_NAMED = 7
+"""Objects; there are as many colours."""
 _SHEET_WIDTH = 400
 """Pixels."""
 _LEADS = {
@@ -41,13 +45,13 @@ def motion_section(scene: Scene, measured: MeasuredScene) -> MotionSection:
     first = scene.dynamic.first
     frames = []
     for f in evenly_spaced(len(series.times), SHEET_FRAMES):
-        shown = outlined(photo(scene, f, size), scene.dynamic.masks[f])
+        shown = outlined(photo(scene, f, size), scene.dynamic.masks[f], several_objects(scene, f))
         if first is not None:
             shown = contoured(shown, first[f])
         caption = f"{when_of(scene, f)}, {percent(series.coverage[f])} masked"
         if first is not None:
             caption += f" (first look {percent(first[f].mean())})"
-        frames.append(Picture(jpeg_uri(shown, 76), f"Frame {f + 1} with what moves tinted red", caption))
+        frames.append(Picture(jpeg_uri(shown, 76), f"Frame {f + 1} with what moves tinted", caption))
     changes = measured.moves and len(series.times) > 1
     return MotionSection(
         lead=_lead(scene),
@@ -59,6 +63,7 @@ def motion_section(scene: Scene, measured: MeasuredScene) -> MotionSection:
 
 def _lead(scene: Scene) -> str:
     lead = _LEADS.get(scene.dynamic.source, "Tinted red: what was found to move. Training leaves these pixels out.")
+    lead = _told_apart(scene, lead)
     look = scene.provenance.get("motion") or {}
     if look.get("kept") == "second":
         lead += (
@@ -69,6 +74,22 @@ def _lead(scene: Scene) -> str:
     elif look.get("why"):
         lead += f" The masks are those of the first look: {look['why']}."
     return lead
+
+
+def _told_apart(scene: Scene, lead: str) -> str:
+    """``lead`` with the objects, the largest of which are named, where there are several."""
+    objects = scene.dynamic.objects
+    if objects is None or int(objects.max(initial=0)) < 2:
+        return lead
+    facts = sorted(object_facts(objects), key=lambda one: -one["share"])
+    named = [
+        f"{one['id']} ({COLOUR_NAMES[(one['id'] - 1) % len(COLOUR_NAMES)]}; frames {one['first'] + 1} to "
+        f"{one['last'] + 1}, up to {percent(one['share'])} of the picture)"
+        for one in facts[:_MOST_NAMED]
+    ]
+    rest = f", and {len(facts) - _MOST_NAMED} smaller ones" if len(facts) > _MOST_NAMED else ""
+    lead = lead.replace("Tinted red", "Tinted")
+    return f"{lead} Each of {len(facts)} objects has its colour: {', '.join(named)}{rest}."
 
 
 def _coverage_chart(scene: Scene, measured: MeasuredScene) -> Chart:
