@@ -1,4 +1,4 @@
-"""`easi3r run | evaluate | view | report | export | check | import | plan | weights | doctor`."""
+"""`easi3r run | redo | evaluate | view | report | export | check | import | plan | weights | doctor`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .help import help_text
 from .import_ import Import
 from .options import dashed_names, own_usage_errors
 from .plan import Plan
+from .redo import Redo
 from .report import Report
 from .run import ProcessEasi3R, exit_on_error, translated
 from .view import ViewScene
@@ -51,6 +52,7 @@ class Doctor:
 
 Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
+    Annotated[Redo, tyro.conf.subcommand("redo")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[ViewScene, tyro.conf.subcommand("view")],
     Annotated[Report, tyro.conf.subcommand("report")],
@@ -78,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _out().print(f"easi3r-ns {__version__}")
         elif (text := help_text(Commands, arguments, "easi3r")) is not None:
             sys.stdout.write(text)
+        elif arguments[:1] == ["redo"]:
+            Redo.command_line(arguments[1:], "easi3r redo")
         else:
             if arguments[:1] in (["run"], ["plan"]):
                 arguments = [arguments[0], *translated(arguments[1:])]

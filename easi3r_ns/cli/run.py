@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import tyro
 from rich.console import Console
@@ -25,7 +25,10 @@ from .foreign import translate
 from .help import help_text
 from .options import OutputFolder, dashed_names, own_usage_errors
 from .several import joined
-from .summary import print_parts, print_summary
+from .summary import print_kept, print_parts, print_summary
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline import RunConfig
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as is usual in shells."""
@@ -57,6 +60,9 @@ class ProcessEasi3R:
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the dataset of an earlier run in --output-dir; other files stay. An interrupted run continues in any
     case."""
+    clean: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Delete the intermediate results (.easi3r in --output-dir) in the end. They are kept for easi3r redo, which makes
+    the dataset again with other options in less time."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show details, time and memory of every stage, and the log messages of every module."""
 
@@ -87,23 +93,34 @@ class ProcessEasi3R:
         with exit_on_error():
             if self.verbose:
                 show_log()
-            from ..pipelines.parts import process_parts
             from ..pipelines.pipeline import RunConfig
 
-            log = RichRunLog(verbose=self.verbose)
             options = (self.frames, self.config, self.align, self.dataset, self.refine)
-            config = RunConfig(*options, self.eval_data, self.more_data)
-            with warnings.catch_warnings():
-                if not self.verbose:
-                    # Announcements of libraries about future releases, which do not concern the user.
-                    for category in (FutureWarning, DeprecationWarning):
-                        warnings.simplefilter("ignore", category)
-                parts = process_parts(self.data, self.output_dir, config, overwrite=self.overwrite, log=log)
-            console = Console(highlight=False, emoji=False)
-            for part in parts:
-                print_summary(part.result, part.log, console, verbose=self.verbose)
-            if not parts or parts[0].log is not log:
-                print_parts(parts, console)
+            config = RunConfig(*options, self.eval_data, self.more_data, keep_stages=not self.clean)
+            run_and_print(self.data, self.output_dir, config, overwrite=self.overwrite, verbose=self.verbose)
+
+
+def run_and_print(data: Path, output_dir: Path, config: RunConfig, *, overwrite: bool, verbose: bool) -> None:
+    """Run and print the summary of every dataset.
+
+    Raises:
+        Easi3RError: as :func:`~easi3r_ns.pipelines.run.process`.
+    """
+    from ..pipelines.parts import process_parts
+
+    log = RichRunLog(verbose=verbose)
+    with warnings.catch_warnings():
+        if not verbose:
+            # Announcements of libraries about future releases, which do not concern the user.
+            for category in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", category)
+        parts = process_parts(data, output_dir, config, overwrite=overwrite, log=log)
+    console = Console(highlight=False, emoji=False)
+    for part in parts:
+        print_summary(part.result, part.log, console, verbose=verbose)
+        print_kept(part.result.transforms_path.parent, console)
+    if not parts or parts[0].log is not log:
+        print_parts(parts, console)
 
 
 def translated(arguments: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,18 @@ def print_summary(
     for position, step in enumerate(steps):
         console.print(f"[bold]{'or' if position else 'next':<{_NAMES}}[/]{escape(step.command)}", soft_wrap=True)
         console.print(" " * _NAMES + f"[dim]{escape(wrapped(step.why, console, _NAMES))}[/]", soft_wrap=True)
+
+
+def print_kept(folder: Path, console: Console) -> None:
+    """Print how much the intermediate results in the folder of a dataset take, and what they are for."""
+    from ..pipelines.kept import KEPT, size_of
+    from ..pipelines.run import WORKSPACE
+
+    workspace = folder / WORKSPACE
+    if (workspace / KEPT).is_file():
+        redo = f"easi3r redo {shlex.quote(str(folder))}"
+        size = f"{size_of(workspace) / 1e6:.0f} MB in {workspace}"
+        _entry("kept", f"{size}: {redo} --mask-growth 6 computes little again ({redo} --clean deletes them)", console)
 
 
 def _entry(name: str, value: str, console: Console) -> None:

@@ -24,6 +24,7 @@ from ..storage.fingerprint import files_of, fingerprint
 from ..storage.lock import only_writer
 from ..storage.owned import discard_leftovers, owned_files
 from .geometric import NAME as NONE
+from .kept import KEPT
 from .pipeline import RunConfig
 
 RECORD = "run"
@@ -57,6 +58,7 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
         )
     options = asdict(config) | {"eval_data": None, "more_data": None}
     options["easi3r"] |= {"masks": None, "weights": "" if own_weights else weights}
+    del options["keep_stages"]
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))
 
@@ -82,7 +84,8 @@ def is_finished(data: Path, output_dir: Path, config: RunConfig, workspace: Path
         )
     with only_writer(output_dir):
         discard_leftovers(output_dir)
-        shutil.rmtree(workspace, ignore_errors=True)
+        if not (workspace / KEPT).is_file():
+            shutil.rmtree(workspace, ignore_errors=True)
     log.info(
         f"{output_dir} is finished already: the same clip and options made it, and all its files are there "
         "(--overwrite makes it again)"

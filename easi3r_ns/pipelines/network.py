@@ -17,6 +17,7 @@ import torch
 from .. import __version__
 from ..align.align import AlignDiagnostics, AlignResult, align
 from ..align.init import FOCAL_RANGE
+from ..align.long.packing import pack_result, unpack_result
 from ..align.long.windows import NO_LOOPS, LongClip, align_long
 from ..core.budget import UNBOUNDED, Budget
 from ..core.config import AlignConfig, Easi3RConfig
@@ -230,7 +231,11 @@ def reconstruct(
     part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
     facts = _provenance(info, graph, config, align_config) | _flow_names(provider, mask_flow)
     if plan is None:
-        aligned = part(slice(None), decoded.predictions, _known_focal(config, frames), log)
+        focal = _known_focal(config, frames)
+        key = _alignment_key(frames, decoded, align_config, facts["flow"], focal, config.seed)
+        aligned = unpack_result(
+            cache.stage("alignment", key, lambda: pack_result(part(slice(None), decoded.predictions, focal, log)))
+        )
     else:
         clip = _long_clip(plan, inputs, decoded, align_config, facts["flow"])
         del decoded
@@ -296,8 +301,15 @@ def _long_clip(
         shared_focal=align_config.shared_focal,
         focal=focal,
         seed=config.seed,
-        key=digest(key, pixel_map, dynamic.masks, asdict(align_config), flow, focal, config.seed),
+        key=_alignment_key(inputs.frames, decoded, align_config, flow, focal, config.seed),
     )
+
+
+def _alignment_key(
+    frames: Frames, decoded: DecodedPairs, align_config: AlignConfig, flow: str | None, focal: float | None, seed: int
+) -> str:
+    """Name of an alignment's result: a digest of all that decides it."""
+    return digest(decoded.key, frames.pixel_map, decoded.dynamic.masks, asdict(align_config), flow, focal, seed)
 
 
 @dataclass(frozen=True)

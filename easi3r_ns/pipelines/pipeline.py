@@ -34,6 +34,8 @@ class RunConfig:
     """Second video or folder whose frames are posed in the same scene and become the val and test splits."""
     more_data: tuple[Path, ...] = ()
     """Further clips of the same scene, each with its own camera and timeline; see :mod:`.several`."""
+    keep_stages: bool = False
+    """Keep the results of the stages when the dataset is complete; see :mod:`.kept`."""
 
 
 class Pipeline(Protocol):

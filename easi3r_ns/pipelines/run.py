@@ -39,6 +39,7 @@ from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
+from .kept import keep_run
 from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
 from .objects import with_objects
 from .pipeline import Pipeline, RunConfig, choose_pipeline
@@ -122,6 +123,7 @@ def process(
             budget=budget,
             prior=prior,
             facts=choice.provenance() | {RECORD: record},
+            asked=asked,
         )
     if plan:
         log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
@@ -171,6 +173,7 @@ def _process(
     budget: Budget,
     prior: DepthPrior | None,
     facts: dict[str, Any],
+    asked: RunConfig,
 ) -> ProcessResult:
     workspace = output_dir / WORKSPACE
     facts = facts | source_facts(data, config)
@@ -206,7 +209,10 @@ def _process(
     )
     if not masks_in_use(output_dir, config.easi3r.masks):
         drop_masks(output_dir)
-    shutil.rmtree(workspace, ignore_errors=True)
+    if config.keep_stages:
+        keep_run(workspace, data, asked)
+    else:
+        shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(done, transforms, pipeline.weights, frames.num_source_frames, cards[0])
 
 

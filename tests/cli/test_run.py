@@ -89,6 +89,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch, result: SimpleName
         AlignConfig(iterations=5),
         DatasetConfig(num_downscales=1),
         RefineConfig("colmap", "opencv"),
+        keep_stages=True,
     )
 
 

@@ -1,0 +1,104 @@
+"""`easi3r redo`: a finished dataset again, with other options."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ..core.errors import InputError
+from .display import wrapped
+from .options import own_usage_errors
+
+if TYPE_CHECKING:
+    from ..pipelines.kept import KeptRun
+
+
+@dataclass
+class Redo:
+    """Make a finished dataset again with other options; only what they decide is computed again.
+
+    Options that are not given are those of the run that made the dataset.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """The dataset: --output-dir of the run that made it."""
+    data: Optional[Path] = None
+    """The clip, where it lies elsewhere now."""
+    frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(default_factory=FrameConfig)
+    config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
+    dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    clean: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Delete the intermediate results in the end; without other options nothing else happens."""
+    verbose: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show details, time and memory of every stage."""
+
+    @classmethod
+    def command_line(cls, arguments: Sequence[str], program: str) -> None:
+        """Make a dataset again with the arguments of a command line.
+
+        Raises:
+            Easi3RError: as the run; also where the dataset keeps no intermediate results.
+            SystemExit: with 2 for wrong options.
+        """
+        folder = next((word for word in arguments if not word.startswith("-")), None)
+        if folder is None or arguments[0] != folder:
+            raise InputError(f"usage: {program} FOLDER [options]: the folder of a finished dataset comes first")
+        was = _kept_in(Path(folder)).config
+        start = cls(Path(folder), None, was.frames, was.easi3r, was.dataset, was.refine, was.align)
+        with own_usage_errors():
+            asked = tyro.cli(cls, prog=program, args=arguments, default=start, add_help=False)
+        asked.main()
+
+    def main(self) -> None:
+        """Say what is computed again, run, and print the summary.
+
+        Raises:
+            Easi3RError: as the run.
+        """
+        from ..pipelines.kept import changes, made_again, size_of
+        from ..pipelines.run import WORKSPACE
+        from .run import run_and_print, show_log
+
+        kept = _kept_in(self.folder)
+        config = replace(
+            kept.config,
+            **{"frames": self.frames, "easi3r": self.config, "dataset": self.dataset},
+            **{"refine": self.refine, "align": self.align, "keep_stages": not self.clean},
+        )
+        changed, console = changes(kept.config, config), Console(highlight=False, emoji=False)
+        if not changed and self.data is None:
+            if not self.clean:
+                raise InputError(f"{self.folder} is made with these options already: give those that shall change")
+            workspace = self.folder / WORKSPACE
+            size = size_of(workspace)
+            shutil.rmtree(workspace, ignore_errors=True)
+            console.print(escape(f"{workspace} is deleted: {size / 1e6:.0f} MB"), soft_wrap=True)
+            return
+        steps = made_again(kept.config, config)
+        said = f"changed: {' '.join(changed) or 'the place of the clip'}; made again: {', '.join(steps)}"
+        console.print(escape(wrapped(said, console, 0)), soft_wrap=True)
+        if self.verbose:
+            show_log()
+        run_and_print(self.data or kept.data, self.folder, config, overwrite=True, verbose=self.verbose)
+
+
+def _kept_in(folder: Path) -> KeptRun:
+    from ..pipelines.kept import KEPT, kept_run
+    from ..pipelines.run import WORKSPACE
+
+    parts = sorted(path.parent.parent for path in folder.glob(f"part_[0-9][0-9]/{WORKSPACE}/{KEPT}"))
+    if parts and not (folder / WORKSPACE / KEPT).is_file():
+        raise InputError(
+            f"{folder} has a dataset for each part of its clip: give the folder of one of them, such as {parts[0]}"
+        )
+    return kept_run(folder / WORKSPACE)
