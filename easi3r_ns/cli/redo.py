@@ -72,8 +72,12 @@ class Redo:
         kept = _kept_in(self.folder)
         config = replace(
             kept.config,
-            **{"frames": self.frames, "easi3r": self.config, "dataset": self.dataset},
-            **{"refine": self.refine, "align": self.align, "keep_stages": not self.clean},
+            frames=self.frames,
+            easi3r=self.config,
+            dataset=self.dataset,
+            refine=self.refine,
+            align=self.align,
+            keep_stages=not self.clean,
         )
         changed, console = changes(kept.config, config), Console(highlight=False, emoji=False)
         if not changed and self.data is None:

@@ -48,17 +48,18 @@ def keep_run(workspace: Path, data: Path, config: RunConfig) -> None:
     Raises:
         OutputError: the disk refuses.
     """
-    models = {name: getattr(config.easi3r, name) for name in ("weights", "depth_prior")}
-    config = replace(
-        config,
-        eval_data=config.eval_data and config.eval_data.absolute(),
-        more_data=tuple(path.absolute() for path in config.more_data),
-        easi3r=replace(
-            config.easi3r,
-            masks=config.easi3r.masks and config.easi3r.masks.absolute(),
-            **{name: str(Path(m).absolute()) if m and Path(m).exists() else m for name, m in models.items()},
-        ),
+    own = config.easi3r
+    moved = replace(
+        own,
+        masks=own.masks and own.masks.absolute(),
+        weights=_placed(own.weights),
+        depth_prior=own.depth_prior and _placed(own.depth_prior),
     )
+    eval_data, more_data = (
+        config.eval_data and config.eval_data.absolute(),
+        [path.absolute() for path in config.more_data],
+    )
+    config = replace(config, eval_data=eval_data, more_data=tuple(more_data), easi3r=moved)
     facts = {"version": __version__, "data": str(data.absolute()), "options": asdict(config)}
     write_json(workspace / KEPT, jsonable(facts))
 
@@ -97,7 +98,8 @@ def changes(before: RunConfig, after: RunConfig) -> list[str]:
     words: list[str] = []
     for part in ("frames", "easi3r", "align", "dataset", "refine"):
         words += option_words(new[part], old[part], "align." if part == "align" else "")
-    return words + option_words(*({name: facts[name] for name in ("eval_data", "more_data")} for facts in (new, old)))
+    clips = [{name: facts[name] for name in ("eval_data", "more_data")} for facts in (new, old)]
+    return words + option_words(clips[0], clips[1])
 
 
 def made_again(before: RunConfig, after: RunConfig) -> list[str]:
@@ -113,6 +115,11 @@ def _names(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     changed |= {name for name, value in after["easi3r"].items() if before["easi3r"][name] != value}
     others = before["eval_data"] != after["eval_data"] or before["more_data"] != after["more_data"]
     return (changed - set(_EVERY)) | ({"frames"} if others else set())
+
+
+def _placed(model: str) -> str:
+    """A file or folder with its whole path; the name of a model stays."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
 
 
 def _restored(cls: type, values: Mapping[str, Any]) -> Any:
