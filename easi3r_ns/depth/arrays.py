@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 Array = Any
 """np.ndarray or torch.Tensor, by the operations in use."""
@@ -42,6 +42,9 @@ class Operations(Protocol):
 
     def box(self, image: Array, radius: int) -> Array:
         """Mean over the square window of 2 radius + 1 pixels; the image is 0 outside."""
+
+    def none_within(self, condition: Array, radius: int) -> Array:
+        """(H, W) bool -> bool: True where it holds nowhere in the square window of 2 radius + 1 pixels."""
 
     def mark(self, condition: Array) -> Array:
         """bool -> float32, 1 where it is True, else 0."""
@@ -79,6 +82,10 @@ class OpenCVOperations:
         side = 2 * radius + 1
         return cv2.boxFilter(image, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
 
+    def none_within(self, condition: Array, radius: int) -> Array:
+        window = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
+        return cv2.dilate(condition.view(np.uint8), window) == 0
+
     def mark(self, condition: Array) -> Array:
         return condition.astype(np.float32)
 
@@ -114,6 +121,9 @@ class TorchOperations:
 
     def box(self, image: Array, radius: int) -> Array:
         return avg_pool2d(image[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
+
+    def none_within(self, condition: Array, radius: int) -> Array:
+        return max_pool2d(condition.float()[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0] < 0.5
 
     def mark(self, condition: Array) -> Array:
         return condition.float()

@@ -47,26 +47,28 @@ class SweepView:
 class ScoreWindow:
     """What NCC needs of the reference view, over the window around each pixel (H, W)."""
 
-    image: Array
     weight: Array
-    share: Array
-    """Share of the window that counts; at least :data:`LEAST_WINDOW`."""
-    enough: Array
-    """1 where that much counts, else 0."""
+    """(H, W) 1 for pixels that count, else 0."""
+    weighted: Array
+    """Image where the weight is 1, else 0."""
+    scale: Array
+    """1 / share of the window that counts, which is at least :data:`LEAST_WINDOW`."""
     mean: Array
-    variance: Array
+    gain: Array
+    """1 / deviation of the image in the window; 0 where too little of it counts."""
     radius: int
 
 
 def make_window(ops: Operations, view: SweepView, radius: int) -> ScoreWindow:
-    """Mean and variance of a reference view, of the pixels with weight alone."""
+    """Mean and deviation of a reference view, of the pixels with weight alone."""
     weighted = view.image * view.weight
     share = ops.box(view.weight, radius)
     enough = ops.mark(share >= LEAST_WINDOW)
-    share = ops.xp.clip(share, LEAST_WINDOW, 1.0)
-    mean = ops.box(weighted, radius) / share
-    variance = ops.box(weighted * view.image, radius) / share - mean * mean
-    return ScoreWindow(view.image, view.weight, share, enough, mean, ops.xp.clip(variance, 0.0, 1.0), radius)
+    scale = 1.0 / ops.xp.clip(share, LEAST_WINDOW, 1.0)
+    mean = ops.box(weighted, radius) * scale
+    variance = ops.xp.clip(ops.box(weighted * view.image, radius) * scale - mean * mean, 0.0, 1.0)
+    gain = enough / ops.xp.sqrt(variance + NOISE**2)
+    return ScoreWindow(view.weight, weighted, scale, mean, gain, radius)
 
 
 def correlation(ops: Operations, window: ScoreWindow, other: Array, known: Array) -> Array:
@@ -75,14 +77,22 @@ def correlation(ops: Operations, window: ScoreWindow, other: Array, known: Array
     Pixels of the reference without weight are left out of both windows. Where the rest is too little, or the other
     picture is not ``known`` (1, else 0) at all of it, and where they are anticorrelated: 0, as of unrelated pictures.
     """
-    lost = ops.box(window.weight * (1 - known), window.radius)
-    usable = window.enough * ops.mark(lost < 0.5 / (2 * window.radius + 1) ** 2)
+    # In place where it can be: most of the time of a sweep goes into these few lines.
     weighted = other * window.weight
-    mean = ops.box(weighted, window.radius) / window.share
-    variance = ops.box(weighted * other, window.radius) / window.share - mean * mean
-    covariance = ops.box(weighted * window.image, window.radius) / window.share - mean * window.mean
-    power = (window.variance + NOISE**2) * (ops.xp.clip(variance, 0.0, 1.0) + NOISE**2)
-    return ops.xp.clip(covariance / ops.xp.sqrt(power), 0.0, 1.0) * usable
+    mean = ops.box(weighted, window.radius)
+    mean *= window.scale
+    weighted *= other
+    variance = ops.box(weighted, window.radius)
+    variance *= window.scale
+    variance -= mean * mean
+    score = ops.box(window.weighted * other, window.radius)
+    score *= window.scale
+    mean *= window.mean
+    score -= mean
+    score *= window.gain
+    score /= ops.xp.sqrt(ops.xp.clip(variance, 0.0, 1.0) + NOISE**2)
+    score *= ops.none_within(window.weight > known, window.radius)
+    return ops.xp.clip(score, 0.0, 1.0)
 
 
 def best_half(ops: Operations, scores: Iterator[Array], count: int) -> Array:

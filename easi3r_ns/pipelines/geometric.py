@@ -31,6 +31,7 @@ from ..depth.movers import assume_depth
 from ..frames import ImageGeometry
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
+from ..motion.flow.remembered import RememberedFlow
 from ..motion.given import FirstLook, given_masks
 from ..motion.packing import join_masks, pack_masks, unpack_masks
 from ..motion.still import as_turning
@@ -249,6 +250,7 @@ def found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: Ru
 
     def compute() -> Tensors:
         provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
+        provider = RememberedFlow(provider, cache.scratch)
         masks = [
             geometric_masks(
                 frames.images[rows.start : rows.stop],

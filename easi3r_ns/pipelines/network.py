@@ -32,6 +32,7 @@ from ..frames import ImageGeometry
 from ..motion.flow.choose import choose_flow
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider, pair_flow
+from ..motion.flow.remembered import RememberedFlow
 from ..motion.given import masks_are_given
 from ..network.backbone import Backbone
 from ..network.compute import Compute, choose_compute
@@ -219,7 +220,7 @@ def reconstruct(
     inputs = StageInputs(
         *(frames, graph, backbone, config, compute, cache, log),
         num_eval=num_eval,
-        mask_flow=mask_flow or DISFlow(),
+        mask_flow=RememberedFlow(mask_flow or DISFlow(), cache.scratch),
         spill=budget.spill,
     )
     shared = Shared.of(inputs)

@@ -16,6 +16,7 @@ from ..core.types import DynamicMasks, Frames
 from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.flow.choose import choose_flow
+from ..motion.flow.remembered import RememberedFlow
 from ..motion.packing import join_masks, pack_masks, unpack_masks
 from ..motion.rigid import CLIP_HOLDS, METHOD, MOST_ASTRAY, has_static_depth, second_look
 from ..network.compute import choose_compute
@@ -158,6 +159,7 @@ def _kept(
 
     def compute() -> Tensors:
         flow = choose_flow(flow_name, choose_compute(config.device, config.dtype, config.batch_size), log)
+        flow = RememberedFlow(flow, cache.scratch)
         used, times = frames.of_frames(kept), enlargement(*scene.depth.shape[1:])
         larger, looks = larger_scene(scene, times), []
         for rows in used.clips:

@@ -23,6 +23,7 @@ import torch
 
 from ..core.errors import OutputError
 from .rows import FileRows, MemoryRows, RowStore, Shapes, map_tensor, tensor_path
+from .scratch import Scratch
 
 _INDEX = "index.json"
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
@@ -50,6 +51,8 @@ class StageCache:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.scratch = Scratch(folder)
+        """For what two stages of this run need."""
 
     def path(self, stage: str, key: str) -> Path | None:
         """The folder where the result of a stage lies, or would lie."""

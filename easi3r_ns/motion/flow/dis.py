@@ -12,6 +12,8 @@ class DISFlow:
     """Dense inverse search (Kroeger et al., ECCV 2016) of OpenCV: offline, fast, CPU only."""
 
     name = "opencv-dis"
+    parallel = True
+    """It may be asked from several threads at once, which is faster; networks have threads of their own."""
 
     def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See :class:`~easi3r_ns.motion.flow.provider.FlowProvider`."""

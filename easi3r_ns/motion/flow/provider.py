@@ -31,6 +31,11 @@ class FlowProvider(Protocol):
         """(B, H, W, 3) uint8 RGB each -> (B, H, W, 2) float32 (dx, dy): source pixel p is seen at p + flow(p)."""
 
 
+def is_parallel(provider: FlowProvider) -> bool:
+    """Whether it may be asked from several threads at once; it says so by an attribute ``parallel``."""
+    return bool(getattr(provider, "parallel", False))
+
+
 def pair_flow(
     images: np.ndarray,
     graph: PairGraph,

@@ -12,8 +12,7 @@ import numpy as np
 from ...core.flow import FOLLOWED
 from ...core.workers import ordered
 from ...frames.near import Shot
-from ..flow.dis import DISFlow
-from ..flow.provider import FlowProvider
+from ..flow.provider import FlowProvider, is_parallel
 from .background import (
     DEVIATIONS_PER_MEDIAN,
     FEWEST_SAMPLES,
@@ -149,7 +148,7 @@ def follow_pairs(
 ) -> Iterator[PairMotion]:
     """All pairs of a plan, one after the other; ``advance`` is called with 1 after each."""
     images = (np.stack([pictures.image(i), pictures.image(j)]) for i, j in plan.pairs)
-    workers = None if isinstance(provider, DISFlow) else 1  # networks have threads of their own
+    workers = None if is_parallel(provider) else 1
     found = ordered(lambda two: both_ways(two, provider), images, workers)
     for (i, j), (flows, agree) in zip(plan.pairs, found, strict=True):
         followed = min(mask.mean() for mask in agree) >= FOLLOWED
