@@ -183,3 +183,8 @@ except SystemExit as end:
     assert end.code == 0
 """
     assert not loaded_by(code) & HEAVY
+
+
+def test_a_run_without_a_network_loads_no_scikit_learn() -> None:
+    """It takes 100 MB, and a second before the first stage."""
+    assert "sklearn" not in loaded_by("import easi3r_ns.pipelines.run, easi3r_ns.pipelines.geometric")

@@ -22,6 +22,8 @@ class Stereo:
     device: torch.device
     patch_match: PatchMatch | None = None
     """Only for 'patchmatch'."""
+    threads: int | None = None
+    """Frames that a CPU measures at once; None: one for each core. They measure the same whatever their number."""
 
     @classmethod
     def on(cls, device: torch.device) -> Stereo:

@@ -101,7 +101,7 @@ def stereo_depth(
     keep = _Keep(cache, stage, _key(scene, config, how))
     depth, confidence = np.zeros_like(scene.depth), np.zeros_like(scene.confidence)
     if how.patch_match is None:
-        inverse = _swept(around, views, config, keep, log)
+        inverse = _swept(around, views, config, keep, log, how.threads)
     else:
         inverse = _matched(scene, around, views, how.patch_match, keep, log)
     with log.stage("stereo agreement", len(scene)) as advance:
@@ -119,6 +119,7 @@ def _swept(
     config: StereoConfig,
     keep: _Keep,
     log: RunLog,
+    threads: int | None,
 ) -> list[np.ndarray | None]:
     """Per frame (H, W) inverse depth of a sweep; None for frames without neighbours."""
 
@@ -126,7 +127,7 @@ def _swept(
         near = around[frame]
         return None if near is None else _kept(frame, near, views, config, keep)
 
-    workers = None if isinstance(views.ops, OpenCVOperations) else 1  # a GPU does one frame at a time
+    workers = threads if isinstance(views.ops, OpenCVOperations) else 1  # a GPU does one frame at a time
     inverse: list[np.ndarray | None] = []
     with log.stage("stereo", len(around)) as advance:
         for result in ordered(measured, range(len(around)), workers):

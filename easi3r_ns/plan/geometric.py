@@ -16,6 +16,7 @@ from .forecast import (
     write_seconds,
     writer_bytes,
 )
+from .limits import sweep_bytes
 from .stages import Staged, StageForecast, time_range
 
 MOTION_SECONDS = 4.5e-6
@@ -43,6 +44,8 @@ class GeometricJob:
     """Whether masks are looked for."""
     second_look: bool = True
     depth: bool = True
+    max_memory: float | None = None
+    """The limit of the run in GiB, which some stages keep with fewer threads."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def forecast_geometric(job: GeometricJob, factor: float = 1.0) -> GeometricForec
         stages.append(stage("motion from geometry", MOTION_SECONDS * pixels, held + flow))
     stages.append(stage("bundle adjustment", refine_seconds(job.num_frames, job.source_pixels), results))
     if job.depth:
-        stages.append(stage("stereo", STEREO_SECONDS * pixels, results))
+        threads = sweep_bytes(job.max_memory, job.size[0] * job.size[1], results)
+        stages.append(stage("stereo", STEREO_SECONDS * pixels, results + threads))
     if job.own_masks and job.second_look:
         stages.append(stage("motion against the scene", GEOMETRIC_LOOK_SECONDS * pixels, results + flow))
     writing = write_seconds(job.num_frames, job.source_pixels) + DENSE_SECONDS * pixels * job.depth

@@ -131,7 +131,7 @@ def plan_geometric(
     own_masks = not masks_are_given(config)
     source = pixel_map.source_wh[0] * pixel_map.source_wh[1]
     look, depth = config.motion == "auto", config.depth != "none"
-    job = GeometricJob(num_frames, pixel_map.network_wh, source, own_masks, look, depth)
+    job = GeometricJob(num_frames, pixel_map.network_wh, source, own_masks, look, depth, config.max_memory)
     experience = load_experience()
     plan = forecast_geometric(job, experience.factor or 1.0)
     plan = with_prior_stage(plan, config, experience.factor or 1.0)

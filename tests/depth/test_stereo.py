@@ -17,6 +17,7 @@ from easi3r_ns.depth.arrays import OpenCVOperations
 from easi3r_ns.depth.neighbours import spread, surroundings
 from easi3r_ns.depth.pinhole import pinhole_grid
 from easi3r_ns.depth.stereo import StereoConfig, stereo_depth
+from easi3r_ns.depth.views import SceneViews
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.support.clip_scene import perfect_scene, true_points
@@ -153,3 +154,16 @@ def test_a_neighbour_counts_for_what_the_others_do_not_see() -> None:
     worth[1, :10], worth[2, :10], worth[3, :10], worth[4, 10:] = 1.0, 0.9, 0.8, 0.5
     assert spread(worth, 2) == [1, 4]
     assert spread(worth, 9) == [1, 4, 2, 3]
+
+
+def test_a_limit_on_memory_sets_the_threads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def in_order(work, items, workers):
+        asked.append(workers)
+        return map(work, items)
+
+    monkeypatch.setattr(stereo, "ordered", in_order)
+    views = SceneViews(scene, OpenCVOperations(), 2)
+    keep = stereo._Keep(StageCache(None), "stereo", "key")
+    assert stereo._swept([None], views, StereoConfig(), keep, RunLog(), 3) == [None] and asked == [3]

@@ -21,7 +21,15 @@ from easi3r_ns.core.pairs import make_pairs
 from easi3r_ns.network.compute import Compute
 from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.plan.forecast import Job, Rates, forecast
-from easi3r_ns.plan.limits import FREE_SHARE, available_memory_bytes, memory_limit
+from easi3r_ns.plan.geometric import GeometricJob, forecast_geometric
+from easi3r_ns.plan.limits import (
+    FREE_SHARE,
+    SWEEP_BYTES,
+    available_memory_bytes,
+    memory_limit,
+    sweep_bytes,
+    sweep_threads,
+)
 from easi3r_ns.plan.plan import MARGIN, choose_budget
 from tests.plan.test_plan import write_pan
 
@@ -217,3 +225,23 @@ def test_a_run_keeps_its_limit_and_the_forecast_is_right(tmp_path):
     assert facts["window"] > 0, facts  # as a whole it would not fit
     assert facts["measured"] < facts["limit"], facts
     assert 0.8 < facts["forecast"] / facts["measured"] < 1.2, facts
+
+
+def test_threads_of_stereo_keep_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easi3r_ns.plan.limits.default_workers", lambda: 8)
+    pixels = 512 * 288
+    one = SWEEP_BYTES * pixels
+    assert sweep_threads(None, pixels, 1e9) == 8 and sweep_bytes(None, pixels, 1e9) == 8 * one
+    assert sweep_threads((1e9 + 3.5 * one) / GIB, pixels, 1e9) == 3
+    assert sweep_threads(0.5, pixels, 1e9) == 1, "one there must be"
+    assert sweep_threads(64, pixels, 1e9) == 8
+
+
+def test_the_forecast_without_a_network_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easi3r_ns.plan.limits.default_workers", lambda: 8)
+
+    def stereo(limit: float | None) -> float:
+        job = GeometricJob(24, (512, 288), 1280 * 720, max_memory=limit)
+        return next(stage.memory_bytes for stage in forecast_geometric(job).stages if stage.name == "stereo")
+
+    assert stereo(None) - stereo(0.5) == pytest.approx(7 * SWEEP_BYTES * 512 * 288)

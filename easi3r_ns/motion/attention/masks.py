@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from skimage.filters import threshold_multiotsu
 from skimage.measure import block_reduce
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch.nn.functional import interpolate
 
 from ...core.score import NUM_CLUSTERS, ScoreFormula
@@ -105,6 +103,10 @@ def cluster_tokens(features: np.ndarray | torch.Tensor, seed: int, num_clusters:
     place them as well as all do. Features in half precision, memory-mapped or on a GPU are converted in parts of that
     size.
     """
+    # 100 MB and a second, which a run without a network saves.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     tokens = torch.as_tensor(features).flatten(0, 2)
     distinct = len(torch.unique(tokens, dim=0)) if len(tokens) <= 4 * num_clusters else num_clusters
     fitted = tokens

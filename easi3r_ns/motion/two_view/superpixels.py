@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 from skimage.segmentation import slic
-from sklearn.neighbors import NearestNeighbors
 
 PIXELS_PER_SEGMENT = 250
 COLOUR_SCALE = 10.0
@@ -90,8 +90,7 @@ def vote(
         num_neighbours: regions that look alike and are asked.
     """
     count = min(num_neighbours + 1, len(superpixels))
-    search = NearestNeighbors(n_neighbors=count, algorithm="kd_tree").fit(superpixels.features)
-    distances, neighbours = search.kneighbors(superpixels.features)
+    distances, neighbours = cKDTree(superpixels.features).query(superpixels.features, np.arange(1, count + 1))
     scale = max(float(np.median(distances[:, -1])), 1e-6)
     weights = np.exp(-((distances / scale) ** 2))
     weights[neighbours == np.arange(len(own))[:, None]] = 0

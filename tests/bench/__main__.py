@@ -1,0 +1,126 @@
+"""The table of speed: ``python -m tests.bench``.
+
+    python -m tests.bench                                 # the example clip without a network and with tiny
+    python -m tests.bench --against ../old --repeats 2    # the same of another checkout, in turn
+    python -m tests.bench --data clip.mp4 --runs none tiny
+
+Every run is a process of its own; CPU seconds are those of it and what it started, memory is the largest of
+either. Where there
+is a CUDA device, the network pipeline beside its textbook twin follows (:mod:`tests.bench.bench_network`), with 10, 30
+and 86 frames in bf16 and fp32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+RUNS = {
+    "none": ("--weights", "none"),
+    "none, no depth": ("--weights", "none", "--depth", "none"),
+    "tiny": ("--weights", "tiny"),
+}
+SHOWN = 3
+"""Stages that the table names: those of most CPU seconds."""
+_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in which the system states the largest memory of a process."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one run took."""
+
+    wall: float
+    cpu: float
+    peak: float
+    """Bytes."""
+    stages: tuple[tuple[str, float], ...]
+    """Name and CPU seconds, in their order."""
+    frames: int
+
+
+def measure(checkout: Path, data: Path, options: Sequence[str]) -> Taken:
+    """Run ``easi3r run`` of a checkout of this repository. Raises CalledProcessError where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-W", "ignore", "-m", "easi3r_ns", "run", "--data", str(data), *options]
+        command += ["--output-dir", f"{folder}/out"]
+        environment = os.environ | {"PYTHONPATH": str(checkout), "EASI3R_NS_NO_BRIDGE": "1"}
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        meta = json.loads(Path(folder, "out", "transforms.json").read_text(encoding="utf-8"))
+    stages = tuple((stage["name"], float(stage["cpu_seconds"])) for stage in meta["easi3r"]["stages"])
+    return Taken(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * _UNIT, stages, len(meta["frames"]))
+
+
+def best(runs: Sequence[Taken]) -> Taken:
+    """Of several equal runs the one of fewest CPU seconds: other programs can only add to them."""
+    return min(runs, key=lambda taken: taken.cpu)
+
+
+def rows(measured: dict[str, tuple[Taken, Taken | None]]) -> list[str]:
+    """Lines of a Markdown table; beside a run that of the other checkout, where there is one."""
+    compared = any(other is not None for _, other in measured.values())
+    header = ["run", "frames", "CPU s", "wall s", "peak GiB", "most CPU seconds"]
+    header[5:5] = ["CPU, of before", "wall, of before", "peak before"] if compared else []
+    lines = [header, ["---"] * len(header)]
+    for name, (taken, other) in measured.items():
+        most = sorted(taken.stages, key=lambda stage: -stage[1])[:SHOWN]
+        cells = [name, str(taken.frames), f"{taken.cpu:.0f}", f"{taken.wall:.0f}", f"{taken.peak / 2**30:.2f}"]
+        if compared:
+            assert other is not None
+            ratios = (taken.cpu / other.cpu, taken.wall / other.wall)
+            cells += [*(f"{ratio:.2f}" for ratio in ratios), f"{other.peak / 2**30:.2f}"]
+        lines.append([*cells, ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in most)])
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def on_a_gpu() -> None:
+    """The rows of a CUDA device, where there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print("\nNo CUDA device is here: its rows are left out.")
+        return
+    for dtype in ("bf16", "fp32"):
+        command = [sys.executable, "-m", "tests.bench.bench_network", "--device", "cuda", "--dtype", dtype]
+        command += ["--frames", "10", "30", "86", "--measured", "0", "--twin-measured", "6"]
+        subprocess.run(command, cwd=ROOT, check=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="The table of speed.")
+    parser.add_argument("--data", type=Path, default=ROOT / "examples" / "clip" / "clip.mp4")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--against", type=Path, help="another checkout of this repository, run in turn")
+    parser.add_argument("--repeats", type=int, default=1, help="of each run; the one of fewest CPU seconds counts")
+    options = parser.parse_args(arguments)
+    sides = [ROOT, *([options.against.resolve()] if options.against else [])]
+    measured = {}
+    for name in options.runs:
+        taken: list[list[Taken]] = [[] for _ in sides]
+        for _ in range(options.repeats):
+            for side, found in zip(sides, taken, strict=True):
+                found.append(measure(side, options.data.resolve(), RUNS[name]))
+        measured[name] = (best(taken[0]), best(taken[1]) if options.against else None)
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {options.data.name}\n")
+    print("\n".join(rows(measured)))
+    on_a_gpu()
+
+
+if __name__ == "__main__":
+    main()
