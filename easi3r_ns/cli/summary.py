@@ -156,6 +156,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ),
         *_choice(scene),
         *([] if result.weights else [("depth", _stereo_text(scene))]),
+        *_prior(scene),
     ]
 
 
@@ -164,8 +165,20 @@ def _no_weights(scene: Scene) -> str:
     return NO_NETWORK if name == "none" else str(name)
 
 
+def _prior(scene: Scene) -> list[tuple[str, str]]:
+    """What --depth-prior filled, and under which licence its weights are; nothing without one."""
+    facts = scene.provenance.get("depth_prior")
+    if not facts:
+        return []
+    filled = f"{100 * facts['shares']['prior']:.0f} % of the pixels by {facts['model']} (licence: {facts['licence']})"
+    error = facts["error"]
+    return [("filled", filled if error is None else f"{filled}; error where depth is known {100 * error:.1f} %")]
+
+
 def _stereo_text(scene: Scene) -> str:
-    still = ~scene.dynamic.masks
+    from ..core.surface import measured_only
+
+    scene, still = measured_only(scene), ~scene.dynamic.masks
     if not scene.has_depth or not still.any():
         return "none"
     return f"of what stands still, by stereo: {100 * (scene.depth[still] > 0).mean():.0f} % of its pixels"

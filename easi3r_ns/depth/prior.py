@@ -20,6 +20,7 @@ from ..core.runlog import RunLog
 from ..core.scene import DEPTH_SOURCES, Scene
 from ..core.surface import solid_pixels, trusted_depth, world_points
 from ..core.types import on_side, upright_again
+from ..network.sources import is_non_commercial
 from .affine import FEWEST, AffineFit, Known, fit_affine
 from .sky import most_inverse, sky_pixels
 
@@ -156,6 +157,7 @@ def _facts(out: Scene, said: Predictions, fit: AffineFit, usable: np.ndarray, sk
     return {
         "model": said.model,
         "licence": said.licence,
+        "non_commercial": is_non_commercial(said.licence) or "research" in said.licence,
         "kind": "metric" if said.metric else "relative",
         "shares": shares | {"sky": float(sky.mean())},
         "moving_with_depth": float((source[moving] > 0).mean()) if moving.any() else None,

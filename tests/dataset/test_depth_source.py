@@ -21,6 +21,7 @@ from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.depth.prior import Predictions, fill_depth
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.sections.depth import depth_section
+from easi3r_ns.report.sections.run import run_section
 from easi3r_ns.training.scenes import render_clip
 from tests.support.clip_scene import perfect_scene
 
@@ -74,6 +75,14 @@ def test_the_report_says_it_and_measures_what_was_measured(filled: Scene) -> Non
     assert all(row[2].caption == "source" for row in section.rows) and len(section.ramps) == 1
     source = filled.depth_source
     assert source is not None and measured.measures.usable == pytest.approx((source == 1).mean(), abs=0.01)
+
+
+def test_the_report_names_the_licence_of_the_prior(filled: Scene) -> None:
+    section = run_section(filled.provenance)
+    assert ("its licence", "Apache-2.0") in [(fact.name, fact.value) for fact in section.weights]
+    assert not section.non_commercial
+    said = Predictions(filled.depth, False, "depth-anything-large", "CC BY-NC 4.0")
+    assert run_section(fill_depth(filled, said, RunLog()).provenance).non_commercial
 
 
 def test_labels_follow_the_crop() -> None:

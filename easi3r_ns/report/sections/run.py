@@ -44,14 +44,14 @@ class RunSection:
 
 def run_section(provenance: Mapping[str, Any]) -> RunSection:
     """Command, timings, warnings, weights and configuration, from the provenance of a scene."""
-    weights = provenance.get("weights") or {}
+    weights, prior = provenance.get("weights") or {}, provenance.get("depth_prior") or {}
     return RunSection(
         command=command_text(provenance),
         warnings=tuple(str(warning) for warning in provenance.get("warnings") or ()),
         stages=_stage_costs(provenance.get("stages") or ()),
-        weights=_weights(weights),
+        weights=_weights(weights) + _prior(prior),
         choice=str((provenance.get("weights_choice") or {}).get("line") or ""),
-        non_commercial=bool(weights.get("non_commercial")),
+        non_commercial=bool(weights.get("non_commercial") or prior.get("non_commercial")),
         options=json.dumps(provenance.get("config"), indent=1, default=str),
     )
 
@@ -68,6 +68,13 @@ def _stage_costs(stages: Sequence[Mapping[str, Any]]) -> tuple[StageCost, ...]:
         )
         for stage in stages
     )
+
+
+def _prior(prior: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """The network that filled depth; nothing without one."""
+    if not prior:
+        return ()
+    return Fact("depth prior", str(prior["model"])), Fact("its licence", str(prior["licence"]))
 
 
 def _weights(weights: Mapping[str, Any]) -> tuple[Fact, ...]:
