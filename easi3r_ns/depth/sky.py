@@ -16,6 +16,8 @@ BRIGHT, PALE, BLUE = 0.35, 0.25, 1.05
 """Least value of a sky's colour; saturation up to which it counts as cloud; least ratio of blue to red above that."""
 ROUGH = 0.06
 """Most change of the grey value from pixel to pixel, smoothed: branches and roofs change more."""
+RIM = 4
+"""Pixels around smooth sky that belong to it where they are as far."""
 LEAST_SHARE = 0.002
 """Of the picture: smaller pieces are no sky."""
 
@@ -44,7 +46,11 @@ def sky_pixels(image: np.ndarray, predicted: np.ndarray, inverse: np.ndarray, mo
     top = stats[:, cv2.CC_STAT_TOP] <= 1
     open_to_top = large & top
     open_to_top[0] = False  # what is no candidate
-    return open_to_top[labels] if count > 1 else np.zeros_like(candidate)
+    if count == 1:
+        return np.zeros_like(candidate)
+    # Beside a roof the sky is as far, and not smooth.
+    grown = cv2.dilate(open_to_top[labels].astype(np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8))
+    return (grown > 0) & far
 
 
 def sky_coloured(image: np.ndarray) -> np.ndarray:

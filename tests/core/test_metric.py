@@ -18,7 +18,7 @@ from easi3r_ns.core.reference import MetricReference
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import Scene, rescale_scene
 from easi3r_ns.core.types import on_side
-from easi3r_ns.core.upright import level_scene
+from easi3r_ns.core.upright import WORLD_UP, Up, level_scene
 from easi3r_ns.dataset.listing import positions_by_stem
 from easi3r_ns.dataset.nerfstudio import write_dataset
 from easi3r_ns.training.scenes import Clip
@@ -100,6 +100,16 @@ def test_camera_height_gives_the_scale(room: tuple[Scene, Clip]) -> None:
     # With --up none the plane is found all the same.
     done = metric_scene(level_scene(scene, "none", RunLog()), DatasetConfig(camera_height=height), {}, RunLog())
     assert done.provenance["scale"]["source"] == "camera-height"
+
+
+def test_a_plane_that_may_be_tilted_makes_the_height_uncertain(
+    room: tuple[Scene, Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    T = np.tile(np.eye(4), (8, 1, 1))
+    scene = replace(room[0], T_world_cam=T)
+    monkeypatch.setattr("easi3r_ns.core.metric.up_by_plane", lambda _: Up(WORLD_UP, "plane", 5.0, 0.3, 4.0))
+    found = metres_by_height(scene, 2.0)
+    assert found.factor == pytest.approx(0.5) and found.sigma == pytest.approx(np.tan(np.radians(5)))
 
 
 def test_without_a_floor_the_height_gives_none(room: tuple[Scene, Clip]) -> None:

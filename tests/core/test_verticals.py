@@ -104,6 +104,22 @@ def test_clutter_shows_no_verticals(seed: int, tmp_path: Path) -> None:
     assert level.provenance["up"]["method"] == "cameras" and "--up gravity" in log.warnings[0]
 
 
+def lines_along(directions: np.ndarray, rng: np.random.Generator) -> Lines:
+    """Lines before a level camera at the origin, in the directions (N, 3)."""
+    starts = rng.uniform((-4, -2, 6), (4, 2, 9), (len(directions), 3))
+    ends = starts + 2 * directions
+    crossed, middles = np.cross(starts, ends), starts + ends
+    across, towards = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (crossed, middles))
+    return Lines(across, towards, np.full(len(starts), 0.2), np.arange(len(starts)) % 8)
+
+
+def test_roofs_are_not_taken_for_walls() -> None:
+    """More slanted edges than vertical ones: the camera, which is held about level, decides."""
+    slant = np.array([np.sin(0.6), -np.cos(0.6), 0])
+    found = vertical(lines_along(np.repeat([slant, WORLD_UP], (60, 45), axis=0), np.random.default_rng(0)), WORLD_UP, 9)
+    assert found is not None and apart(found[0], WORLD_UP) < 0.1
+
+
 def test_horizontal_edges_are_not_taken_for_verticals() -> None:
     """Rails on the ground that lead away from a level camera agree on one direction, which is not up."""
     rng = np.random.default_rng(0)

@@ -56,6 +56,13 @@ def test_nothing_is_shared_between_clips() -> None:
     assert np.isfinite(found.scale[:6]).all() and np.isnan(found.scale[6:]).all()
 
 
+def test_a_frame_learns_from_its_own_clip() -> None:
+    rng = np.random.default_rng(5)
+    known = clip_of(rng, np.repeat([1.0, 3.0], 6), np.zeros(COUNT))
+    known[6] = Known(np.empty(0), np.empty(0))
+    assert fit_affine(known, starts=[6]).scale[6] == pytest.approx(3, rel=0.03)
+
+
 @pytest.mark.parametrize("case", ["nothing", "few", "constant", "backwards"])
 def test_no_fit_is_none(case: str) -> None:
     rng = np.random.default_rng(3)

@@ -104,7 +104,7 @@ def test_a_prediction_that_contradicts_is_not_used(clip: Clip, measured: Scene) 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_sky_stays_unknown_and_a_far_wall_does_not(clip: Clip, measured: Scene, turned: bool) -> None:
-    """The upper left corner is pale blue and infinitely far; below it something as pale, and near, is filled."""
+    """The upper left corner is pale blue and very far; below it something as pale, and near, is filled."""
     images, inverse = measured.images.copy(), 1 / clip.depth
     sky = np.zeros_like(clip.moving)
     sky[:, :40, :30] = True
@@ -118,7 +118,9 @@ def test_sky_stays_unknown_and_a_far_wall_does_not(clip: Clip, measured: Scene, 
     images[pale] = (170, 200, 240)
     depth = np.where(pale, 0, measured.depth)
     scene = replace(measured, images=images, depth=depth, confidence=measured.confidence * (depth > 0))
-    said = Predictions((5 * np.where(sky, 0, inverse)).astype(np.float32), False, "stand-in", "x")
+    # Far, and not so far that it would stay unknown anyway.
+    far = 0.3 * np.quantile(inverse[measured.depth > 0], 0.01)
+    said = Predictions((5 * np.where(sky, far, inverse)).astype(np.float32), False, "stand-in", "x")
     filled = fill_depth(scene, said, RunLog())
     assert filled.depth_source is not None
     assert (filled.depth_source[sky] == 0).all()
