@@ -34,7 +34,7 @@ def solid_pixels(scene: Scene, frame: int) -> np.ndarray:
     What stands still and was filled by a prior is not among them: frames need not agree about it.
     """
     depth, filled = trusted_depth(scene, frame), filled_pixels(scene, frame)
-    measured = np.where(filled, 0, depth)
+    measured = measured_depth(scene, frame)
     solid = on_surface(measured) & (measured > 0)
     if filled.any():
         solid |= on_surface(depth) & filled & scene.dynamic.masks[frame]
@@ -46,6 +46,11 @@ def filled_pixels(scene: Scene, frame: int) -> np.ndarray:
     if scene.depth_source is None:
         return np.zeros(scene.depth.shape[1:], dtype=bool)
     return scene.depth_source[frame] == FROM_PRIOR
+
+
+def measured_depth(scene: Scene, frame: int) -> np.ndarray:
+    """:func:`trusted_depth` without what was filled by a prior."""
+    return np.where(filled_pixels(scene, frame), np.float32(0), trusted_depth(scene, frame))
 
 
 def measured_only(scene: Scene) -> Scene:

@@ -14,11 +14,14 @@ from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import DEPTH_SOURCES, Scene
+from easi3r_ns.core.surface import measured_only
 from easi3r_ns.core.types import PixelMap
 from easi3r_ns.dataset.nerfstudio import dataset_files, write_dataset
+from easi3r_ns.dataset.pointcloud import static_points
 from easi3r_ns.dataset.resample import labels_at_source
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.depth.prior import Predictions, fill_depth
+from easi3r_ns.export.mesh.tsdf import static_depths
 from easi3r_ns.report.measures import measure
 from easi3r_ns.report.sections.depth import depth_section
 from easi3r_ns.report.sections.run import run_section
@@ -75,6 +78,14 @@ def test_the_report_says_it_and_measures_what_was_measured(filled: Scene) -> Non
     assert all(row[2].caption == "source" for row in section.rows) and len(section.ramps) == 1
     source = filled.depth_source
     assert source is not None and measured.measures.usable == pytest.approx((source == 1).mean(), abs=0.01)
+
+
+def test_meshes_and_points_are_those_of_what_was_measured(filled: Scene) -> None:
+    measured = measured_only(filled)
+    for one, other in zip(static_depths(filled, 0), static_depths(measured, 0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    points = [static_points(scene, 5000, 0)[0] for scene in (filled, measured)]
+    np.testing.assert_array_equal(*points)
 
 
 def test_the_report_names_the_licence_of_the_prior(filled: Scene) -> None:

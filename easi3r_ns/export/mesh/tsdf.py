@@ -14,7 +14,7 @@ from ...core.errors import InputError
 from ...core.geometry import distort, is_distorted, transform
 from ...core.optional import load_open3d
 from ...core.scene import Scene
-from ...core.surface import grow_mask, on_surface, trusted_depth, world_points
+from ...core.surface import grow_mask, measured_depth, on_surface, world_points
 from ..exporter import require_depth
 from .triangles import Mesh, canonical
 
@@ -47,12 +47,12 @@ class Resolution:
 
 
 def static_depths(scene: Scene, mask_growth: float) -> list[np.ndarray]:
-    """Per frame (H, W) z-depth, 0 where it is not trusted, at a depth edge, or in a moving region.
+    """Per frame (H, W) measured z-depth, 0 where it is not trusted, at a depth edge, or in a moving region.
 
     Moving regions are grown by ``mask_growth`` network pixels. Raises InputError when nothing is left.
     """
     require_depth(scene)
-    depths = [trusted_depth(scene, frame) for frame in range(len(scene))]
+    depths = [measured_depth(scene, frame) for frame in range(len(scene))]
     moving = (grow_mask(mask, mask_growth) for mask in scene.dynamic.masks)
     static = [np.where(on_surface(depth) & ~mask, depth, 0) for depth, mask in zip(depths, moving)]
     if not any(depth.any() for depth in static):
