@@ -21,6 +21,7 @@ from .learned import Learned
 from .library import image_name, load_pycolmap, write_frames
 from .matching import choose_pairs
 from .model import FISHEYE, Correspondences, Lens, Lenses
+from .sift import extract_sift
 
 SIFT = "sift"
 """Value of --features."""
@@ -103,20 +104,11 @@ def detect_features(clip: Frames | Scene, log: RunLog, kind: str = SIFT, *, most
     """
     if kind != SIFT:
         return _learned_features(clip, log)
-    pycolmap = load_pycolmap()
-    options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False)
-    options.sift.max_num_features = most
-    extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
     keypoints, descriptors = [], []
     with log.stage("features", len(clip)) as advance:
-        for path in clip.source_paths:
-            image, factor = _shrunk(read_png(path))
-            found, described = extractor.extract(pycolmap.Bitmap.from_array(image).clone_as_grey())
-            rows = np.array([[k.x, k.y, k.a11, k.a12, k.a21, k.a22] for k in found], dtype=np.float32).reshape(-1, 6)
-            # The centre of the first pixel is (0.5, 0.5): coordinates and shapes scale alike.
-            rows *= np.array(factor, dtype=np.float32)[[0, 1, 0, 0, 1, 1]]
-            keypoints.append(rows)
-            descriptors.append(np.asarray(described.data))
+        for found, described in extract_sift(clip.source_paths, most, MAX_IMAGE_SIDE):
+            keypoints.append(found)
+            descriptors.append(described)
             advance(1)
     return Features(tuple(keypoints), tuple(descriptors))
 
@@ -142,18 +134,6 @@ def static_features(detected: Features, dynamic: DynamicMasks, pixel_map: PixelM
         keypoints=tuple(rows[kept] for rows, kept in zip(detected.keypoints, still)),
         descriptors=tuple(rows[kept] for rows, kept in zip(detected.descriptors, still)),
     )
-
-
-def _shrunk(image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """The image with a longer side of at most :data:`MAX_IMAGE_SIDE`, and the factors in x and y that lead back."""
-    import cv2
-
-    height, width = image.shape[:2]
-    share = MAX_IMAGE_SIDE / max(height, width)
-    if share >= 1:
-        return image, (1.0, 1.0)
-    size = round(width * share), round(height * share)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), (width / size[0], height / size[1])
 
 
 def on_static(keypoints: np.ndarray, moving: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
