@@ -78,16 +78,27 @@ class CommonLens:
         column, row = (np.rint(at[..., axis]).astype(int) for axis in (0, 1))
         return values[np.clip(row, 0, values.shape[0] - 1), np.clip(column, 0, values.shape[1] - 1)]
 
+    def back_on_grid(
+        self, values: np.ndarray, frame: int, before: PixelMap, after: PixelMap, cell: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The reverse of :meth:`on_grid`, and (h, w) bool: where the common lens shows the place of a value."""
+        width, height = (side // cell for side in before.network_wh)
+        xy = cell * (pixel_grid(height, width) + 0.5) - 0.5
+        at = self._shown(frame, network_to_source(xy, before) - 0.5)
+        inside = ((at >= -0.5) & (at <= np.array(self.wh) - 0.5)).all(axis=-1)
+        at = (source_to_network(at + 0.5, after) + 0.5) / cell - 0.5
+        column, row = np.moveaxis(np.rint(at).astype(int), -1, 0)
+        inside &= (column >= 0) & (column < values.shape[1]) & (row >= 0) & (row < values.shape[0])
+        return values[np.clip(row, 0, values.shape[0] - 1), np.clip(column, 0, values.shape[1] - 1)], inside
+
     def moved(self, sparse: SparsePoints | None) -> SparsePoints | None:
         """The observations in pixels of the common lens, first centre at 0.5, without those that it does not show."""
         if sparse is None:
             return None
         pixels = np.empty_like(sparse.pixels)
         for frame in np.unique(sparse.frame_index).tolist():
-            own, K = sparse.frame_index == frame, self._before[frame]
-            ideal = (sparse.pixels[own] - 0.5 - K[:2, 2]) / K[[0, 1], [0, 1]]
-            ideal = undistort(ideal, self._bent(self._distortion[frame]))
-            pixels[own] = ideal * self.focals[frame] + self._centre + 0.5
+            own = sparse.frame_index == frame
+            pixels[own] = self._shown(frame, sparse.pixels[own] - 0.5) + 0.5
         inside = ((pixels >= 0) & (pixels <= self.wh)).all(axis=1)
         return replace(sparse, pixels=pixels).observed(inside)
 
@@ -108,6 +119,12 @@ class CommonLens:
         K = self._before[frame]
         ideal = distort((xy - self._centre) / focal, self._bent(self._distortion[frame]))
         return ideal * K[[0, 1], [0, 1]] + K[:2, 2]
+
+    def _shown(self, frame: int, xy: np.ndarray) -> np.ndarray:
+        """Where the common lens shows what is seen at (..., 2) pixels of the picture."""
+        K = self._before[frame]
+        ideal = undistort((xy - K[:2, 2]) / K[[0, 1], [0, 1]], self._bent(self._distortion[frame]))
+        return ideal * self.focals[frame] + self._centre
 
     def _filling(self, frame: int, focal: float) -> float:
         """The shortest focal length, from ``focal`` on, with which the picture covers all of the common one."""

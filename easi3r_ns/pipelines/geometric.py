@@ -181,7 +181,7 @@ def reconstruct_geometric(
         kept = _registered(model, frames, num_eval)
     except AlignmentError as error:
         if frames.rig is not None or (nearly := as_turning(motion)) is None:
-            raise NoCamerasError(str(error), frames, dynamic) from error
+            raise NoCamerasError(str(error), (frames, dynamic)) from error
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
     zoom = warn_about_zoom(model, refine.camera_model, log) if shared_focal and frames.rig is None else None
     scene = _scene(frames, dynamic, model, kept, config, refine)

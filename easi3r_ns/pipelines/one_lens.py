@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.runlog import RunLog
-from ..core.types import DynamicMasks, Frames, NearFrames
+from ..core.types import DynamicMasks, Frames, NearFrames, PixelMap
 from ..frames import plan_preprocessing, resize_and_crop
 from ..frames.clips import SourceClip
 from ..frames.store import frame_file, near_file
@@ -34,6 +34,8 @@ class Placed:
     """Of these frames alone."""
     kept: np.ndarray
     """Their positions among the frames of all clips."""
+    common: CommonLens | None = None
+    """Where the pictures were resampled: the lens that they have now."""
 
 
 def through_one_lens(
@@ -58,6 +60,7 @@ def through_one_lens(
     position[kept] = np.arange(len(kept))
     sparse = replace(model.sparse, frame_index=position[model.sparse.frame_index])
     changes: dict[str, Any] = {"sparse": sparse}
+    common: CommonLens | None = None
     if model.lenses is None:
         parts = [clip.frames.of_frames(own - end + len(clip.frames)) for clip, own, end in zip(clips, rows, ends)]
         moving = [m.of_frames(own - end + len(c.frames)) for m, c, own, end in zip(masks, clips, rows, ends)]
@@ -84,7 +87,55 @@ def through_one_lens(
     cameras, registered = model.T_world_cam[kept], model.registered[kept]
     model = replace(model, T_world_cam=cameras, registered=registered, **changes)
     known = [k for k, part in enumerate(parts) if len(part)]
-    return Placed(_in_a_row(clips, parts, known), join_masks([moving[k] for k in known]), model, kept)
+    return Placed(_in_a_row(clips, parts, known), join_masks([moving[k] for k in known]), model, kept, common)
+
+
+def masks_of_clips(
+    clips: Sequence[SourceClip], first: Sequence[DynamicMasks], seen: DynamicMasks, placed: Placed
+) -> list[DynamicMasks]:
+    """Masks of the frames that have a camera, on the grids of their clips; the reverse of :func:`through_one_lens`.
+
+    Args:
+        first: masks of each clip, which stay in frames without a camera, and where the common lens shows nothing.
+        seen: of the frames with a camera, as the common lens shows them.
+    """
+    out, begin = [], 0
+    for clip, before in zip(clips, first, strict=True):
+        rows = placed.kept - begin
+        places = np.flatnonzero((rows >= 0) & (rows < len(clip.frames)))
+        back = _Back(clip.frames.pixel_map, placed, places, rows[places])
+        changed = {
+            "masks": back(before.masks, seen.masks, 1),
+            "score": back(before.score, seen.score, GEOMETRY.patch),
+            "maps": before.maps
+            and {name: back(values, (seen.maps or {})[name], GEOMETRY.patch) for name, values in before.maps.items()},
+        }
+        out.append(replace(before, first=before.masks, **changed))
+        begin += len(clip.frames)
+    return out
+
+
+@dataclass(frozen=True)
+class _Back:
+    """From the frames of the scene to those of one clip."""
+
+    own: PixelMap
+    placed: Placed
+    places: np.ndarray
+    """Of the clip's frames in the scene."""
+    rows: np.ndarray
+    """The same frames in the clip."""
+
+    def __call__(self, before: np.ndarray, seen: np.ndarray, cell: int) -> np.ndarray:
+        """``before`` of the clip with what was ``seen`` in the scene; ``cell``: see :meth:`CommonLens.on_grid`."""
+        out, common = before.copy(), self.placed.common
+        for place, row in zip(self.places.tolist(), self.rows.tolist()):
+            if common is None:
+                out[row] = seen[place]
+                continue
+            found, shown = common.back_on_grid(seen[place], place, self.own, self.placed.frames.pixel_map, cell)
+            out[row] = np.where(shown, found, out[row])
+        return out
 
 
 def _common_lens(lenses: Sequence[Lens]) -> CommonLens:

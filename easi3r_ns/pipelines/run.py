@@ -178,7 +178,7 @@ def _process(
     workspace = output_dir / WORKSPACE
     facts = facts | source_facts(data, config)
     if makes_several(data, config):
-        scene, frames = _of_several(pipeline, data, output_dir, config, log)
+        scene, frames = _of_several(pipeline, data, output_dir, config, facts, log)
         facts["num_source_frames"], num_train = frames.num_source_frames, len(frames)
     else:
         scene, frames, num_train = _of_one(pipeline, data, output_dir, config, facts, log, budget)
@@ -265,7 +265,7 @@ def _of_one(
 
 
 def _of_several(
-    pipeline: Pipeline, data: Path, output_dir: Path, config: RunConfig, log: RunLog
+    pipeline: Pipeline, data: Path, output_dir: Path, config: RunConfig, facts: dict[str, Any], log: RunLog
 ) -> tuple[Scene, Frames]:
     """The scene of several clips, and its frames."""
     workspace, paths, geometry = output_dir / WORKSPACE, (data, *config.more_data), pipeline.geometry
@@ -280,7 +280,10 @@ def _of_several(
         num_clips=len(clips),
     )
     refuse_reference(config.dataset, [clip.frames for clip in clips])
-    return reconstruct_several(clips, config, workspace / "together", StageCache(workspace / "stages"), log)
+    try:
+        return reconstruct_several(clips, config, workspace / "together", StageCache(workspace / "stages"), log)
+    except NoCamerasError as error:
+        raise keep_masks(error, output_dir, config.dataset, facts, log) from error
 
 
 def _splits(scene: Scene, frames: Frames, num_train: int) -> dict[str, list[int]]:

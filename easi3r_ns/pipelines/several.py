@@ -19,7 +19,7 @@ from .. import __version__
 from ..core.config import Easi3RConfig, FrameConfig, RefineConfig
 from ..core.errors import AlignmentError, InputError
 from ..core.runlog import RunLog
-from ..core.scene import CameraUncertainty, Scene, choose_scale, rescale_scene
+from ..core.scene import CameraUncertainty, Scene, choose_scale, rescale_scene, without_moving_tracks
 from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
 from ..frames.clips import SourceClip, clips_of, has_several_sizes, in_order, only_clip, unique_names
@@ -33,10 +33,11 @@ from ..refine.together import FilmedClip, map_together
 from ..storage.cache import StageCache, digest
 from .focal import recorded_focal
 from .geometric import FEWEST_FRAMES, FEWEST_SHARE, GEOMETRY, NAME, found_masks, scene_of_model, still_only, with_depth
-from .one_lens import Placed, through_one_lens
+from .one_lens import Placed, masks_of_clips, through_one_lens
 from .packing import pack_model, unpack_model
 from .pipeline import RunConfig
-from .second_look import look_again
+from .second_look import explains_as_much, look_again
+from .unposed import NoCamerasError
 
 _MOST_NAMED = 8
 
@@ -131,8 +132,6 @@ def reconstruct_several(
 ) -> tuple[Scene, Frames]:
     """Cameras, masks, static points and depth of several clips; as :func:`.geometric.reconstruct_geometric` of one.
 
-    Masks that the second look changes decide what is written, not the cameras: those are found once.
-
     Args:
         store: folder for pictures that have to be resampled.
 
@@ -140,26 +139,64 @@ def reconstruct_several(
         The scene, and its frames; those without a camera are in neither.
 
     Raises:
-        AlignmentError: no texture, no parallax, or too few frames with a camera.
+        NoCamerasError: no texture, no parallax, or too few frames with a camera; it holds the masks of all clips.
         InputError: the clips do not fit each other or the options.
     """
     options, refine = config.easi3r, config.refine
     check_clips(clips, options, refine)
     masks = [_masks(clip, k, options, cache, log) for k, clip in enumerate(clips)]
-    model = _cameras(clips, masks, options, refine, cache, log)
-    kept = _joined(model, clips, log)
+    try:
+        model = _cameras(clips, masks, options, refine, cache, log)
+        kept = _joined(model, clips, log)
+    except AlignmentError as error:
+        raise NoCamerasError(str(error), *((c.frames, m) for c, m in zip(clips, masks, strict=True))) from error
     placed = through_one_lens(clips, masks, model, kept, store, log)
-    sigma = _uncertainty(model, placed, refine, fixed_focal=options.focal_length is not None)
-    scene = scene_of_model(placed.frames, placed.dynamic, placed.model, np.arange(len(kept)), options, sigma)
-    scene = replace(scene, provenance=scene.provenance | {"clips": _facts(clips, model)})
-    scene = with_depth(scene, options, cache, log)
+    scene = with_depth(_scene(clips, model, placed, config), options, cache, log)
     looks = look_again(scene, placed.frames, options, GEOMETRY.patch, cache, log)
     scene = still_only(looks.scene)
     if looks.changed_much:
-        scene = with_depth(scene, options, cache, log, stage="again-stereo-before")
+        scene, placed = _found_again(clips, masks, scene, placed, config, store, cache, log)
     if options.depth != "none" and not scene.has_depth:
         log.warn("no depth could be measured: too few views of the same places, or too little texture")
     return assume_depth(rescale_scene(scene, choose_scale(scene))), placed.frames
+
+
+def _scene(clips: Sequence[SourceClip], model: SparseModel, placed: Placed, config: RunConfig) -> Scene:
+    """The scene without depth of a model of all clips."""
+    options = config.easi3r
+    sigma = _uncertainty(model, placed, config.refine, fixed_focal=options.focal_length is not None)
+    scene = scene_of_model(placed.frames, placed.dynamic, placed.model, np.arange(len(placed.kept)), options, sigma)
+    return replace(scene, provenance=scene.provenance | {"clips": _facts(clips, model)})
+
+
+def _found_again(
+    clips: Sequence[SourceClip],
+    first: Sequence[DynamicMasks],
+    scene: Scene,
+    placed: Placed,
+    config: RunConfig,
+    store: Path,
+    cache: StageCache,
+    log: RunLog,
+) -> tuple[Scene, Placed]:
+    """Cameras, points and depth with the masks that the scene has now; those of before where frames are lost."""
+    options, refine = config.easi3r, config.refine
+    masks = masks_of_clips(clips, first, scene.dynamic, placed)
+    try:
+        model = _cameras(clips, masks, options, refine, cache, log, stage="again-clips-cameras")
+    except AlignmentError:
+        model = None
+    if model is not None and model.registered[placed.kept].all():
+        kept = np.flatnonzero(model.registered)
+        again = through_one_lens(clips, masks, model, kept, store / "again", log)
+        found = _scene(clips, model, again, config)
+        found = replace(found, provenance=scene.provenance | found.provenance)
+        found = with_depth(found, options, cache, log, stage="again-stereo")
+        better = explains_as_much(without_moving_tracks(found), again.frames, options, GEOMETRY.patch, cache, log)
+        if better is not None:
+            return better, again
+    log.info("the cameras of the first look stay: those found with the new masks have fewer frames or explain less")
+    return with_depth(scene, options, cache, log, stage="again-stereo-before"), placed
 
 
 def _masks(clip: SourceClip, number: int, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
@@ -177,6 +214,8 @@ def _cameras(
     refine: RefineConfig,
     cache: StageCache,
     log: RunLog,
+    *,
+    stage: str = "clips-cameras",
 ) -> SparseModel:
     starts = [recorded_focal(config, clip.frames) for clip in clips]
     for clip, start in zip(clips, starts):
@@ -199,7 +238,7 @@ def _cameras(
     def compute() -> Any:
         return pack_model(map_together(filmed, refine, log, focal=config.focal_length, seed=config.seed))
 
-    return unpack_model(cache.stage("clips-cameras", digest(*seen, *decisive), compute))
+    return unpack_model(cache.stage(stage, digest(*seen, *decisive), compute))
 
 
 def _joined(model: SparseModel, clips: Sequence[SourceClip], log: RunLog) -> np.ndarray:

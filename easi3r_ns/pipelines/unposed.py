@@ -19,18 +19,19 @@ from ..report.card import PREVIEW, REPORT
 from ..report.preview import write_preview
 from ..report.unposed import write_unposed_report
 from ..storage.files import make_folder, write_png
-from ..storage.owned import claim, settle
+from ..storage.owned import claim, leave_if_empty, settle
 
+_CLIP = "clip_"
 FOLDER = "partial"
 """Name of the folder in the output folder; no program takes it for a dataset."""
 
 
 class NoCamerasError(AlignmentError):
-    """The cameras could not be found, but the masks are there."""
+    """The cameras could not be found, but the masks are there: those of the clip, or of each of several."""
 
-    def __init__(self, message: str, frames: Frames, dynamic: DynamicMasks) -> None:
+    def __init__(self, message: str, *found: tuple[Frames, DynamicMasks]) -> None:
         super().__init__(message)
-        self.frames, self.dynamic = frames, dynamic
+        self.found = found
 
 
 def keep_masks(
@@ -38,7 +39,8 @@ def keep_masks(
 ) -> AlignmentError:
     """Write what there is into ``output_dir/partial`` and return the error with a sentence about it.
 
-    Masks are named as those of a dataset, and black where something moves, as there.
+    Masks are named as those of a dataset, and black where something moves, as there. Several clips have a folder each,
+    ``clip_1``, ``clip_2``, ...
 
     Args:
         facts: provenance for the report.
@@ -46,25 +48,42 @@ def keep_masks(
     Raises:
         OutputError: files of the user are in the way, or the disk refuses.
     """
-    folder, frames = output_dir / FOLDER, error.frames
+    folder = output_dir / FOLDER
+    several = len(error.found) > 1
+    drop_masks(output_dir)
+    for number, (frames, dynamic) in enumerate(error.found, 1):
+        place = folder / f"{_CLIP}{number}" if several else folder
+        _keep(place, frames, dynamic, str(error), config, facts, log)
+    kept = f"the masks (black where something moves){', a preview and a report' if config.report else ''}"
+    return AlignmentError(f"{error}. What was found stays in {folder}: {kept}{' of each clip' if several else ''}")
+
+
+def _keep(
+    folder: Path,
+    frames: Frames,
+    dynamic: DynamicMasks,
+    problem: str,
+    config: DatasetConfig,
+    facts: Mapping[str, Any],
+    log: RunLog,
+) -> None:
+    """Masks of one clip, with a preview and a report where they are wanted. Raises OutputError."""
     rig = frames.rig
     masks = [f"masks/{f'frame_{k + 1:05d}' if rig is None else rig.stem(k)}.png" for k in range(len(frames))]
     report = [PREVIEW, REPORT] if config.report else []
     claim(folder, [*masks, *report])
     make_folder(folder / "masks")
-    for file, moving in zip(masks, error.dynamic.masks):
+    for file, moving in zip(masks, dynamic.masks):
         static = static_at_source(moving, frames.pixel_map, config.mask_growth)
         write_png(folder / file, static.astype(np.uint8) * 255)
     if report:
         logged = {"stages": [asdict(stage) for stage in log.stages], "warnings": list(log.warnings)}
-        scene = _without_cameras(frames, error.dynamic, {**facts, **logged})
+        scene = _without_cameras(frames, dynamic, {**facts, **logged})
         with log.stage("preview", len(scene)) as advance:
             write_preview(scene, folder / PREVIEW, advance)
         with log.stage("report"):
-            write_unposed_report(scene, str(error), folder / REPORT)
+            write_unposed_report(scene, problem, folder / REPORT)
     settle(folder, [*masks, *report])
-    kept = f"the masks (black where something moves){', a preview and a report' if report else ''}"
-    return AlignmentError(f"{error}. What was found stays in {folder}: {kept}")
 
 
 def masks_in_use(output_dir: Path, masks: Path | None) -> bool:
@@ -75,8 +94,13 @@ def masks_in_use(output_dir: Path, masks: Path | None) -> bool:
 
 def drop_masks(output_dir: Path) -> None:
     """Delete what an earlier run without cameras left."""
-    if (output_dir / FOLDER).is_dir():
-        claim(output_dir / FOLDER, ())
+    folder = output_dir / FOLDER
+    for place in sorted(folder.glob(f"{_CLIP}*")):
+        if place.is_dir():
+            claim(place, ())
+            leave_if_empty(place)
+    if folder.is_dir():
+        claim(folder, ())
 
 
 def _without_cameras(frames: Frames, dynamic: DynamicMasks, facts: Mapping[str, Any]) -> Scene:

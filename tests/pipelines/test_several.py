@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from easi3r_ns.core.config import AlignConfig, DatasetConfig, Easi3RConfig, Expo
 from easi3r_ns.core.errors import AlignmentError, InputError
 from easi3r_ns.core.geometry import Z_UP_FROM_OPENCV_WORLD, project, transform
 from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.core.scene import Scene
 from easi3r_ns.core.types import DynamicMasks, upright_again
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.export.dnerf import write_dnerf
@@ -28,6 +30,7 @@ from easi3r_ns.motion.flow.provider import FlowProvider
 from easi3r_ns.pipelines import geometric, several
 from easi3r_ns.pipelines.parts import Part, process_parts
 from easi3r_ns.pipelines.pipeline import RunConfig
+from easi3r_ns.pipelines.second_look import Looks
 from easi3r_ns.plugin.dataparser import Easi3RDataParserConfig
 from easi3r_ns.refine.model import Lenses, SparseModel
 from easi3r_ns.refine.together import FilmedClip
@@ -204,8 +207,47 @@ def test_single_frames_are_counted_and_too_few_are_an_error(tmp_path: Path, halv
     assert result.scene.indices.tolist() == [0, 2, 3, 4, 1, 2, 3, 4]
     assert any("2 frames have no camera" in message for message in log.warnings)
     mapped["missing"] = tuple(range(2, 2 * HALF))
-    with pytest.raises(AlignmentError, match=r"only 2 of 5 frames of a, 0 of 5 frames of b"):
-        run(tmp_path, halves, RunLog())
+    other, quiet = tmp_path / "other", replace(OPTIONS, dataset=DatasetConfig(report=False))
+    with pytest.raises(
+        AlignmentError, match=r"only 2 of 5 frames of a, 0 of 5 .* stays in .*partial: .* of each clip"
+    ):
+        run(other, halves, RunLog(), quiet)
+    for name, size in (("clip_1", (120, 160)), ("clip_2", (96, 128))):
+        masks = [read_png(path) for path in sorted((other / "out" / "partial" / name / "masks").iterdir())]
+        assert len(masks) == HALF and {mask.shape[:2] for mask in masks} == {size}
+        assert not masks[0][-4, 4].any() and masks[0][4, -4].all(), "black where something moves"
+    mapped["missing"] = ()
+    shutil.rmtree(other / "out" / ".easi3r")  # it holds what mapping found
+    run(other, halves, RunLog(), quiet)
+    assert not (other / "out" / "partial" / "clip_1").exists()
+
+
+@pytest.mark.parametrize("lost", [(), (3,)])
+def test_cameras_are_found_again_with_much_changed_masks(
+    tmp_path: Path, halves, mapped, monkeypatch: pytest.MonkeyPatch, lost: tuple[int, ...]
+) -> None:
+    """Not where they lose a frame. Masks are those of each clip, on its own grid."""
+
+    def looks(scene: Scene, *others: object) -> Looks:
+        masks = scene.dynamic.masks.copy()
+        height, width = masks.shape[1:]
+        masks[:, : height // 3, -width // 3 :] = True
+        mapped["missing"] = lost
+        seen = replace(scene, dynamic=replace(scene.dynamic, masks=masks))
+        return Looks(replace(seen, provenance=seen.provenance | {"motion": {"explained": 1.0}}), 0.2)
+
+    monkeypatch.setattr(several, "look_again", looks)
+    monkeypatch.setattr(several, "explains_as_much", lambda scene, *others: scene)
+    log = Lines()
+    scene = run(tmp_path, halves, log, replace(OPTIONS, dataset=DatasetConfig(report=False))).result.scene
+    one, two = (clip.dynamic for clip in mapped["clips"])
+    for dynamic in (one, two):
+        height, width = dynamic.masks.shape[1:]
+        corner = dynamic.masks[:, : int(0.2 * height), int(-0.2 * width) :]
+        assert corner.all() and not dynamic.first[:, : height // 2].any() and dynamic.masks[:, -16:, :16].all()
+        assert dynamic.masks[:, : height // 2].mean() < 0.25
+    assert len(scene) == 2 * HALF and scene.dynamic.masks[:, :20, -20:].all()
+    assert any("the cameras of the first look stay" in line for line in log.said) == bool(lost)
 
 
 def test_auto_takes_no_network_and_a_finished_run_is_known(tmp_path: Path, halves, mapped) -> None:
