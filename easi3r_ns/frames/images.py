@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..core.config import FrameConfig
 from ..core.errors import InputError
@@ -143,7 +143,7 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+        raise _unreadable(path, error) from error
 
 
 def glance(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
@@ -161,7 +161,14 @@ def glance(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, UnidentifiedImageError):
+        size = path.stat().st_size if path.exists() else 0
+        error = ValueError("it is no image, or its beginning is lost" if size else "it has 0 bytes")
+    return InputError(f"{path} cannot be read as an image ({error}): replace or remove it")
 
 
 def _list_images(folder: Path) -> tuple[Path, ...]:
@@ -179,9 +186,25 @@ def usable(images: Sequence[Path], data: Path) -> tuple[Path, ...]:
         held = "no image" if not images else f"one image ({images[0].name})"
         raise InputError(
             f"{data} holds {held}: give a video, or a folder with at least 2 images "
-            f"({', '.join(suffix[1:] for suffix in SUFFIXES + HEIF_SUFFIXES)})"
+            f"({', '.join(suffix[1:] for suffix in SUFFIXES + HEIF_SUFFIXES)}){_others(data) if not images else ''}"
         )
     return tuple(images)
+
+
+def _others(data: Path) -> str:
+    """What a folder without images holds instead, for a message."""
+    if not data.is_dir():
+        return ""
+    entries = sorted((x for x in data.iterdir() if not x.name.startswith((".", "__MACOSX"))), key=lambda x: x.name)
+    for below in (entry for entry in entries if entry.is_dir()):
+        if sum(file.suffix.lower() in SUFFIXES + HEIF_SUFFIXES for file in below.iterdir()) > 1:
+            return f"; there are images in {below}: give that"
+    files = [entry.name for entry in entries if entry.is_file()]
+    return (
+        f"; what is there is of other kinds ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''})"
+        if files
+        else ""
+    )
 
 
 def _register_heif() -> bool:

@@ -318,3 +318,22 @@ def test_options_of_the_clip_do_not_stop_views_of_another_kind(tmp_path):
     picture(1).save(film, save_all=True, append_images=[picture(2), picture(3)], duration=100)
     size = replace(ALL, image_size="96x64")
     assert selection_of_views(film, size) == ALL and selection_of_views(images, size) == size
+
+
+def test_a_folder_without_images_says_where_they_are_or_what_it_holds(tmp_path):
+    folder_of(tmp_path / "shots" / "left", ["a.jpg", "b.jpg"])
+    with pytest.raises(InputError, match=r"shots holds no image.*there are images in .*left: give that"):
+        open_source(tmp_path / "shots")
+    (tmp_path / "raw").mkdir()
+    for number in range(4):
+        (tmp_path / "raw" / f"{number}.dng").touch()
+    with pytest.raises(InputError, match=r"raw holds no image.*of other kinds \(0.dng, 1.dng, 2.dng, \.\.\.\)"):
+        open_source(tmp_path / "raw")
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "it has 0 bytes"), (b"\0" * 99, "it is no image")])
+def test_what_is_no_image_is_told_in_plain_words(tmp_path, content, told):
+    folder = folder_of(tmp_path / "in", ["0.png", "1.png", "2.png"])
+    (folder / "1.png").write_bytes(content)
+    with pytest.raises(InputError, match=rf"1.png cannot be read as an image \({told}"):
+        load(folder, tmp_path)

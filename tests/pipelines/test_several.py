@@ -208,9 +208,7 @@ def test_single_frames_are_counted_and_too_few_are_an_error(tmp_path: Path, halv
     assert any("2 frames have no camera" in message for message in log.warnings)
     mapped["missing"] = tuple(range(2, 2 * HALF))
     other, quiet = tmp_path / "other", replace(OPTIONS, dataset=DatasetConfig(report=False))
-    with pytest.raises(
-        AlignmentError, match=r"only 2 of 5 frames of a, 0 of 5 .* stays in .*partial: .* of each clip"
-    ):
+    with pytest.raises(AlignmentError, match=r"only 2 of 5 frames of a, 0 of 5 .* stays in .*partial: .* of each clip"):
         run(other, halves, RunLog(), quiet)
     for name, size in (("clip_1", (120, 160)), ("clip_2", (96, 128))):
         masks = [read_png(path) for path in sorted((other / "out" / "partial" / name / "masks").iterdir())]
