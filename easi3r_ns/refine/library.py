@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from types import ModuleType
@@ -28,6 +30,7 @@ def load_pycolmap() -> ModuleType:
     Its errors are shown where the log of this package is (--verbose). Raises MissingExtraError when it is not there or
     too old.
     """
+    ends = signal.getsignal(signal.SIGTERM)
     try:
         import pycolmap
     except (ImportError, OSError) as error:
@@ -42,6 +45,9 @@ def load_pycolmap() -> ModuleType:
     level = pycolmap.logging.Level
     quiet = level.ERROR if logging.getLogger("easi3r_ns").isEnabledFor(logging.DEBUG) else level.FATAL
     pycolmap.logging.minloglevel = int(quiet)
+    if ends is not None and threading.current_thread() is threading.main_thread():
+        # Its logging library takes the signal to end, and answers with the addresses of its stack.
+        signal.signal(signal.SIGTERM, ends)
     return pycolmap
 
 

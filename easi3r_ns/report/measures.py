@@ -20,6 +20,9 @@ from .residuals import Residuals, parallax_degrees, picture_change, static_resid
 PREVIEW_WEIGHTS = ("tiny",)
 """Weights that are not meant for real footage."""
 
+LEAST_AROUND = 0.1
+"""Moving share of the picture below which it is not asked whether it lies around what stands still: noise at the rim of
+a picture is often marked."""
 FLAT_DEGREES = 1.0
 """Parallax in degrees below which the clip does not constrain a point's depth, and only the network estimates it."""
 LITTLE_MOVES = 0.01
@@ -122,6 +125,9 @@ class Measures:
     """How many of several clips could not be joined to the others; None: there is one."""
     rim: float = 0.0
     """Mean share of the picture's outermost pixels that move."""
+    surrounds: float = 0.0
+    """How much more of the rim than of the picture moves, without the side of which most moves: an object that reaches
+    into the picture has less of the other sides, what lies behind a large object has more. 0 where little moves."""
     focal_change: float | None = None
     """Largest over smallest focal length of single frames, less 1, where it counts as a zoom that the cameras do not
     have; None where the run did not measure it."""
@@ -195,6 +201,7 @@ def measure(scene: Scene) -> MeasuredScene:
         no_parallax=float((parallax < FLAT_DEGREES).mean()) if len(parallax) else None,
         clips_left_out=_clips_left_out(scene),
         rim=_rim(scene.dynamic.masks[:count]),
+        surrounds=_surrounds(scene.dynamic.masks[:count]),
         focal_change=_zoom_not_modelled(scene),
         depth_order=(scene.provenance.get("mapping") or {}).get("depth_order"),
     )
@@ -347,6 +354,14 @@ def _focal_spread(scene: Scene, count: int) -> float | None:
 def _rim(masks: np.ndarray) -> float:
     sides = masks[:, 0], masks[:, -1], masks[:, 1:-1, 0], masks[:, 1:-1, -1]
     return float(np.concatenate(sides, axis=1).mean())
+
+
+def _surrounds(masks: np.ndarray) -> float:
+    share = float(masks.mean())
+    if share < LEAST_AROUND:
+        return 0.0
+    sides = sorted(float(side.mean()) for side in (masks[:, 0], masks[:, -1], masks[:, :, 0], masks[:, :, -1]))
+    return max(0.0, float(np.mean(sides[:3])) - share)
 
 
 def _zoom_not_modelled(scene: Scene) -> float | None:

@@ -119,6 +119,30 @@ def turned_inside_out(scene: Scene) -> Scene:
     return replace(scene, dynamic=replace(scene.dynamic, masks=masks))
 
 
+def behind(scene: Scene) -> Scene:
+    """The background of something large that hides three quarters of it and reaches the lower side counts as moving."""
+    return replace(scene, dynamic=replace(scene.dynamic, masks=~_large(scene)))
+
+
+def before(scene: Scene) -> Scene:
+    """The same with the large thing as what moves."""
+    return replace(scene, dynamic=replace(scene.dynamic, masks=_large(scene)))
+
+
+def _large(scene: Scene) -> np.ndarray:
+    height, width = scene.dynamic.masks.shape[1:]
+    masks = np.zeros_like(scene.dynamic.masks)
+    masks[:, round(0.15 * height) :, round(0.06 * width) : round(0.94 * width)] = True
+    return masks
+
+
+def along_a_side(scene: Scene) -> Scene:
+    """A band at the lower side moves, as a bonnet or a hand does."""
+    masks = np.zeros_like(scene.dynamic.masks)
+    masks[:, -masks.shape[1] // 5 :] = True
+    return replace(scene, dynamic=replace(scene.dynamic, masks=masks))
+
+
 def flickering(scene: Scene) -> Scene:
     masks = scene.dynamic.masks.copy()
     masks[::2] = False
@@ -168,7 +192,10 @@ def without_depth(scene: Scene, count: int) -> Scene:
         (still, Level.STOP, {"picture_change", "parallax"}),
         (turning, Level.STOP, {"parallax"}),
         (covered, Level.CARE, {"coverage"}),
-        (turned_inside_out, Level.CARE, {"rim"}),
+        (turned_inside_out, Level.CARE, {"rim", "surrounds"}),
+        (behind, Level.CARE, {"surrounds"}),
+        (before, Level.CARE, {"coverage"}),
+        (along_a_side, Level.TRAIN, set()),
         (flickering, Level.CARE, {"flicker"}),
         (doubtful, Level.CARE, {"usable"}),
         (jumping, Level.CARE, {"jumps"}),
