@@ -23,6 +23,7 @@ from .plan import Plan
 from .redo import Redo
 from .report import Report
 from .run import ProcessEasi3R, exit_on_error, translated
+from .several import data_first
 from .view import ViewScene
 from .weights import ManageWeights
 
@@ -83,8 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif arguments[:1] == ["redo"]:
             Redo.command_line(arguments[1:], "easi3r redo")
         else:
-            if arguments[:1] in (["run"], ["plan"]):
-                arguments = [arguments[0], *translated(arguments[1:])]
+            if arguments[:1] == ["run"]:
+                arguments = ["run", *translated(arguments[1:])]
+            elif arguments[:1] == ["plan"]:
+                arguments = ["plan", *translated(data_first(arguments[1:]))]
             with own_usage_errors():
                 command = tyro.cli(Commands, prog="easi3r", args=arguments, add_help=False)
             command.main()

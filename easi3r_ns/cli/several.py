@@ -40,6 +40,23 @@ def joined(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def data_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command that takes its sources without an option; those after ``--data`` go to the front."""
+    front: list[str] = []
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag != DATA:
+            others.append(word)
+            continue
+        front += [value] if equals else []
+        while not equals and rest and not rest[0].startswith("-"):
+            front.append(rest.pop(0))
+    return front + others
+
+
 def _several(flag: str, given: list[str]) -> list[str]:
     from ..frames.sequence import matches
     from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES

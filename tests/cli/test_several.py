@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import tyro
 
+from easi3r_ns.cli.plan import Plan
 from easi3r_ns.cli.run import ProcessEasi3R
-from easi3r_ns.cli.several import joined
+from easi3r_ns.cli.several import data_first, joined
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.frames import open_source
 from tests.frames.test_sources import folder_of
@@ -48,3 +49,10 @@ def test_several_clips_are_one_scene() -> None:
     assert words == ["--data", "a.mp4", "--more-data", "b.mp4", "photos", "--output-dir", "out"]
     command = tyro.cli(ProcessEasi3R, args=words)
     assert command.data == Path("a.mp4") and command.more_data == (Path("b.mp4"), Path("photos"))
+
+
+def test_plan_takes_the_words_of_run() -> None:
+    assert data_first(["a.mp4", "--fps", "3"]) == ["a.mp4", "--fps", "3"]
+    words = data_first(["--weights", "none", "--data", "a.mp4", "b.mp4", "--fps", "3"])
+    assert words == ["a.mp4", "b.mp4", "--weights", "none", "--fps", "3"]
+    assert tyro.cli(Plan, args=data_first(["--weights", "none", "--data=a.mp4"])).data == Path("a.mp4")
