@@ -104,13 +104,10 @@ def masks_of_clips(
         rows = placed.kept - begin
         places = np.flatnonzero((rows >= 0) & (rows < len(clip.frames)))
         back = _Back(clip.frames.pixel_map, placed, places, rows[places])
-        changed = {
-            "masks": back(before.masks, seen.masks, 1),
-            "score": back(before.score, seen.score, GEOMETRY.patch),
-            "maps": before.maps
-            and {name: back(values, (seen.maps or {})[name], GEOMETRY.patch) for name, values in before.maps.items()},
-        }
-        out.append(replace(before, first=before.masks, **changed))
+        known = seen.maps or {}
+        maps = before.maps and {name: back(own, known[name], GEOMETRY.patch) for name, own in before.maps.items()}
+        masks, score = back(before.masks, seen.masks, 1), back(before.score, seen.score, GEOMETRY.patch)
+        out.append(replace(before, masks=masks, score=score, maps=maps, first=before.masks))
         begin += len(clip.frames)
     return out
 
