@@ -33,7 +33,7 @@ EXTRAS = {
     "eval": ("evo", "scores of easi3r evaluate"),
     "rerun": ("rerun", "recordings of easi3r export --format rerun"),
     "heif": ("pillow_heif", "HEIC photos of iPhones"),
-    "models": ("transformers", "models of --refine-masks"),
+    "models": ("transformers", "models of --depth-prior"),
 }
 """Extra -> the module that it installs, and what needs it."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clip" / "clip.mp4"

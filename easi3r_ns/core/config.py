@@ -215,6 +215,9 @@ class Easi3RConfig:
     masks_missing: Literal["error", "static", "auto"] = "error"
     """Frames for which --masks hold none: error stops and names them, static takes it that nothing moves there, auto
     finds what moves there as without --masks."""
+    mask_scope: Literal["now", "ever"] = "now"
+    """now masks what moves while it moves. ever masks what moves at some time at all times at which it can be followed,
+    such as a parked car that drives off later, or a cat that turns its head; takes 0.1 to 0.3 s a frame."""
     no_masks: bool = False
     """Treat everything as static."""
     motion: Literal["auto", "attention"] = "auto"

@@ -104,6 +104,13 @@ def link_objects(
     return _renumbered(numbers)
 
 
+def returning(now: np.ndarray, before: np.ndarray, provider: FlowProvider) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 2) flow from a frame to another, and (H, W) bool: whether the flow of the other leads back."""
+    back, there = provider.flow(np.stack([now, before]), np.stack([before, now]))
+    fields = torch.from_numpy(np.stack([back, there])).permute(0, 3, 1, 2)
+    return back, forward_backward_consistent(fields[:1], fields[1:])[0].numpy()
+
+
 class _Linker:
     """The objects of one clip, frame by frame."""
 
@@ -114,9 +121,7 @@ class _Linker:
 
     def carry(self, before: np.ndarray, now: np.ndarray, numbers: np.ndarray) -> _Carried:
         """The numbers (H, W) of the frame before at the pixels of this one."""
-        there, back = self._provider.flow(np.stack([before, now]), np.stack([now, before]))
-        fields = torch.from_numpy(np.stack([back, there])).permute(0, 3, 1, 2)
-        returns = forward_backward_consistent(fields[:1], fields[1:])[0].numpy()
+        back, returns = returning(now, before, self._provider)
         height, width = numbers.shape
         y, x = np.indices(numbers.shape)
         x, y = np.rint(x + back[..., 0]).astype(int), np.rint(y + back[..., 1]).astype(int)

@@ -45,13 +45,13 @@ class Role:
     """What an option uses a model for."""
 
     option: str
-    """Such as ``--mask-model``; begins every message."""
+    """Such as ``--depth-prior``; begins every message."""
     classes: tuple[str, ...]
     """Classes of transformers that the adapter understands, as ``architectures`` of ``config.json`` names them."""
     names: tuple[str, ...]
     """Those of :data:`MODELS` that fit."""
     without: str
-    """How to do without a model, such as ``--refine-masks none``."""
+    """How to do without a model, such as ``leave out --depth-prior``."""
     files: tuple[str, ...] = HUB_FILES
     """What a folder, or a repository that is not known here, has to hold; the weights are the last one."""
 
@@ -81,25 +81,11 @@ class ModelFiles:
         return (self.folder / HUB_FILES[-1]).stat().st_size
 
 
-_SAM2 = "SAM 2.1, video segmentation"
 _DEPTH = "Depth Anything V2, depth of single pictures"
 
 MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
-        KnownModel("sam2", f"{_SAM2}, Hiera-L, 224 M parameters (0.9 GB)", "Apache-2.0", "facebook/sam2.1-hiera-large"),
-        KnownModel(
-            "sam2-base",
-            f"{_SAM2}, Hiera-B+, 81 M parameters (0.3 GB)",
-            "Apache-2.0",
-            "facebook/sam2.1-hiera-base-plus",
-        ),
-        KnownModel(
-            "sam2-small", f"{_SAM2}, Hiera-S, 46 M parameters (0.2 GB)", "Apache-2.0", "facebook/sam2.1-hiera-small"
-        ),
-        KnownModel(
-            "sam2-tiny", f"{_SAM2}, Hiera-T, 39 M parameters (0.2 GB)", "Apache-2.0", "facebook/sam2.1-hiera-tiny"
-        ),
         *(
             KnownModel(
                 f"depth-anything{suffix}",
@@ -121,7 +107,6 @@ MODELS: dict[str, KnownModel] = {
             "Apple's licence for research (apple-amlr), not for products",
             "apple/DepthPro-hf",
         ),
-        KnownModel("edgetam", "EdgeTAM, small video segmentation (0.1 GB)", "Apache-2.0", "yonigozlan/EdgeTAM-hf"),
     )
 }
 """Name -> model. ``easi3r weights`` and ``easi3r doctor`` list them."""

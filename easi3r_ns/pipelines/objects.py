@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..core.config import Easi3RConfig
 from ..core.objects import object_facts
 from ..core.runlog import RunLog
-from ..core.scene import Scene
+from ..core.scene import Scene, without_moving_tracks
 from ..core.types import Frames
 from ..motion.flow.dis import DISFlow
 from ..motion.objects import link_objects
+from ..motion.scope import at_all_times
 from .second_look import rows_of
+
+
+def in_scope(scene: Scene, frames: Frames, config: Easi3RConfig, log: RunLog) -> Scene:
+    """The scene with masks of ``--mask-scope``, without points on what they hold now.
+
+    Args:
+        frames: those of the whole run; the scene may have fewer.
+    """
+    if config.mask_scope == "now":
+        return scene
+    before = scene.dynamic.masks
+    clips = frames.of_frames(rows_of(frames, scene)).clips
+    masks = at_all_times(scene.images, before, clips, DISFlow(), log)
+    facts = {"scope": config.mask_scope, "added": float((masks & ~before).mean())}
+    log.info(
+        f"--mask-scope ever: {100 * before.mean():.1f} % of the picture moves, {100 * masks.mean():.1f} % is masked "
+        "because it moves at some time"
+    )
+    dynamic = replace(scene.dynamic, masks=masks, objects=None)
+    provenance = scene.provenance | {"mask_scope": facts}
+    return without_moving_tracks(replace(scene, dynamic=dynamic, provenance=provenance))
 
 
 def with_objects(scene: Scene, frames: Frames, log: RunLog) -> Scene:

@@ -41,7 +41,7 @@ from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .kept import keep_run
 from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
-from .objects import with_objects
+from .objects import in_scope, with_objects
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .prior import open_prior, with_prior
 from .second_look import rows_of
@@ -185,11 +185,10 @@ def _process(
         facts["num_source_frames"] = frames.num_source_frames
     splits = _splits(scene, frames, num_train) if config.eval_data is not None else None
     scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
-    scene = with_objects(scene, frames, log)
-
     if config.dataset.report:
         outside = moving_outside(scene.dynamic.masks, frames.of_frames(rows_of(frames, scene)), DISFlow(), log)
         scene = replace(scene, provenance=scene.provenance | {"moving_outside_masks": outside})
+    scene = with_objects(in_scope(scene, frames, config.easi3r, log), frames, log)
     skipped = without_camera(frames, scene, num_train) if config.frames.pose_all_frames else None
     if skipped is not None:
         clip, masks = _splits(scene, frames, num_train)["train"], given_between(config.easi3r, frames, skipped, log)

@@ -19,7 +19,7 @@ from easi3r_ns.network import models
 from easi3r_ns.network.models import Role, find_model, load_model, one_line_when_full, require_transformers
 from tests.support.fake_hub import REPOSITORY, point_at, serve
 
-ROLE = Role("--mask-model", ("NetModel",), ("sam2", "edgetam"), "use --refine-masks none")
+ROLE = Role("--some-model", ("NetModel",), ("depth-anything", "depth-pro"), "leave it out")
 
 
 class NetModel(torch.nn.Linear):
@@ -63,7 +63,7 @@ def one_line(kind: type[Easi3RError], call) -> str:
     with pytest.raises(kind) as caught:
         call()
     message = str(caught.value)
-    assert "\n" not in message and "--refine-masks none" in message and "--mask-model" in message
+    assert "\n" not in message and "leave it out" in message and "--some-model" in message
     return message
 
 
@@ -77,14 +77,14 @@ def test_a_folder_loads(folder: Path, library: ModuleType) -> None:
 
 def test_a_name_is_found_among_weights_by_hand(folder: Path) -> None:
     (folder.parent / "by-hand").mkdir()
-    folder.rename(folder.parent / "by-hand" / "sam2")
-    files = find_model(ROLE, "sam2", RunLog())
-    assert files.licence == "Apache-2.0" and files.hub_repo == "facebook/sam2.1-hiera-large"
-    assert models.is_here("sam2") and not models.is_here("edgetam")
+    folder.rename(folder.parent / "by-hand" / "depth-anything")
+    files = find_model(ROLE, "depth-anything", RunLog())
+    assert files.licence == "Apache-2.0" and files.hub_repo == "depth-anything/Depth-Anything-V2-Small-hf"
+    assert models.is_here("depth-anything") and not models.is_here("depth-pro")
 
 
 def test_what_cannot_be_had(folder: Path) -> None:
-    assert "HF_HUB_OFFLINE" in one_line(CheckpointError, lambda: find_model(ROLE, "edgetam", RunLog()))
+    assert "HF_HUB_OFFLINE" in one_line(CheckpointError, lambda: find_model(ROLE, "depth-pro", RunLog()))
     assert "no such folder" in one_line(CheckpointError, lambda: find_model(ROLE, "./nowhere", RunLog()))
     assert "no such folder" in one_line(CheckpointError, lambda: find_model(ROLE, "sam3", RunLog()))
     file = str(folder / "config.json")
@@ -117,18 +117,18 @@ def test_weights_of_another_model(folder: Path, library: ModuleType) -> None:
 
 
 def test_missing_and_old_library(library: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert require_transformers(ROLE, "sam2") is library
+    assert require_transformers(ROLE, "depth-anything") is library
     del library.NetModel
-    message = one_line(MissingExtraError, lambda: require_transformers(ROLE, "sam2"))
+    message = one_line(MissingExtraError, lambda: require_transformers(ROLE, "depth-anything"))
     assert "transformers 5.0 has no NetModel" in message
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert "[models]" in one_line(MissingExtraError, lambda: require_transformers(ROLE, "sam2"))
+    assert "[models]" in one_line(MissingExtraError, lambda: require_transformers(ROLE, "depth-anything"))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate")])
 def test_out_of_memory(error: Exception) -> None:
     def call() -> None:
-        with one_line_when_full(ROLE, "sam2", "give fewer frames"):
+        with one_line_when_full(ROLE, "depth-anything", "give fewer frames"):
             raise error
 
     assert "out of memory: give fewer frames" in one_line(MemoryLimitError, call)
@@ -139,11 +139,11 @@ def test_download_names_the_licence_first(
 ) -> None:
     files = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    known = models.KnownModel("sam2", "a net", "Apache-2.0", REPOSITORY)
-    monkeypatch.setitem(models.MODELS, "sam2", known)
+    known = models.KnownModel("depth-anything", "a net", "Apache-2.0", REPOSITORY)
+    monkeypatch.setitem(models.MODELS, "depth-anything", known)
     with serve(files) as hub, caplog.at_level("INFO"):
         point_at(hub.url, monkeypatch)
-        found = find_model(ROLE, "sam2", RunLog())
+        found = find_model(ROLE, "depth-anything", RunLog())
         assert found.architecture == "NetModel" and found.hub_repo == REPOSITORY
         assert find_model(ROLE, REPOSITORY, RunLog(), download=False).licence == "Apache-2.0"
         assert len(hub.fetched("model.safetensors")) == 1
@@ -155,10 +155,10 @@ def test_weights_and_doctor_know_them(folder: Path, capsys: pytest.CaptureFixtur
     listed = capsys.readouterr().out
     assert all(f"{name} " in listed for name in models.MODELS)
     checks = {check.name: check for check in examine()}
-    assert checks["- edgetam"].state == "note" and "easi3r weights fetch edgetam" in checks["- edgetam"].detail
-    cli.main(["weights", "info", "edgetam"])
+    assert checks["- depth-pro"].state == "note" and "easi3r weights fetch depth-pro" in checks["- depth-pro"].detail
+    cli.main(["weights", "info", "depth-pro"])
     told = capsys.readouterr().out
-    assert "Apache-2.0" in told and "yonigozlan/EdgeTAM-hf" in told
+    assert "apple-amlr" in told and "apple/DepthPro-hf" in told
     with pytest.raises(SystemExit):
-        cli.main(["weights", "fetch", "edgetam"])
+        cli.main(["weights", "fetch", "depth-pro"])
     assert "HF_HUB_OFFLINE" in " ".join(capsys.readouterr().err.split())

@@ -63,6 +63,11 @@ def motion_section(scene: Scene, measured: MeasuredScene) -> MotionSection:
 
 def _lead(scene: Scene) -> str:
     lead = _LEADS.get(scene.dynamic.source, "Tinted red: what was found to move. Training leaves these pixels out.")
+    if (scope := scene.provenance.get("mask_scope")) is not None:
+        lead += (
+            " What moves at some time is masked at all times at which it can be followed (--mask-scope ever), "
+            f"{percent(scope['added'])} of the picture more."
+        )
     lead = _told_apart(scene, lead)
     look = scene.provenance.get("motion") or {}
     if look.get("kept") == "second":
