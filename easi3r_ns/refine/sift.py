@@ -15,8 +15,8 @@ from ..core.workers import default_workers
 from ..storage.files import read_png
 from .library import load_pycolmap
 
-THREAD_BYTES = 200.0
-"""Of a thread per pixel: 180 were measured."""
+THREAD_BYTES = 300.0
+"""Of a thread per pixel: 280 were measured (examples/results/speed.md)."""
 MOST_BYTES = 400e6
 """Of all threads: no more than the dataset takes later, so that they break no limit on memory."""
 _BATCH = 4

@@ -59,4 +59,4 @@ def test_jpeg_is_read_as_everywhere(tmp_path: Path) -> None:
 
 def test_threads_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sift, "default_workers", lambda: 8)
-    assert [threads_for(width * height) for width, height in ((640, 480), (1280, 720), (1600, 900))] == [6, 2, 1]
+    assert [threads_for(width * height) for width, height in ((640, 480), (1280, 720), (1600, 900))] == [4, 1, 1]
