@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -145,7 +146,8 @@ def problem_of_pip(text: str) -> str | None:
                 return f"no extra {missing}"
         elif not word.startswith("-") and not word.startswith("X"):
             name = re.split(r"[<>=~\[ ]", word)[0]
-            known = [re.split(r"[<>=~\[ ]", line)[0] for line in project["dependencies"]]
+            lines = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+            known = [re.split(r"[<>=~\[ ]", line)[0] for line in lines]
             if name in OF_OTHERS:
                 continue
             if name not in known or (">" in word and word not in project["dependencies"]):
