@@ -59,7 +59,7 @@ def test_what_is_hidden_and_what_is_marked_by_mistake_leaves_no_mark() -> None:
     path = [(20 + 3 * f, 20, 24, 22) if f < 12 else None for f in range(20)]
     images, truth = film([path])
     np.testing.assert_array_equal(followed(images, truth > 0), truth > 0)
-    still = np.zeros_like(truth, dtype=bool)
-    still[4:7, 40:56, 90:110] = True
-    images, _ = film([[(200, 0, 1, 1)] * 20])
-    np.testing.assert_array_equal(followed(images, still), still)
+    images, stands = film([[(80 - f, 20, 24, 22) for f in range(20)]])
+    mistake = stands > 0
+    mistake[:8] = mistake[11:] = False
+    np.testing.assert_array_equal(followed(images, mistake), mistake)
