@@ -26,7 +26,7 @@ GROUPS = {
     "cameras": ("align", "refine", "focal_length", "window", "loop_closure", "seed"),
     "depth": ("depth", "stereo", "min_confidence", "depth_prior", "metric"),
     "second look": ("motion",),
-    "dataset": ("dataset",),
+    "dataset": ("dataset", "mask_scope"),
 }
 """Steps of a run in their order, and the options, or groups of options, that decide them. Later steps depend on earlier
 ones."""
