@@ -13,7 +13,7 @@ from ..core.bounds import check_bounds
 from ..core.config import CONFIDENCES, RATES, DatasetConfig
 from ..importers import IMPORTERS
 from .options import OutputFolder
-from .summary import count_points, print_summary
+from .summary import count_points, print_summary, prior_lines
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
@@ -100,6 +100,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("cameras", f"those of {scene.provenance['imported']}"),
         ("moving", f"{coverage:.1f} % of the pixels ({_masks(scene)})"),
         ("depth", _depth(scene)),
+        *prior_lines(scene),
         ("lengths", scale_in_words(scene)),
         ("points", f"{count_points(result.transforms_path)} static points to initialise training"),
     ]

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif (text := help_text(Commands, arguments, "easi3r")) is not None:
             sys.stdout.write(text)
         elif arguments[:1] == ["redo"]:
-            Redo.command_line(arguments[1:], "easi3r redo")
+            Redo.command_line([*arguments[1:2], *translated(arguments[2:])], "easi3r redo")
         else:
             if arguments[:1] == ["run"]:
                 arguments = ["run", *translated(arguments[1:])]

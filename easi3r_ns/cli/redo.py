@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
-from ..core.errors import InputError
+from ..core.errors import InputError, OutputError
 from .display import wrapped
 from .options import own_usage_errors
 
 if TYPE_CHECKING:
     from ..pipelines.kept import KeptRun
+    from ..pipelines.pipeline import RunConfig
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Redo:
         folder = next((word for word in arguments if not word.startswith("-")), None)
         if folder is None or arguments[0] != folder:
             raise InputError(f"usage: {program} FOLDER [options]: the folder of a finished dataset comes first")
-        was = _kept_in(Path(folder)).config
+        was = _without_alternatives(_kept_in(Path(folder)).config, arguments)
         start = cls(Path(folder), None, was.frames, was.easi3r, was.dataset, was.refine, was.align)
         with own_usage_errors():
             asked = tyro.cli(cls, prog=program, args=arguments, default=start, add_help=False)
@@ -65,8 +66,8 @@ class Redo:
         Raises:
             Easi3RError: as the run.
         """
-        from ..pipelines.kept import changes, made_again, size_of
-        from ..pipelines.run import WORKSPACE
+        from ..dataset.nerfstudio import TRANSFORMS
+        from ..pipelines.kept import changes, made_again
         from .run import run_and_print, show_log
 
         kept = _kept_in(self.folder)
@@ -81,19 +82,48 @@ class Redo:
         )
         changed, console = changes(kept.config, config), Console(highlight=False, emoji=False)
         if not changed and self.data is None:
-            if not self.clean:
+            if self.clean:
+                _delete(self.folder, console)
+                return
+            if self.config.masks is None and (self.folder / TRANSFORMS).is_file():
                 raise InputError(f"{self.folder} is made with these options already: give those that shall change")
-            workspace = self.folder / WORKSPACE
-            size = size_of(workspace)
-            shutil.rmtree(workspace, ignore_errors=True)
-            console.print(escape(f"{workspace} is deleted: {size / 1e6:.0f} MB"), soft_wrap=True)
-            return
         steps = made_again(kept.config, config)
-        said = f"changed: {' '.join(changed) or 'the place of the clip'}; made again: {', '.join(steps)}"
+        said = f"changed: {' '.join(changed) or 'no option'}; made again: {', '.join(steps)}"
         console.print(escape(wrapped(said, console, 0)), soft_wrap=True)
         if self.verbose:
             show_log()
         run_and_print(self.data or kept.data, self.folder, config, overwrite=True, verbose=self.verbose)
+
+
+_ALTERNATIVES = (("easi3r", "masks", "no_masks"), ("dataset", "metric_reference", "camera_height"))
+"""Part of the configuration, and two options of it that exclude each other."""
+
+
+def _without_alternatives(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
+    """The options of the run before without those that a given one takes the place of."""
+    flags = {word.split("=")[0] for word in arguments}
+    for part, *names in _ALTERNATIVES:
+        given = [name for name in names if f"--{name.replace('_', '-')}" in flags]
+        if len(given) == 1:
+            (other,) = set(names) - set(given)
+            values = getattr(config, part)
+            config = replace(config, **{part: replace(values, **{other: getattr(type(values)(), other)})})
+    return config
+
+
+def _delete(folder: Path, console: Console) -> None:
+    """Delete the intermediate results. Raises OutputError where another run is writing there, or they cannot go."""
+    from ..pipelines.kept import size_of
+    from ..pipelines.run import WORKSPACE
+    from ..storage.lock import only_writer
+
+    workspace = folder / WORKSPACE
+    with only_writer(folder):
+        size = size_of(workspace)
+        shutil.rmtree(workspace, ignore_errors=True)
+    if workspace.exists():
+        raise OutputError(f"{workspace} cannot be deleted as a whole: look at its permissions")
+    console.print(escape(f"{workspace} is deleted: {size / 1e6:.0f} MB"), soft_wrap=True)
 
 
 def _kept_in(folder: Path) -> KeptRun:

@@ -156,7 +156,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ),
         *_choice(scene),
         *([] if result.weights else [("depth", _stereo_text(scene))]),
-        *_prior(scene),
+        *prior_lines(scene),
     ]
 
 
@@ -165,7 +165,7 @@ def _no_weights(scene: Scene) -> str:
     return NO_NETWORK if name == "none" else str(name)
 
 
-def _prior(scene: Scene) -> list[tuple[str, str]]:
+def prior_lines(scene: Scene) -> list[tuple[str, str]]:
     """What --depth-prior filled, and under which licence its weights are; nothing without one."""
     facts = scene.provenance.get("depth_prior")
     if not facts:

@@ -18,7 +18,7 @@ from .geometry import distort, network_to_source, source_to_network, undistort
 from .reference import MetricReference
 from .runlog import RunLog
 from .scene import Scene, rescale_scene
-from .surface import trusted_depth
+from .surface import measured_depth, trusted_depth
 from .upright import up_by_plane
 
 METRE = "metre"
@@ -207,7 +207,8 @@ def _depth_at(scene: Scene, frame: int, at: np.ndarray, reference: MetricReferen
     shown = pixel_words(network_to_source(at, scene.pixel_map))
     if scene.dynamic.masks[frame, y, x]:
         raise InputError(f"{reference}: {shown} of {stem} lies on what moves: choose a place that stands still")
-    known = trusted_depth(scene, frame) * ~scene.dynamic.masks[frame]
+    depth = measured_depth(scene, frame) if scene.has_measured_depth else trusted_depth(scene, frame)
+    known = depth * ~scene.dynamic.masks[frame]
     inside = bool((np.abs(at - [x, y]) <= 1).all())
     if known[y, x] <= 0 or not inside:
         raise InputError(f"{reference}: the depth at {shown} of {stem} is unknown: {_nearest(scene, known, at)}")

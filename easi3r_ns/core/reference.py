@@ -63,12 +63,14 @@ class MetricReference:
                     "of the pictures of the dataset"
                 )
 
-    def position_in(self, stems: Sequence[str], names: Sequence[str]) -> int:
+    def position_in(self, stems: Sequence[str], names: Sequence[str], *, guessed: bool = False) -> int:
         """Which of the pictures is meant.
 
         Args:
             stems: their names in the dataset, without the ending.
-            names: their names in the source; those of a video are all the same, and none of them is meant.
+            names: their names in the source; those of a video are all the same, and none of them is meant. A picture
+                without a depth has none ('').
+            guessed: the stems are some that the dataset may have, and a number may fit several.
 
         Raises:
             InputError: none of them is.
@@ -77,13 +79,12 @@ class MetricReference:
         stem = asked.rsplit(".", 1)[0] if asked.lower().endswith((".png", ".jpg")) else asked
         if stem in own:
             return own.index(stem)
-        if len(set(names)) == len(names) and asked in names:
+        named = [name for name in names if name]
+        if len(set(named)) == len(named) and asked in named:
             return list(names).index(asked)
         if asked.isdecimal() and len(asked) < 10:
             numbered = [k for k, name in enumerate(own) if name.rsplit("_", 1)[-1] == f"{int(asked):05d}"]
-            if len(numbered) == 1:
+            if len(numbered) == 1 or (numbered and guessed):
                 return numbered[0]
-        raise InputError(
-            f"{self}: no picture {shown(asked)}: give the number of one in the dataset (1 for {own[0]}), or its name; "
-            f"there are {own[0]} to {own[-1]}"
-        )
+        number = f"the number of one in the dataset (1 for {own[0]}), or " if own[0][-5:].isdecimal() else ""
+        raise InputError(f"{self}: no picture {shown(asked)}: give {number}its name; there are {own[0]} to {own[-1]}")

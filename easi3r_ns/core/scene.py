@@ -266,6 +266,12 @@ class Scene:
         return bool((self.depth > 0).any())
 
     @property
+    def has_measured_depth(self) -> bool:
+        """Whether any pixel has a depth that does not come from a prior for single pictures."""
+        known = self.depth > 0
+        return bool((known if self.depth_source is None else known & (self.depth_source != FROM_PRIOR)).any())
+
+    @property
     def stays(self) -> bool:
         """Whether the camera was found not to leave its place: it stands still, or only turns."""
         return bool(self.pose_sources) and set(self.pose_sources or ()) <= {FIXED, TURNING}

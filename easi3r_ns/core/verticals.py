@@ -136,7 +136,8 @@ def _spread(lines: Lines, on: np.ndarray, up: np.ndarray) -> float:
         if rows.sum() >= LEAST_LINES // _PARTS:
             own = _fitted(lines, rows, up)
             angles.append(np.degrees(np.arctan2(np.linalg.norm(np.cross(own, up)), own @ up)))
-    return float(np.sqrt(np.mean(np.square(angles)))) if angles else np.inf
+    # Lines of one part alone are compared with themselves, which says nothing.
+    return float(np.sqrt(np.mean(np.square(angles)))) if len(angles) > 1 else np.inf
 
 
 def _touches(ends: np.ndarray, moving: np.ndarray) -> np.ndarray:

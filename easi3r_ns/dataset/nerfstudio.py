@@ -258,7 +258,7 @@ def _write_static_cloud(
 
 def _has_points(scene: Scene) -> bool:
     """Whether there can be a static cloud at all: readers of PLY files refuse an empty one."""
-    return scene.has_depth or scene.sparse is not None
+    return scene.has_measured_depth or scene.sparse is not None
 
 
 def _frame_writer(

@@ -33,7 +33,7 @@ def static_points(
     """
     counted = range(len(scene)) if frames is None else frames
     sparse, sparse_colors = _triangulated(scene, counted)
-    if len(sparse) and not scene.has_depth:
+    if len(sparse) and not scene.has_measured_depth:
         return thin(sparse, sparse_colors, max_points)
     sparse, sparse_colors = thin(sparse, sparse_colors, max(1, int(_SPARSE_SHARE * max_points)))
     max_points -= len(sparse)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .. import __version__
 from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.scene import Scene
@@ -22,6 +23,7 @@ from ..frames.preprocess import enlarged, resize_and_crop
 from ..network.models import ModelFiles, Role, find_model, load_model, one_line_when_full, require_transformers
 from ..storage.cache import StageCache, digest
 from ..storage.files import read_png
+from ..storage.fingerprint import files_of, fingerprint
 from .prior import Predictions
 
 ANYTHING, PRO = "DepthAnythingForDepthEstimation", "DepthProForDepthEstimation"
@@ -75,6 +77,7 @@ class TransformersDepth:
             Easi3RError: see :func:`~easi3r_ns.network.models.load_model`.
         """
         self.files, self._device = files, device
+        self._content = fingerprint(files_of(files.folder))
         self._model: Any = load_model(ROLE, files, device)
         config = self._model.config
         self._pro = files.architecture == PRO
@@ -90,7 +93,7 @@ class TransformersDepth:
     @property
     def facts(self) -> dict[str, str]:
         """See :attr:`DepthPrior.facts`."""
-        return dict(self.files.provenance)
+        return dict(self.files.provenance) | {"content": self._content}
 
     def __call__(self, image: np.ndarray, focal: float) -> np.ndarray:
         """See :meth:`DepthPrior.__call__`."""
@@ -167,7 +170,8 @@ def predict(scene: Scene, prior: DepthPrior, cache: StageCache, log: RunLog) -> 
         prior.release()
         return {"inverse": torch.from_numpy(found)}
 
-    key = digest(scene.images, scene.focals, facts, times, scene.pixel_map)
+    decides = {name: fact for name, fact in facts.items() if name != "model"}  # how it was called does not
+    key = digest(scene.images, scene.focals, decides, times, scene.pixel_map, __version__)
     inverse = cache.stage("depth-prior", key, compute)["inverse"].numpy()
     prior.release()
     return Predictions(inverse, prior.metric, facts["model"], facts["licence"])

@@ -101,12 +101,19 @@ def metres_by_prior(scene: Scene, said: Predictions) -> Metres | None:
 
 
 def _fit(scene: Scene, said: Predictions, known: list[Known]) -> AffineFit:
-    fit = fit_affine(known, clip_starts(scene.clip).tolist() if scene.clip is not None else ())
+    fit = fit_affine(known, _seams(scene))
     if said.metric and scene.stays and not any(len(k.inverse) for k in known):
         # A camera that does not travel shows no depth at all, and its scene has no unit yet: that of the network.
         one = np.ones(len(scene))
         return AffineFit(one, 0 * one, np.nan * one)
     return fit
+
+
+def _seams(scene: Scene) -> list[int]:
+    """Positions of frames that do not follow the one before: those of another clip, or of another view of a sphere."""
+    if scene.rig is not None:
+        return clip_starts(scene.rig.view).tolist()
+    return [] if scene.clip is None else clip_starts(scene.clip).tolist()
 
 
 def _known(scene: Scene, frame: int, predicted: np.ndarray) -> Known:
@@ -173,9 +180,7 @@ def _between_frames(scene: Scene, most: int = 2000) -> np.ndarray:
     height, width = scene.depth.shape[1:]
     source, found = scene.depth_source, [np.empty(0)]
     assert source is not None, "the scene was filled"
-    for frame in range(len(scene) - 1):
-        if scene.clip is not None and scene.clip[frame] != scene.clip[frame + 1]:
-            continue
+    for frame in sorted(set(range(len(scene) - 1)) - {seam - 1 for seam in _seams(scene)}):
         places = np.flatnonzero((source[frame] == _PRIOR) & ~scene.dynamic.masks[frame])
         places = places[:: max(1, len(places) // most)]
         world = world_points(scene, frame).reshape(-1, 3)[places].astype(float)

@@ -27,7 +27,7 @@ from .exporter import Exporter, ExportJob, between_remark, require_depth, undist
 
 _FOLDER = "megasam"
 _NEAREST, _FARTHEST = 1e-3, 1e2
-"""Limits of the depth in these files."""
+"""Limits of the depth in these files; what is farther away is unknown there."""
 _BLOCK = 8
 """Pixels that share a value of the motion probability, in x and y."""
 
@@ -60,7 +60,7 @@ def write_megasam(scene: Scene, path: Path) -> Path:
     depth = np.stack([_ideal(scene, trusted_depth(scene, frame), cv2.INTER_NEAREST) for frame in frames])
     arrays = {
         "images": np.stack([_ideal(scene, scene.images[frame], cv2.INTER_LINEAR) for frame in frames]),
-        "depths": np.where(depth > 0, np.clip(depth, _NEAREST, _FARTHEST), 0).astype(np.float16),
+        "depths": np.where((depth > 0) & (depth <= _FARTHEST), np.maximum(depth, _NEAREST), 0).astype(np.float16),
         "intrinsic": np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]),
         "cam_c2w": Z_UP_FROM_OPENCV_WORLD @ scene.T_world_cam,
     }

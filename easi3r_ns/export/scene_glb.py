@@ -70,7 +70,7 @@ def _typical_distance(points: np.ndarray, scene: Scene) -> float:
 
 
 def _write(job: ExportJob) -> list[Path]:
-    mesh = job.static_mesh if job.scene.has_depth else None
+    mesh = job.static_mesh if job.scene.has_measured_depth else None
     return [write_scene_glb(job.scene, job.folder / _FILE, mesh, **job.point_options)]
 
 

@@ -71,8 +71,8 @@ def find_bars(images: Iterable[np.ndarray]) -> tuple[int, int, int, int] | None:
     brighter by and by. White bars, as programs that undistort pictures leave them, are found in the same way in the
     negative; where there are both, the black ones are cut off.
     """
-    dark, light = zip(*(_levels(image) for image in images), strict=True)
-    return _between(list(dark)) or _between(list(light))
+    levels = [_levels(image) for image in images]
+    return _between([dark for dark, _ in levels]) or _between([light for _, light in levels])
 
 
 def _levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -197,8 +197,9 @@ def _others(data: Path) -> str:
         return ""
     entries = sorted((x for x in data.iterdir() if not x.name.startswith((".", "__MACOSX"))), key=lambda x: x.name)
     for below in (entry for entry in entries if entry.is_dir()):
-        if sum(file.suffix.lower() in SUFFIXES + HEIF_SUFFIXES for file in below.iterdir()) > 1:
-            return f"; there are images in {below}: give that"
+        with contextlib.suppress(OSError):  # a folder that may not be read holds nothing for us
+            if sum(file.suffix.lower() in SUFFIXES + HEIF_SUFFIXES for file in below.iterdir()) > 1:
+                return f"; there are images in {below}: give that"
     files = [entry.name for entry in entries if entry.is_file()]
     return (
         f"; what is there is of other kinds ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''})"

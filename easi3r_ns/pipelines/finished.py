@@ -46,6 +46,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             "masks": None if masks is None else _fingerprint_of_masks(masks),
             "weights": fingerprint(files_of(Path(weights))) if own_weights else None,
         }
+        if (prior := config.easi3r.depth_prior) is not None and Path(prior).exists():
+            inputs["depth_prior"] = fingerprint(files_of(Path(prior)))
         if config.more_data:
             inputs["more_data"] = [fingerprint(_source_files(path)) for path in config.more_data]
     except OSError as error:
@@ -58,6 +60,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
         )
     options = asdict(config) | {"eval_data": None, "more_data": None}
     options["easi3r"] |= {"masks": None, "weights": "" if own_weights else weights}
+    if "depth_prior" in inputs:
+        options["easi3r"]["depth_prior"] = ""
     del options["keep_stages"]
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))

@@ -270,6 +270,7 @@ def found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: Ru
             "geometry-masks",
             digest(frames.images, near_places(frames), [rows.start for rows in clips], METHOD, flow, __version__),
             compute,
+            log,
         )
     )
 
@@ -299,7 +300,7 @@ def _cameras(
     rig = frames.rig and (frames.rig.T_rig_view, frames.rig.view, frames.rig.moment)
     decisive = (refine.camera_model, refine.features, focal, seed, start, shared_focal, rig, __version__)
     key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive)
-    return unpack_model(cache.stage(stage, key, compute))
+    return unpack_model(cache.stage(stage, key, compute, log))
 
 
 def _registered(model: SparseModel, frames: Frames, num_eval: int) -> np.ndarray:

@@ -15,6 +15,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from .. import __version__
 from ..core.config import option_words
 from ..core.errors import Easi3RError, InputError
+from ..network.models import MODELS
+from ..network.sources import AUTO, KNOWN
 from ..storage.files import jsonable, write_json
 from .pipeline import RunConfig
 
@@ -112,14 +114,17 @@ def made_again(before: RunConfig, after: RunConfig) -> list[str]:
 
 def _names(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     changed = {part for part in ("frames", "align", "dataset", "refine") if before[part] != after[part]}
+    if before["dataset"]["image_format"] != after["dataset"]["image_format"]:
+        changed.add("frames")  # they are kept in this format, and read from it
     changed |= {name for name, value in after["easi3r"].items() if before["easi3r"][name] != value}
     others = before["eval_data"] != after["eval_data"] or before["more_data"] != after["more_data"]
     return (changed - set(_EVERY)) | ({"frames"} if others else set())
 
 
 def _placed(model: str) -> str:
-    """A file or folder with its whole path; the name of a model stays."""
-    return str(Path(model).absolute()) if Path(model).exists() else model
+    """A file or folder with its whole path; the name of a model stays, whatever lies in the current folder."""
+    named = model in (*KNOWN, *MODELS, AUTO, "none")
+    return str(Path(model).absolute()) if Path(model).exists() and not named else model
 
 
 def _restored(cls: type, values: Mapping[str, Any]) -> Any:

@@ -47,7 +47,7 @@ def refuse_reference(config: DatasetConfig, clips: Sequence[Frames]) -> None:
     between = [0 if frames.skipped is None else len(frames.skipped) for frames in clips]
     names = [name for frames in clips for name in frames.names]
     count = len(names) + sum(between)
-    row = reference.position_in(possible_stems(count, len(clips), clips[0].rig), names)
+    row = reference.position_in(possible_stems(count, len(clips), clips[0].rig), names, guessed=len(clips) > 1)
     if len(clips) == 1 and not any(between):  # else it is not known yet which picture has the number
         frames = clips[0]
         width, height = frames.pixel_map.source_wh

@@ -235,7 +235,7 @@ def reconstruct(
         focal = _known_focal(config, frames)
         key = _alignment_key(frames, decoded, align_config, facts["flow"], focal, config.seed)
         aligned = unpack_result(
-            cache.stage("alignment", key, lambda: pack_result(part(slice(None), decoded.predictions, focal, log)))
+            cache.stage("alignment", key, lambda: pack_result(part(slice(None), decoded.predictions, focal, log)), log)
         )
     else:
         clip = _long_clip(plan, inputs, decoded, align_config, facts["flow"])

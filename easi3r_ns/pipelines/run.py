@@ -203,14 +203,16 @@ def _process(
             check_loads(dataset, log)
         cards.append(report_card(done, output_dir, config.dataset.report, log))
 
+    if config.keep_stages:
+        # What auto chose stays chosen: the network that is affordable later may be another.
+        weights = config.easi3r.weights
+        keep_run(workspace, data, replace(asked, easi3r=replace(asked.easi3r, weights=weights)))
     transforms = write_dataset(
         scene, output_dir, config.dataset, log, splits=splits, overwrite=overwrite, verify=verify
     )
     if not masks_in_use(output_dir, config.easi3r.masks):
         drop_masks(output_dir)
-    if config.keep_stages:
-        keep_run(workspace, data, asked)
-    else:
+    if not config.keep_stages:
         shutil.rmtree(workspace, ignore_errors=True)
     return ProcessResult(done, transforms, pipeline.weights, frames.num_source_frames, cards[0])
 

@@ -183,7 +183,7 @@ def _kept(
     lens = (scene.focals_xy, np.asarray(scene.principal_point, dtype=float), list(scene.distortion))
     seen = (scene.images, scene.depth, scene.confidence, scene.dynamic.masks, scene.T_world_cam, *lens, *points)
     key = digest(*seen, near_places(frames), kept, scene.min_confidence, flow_name, METHOD, __version__)
-    tensors = cache.stage(stage, key, compute)
+    tensors = cache.stage(stage, key, compute, log)
     return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), *tensors["facts"].tolist())
 
 

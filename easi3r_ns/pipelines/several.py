@@ -238,7 +238,7 @@ def _cameras(
     def compute() -> Any:
         return pack_model(map_together(filmed, refine, log, focal=config.focal_length, seed=config.seed))
 
-    return unpack_model(cache.stage(stage, digest(*seen, *decisive), compute))
+    return unpack_model(cache.stage(stage, digest(*seen, *decisive), compute, log))
 
 
 def _joined(model: SparseModel, clips: Sequence[SourceClip], log: RunLog) -> np.ndarray:

@@ -175,7 +175,7 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
         return pack_masks(segment(inputs, shared, attend(inputs, shared), "pass 1: motion"))
 
     def own() -> DynamicMasks:
-        return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute))
+        return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute, inputs.log))
 
     given = given_masks(inputs.config, inputs.frames, inputs.patch, FirstLook(inputs.log, own))
     return given if given is not None or inputs.config.no_adapt else own()
@@ -241,7 +241,7 @@ def explain_flow(inputs: StageInputs) -> np.ndarray:
         clips = [clip for clip in (range(cut), range(cut, len(frames))) if clip]
         return {FLOW_RESIDUAL: torch.from_numpy(np.concatenate([of(clip) for clip in clips]))}
 
-    return inputs.cache.stage(FLOW_RESIDUAL, inputs.flow_key, compute)[FLOW_RESIDUAL].numpy()
+    return inputs.cache.stage(FLOW_RESIDUAL, inputs.flow_key, compute, inputs.log)[FLOW_RESIDUAL].numpy()
 
 
 def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> DecodedPairs:

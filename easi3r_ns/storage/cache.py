@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tokenize
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from ..core.errors import OutputError
+from ..core.runlog import RunLog
 from .rows import FileRows, MemoryRows, RowStore, Shapes, map_tensor, tensor_path
 from .scratch import Scratch
 
-_INDEX = "index.json"
+_INDEX, _WARNINGS = "index.json", "warnings"
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
 """What the readers of JSON and of npy (whose header is Python text) raise for a file that is not what it should be."""
 
@@ -132,18 +133,29 @@ class StageCache:
             if old != path:
                 _remove(old)
 
-    def stage(self, stage: str, key: str, compute: Callable[[], Tensors]) -> Tensors:
+    def stage(self, stage: str, key: str, compute: Callable[[], Tensors], log: RunLog | None = None) -> Tensors:
         """The kept result, or that of ``compute()``, which is then kept.
 
-        Where it is kept, it comes back from its files: what a later stage does not read costs no memory.
+        Where it is kept, it comes back from its files: what a later stage does not read costs no memory. With ``log``,
+        warnings of ``compute()`` are kept too, and given again.
         """
-        result = self.get(stage, key)
-        if result is not None:
-            return result
-        result = compute()
-        self.put(stage, key, result)
         kept = self.get(stage, key)
-        return result if kept is None else kept
+        if kept is None:
+            told = len(log.warnings) if log else 0
+            result = compute()
+            said = {_WARNINGS: _as_tensor(log.warnings[told:])} if log else {}
+            self.put(stage, key, result | said)
+            kept = self.get(stage, key)
+            kept = result if kept is None else kept
+        elif log is not None and _WARNINGS in kept:
+            for warning in json.loads(bytes(kept[_WARNINGS].numpy()).decode()):
+                if warning not in log.warnings:  # of a stage that was computed within another one
+                    log.warn(warning)
+        return {name: tensor for name, tensor in kept.items() if name != _WARNINGS}
+
+
+def _as_tensor(texts: Sequence[str]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(list(texts)).encode()), dtype=torch.uint8)
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -22,7 +23,7 @@ class Scratch:
 
     def __init__(self, folder: Path | None, most_bytes: float = SCRATCH_BYTES) -> None:
         """``folder=None`` keeps nothing."""
-        self._folder, self._left = folder, most_bytes
+        self._folder, self._left, self._room = folder, most_bytes, 2 * most_bytes
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
         self._end = 0
@@ -50,6 +51,9 @@ class Scratch:
             try:
                 if self._file is None:
                     self._folder.mkdir(parents=True, exist_ok=True)
+                    if shutil.disk_usage(self._folder).free < self._room:
+                        self._give_up()  # the results of the run need the disk more
+                        return
                     self._file = tempfile.TemporaryFile(dir=self._folder, prefix="scratch-", buffering=0)
                 self._file.seek(self._end)
                 written = self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

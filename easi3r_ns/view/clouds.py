@@ -107,6 +107,7 @@ def build_clouds(scene: Scene, config: ViewConfig, advance: Callable[[int], None
             pairs.append(pair)
             advance(1)
     static = thin(_join([static for static, _ in pairs]), config.max_static_points)
+    static = static if scene.has_measured_depth else _sparse_cloud(scene)
     return Clouds(static, tuple(moving for _, moving in pairs), assumed=scene.assumed_depth is not None)
 
 

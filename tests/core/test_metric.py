@@ -162,6 +162,21 @@ def test_pictures_have_a_number_and_names() -> None:
     )
 
 
+def test_before_the_work_a_number_may_fit_several_pictures() -> None:
+    reference, names = MetricReference.parse("7 1 2 30 4 1"), [""] * 2
+    several = ["clip_1_frame_00007", "clip_2_frame_00007"]
+    assert reference.position_in(several, names, guessed=True) == 0
+    with pytest.raises(InputError, match=r"the number of one in the dataset \(1 for clip_1_frame_00007\), or its name"):
+        reference.position_in(several, names)
+    with pytest.raises(InputError, match="give its name; there are frame_00001_view1"):
+        reference.position_in(["frame_00001_view1", "frame_00007_view1"], names)
+
+
+def test_a_picture_is_known_by_its_name_beside_some_without_depth() -> None:
+    stems = [f"frame_{k:05d}" for k in range(1, 5)]
+    assert MetricReference.parse("b.jpg 1 2 30 4 1").position_in(stems, ["a.jpg", "", "b.jpg", ""]) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

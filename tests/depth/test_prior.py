@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.metric import in_metres
+from easi3r_ns.core.rig import ViewRig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import DEPTH_SOURCES, Scene, rescale_scene
 from easi3r_ns.core.surface import measured_only, shown_depth, solid_pixels, trusted_depth
@@ -16,6 +17,8 @@ from easi3r_ns.core.types import on_side
 from easi3r_ns.depth.movers import assume_depth
 from easi3r_ns.depth.prior import Predictions, fill_depth, metres_by_prior
 from easi3r_ns.training.scenes import Clip, render_clip
+from easi3r_ns.view.clouds import build_clouds
+from easi3r_ns.view.config import ViewConfig
 from tests.support.clip_scene import perfect_scene, true_points
 
 STEREO, PRIOR = DEPTH_SOURCES.index("stereo"), DEPTH_SOURCES.index("prior")
@@ -45,6 +48,26 @@ def stand_in(clip: Clip, *, noise: float = 0.0, outliers: float = 0.0, seed: int
     inverse = np.where(wrong, rng.uniform(0, 2, inverse.shape), inverse)
     scale, shift = rng.uniform(3, 9, (len(clip), 1, 1)), rng.uniform(-1, 1, (len(clip), 1, 1))
     return Predictions((scale * inverse + shift).astype(np.float32), False, "stand-in", "Apache-2.0")
+
+
+def test_views_of_a_sphere_do_not_tell_each_other_a_scale(clip: Clip, measured: Scene) -> None:
+    known = measured.depth.copy()
+    known[3:] = 0  # the second view shows nothing that was measured
+    view = np.repeat([0, 1], 3)
+    rig = ViewRig(np.tile(np.eye(4), (2, 1, 1)), 100.0, view, np.tile(np.arange(3), 2))
+    for kept, missing in ((None, 0), (rig, 3)):
+        scene = replace(measured, depth=known, confidence=measured.confidence * (known > 0), rig=kept)
+        filled = fill_depth(replace(scene, sparse=None, assumed_depth=None), stand_in(clip), RunLog())
+        assert filled.provenance["depth_prior"]["frames_not_filled"] == missing
+
+
+def test_depth_of_a_prior_alone_is_not_measured(clip: Clip, measured: Scene) -> None:
+    filled = fill_depth(measured, stand_in(clip), RunLog())
+    assert filled.has_measured_depth and measured.has_measured_depth
+    alone = replace(filled, depth=filled.depth * (filled.depth_source == PRIOR))
+    assert alone.has_depth and not alone.has_measured_depth
+    sparse = replace(alone, sparse=true_points(clip))
+    assert len(build_clouds(sparse, ViewConfig()).static) > 0
 
 
 def test_the_truth_comes_back_through_outliers(clip: Clip, measured: Scene) -> None:

@@ -157,6 +157,14 @@ def test_a_fisheye_is_a_fisheye_or_taken_out(room, tmp_path):
     assert np.abs(image[shown[1], shown[0]].astype(int) - pixel).max() < 12
 
 
+def test_what_is_too_far_for_a_megasam_file_is_unknown_there(room, tmp_path):
+    near = room[0]
+    far = replace(near, depth=near.depth * (100 / np.median(near.depth[near.depth > 0])))
+    depths = np.load(next(write_megasam(far, tmp_path / "far").glob("*.npz")))["depths"]
+    assert 0 < (depths > 0).mean() < (near.depth > 0).mean() and depths.max() <= 100
+    assert (depths > 99.9).mean() < 0.02, "nothing becomes a wall at the limit"
+
+
 @pytest.mark.parametrize(
     ("name", "alpha", "border"),
     [

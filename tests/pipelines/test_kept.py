@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from easi3r_ns.cli import redo as redo_command
 from easi3r_ns.cli.main import main
@@ -22,7 +23,9 @@ from easi3r_ns.pipelines.kept import _EVERY, GROUPS, KEPT, changes, keep_run, ke
 from easi3r_ns.pipelines.network import NetworkPipeline
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.pipelines.run import WORKSPACE, process
+from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.storage.files import read_png
+from easi3r_ns.storage.lock import only_writer
 from easi3r_ns.training.scenes import render_clip
 from tests.pipelines.test_network import SMALL, write_images
 from tests.support.standin import StandIn
@@ -51,6 +54,37 @@ def test_source_and_options_come_back_with_absolute_paths(tmp_path: Path, monkey
         moved = replace(config.easi3r, masks=tmp_path / "own", weights=kept)
         more = (tmp_path / "b.mp4", tmp_path / "c.mp4")
         assert back.config == replace(config, easi3r=moved, eval_data=tmp_path / "second.mp4", more_data=more)
+
+
+def test_names_of_models_stay_whatever_lies_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "none", "auto", "dust3r", "depth-pro", "own"):
+        (tmp_path / name).mkdir()
+    for weights, prior in (("dust3r", "depth-pro"), ("auto", "own"), ("none", "depth-pro")):
+        keep_run(tmp_path, Path("clip.mp4"), RunConfig(easi3r=Easi3RConfig(weights=weights, depth_prior=prior)))
+        back = kept_run(tmp_path).config.easi3r
+        assert (back.weights, back.depth_prior) == (weights, str(tmp_path / "own") if prior == "own" else prior)
+
+
+def test_an_option_takes_the_place_of_its_alternative() -> None:
+    was = RunConfig(easi3r=Easi3RConfig(no_masks=True), dataset=DatasetConfig(camera_height=1.5))
+    new = redo_command._without_alternatives(was, ["out", "--masks", "own", "--metric-reference=1 2 3 4 5 6"])
+    assert not new.easi3r.no_masks and new.dataset.camera_height is None
+    assert redo_command._without_alternatives(was, ["out", "--no-masks", "--seed", "3"]) == was
+
+
+def test_a_kept_stage_warns_again(tmp_path: Path) -> None:
+    def compute(log: RunLog) -> dict[str, torch.Tensor]:
+        log.warn("little parallax")
+        return {"x": torch.ones(2)}
+
+    for folder, times in ((tmp_path, 1), (tmp_path, 0), (None, 1)):
+        log, calls = RunLog(), []
+        cache = StageCache(folder)
+        for _ in range(2 if folder else 1):
+            got = cache.stage("part", "key", lambda: calls.append(1) or compute(log), log)
+            assert list(got) == ["x"] and log.warnings == ["little parallax"]
+        assert len(calls) == times
 
 
 @pytest.mark.parametrize(
@@ -86,6 +120,7 @@ def test_what_a_change_makes_again() -> None:
     assert steps(easi3r=replace(OPTIONS.easi3r, no_masks=True, masks=None))[0] == "what moves"
     assert steps(frames=FrameConfig()) == steps(eval_data=None) == list(GROUPS)
     assert steps(easi3r=replace(OPTIONS.easi3r, batch_size=4)) == ["dataset"]
+    assert steps(dataset=replace(OPTIONS.dataset, image_format="jpeg")) == list(GROUPS)
     changed = replace(OPTIONS, dataset=replace(OPTIONS.dataset, mask_growth=6, report=True), align=AlignConfig())
     assert changes(OPTIONS, changed) == [
         *("--align.solver newton", "--align.max-pixels None", "--mask-growth 6", "--report"),
@@ -148,6 +183,8 @@ def test_a_dataset_is_made_again_without_network_and_alignment(
     with pytest.raises(SystemExit) as stopped:
         main(["redo", str(out), "--mask-growth", "6"])
     assert stopped.value.code == InputError.exit_code
+    with only_writer(out), pytest.raises(SystemExit):
+        main(["redo", str(out), "--clean"])
     main(["redo", str(out), "--clean"])
     assert not (out / WORKSPACE).exists() and len(ran) == 1
 

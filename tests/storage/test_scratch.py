@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +47,14 @@ def test_what_does_not_fit_is_not_kept(tmp_path: Path) -> None:
     nowhere = Scratch(None)
     nowhere.put(b"key", numbers(1))
     assert nowhere.get(b"key") is None
+
+
+def test_a_disk_with_little_room_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, kept in ((1999, False), (2001, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        scratch = Scratch(tmp_path, most_bytes=1000)
+        scratch.put(b"key", numbers(1))
+        assert (scratch.get(b"key") is not None) == kept
 
 
 def test_a_full_disk_gets_its_room_back(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _map_chart(scene: Scene, measured: MeasuredScene) -> Chart:
 
 def _map_points(scene: Scene, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) static world points and (N, 3) uint8 colours: samples of the depths, or else the triangulated points."""
-    if scene.has_depth:
+    if scene.has_measured_depth:
         frames = evenly_spaced(count, _MAP_FRAMES)
         samples = [(f, *static_samples(scene, f, _MAP_POINTS // len(frames))) for f in frames]
         points = [world_points(scene, f, where=(rows, cols)) for f, rows, cols in samples]
