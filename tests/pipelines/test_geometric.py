@@ -366,7 +366,7 @@ def test_the_flow_is_dis_unless_raft_is_asked_for(tmp_path, clip, mapped, monkey
     raft, used = DISFlow(), []
 
     def masks(images: np.ndarray, patch: int, log: RunLog, *, provider: FlowProvider, shot: Shot) -> DynamicMasks:
-        used.append(provider)
+        used.append(provider.provider)  # that whose flow is remembered
         return quick_masks(images, patch, log, provider=provider, shot=shot)
 
     monkeypatch.setattr(pipeline_geometric, "geometric_masks", masks)

@@ -16,7 +16,7 @@ class RememberedFlow:
     def __init__(self, provider: FlowProvider, scratch: Scratch) -> None:
         self.name = provider.name
         self.parallel = is_parallel(provider)
-        self._provider, self._scratch = provider, scratch
+        self.provider, self._scratch = provider, scratch
 
     def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """See :class:`~easi3r_ns.motion.flow.provider.FlowProvider`."""
@@ -25,6 +25,6 @@ class RememberedFlow:
             sha.update(np.ascontiguousarray(images).data)
         found = self._scratch.get(sha.digest())
         if found is None:
-            found = self._provider.flow(source, target)
+            found = self.provider.flow(source, target)
             self._scratch.put(sha.digest(), found)
         return found
