@@ -207,8 +207,8 @@ def _depth_at(scene: Scene, frame: int, at: np.ndarray, reference: MetricReferen
     shown = pixel_words(network_to_source(at, scene.pixel_map))
     if scene.dynamic.masks[frame, y, x]:
         raise InputError(f"{reference}: {shown} of {stem} lies on what moves: choose a place that stands still")
-    depth = measured_depth(scene, frame) if scene.has_measured_depth else trusted_depth(scene, frame)
-    known = depth * ~scene.dynamic.masks[frame]
+    trusted = measured_depth(scene, frame) if scene.has_measured_depth else trusted_depth(scene, frame)
+    known = trusted * ~scene.dynamic.masks[frame]
     inside = bool((np.abs(at - [x, y]) <= 1).all())
     if known[y, x] <= 0 or not inside:
         raise InputError(f"{reference}: the depth at {shown} of {stem} is unknown: {_nearest(scene, known, at)}")
