@@ -26,7 +26,7 @@ from ..core.runlog import RunLog
 from .rows import FileRows, MemoryRows, RowStore, Shapes, map_tensor, tensor_path
 from .scratch import Scratch
 
-_INDEX, _WARNINGS = "index.json", "warnings"
+_INDEX, _WARNINGS = "index.json", "stage_warnings"
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
 """What the readers of JSON and of npy (whose header is Python text) raise for a file that is not what it should be."""
 

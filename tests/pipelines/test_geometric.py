@@ -526,7 +526,7 @@ def test_cameras_of_another_cut_are_not_those_of_an_interrupted_run(clip):
     width, height = frames.pixel_map.source_wh
 
     class Recorded(StageCache):
-        def stage(self, name, key, compute):
+        def stage(self, name, key, compute, log=None):
             keys.append(key)
             raise AlignmentError("recorded")
 
