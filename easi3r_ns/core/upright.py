@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from .runlog import RunLog
-from .scene import Scene, turn_scene
+from .scene import FIXED, Scene, turn_scene
 from .surface import solid_pixels, world_points
 from .verticals import lines_of, vertical
 
@@ -186,7 +186,13 @@ def up_by_plane(scene: Scene, seed: int = 0) -> Up | None:
 
 
 def up_by_lines(scene: Scene) -> Up | None:
-    """Up by the vertical edges in the pictures, see :func:`~.verticals.vertical`; None where there are too few."""
+    """Up by the vertical edges in the pictures, see :func:`~.verticals.vertical`; None where there are too few.
+
+    A camera that stands still shows the same edges in every picture, so that none confirms another, and its focal
+    length, which decides where they meet, is a guess.
+    """
+    if set(scene.pose_sources or ()) == {FIXED}:
+        return None
     cameras = up_by_cameras(scene.T_world_upright)
     found = cameras and vertical(lines_of(scene), cameras.direction, cameras.sigma_deg)
     return Up(found[0], "lines", found[1]) if found else None

@@ -87,6 +87,13 @@ def test_walls_give_up(seed: int, pitch: float, roll: float) -> None:
     assert said_of(level).startswith("z is up by vertical edges")
 
 
+def test_a_camera_that_stands_still_confirms_nothing() -> None:
+    scene = street(0, 0)
+    assert up_by_lines(scene) is not None
+    still = replace(scene, pose_sources=("fixed",) * len(scene))
+    assert up_by_lines(still) is None
+
+
 def test_lines_on_what_moves_do_not_count() -> None:
     scene = street(0, 0)
     moving = replace(scene, dynamic=replace(scene.dynamic, masks=np.ones_like(scene.dynamic.masks)))
