@@ -215,6 +215,10 @@ class Easi3RConfig:
     masks_missing: Literal["error", "static", "auto"] = "error"
     """Frames for which --masks hold none: error stops and names them, static takes it that nothing moves there, auto
     finds what moves there as without --masks."""
+    corrections: Optional[Path] = None
+    """Folder of corrections by hand, which win over every mask: corrections.json and a grey image for each corrected
+    frame, of the name and shape of the dataset's image: black moves, white stands still, grey is as found. easi3r redo
+    takes those beside the dataset by itself."""
     mask_scope: Literal["now", "ever"] = "now"
     """now masks what moves while it moves. ever masks what moves at some time at all times at which it can be followed,
     such as a parked car that drives off later, or a cat that turns its head; takes 0.1 to 0.3 s a frame."""

@@ -211,6 +211,29 @@ class RecordedFocal:
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """What a person says about some frames of a clip: it wins over every mask that is found."""
+
+    marks: np.ndarray
+    """(N, H, W) int8 on the network grid: 1 moves, -1 stands still, 0 as found."""
+    row: np.ndarray
+    """(F,) int64 row of ``marks`` for each frame of the clip; -1: nothing is said."""
+
+    def __post_init__(self) -> None:
+        require(self.marks.dtype == np.int8 and self.marks.ndim == 3, f"marks: {self.marks.dtype} {self.marks.shape}")
+        rows = self.row
+        require(bool(((rows >= -1) & (rows < len(self.marks))).all()), f"rows {rows} of {len(self.marks)} marks")
+
+    def of_frames(self, kept: np.ndarray) -> ByHand:
+        """Those of some frames only, by their positions."""
+        return replace(self, row=self.row[kept])
+
+    def followed_by(self, count: int) -> ByHand:
+        """These frames, then ``count`` of which nothing is said."""
+        return replace(self, row=np.concatenate([self.row, np.full(count, -1)]))
+
+
+@dataclass(frozen=True)
 class Frames:
     """Frames of one clip: images at network size, and the paths of the upright originals."""
 
@@ -246,6 +269,8 @@ class Frames:
     portrait, or the other way round. None: all stand."""
     rig: ViewRig | None = None
     """Where the frames are views of a sphere: which ones. Every view is a source of its own. None: they are not."""
+    by_hand: ByHand | None = None
+    """What a person says about their masks; None: nothing."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -258,6 +283,7 @@ class Frames:
         for name in ("clip", "turned", "rig"):
             values = getattr(self, name)
             require(values is None or len(values) == n, f"{name}: {values} for {n} frames")
+        require(self.by_hand is None or len(self.by_hand.row) == n, f"by_hand does not fit {n} frames")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -298,6 +324,7 @@ class Frames:
             clip=None if self.clip is None else self.clip[kept],
             turned=None if self.turned is None else self.turned[kept],
             rig=self.rig and self.rig.of_frames(kept),
+            by_hand=self.by_hand and self.by_hand.of_frames(kept),
         )
 
     def followed_by(self, other: Frames) -> Frames:
@@ -320,6 +347,7 @@ class Frames:
             near=_joined(self.near, other.near, self.num_source_frames),
             recorded_focal=self.recorded_focal,
             sharpness=self.sharpness,
+            by_hand=self.by_hand and self.by_hand.followed_by(len(other)),
         )
 
 

@@ -90,29 +90,30 @@ def user_masks_between(
     return moving
 
 
-def network_share(marked: np.ndarray, pixel_map: PixelMap, path: Path) -> np.ndarray:
+def network_share(marked: np.ndarray, pixel_map: PixelMap, path: Path, option: str = OPTION) -> np.ndarray:
     """(h, w) bool of the source's shape, in any size -> (H, W) uint8 share of each network pixel, in 255ths.
 
-    Where something was cut off the frames, masks of whole frames are cut in the same way.
+    Where something was cut off the frames, masks of whole frames are cut in the same way. ``option`` and ``path`` are
+    named in messages.
 
     Raises:
         InputError: the mask has another shape than the frames, or it is not clear whether it is one of whole frames.
     """
     image = Image.fromarray(marked.astype(np.uint8) * 255)
-    box = _shown(image.size, pixel_map, path)
+    box = _shown(image.size, pixel_map, f"{option} {path}")
     resized = image.resize(pixel_map.resized_wh, Image.Resampling.BOX, box=box, reducing_gap=None)
     left, top, right, bottom = pixel_map.crop_box
     return np.asarray(resized)[top:bottom, left:right]
 
 
-def _shown(size: tuple[int, int], pixel_map: PixelMap, path: Path) -> tuple[float, float, float, float]:
+def _shown(size: tuple[int, int], pixel_map: PixelMap, given: str) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of the source image in a mask of ``size`` (width, height)."""
     cut, source_wh = pixel_map.cut, pixel_map.source_wh
     of_source, of_file = _fits(size, source_wh), cut is not None and _fits(size, cut.full_wh)
     if cut is not None and of_file and size != source_wh:
         if of_source and size != cut.full_wh:
             raise InputError(
-                f"{OPTION} {path}: a mask is {_text(size)}, in the shape of the whole frames ({_text(cut.full_wh)}) "
+                f"{given}: a mask is {_text(size)}, in the shape of the whole frames ({_text(cut.full_wh)}) "
                 f"and of what is left of them ({_text(source_wh)}): give masks in one of these sizes"
             )
         across, down = size[0] / cut.full_wh[0], size[1] / cut.full_wh[1]
@@ -121,7 +122,7 @@ def _shown(size: tuple[int, int], pixel_map: PixelMap, path: Path) -> tuple[floa
     if not of_source:
         file = "" if cut is None else f" (whole frames: {_text(cut.full_wh)})"
         raise InputError(
-            f"{OPTION} {path}: a mask is {_text(size)}, the frames are {_text(source_wh)}{file}: give masks of the "
+            f"{given}: a mask is {_text(size)}, the frames are {_text(source_wh)}{file}: give masks of the "
             "frames' shape, in any size"
         )
     return 0.0, 0.0, float(size[0]), float(size[1])

@@ -42,7 +42,7 @@ def _snap(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     longer = max(mask.shape)
     band, margin = max(2, round(BAND * longer)), round(SURROUNDINGS * longer)
     # Regions whose bands meet are one region: neither may claim the other as its background.
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask.astype(np.uint8), _disc(band)))
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask.astype(np.uint8), disc(band)))
     out = np.zeros_like(mask)
     for label, (x, y, width, height, _) in enumerate(boxes[1:], 1):
         window = np.s_[max(0, y - margin) : y + height + margin, max(0, x - margin) : x + width + margin]
@@ -53,9 +53,9 @@ def _snap(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _cut_out(image: np.ndarray, own: np.ndarray, band: int) -> np.ndarray:
     """One region (h, w) within its surroundings, by colour."""
     seeds = np.full(own.shape, cv2.GC_BGD, dtype=np.uint8)
-    seeds[cv2.dilate(own.astype(np.uint8), _disc(band)) > 0] = cv2.GC_PR_BGD
+    seeds[cv2.dilate(own.astype(np.uint8), disc(band)) > 0] = cv2.GC_PR_BGD
     seeds[own] = cv2.GC_PR_FGD
-    sure = cv2.erode(own.astype(np.uint8), _disc(band)) > 0
+    sure = cv2.erode(own.astype(np.uint8), disc(band)) > 0
     seeds[sure] = cv2.GC_FGD
     if own.sum() < FEWEST_PIXELS or not sure.any() or not (seeds == cv2.GC_BGD).any():
         return own
@@ -66,5 +66,6 @@ def _cut_out(image: np.ndarray, own: np.ndarray, band: int) -> np.ndarray:
     return cut if (cut & own).sum() >= LEAST_KEPT * own.sum() else own
 
 
-def _disc(radius: int) -> np.ndarray:
+def disc(radius: int) -> np.ndarray:
+    """(2 radius + 1, 2 radius + 1) uint8: 1 in a circle, for OpenCV's morphology."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

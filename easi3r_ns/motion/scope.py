@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from ..core.runlog import RunLog
+from .edges import disc
 from .flow.provider import FlowProvider
 from .objects import link_objects, returning
 from .two_view.superpixels import segment
@@ -43,7 +44,7 @@ _RARE = 1e-3
 
 
 @dataclass(frozen=True)
-class _Followed:
+class FollowedObject:
     """An object on its way through the frames in which it does not move as a whole."""
 
     region: np.ndarray
@@ -97,17 +98,19 @@ def _follow(
     provider: FlowProvider,
 ) -> None:
     """Mark in ``out`` what is followed through the rows in ``order``."""
-    followed: dict[int, _Followed] = {}
+    followed: dict[int, FollowedObject] = {}
     for before, row in zip([None, *order], order):
         step = None
         if followed and before is not None:
-            step = _Step(images[row], *returning(images[row], images[before], provider))
+            step = FlowStep(images[row], *returning(images[row], images[before], provider))
         for number, area in usual.items():
             own, one = objects[row] == number, followed.pop(number, None)
             came = None if one is None or step is None else step.carried(one.region)
             whole = own.sum() >= WHOLE * (area if came is None else came.sum())
             if whole:
-                followed[number] = _Followed(own, float(own.sum()), _likeness(images[row], own, objects[row] > 0))
+                followed[number] = FollowedObject(
+                    own, float(own.sum()), likeness_of(images[row], own, objects[row] > 0)
+                )
             elif one is not None and step is not None and came is not None:
                 region = step.snapped(came, one)
                 if region is not None:
@@ -115,7 +118,7 @@ def _follow(
                     followed[number] = replace(one, region=region | own)
 
 
-class _Step:
+class FlowStep:
     """From one frame to the next.
 
     Args:
@@ -140,30 +143,26 @@ class _Step:
         came = region[self._y, self._x] & self._returns
         return came if came.sum() >= FOLLOWED * region.sum() else None
 
-    def snapped(self, came: np.ndarray, one: _Followed) -> np.ndarray | None:
+    def snapped(self, came: np.ndarray, one: FollowedObject) -> np.ndarray | None:
         """(H, W) superpixels of an object, near to what flow brought; None where it has run out or vanished."""
         flat, count = self._labels.ravel(), int(self._labels.max()) + 1
         total = np.bincount(flat, weights=self._returns.ravel(), minlength=count)
         share = np.bincount(flat, weights=came.ravel(), minlength=count) / np.maximum(total, 1)
-        alike = np.bincount(flat, weights=one.likeness[_cells(self._image)].ravel(), minlength=count)
-        near = cv2.dilate(came.astype(np.uint8), _disc(max(1, round(STEP * max(came.shape))))) > 0
+        alike = np.bincount(flat, weights=one.likeness[cells_of(self._image)].ravel(), minlength=count)
+        near = cv2.dilate(came.astype(np.uint8), disc(max(1, round(STEP * max(came.shape))))) > 0
         region = ((share >= MAJORITY) & (alike >= 0))[self._labels] & near
         return region if 0 < region.sum() <= GROWTH * one.area else None
 
 
-def _likeness(image: np.ndarray, region: np.ndarray, moving: np.ndarray) -> np.ndarray:
+def likeness_of(image: np.ndarray, region: np.ndarray, moving: np.ndarray) -> np.ndarray:
     radius = max(2, round(SURROUNDINGS * max(region.shape)))
-    around = (cv2.dilate(region.astype(np.uint8), _disc(radius)) > 0) & ~moving
-    cells = _cells(image)
+    around = (cv2.dilate(region.astype(np.uint8), disc(radius)) > 0) & ~moving
+    cells = cells_of(image)
     own, other = (np.bincount(cells[part], minlength=_BINS**3) / max(part.sum(), 1) for part in (region, around))
     return np.log((own + _RARE) / (other + _RARE))
 
 
-def _cells(image: np.ndarray) -> np.ndarray:
+def cells_of(image: np.ndarray) -> np.ndarray:
     """(H, W) cell of each pixel's colour."""
     cells = (image.astype(np.int64) * _BINS) >> 8
     return (cells[..., 0] * _BINS + cells[..., 1]) * _BINS + cells[..., 2]
-
-
-def _disc(radius: int) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

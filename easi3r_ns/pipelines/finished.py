@@ -19,6 +19,7 @@ from ..core.runlog import RunLog
 from ..dataset.nerfstudio import POINTS, TRANSFORMS, UNCHECKED
 from ..frames import open_source
 from ..network.sources import AUTO, KNOWN
+from ..storage.corrections import read_corrections
 from ..storage.files import jsonable
 from ..storage.fingerprint import files_of, fingerprint
 from ..storage.lock import only_writer
@@ -48,6 +49,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
         }
         if (prior := config.easi3r.depth_prior) is not None and Path(prior).exists():
             inputs["depth_prior"] = fingerprint(files_of(Path(prior)))
+        if (corrections := config.easi3r.corrections) is not None:
+            inputs["corrections"] = read_corrections(corrections).fingerprint()
         if config.more_data:
             inputs["more_data"] = [fingerprint(_source_files(path)) for path in config.more_data]
     except OSError as error:
@@ -59,7 +62,7 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             "interval)"
         )
     options = asdict(config) | {"eval_data": None, "more_data": None}
-    options["easi3r"] |= {"masks": None, "weights": "" if own_weights else weights}
+    options["easi3r"] |= {"masks": None, "corrections": None, "weights": "" if own_weights else weights}
     if "depth_prior" in inputs:
         options["easi3r"]["depth_prior"] = ""
     del options["keep_stages"]

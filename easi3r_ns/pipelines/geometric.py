@@ -30,6 +30,7 @@ from ..core.types import DynamicMasks, Frames
 from ..depth.movers import assume_depth
 from ..frames import ImageGeometry
 from ..frames.near import near_places, shot
+from ..motion.corrections import corrected
 from ..motion.flow.choose import choose_flow
 from ..motion.flow.remembered import RememberedFlow
 from ..motion.given import FirstLook, given_masks
@@ -241,7 +242,7 @@ def _found_again(
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
     own = partial(found_masks, frames, config, cache, log)
     given = given_masks(config, frames, GEOMETRY.patch, FirstLook(log, own))
-    return own() if given is None else given
+    return corrected(own() if given is None else given, frames.by_hand)
 
 
 def found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:

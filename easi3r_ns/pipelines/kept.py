@@ -25,6 +25,7 @@ KEPT = "redo.json"
 GROUPS = {
     "frames": ("frames",),
     "what moves": ("masks", "masks_polarity", "masks_missing", "no_masks", "flow", "graph", "weights", "no_adapt"),
+    "masks": ("corrections",),
     "cameras": ("align", "refine", "focal_length", "window", "loop_closure", "seed"),
     "depth": ("depth", "stereo", "min_confidence", "depth_prior", "metric"),
     "second look": ("motion",),
@@ -54,6 +55,7 @@ def keep_run(workspace: Path, data: Path, config: RunConfig) -> None:
     moved = replace(
         own,
         masks=own.masks and own.masks.absolute(),
+        corrections=own.corrections and own.corrections.absolute(),
         weights=_placed(own.weights),
         depth_prior=own.depth_prior and _placed(own.depth_prior),
     )

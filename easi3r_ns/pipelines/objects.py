@@ -9,6 +9,7 @@ from ..core.objects import object_facts
 from ..core.runlog import RunLog
 from ..core.scene import Scene, without_moving_tracks
 from ..core.types import Frames
+from ..motion.corrections import apply
 from ..motion.flow.dis import DISFlow
 from ..motion.objects import link_objects
 from ..motion.scope import at_all_times
@@ -23,9 +24,8 @@ def in_scope(scene: Scene, frames: Frames, config: Easi3RConfig, log: RunLog) ->
     """
     if config.mask_scope == "now":
         return scene
-    before = scene.dynamic.masks
-    clips = frames.of_frames(rows_of(frames, scene)).clips
-    masks = at_all_times(scene.images, before, clips, DISFlow(), log)
+    before, shown = scene.dynamic.masks, frames.of_frames(rows_of(frames, scene))
+    masks = apply(at_all_times(scene.images, before, shown.clips, DISFlow(), log), shown.by_hand)
     facts = {"scope": config.mask_scope, "added": float((masks & ~before).mean())}
     log.info(
         f"--mask-scope ever: {100 * before.mean():.1f} % of the picture moves, {100 * masks.mean():.1f} % is masked "

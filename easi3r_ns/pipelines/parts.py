@@ -64,6 +64,11 @@ def process_parts(
             "--metric-reference belongs to one scene, but --on-cut split makes several: use --on-cut longest, or give "
             "--camera-height"
         )
+    if config.easi3r.corrections is not None:
+        raise InputError(
+            f"--corrections {config.easi3r.corrections} belong to one dataset, but --on-cut split makes several: use "
+            "--on-cut longest, or easi3r redo on the folder of one part"
+        )
     refuse_taken(output_dir, overwrite)
     made, done = _make(data, output_dir, config, state, overwrite=overwrite, log=log)
     if (output_dir / TRANSFORMS).exists():

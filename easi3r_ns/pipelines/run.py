@@ -25,6 +25,7 @@ from ..depth.monocular import DepthPrior
 from ..frames import KEPT_BYTES, ImageGeometry, Kept, load_frames, open_source, selection_of_views
 from ..frames.clips import load_clips
 from ..motion.boundary import moving_outside
+from ..motion.corrections import corrected_frames
 from ..motion.flow.dis import DISFlow
 from ..motion.given import check_given, given_between
 from ..network.weights import WeightsInfo
@@ -34,6 +35,7 @@ from ..pose_frames import pose_between, without_camera
 from ..report.card import FILES as REPORT_FILES
 from ..report.card import ReportCard, drop_report_card, try_report_card
 from ..storage.cache import StageCache
+from ..storage.corrections import read_corrections
 from ..storage.files import SUFFIXES, jsonable
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
@@ -93,6 +95,8 @@ def process(
     if config.easi3r.masks is not None:
         _refuse_own_output(config.easi3r.masks, output_dir)
     check_given(config.easi3r)
+    if config.easi3r.corrections is not None:
+        read_corrections(config.easi3r.corrections)
     record = run_record(data, asked)
     if pipeline is None:
         if choice is None:
@@ -241,6 +245,8 @@ def _of_one(
     num_train = len(frames)
     if config.eval_data is not None:
         frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
+    placed = corrected_frames(config.easi3r.corrections, frames, log)
+    frames, num_train = placed.frames, int((placed.kept < num_train).sum())
     refuse_reference(config.dataset, [frames])
     num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
     source_wh = frames.pixel_map.source_wh

@@ -15,6 +15,7 @@ from ..core.scene import Scene, without_moving_tracks
 from ..core.types import DynamicMasks, Frames
 from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
+from ..motion.corrections import apply
 from ..motion.flow.choose import choose_flow
 from ..motion.flow.remembered import RememberedFlow
 from ..motion.packing import join_masks, pack_masks, unpack_masks
@@ -48,7 +49,7 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
     """The scene with the masks of :func:`easi3r_ns.motion.rigid.second_look`, where there are any and they hold.
 
     Where flow does not tell, masks from attention stay as they are: attention knows what something looks like. Masks
-    from flow stay only in frames that could not be followed at all.
+    from flow stay only in frames that could not be followed at all. Corrections by hand win over both looks.
 
     Args:
         frames: those of the whole run; the scene may have fewer.
@@ -72,7 +73,8 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
         return _first_look_stays(scene, why, log, warns=True)
     before = scene.dynamic
     told = seen.followed if before.source == "attention" else seen.followed.any(axis=(1, 2), keepdims=True)
-    masks = np.where(told, seen.dynamic.masks, before.masks)
+    by_hand = frames.by_hand and frames.by_hand.of_frames(rows_of(frames, scene))
+    masks = apply(np.where(told, seen.dynamic.masks, before.masks), by_hand)
     dynamic = replace(seen.dynamic, masks=masks, maps={**(before.maps or {}), **(seen.dynamic.maps or {})})
     changed = float((masks != before.masks).mean())
     log.info(

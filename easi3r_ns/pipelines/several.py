@@ -89,6 +89,10 @@ def refuse_several(config: RunConfig, paths: Sequence[Path]) -> None:
         ),
         (easi3r.masks is not None, f"--masks {easi3r.masks} belongs to one clip: leave it out"),
         (
+            easi3r.corrections is not None,
+            f"--corrections {easi3r.corrections} belong to one clip: leave them out (easi3r redo: --no-corrections)",
+        ),
+        (
             (frames.start, frames.end) != (default.start, default.end),
             "--start and --end mean one clip: cut the clips beforehand",
         ),

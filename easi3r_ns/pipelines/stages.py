@@ -27,6 +27,7 @@ from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.attention.masks import REFERENCE_SEED, cluster_for, segment_dynamic, token_masks
 from ..motion.attention.statistics import SummaryAccumulator, score_of
+from ..motion.corrections import corrected
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider
 from ..motion.given import FirstLook, given_masks
@@ -166,7 +167,7 @@ def run_passes(inputs: StageInputs, shared: Shared) -> DecodedPairs:
 
 
 def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
-    """Motion masks for the attention masking of pass 2: those of the user, else those of pass 1.
+    """Motion masks for the attention masking of pass 2: those of the user, else those of pass 1, with corrections.
 
     None with --no-adapt, if the user gives no masks.
     """
@@ -178,7 +179,8 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
         return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute, inputs.log))
 
     given = given_masks(inputs.config, inputs.frames, inputs.patch, FirstLook(inputs.log, own))
-    return given if given is not None or inputs.config.no_adapt else own()
+    found = given if given is not None or inputs.config.no_adapt else own()
+    return found and corrected(found, inputs.frames.by_hand)
 
 
 def encode(inputs: StageInputs) -> torch.Tensor:
@@ -264,7 +266,8 @@ def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> 
         kept = {} if sink is None else pack_masks(segment(inputs, shared, _fused(sink), "pass 2: motion"))
         if kept:
             inputs.cache.put("pass2", key, kept)
-    return DecodedPairs(PairPredictions(inputs.graph, **maps), final or unpack_masks(kept), tokens, key)
+    final = final or corrected(unpack_masks(kept), inputs.frames.by_hand)
+    return DecodedPairs(PairPredictions(inputs.graph, **maps), final, tokens, key)
 
 
 def _decode_pairs(
