@@ -38,6 +38,8 @@ class Redo:
     dataset: tyro.conf.OmitArgPrefixes[DatasetConfig] = field(default_factory=DatasetConfig)
     refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
+    no_corrections: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Without the corrections by hand in FOLDER/corrections, which are taken by themselves otherwise; they stay."""
     clean: tyro.conf.FlagCreatePairsOff[bool] = False
     """Delete the intermediate results in the end; without other options nothing else happens."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -54,7 +56,9 @@ class Redo:
         folder = next((word for word in arguments if not word.startswith("-")), None)
         if folder is None or arguments[0] != folder:
             raise InputError(f"usage: {program} FOLDER [options]: the folder of a finished dataset comes first")
+        _finish(Path(folder))
         was = _without_alternatives(_kept_in(Path(folder)).config, arguments)
+        was = _with_own_corrections(was, Path(folder), arguments)
         start = cls(Path(folder), None, was.frames, was.easi3r, was.dataset, was.refine, was.align)
         with own_usage_errors():
             asked = tyro.cli(cls, prog=program, args=arguments, default=start, add_help=False)
@@ -67,7 +71,8 @@ class Redo:
             Easi3RError: as the run.
         """
         from ..dataset.nerfstudio import TRANSFORMS
-        from ..pipelines.kept import changes, made_again
+        from ..pipelines.by_hand import changed_by_hand, with_corrections
+        from ..pipelines.kept import GROUPS, changes, made_again
         from .run import run_and_print, show_log
 
         kept = _kept_in(self.folder)
@@ -80,19 +85,28 @@ class Redo:
             align=self.align,
             keep_stages=not self.clean,
         )
-        changed, console = changes(kept.config, config), Console(highlight=False, emoji=False)
+        if self.no_corrections:
+            config = with_corrections(config, None)
+        console = Console(highlight=False, emoji=False)
+        # The folder may be the same with other content, or another one with the same.
+        before, after = (with_corrections(options, None) for options in (kept.config, config))
+        by_hand = changed_by_hand(self.folder, config)
+        changed = changes(before, after) + ([] if by_hand is None else [by_hand[0]])
         if not changed and self.data is None:
             if self.clean:
                 _delete(self.folder, console)
                 return
             if self.config.masks is None and (self.folder / TRANSFORMS).is_file():
                 raise InputError(f"{self.folder} is made with these options already: give those that shall change")
-        steps = made_again(kept.config, config)
+        steps = made_again(before, after)
+        if by_hand is not None:
+            steps = list(GROUPS)[min(list(GROUPS).index(step) for step in (by_hand[1], steps[0])) :]
         said = f"changed: {' '.join(changed) or 'no option'}; made again: {', '.join(steps)}"
         console.print(escape(wrapped(said, console, 0)), soft_wrap=True)
         if self.verbose:
             show_log()
         run_and_print(self.data or kept.data, self.folder, config, overwrite=True, verbose=self.verbose)
+        _finish(self.folder)
 
 
 _ALTERNATIVES = (("easi3r", "masks", "no_masks"), ("dataset", "metric_reference", "camera_height"))
@@ -109,6 +123,29 @@ def _without_alternatives(config: RunConfig, arguments: Sequence[str]) -> RunCon
             values = getattr(config, part)
             config = replace(config, **{part: replace(values, **{other: getattr(type(values)(), other)})})
     return config
+
+
+def _with_own_corrections(config: RunConfig, folder: Path, arguments: Sequence[str]) -> RunConfig:
+    """The options with the corrections beside the dataset, unless the arguments name others or none."""
+    from ..pipelines.by_hand import own_corrections, with_corrections
+    from ..storage.corrections import FOLDER
+
+    flags = {word.split("=")[0] for word in arguments}
+    if "--corrections" in flags:
+        return config
+    own = (folder / FOLDER).absolute()
+    if "--no-corrections" not in flags and own_corrections(folder) is not None:
+        return with_corrections(config, own)
+    gone = config.easi3r.corrections == own or "--no-corrections" in flags
+    return with_corrections(config, None) if gone else config
+
+
+def _finish(folder: Path) -> None:
+    """See :func:`easi3r_ns.pipelines.again.finish_accept`."""
+    from ..pipelines.again import finish_accept
+
+    if folder.is_dir():
+        finish_accept(folder)
 
 
 def _delete(folder: Path, console: Console) -> None:

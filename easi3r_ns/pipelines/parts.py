@@ -67,7 +67,7 @@ def process_parts(
     if config.easi3r.corrections is not None:
         raise InputError(
             f"--corrections {config.easi3r.corrections} belong to one dataset, but --on-cut split makes several: use "
-            "--on-cut longest, or easi3r redo on the folder of one part"
+            "--on-cut longest, or split first and give the folder of one part to easi3r redo"
         )
     refuse_taken(output_dir, overwrite)
     made, done = _make(data, output_dir, config, state, overwrite=overwrite, log=log)

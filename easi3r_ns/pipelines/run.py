@@ -87,6 +87,10 @@ def process(
     Raises:
         Easi3RError: the message says what to do; ``output_dir`` then holds no ``transforms.json`` of this run.
     """
+    from .again import finish_accept  # it calls this function
+    from .by_hand import remember_frames
+
+    finish_accept(output_dir)
     refuse_taken(output_dir, overwrite)
     asked, paths = config, (data, *config.more_data)
     for source in filter(None, (*paths, config.eval_data)):
@@ -118,6 +122,7 @@ def process(
     pipeline.prepare(log)
     begin, first = time.perf_counter(), len(log.stages)
     with only_writer(output_dir):
+        remember_frames(output_dir)
         choice.keep(output_dir / WORKSPACE)
         budget = plan.budget if plan else UNBOUNDED
         result = _process(

@@ -91,13 +91,14 @@ class Corrections:
         return bool(self.marks or self.excluded)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that stand for all that changes a dataset; strokes and keyframes do not."""
+        """Letters that stand for all that changes a dataset; strokes and keyframes do not. What follows a ``-`` stands
+        for the frames that are excluded."""
         digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr(sorted(str(self.sources.get(name, name)) for name in self.excluded)).encode())
         for key, name in sorted((str(self.sources.get(name, name)), name) for name in self.marks):
             digest.update(f"{key} {self.marks[name].shape}".encode())
             digest.update(np.ascontiguousarray(self.marks[name]).data)
-        return digest.hexdigest()
+        left_out = repr(sorted(str(self.sources.get(name, name)) for name in self.excluded)).encode()
+        return digest.hexdigest() + f"-{hashlib.blake2b(left_out, digest_size=4).hexdigest() if self.excluded else ''}"
 
     def renamed(self, names: Mapping[FrameSource, str]) -> Corrections:
         """The same with the names that the frames have in another dataset; what it lacks gets names of its own."""

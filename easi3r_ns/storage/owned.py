@@ -26,6 +26,11 @@ def owned_files(folder: Path, group: str = DATASET) -> set[str]:
     return _manifest(folder).get(group, set())
 
 
+def groups_of(folder: Path) -> dict[str, set[str]]:
+    """All groups with their files; empty where there is no readable manifest."""
+    return _manifest(folder)
+
+
 def refuse_foreign(folder: Path, files: Iterable[str]) -> None:
     """Raises OutputError when one of ``files`` (relative, with ``/``) is there and not ours, of whatever group.
 

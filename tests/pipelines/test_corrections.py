@@ -16,12 +16,21 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
+from easi3r_ns.pipelines.again import solve_again
 from easi3r_ns.pipelines.finished import run_record
 from easi3r_ns.pipelines.kept import changes, made_again
 from easi3r_ns.pipelines.network import NetworkPipeline
 from easi3r_ns.pipelines.parts import process_parts
 from easi3r_ns.pipelines.run import RunConfig, process
-from easi3r_ns.storage.corrections import AS_FOUND, MOVES, STILL, Corrections, frame_sources, write_corrections
+from easi3r_ns.storage.corrections import (
+    AS_FOUND,
+    FOLDER,
+    MOVES,
+    STILL,
+    Corrections,
+    frame_sources,
+    write_corrections,
+)
 from easi3r_ns.storage.files import read_png
 from easi3r_ns.training.scenes import Clip, render_clip
 from tests.pipelines.test_geometric import NONE, NUM_FRAMES, clip, mapped, run, write_clip
@@ -130,3 +139,9 @@ def test_a_network_decodes_with_them_and_its_second_pass_keeps_them(tmp_path: Pa
     assert [run.encoded for run in ran] == [4, 0, 0]
     options = json.loads((tmp_path / "out" / "transforms.json").read_text())["easi3r"]["config"]["easi3r"]
     assert options["corrections"] is None
+
+    write_corrections(tmp_path / "out" / FOLDER, Corrections((WIDTH, HEIGHT), {"frame_00002": marks()}))
+    stand_in = StandIn(clip, plan_preprocessing((WIDTH, HEIGHT), geometry), network)
+    new = solve_again(tmp_path / "out", pipeline=NetworkPipeline(config, stand_in))
+    assert stand_in.encoded == 0
+    np.testing.assert_array_equal(read_scene(new / "scene").dynamic.masks, after.masks)
