@@ -28,7 +28,7 @@ RANKS = {
             "view",
             "report",
             "pipelines",
-            "evaluate",
+            "evaluate batch",
             "training plugin",
             "cli",
         ]
@@ -52,7 +52,8 @@ LIBRARIES = {
     "evo": {"evaluate.trajectory"},
     "av": {"frames", "cli.doctor", "training", "evaluate", "storage.video"},
     "matplotlib": {"view", "report", "training", "evaluate"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "batch"},
+    "ray": {"batch.on_ray"},
     "tyro": {"plugin.bridge", "cli", "training"},
     "rich": {"cli", "training"},
 }

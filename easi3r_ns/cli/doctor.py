@@ -30,6 +30,7 @@ FREE_DISK = 5 * 2**30
 
 
 EXTRAS = {
+    "cluster": ("ray", "several clips at the same time, easi3r batch"),
     "eval": ("evo", "scores of easi3r evaluate"),
     "rerun": ("rerun", "recordings of easi3r export --format rerun"),
     "heif": ("pillow_heif", "HEIC photos of iPhones"),

@@ -1,4 +1,4 @@
-"""`easi3r run | redo | evaluate | view | report | export | check | import | plan | weights | doctor`."""
+"""`easi3r run | batch | redo | evaluate | view | report | export | check | import | plan | weights | doctor`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .. import __version__
+from .batch import BatchCommand
 from .check import CheckFolder
 from .display import wrapped
 from .evaluate import Evaluate
@@ -53,6 +54,7 @@ class Doctor:
 
 Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
+    Annotated[BatchCommand, tyro.conf.subcommand("batch")],
     Annotated[Redo, tyro.conf.subcommand("redo")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[ViewScene, tyro.conf.subcommand("view")],
@@ -86,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             if arguments[:1] == ["run"]:
                 arguments = ["run", *translated(arguments[1:])]
-            elif arguments[:1] == ["plan"]:
-                arguments = ["plan", *translated(data_first(arguments[1:]))]
+            elif arguments[:1] in (["plan"], ["batch"]):
+                arguments = [arguments[0], *translated(data_first(arguments[1:]))]
             with own_usage_errors():
                 command = tyro.cli(Commands, prog="easi3r", args=arguments, add_help=False)
             command.main()

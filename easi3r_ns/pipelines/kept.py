@@ -51,19 +51,7 @@ def keep_run(workspace: Path, data: Path, config: RunConfig) -> None:
     Raises:
         OutputError: the disk refuses.
     """
-    own = config.easi3r
-    moved = replace(
-        own,
-        masks=own.masks and own.masks.absolute(),
-        corrections=own.corrections and own.corrections.absolute(),
-        weights=_placed(own.weights),
-        depth_prior=own.depth_prior and _placed(own.depth_prior),
-    )
-    eval_data, more_data = (
-        config.eval_data and config.eval_data.absolute(),
-        [path.absolute() for path in config.more_data],
-    )
-    config = replace(config, eval_data=eval_data, more_data=tuple(more_data), easi3r=moved)
+    config = with_whole_paths(config)
     facts = {"version": __version__, "data": str(data.absolute()), "options": asdict(config)}
     write_json(workspace / KEPT, jsonable(facts))
 
@@ -88,6 +76,33 @@ def kept_run(workspace: Path) -> KeptRun:
         if isinstance(error, Easi3RError):
             raise
         raise InputError(f"{file} is damaged ({error}): {again}") from error
+
+
+def with_whole_paths(config: RunConfig) -> RunConfig:
+    """The options with absolute paths, so that they mean the same wherever they are read."""
+    own = config.easi3r
+    moved = replace(
+        own,
+        masks=own.masks and own.masks.absolute(),
+        corrections=own.corrections and own.corrections.absolute(),
+        weights=_placed(own.weights),
+        depth_prior=own.depth_prior and _placed(own.depth_prior),
+    )
+    eval_data, more_data = (
+        config.eval_data and config.eval_data.absolute(),
+        [path.absolute() for path in config.more_data],
+    )
+    return replace(config, eval_data=eval_data, more_data=tuple(more_data), easi3r=moved)
+
+
+def config_of(options: Mapping[str, Any]) -> RunConfig:
+    """The options of a run from what ``jsonable(asdict(config))`` made of them.
+
+    Raises:
+        TypeError, KeyError: they are not those of this version.
+    """
+    restored: RunConfig = _restored(RunConfig, options)
+    return restored
 
 
 def size_of(workspace: Path) -> int:

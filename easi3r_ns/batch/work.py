@@ -1,0 +1,163 @@
+"""What a worker does: it examines a clip, or starts the process that makes its dataset and watches that."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..core.budget import GIB
+from ..storage.files import make_folder, writing
+from .jobs import Job
+from .record import report_of
+
+_LOOK_SECONDS = 0.1
+"""Time between two looks at a process; a process that allocates a GiB a second gains a tenth of that meanwhile."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is known of a clip before its run."""
+
+    finished: bool = False
+    """The same clip and options have made its dataset already."""
+    failure: str = ""
+    """Why a run cannot succeed, in one line; empty: nothing speaks against it."""
+    memory_bytes: float = 0.0
+    """Largest resident memory of the run, as it is forecast; 0: there is no forecast."""
+    gpu_share: float = 0.0
+    """Share of the memory of one GPU."""
+    seconds: float = 0.0
+    words: str = ""
+    """The forecast in words."""
+    datasets: tuple[Mapping[str, Any], ...] = ()
+    """What is there, where the clip is finished."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a process that was to make a dataset ended."""
+
+    reason: str = ""
+    """Why there is no dataset, in one line; empty: there is one."""
+    again: bool = False
+    """Whether another attempt may succeed where this one did not: the clip was not what ended it."""
+    lack: bool = False
+    """The memory of the machine did not suffice."""
+    datasets: tuple[Mapping[str, Any], ...] = ()
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: float = 0.0
+
+
+def examine(job: Job) -> Examination:
+    """Ask the runner of the job what a run would be; an error of ours is a failure of this clip alone."""
+    try:
+        found: Examination = importlib.import_module(job.runner).examine(job)
+        return found
+    except Exception as error:
+        return Examination(failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def attempt(job: Job, cpus: int = 1, stop: threading.Event | None = None) -> Attempt:
+    """Make the dataset of a job in a process of its own, which gets no more memory than the options allow.
+
+    The process ends with the one that called this, whatever ends that. An earlier attempt is continued.
+
+    Args:
+        cpus: threads that numerical libraries of the process may use.
+        stop: ends the process when it is set.
+    """
+    log = job.file(".log")
+    make_folder(log.parent)
+    begin = time.monotonic()
+    with writing(log), open(log, "ab") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", job.runner],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=_environment(cpus),
+            start_new_session=True,  # Ctrl-C is for the command, which then ends its workers in order
+        )
+    try:
+        assert child.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already: its exit code tells
+            child.stdin.write(json.dumps({"job": asdict(job), "worker": os.getpid()}).encode() + b"\n")
+            child.stdin.flush()
+        limit = job.options.get("easi3r", {}).get("max_memory")
+        peak, refused = _watch(child, None if limit is None else limit * GIB, stop)
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        with contextlib.suppress(OSError):
+            child.stdin.close()  # type: ignore[union-attr]
+    seconds = time.monotonic() - begin
+    if refused:
+        reason = (
+            f"took {peak / GIB:.1f} GiB of memory, and --max-memory {limit:g} allows less: allow more, or use fewer "
+            "frames (--num-frames-target)"
+        )
+        return Attempt(reason, seconds=seconds, peak_memory_bytes=peak)
+    reported = reported_attempt(job)
+    if reported is None:
+        return Attempt(_ended(child.returncode), again=True, seconds=seconds, peak_memory_bytes=peak)
+    return replace(reported, seconds=seconds, peak_memory_bytes=peak)
+
+
+def reported_attempt(job: Job) -> Attempt | None:
+    """What the process of a clip said at its end; None: it has not come so far."""
+    outcome = report_of(job).get("outcome")
+    if outcome is None:
+        return None
+    lack, cost = bool(outcome["lack"]), (float(outcome["seconds"]), float(outcome["cpu_seconds"]))
+    return Attempt(str(outcome["reason"]), lack, lack, tuple(outcome["datasets"]), *cost)
+
+
+def _watch(child: subprocess.Popen[bytes], limit: float | None, stop: threading.Event | None) -> tuple[float, bool]:
+    """Wait for a process; its largest resident memory in bytes, and whether it was ended for taking too much."""
+    peak = 0.0
+    while child.poll() is None:
+        peak = max(peak, resident_bytes(child.pid))
+        if limit is not None and peak > limit:
+            child.kill()
+            return peak, True
+        if stop is not None and stop.is_set():
+            child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_LOOK_SECONDS)
+    return peak, False
+
+
+def resident_bytes(pid: int) -> float:
+    """Resident memory of a process; 0 where it is gone, or the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, StopIteration), open(f"/proc/{pid}/status") as status:
+        return 1024.0 * int(next(line for line in status if line.startswith("VmRSS")).split()[1])
+    return 0.0
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with code {code} and no report"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+        hint = ": the system does so when its memory runs out" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process was ended by signal {-code}"
+
+
+def _environment(cpus: int) -> dict[str, str]:
+    """The process finds the modules that this one does, and leaves other clips their processors."""
+    paths = [path for path in sys.path if path]
+    threads = {name: str(cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return threads | os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
