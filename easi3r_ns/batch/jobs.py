@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -76,9 +77,9 @@ def make_jobs(
 
     _refuse_options_of_one_clip(config)
     paths = [video.absolute() for clip in clips for video in _of(clip)]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise InputError(f"{path} is given twice")
+    path, times = Counter(paths).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{path} is given twice")
     options = jsonable(asdict(with_whole_paths(config)))
     names = _names([str(path) for path in paths], dict(known or {}))
     folder = str(output_dir.absolute())

@@ -19,7 +19,7 @@ from .work import Attempt, Examination, attempt, examine
 STORE_BYTES = 80 * 2**20
 """Object store of a cluster that is started here: results are a few lines, files go through the disk."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-_STARTS = 2
+_STARTS = 3
 """How often a cluster is started: on a busy machine Ray gives itself up after half a minute."""
 _LEAST_SHARE = 0.05
 """Share of a GPU that a clip reserves at least: its libraries take some hundred MB of GPU memory."""

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from ..core.bounds import check_bounds
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from ..core.errors import InputError
 from ..core.install import install_extra
@@ -20,6 +21,8 @@ from .options import OutputFolder
 if TYPE_CHECKING:
     from ..batch.run import Batch
     from ..batch.schedule import Executor
+
+MOST_WORKERS, MOST_RETRIES = 100_000, 100
 
 
 @dataclass
@@ -58,6 +61,13 @@ class BatchCommand:
     clean: tyro.conf.FlagCreatePairsOff[bool] = False
     """Delete the intermediate results of each clip when its dataset is complete."""
 
+    def __post_init__(self) -> None:
+        check_bounds("--workers", self.workers, 1, MOST_WORKERS)
+        check_bounds("--clip-cpus", self.clip_cpus, 1, MOST_WORKERS)
+        check_bounds("--retries", self.retries, 0, MOST_RETRIES)
+        if self.address is not None and self.workers == 1:
+            raise InputError("--workers 1 works without Ray, --address with it: leave one of them out")
+
     def main(self) -> None:
         """Work on the batch and print how each clip ended.
 
@@ -71,7 +81,8 @@ class BatchCommand:
         from ..pipelines.pipeline import RunConfig
         from .batch_table import BatchTable
 
-        self._check()
+        if not self.clips:
+            raise InputError("no clip is given: name videos, folders of images, or folders of videos")
         options = (self.frames, self.config, self.align, self.dataset, self.refine)
         config = RunConfig(*options, keep_stages=not self.clean)
         known = {entry.data: entry.name for entry in read_record(self.output_dir).values()}
@@ -103,19 +114,6 @@ class BatchCommand:
             console.print(escape(wrapped(f"{said} {install_extra('cluster')}", console)), soft_wrap=True)
             return OneByOne()
         return OnRay(workers, self.clip_cpus)
-
-    def _check(self) -> None:
-        for option, value, least in (
-            ("--workers", self.workers, 1),
-            ("--clip-cpus", self.clip_cpus, 1),
-            ("--retries", self.retries, 0),
-        ):
-            if value is not None and value < least:
-                raise InputError(f"{option} {value}: give {least} or more")
-        if not self.clips:
-            raise InputError("no clip is given: name videos, folders of images, or folders of videos")
-        if self.address is not None and self.workers == 1:
-            raise InputError("--workers 1 works without Ray, --address with it: leave one of them out")
 
 
 def print_ends(batch: Batch, console: Console) -> None:

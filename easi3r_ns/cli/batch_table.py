@@ -26,6 +26,7 @@ class BatchTable:
 
     def __init__(self, batch: Batch, slots: int, console: Console) -> None:
         self._batch, self._console, self._slots = batch, console, slots
+        self._jobs = {job.name: job for job in batch.jobs}
         self._said: dict[str, str] = {}
         self._ended: list[str] = []
         self._begun: dict[str, float] = {}
@@ -38,9 +39,7 @@ class BatchTable:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -94,7 +93,6 @@ class BatchTable:
     def _stage(self, entry: Entry) -> str:
         from ..batch.record import report_of
 
-        job = next(job for job in self._batch.jobs if job.name == entry.name)
         since = duration(time.monotonic() - self._begun.get(entry.name, time.monotonic()))
         tried = f", attempt {len(entry.attempts) + 1}: {entry.attempts[-1]}" if entry.attempts else ""
-        return f"{report_of(job).get('stage', 'examined')}, {since}{tried}"
+        return f"{report_of(self._jobs[entry.name]).get('stage', 'examined')}, {since}{tried}"

@@ -99,7 +99,7 @@ def test_memory_is_reserved_by_the_forecast_and_doubled_where_it_did_not_suffice
     lack = Attempt("out of memory", again=True, lack=True)
     told = Told(a=[Examination(memory_bytes=1e9, gpu_share=0.25), lack, MADE])
     worked(told, tmp_path)
-    assert [need.memory_bytes for need in told.needs] == pytest.approx([1.2e9, 2.4e9])
+    assert [need.memory_bytes for need in told.needs] == pytest.approx([1.5e9, 3e9])
     assert told.needs[0].gpu_share == 0.25
 
 

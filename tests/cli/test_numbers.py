@@ -27,7 +27,7 @@ ABSURD: dict[type, list[Any]] = {
     float: [-1.0, 1e300, -1e300, math.inf, -math.inf, math.nan, HUGE],
 }
 REQUIRED = {"data": Path("x"), "output_dir": Path("x"), "path": Path("x"), "weights": "x", "root": (Path("x"),)}
-REQUIRED |= {"dataset": Path("x"), "truth": Path("x")}
+REQUIRED |= {"clips": (Path("x"),), "dataset": Path("x"), "truth": Path("x")}
 
 
 def alternatives(hint: Any) -> list[Any]:
@@ -104,6 +104,7 @@ def test_zero_is_refused_or_one_of_those_that_a_run_can_do(kind: type, name: str
 
 
 ZERO_IS_POSSIBLE = {
+    "retries",
     *("num_frames_target", "crop_factor", "start", "iterations", "flow_weight", "flow_start", "smooth_weight"),
     *("smooth_translation_weight", "depth_weight", "max_pixels", "min_confidence", "seed", "batch_size", "window"),
     *("num_downscales", "mask_growth", "min_component", "min_views", "trail", "port", "arc"),

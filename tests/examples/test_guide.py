@@ -34,6 +34,7 @@ MOST_ERROR = 0.003
 EXAMPLE_LINES = 50
 COMMANDS = (
     "run",
+    "batch",
     "redo",
     "evaluate folder",
     "evaluate dataset",

@@ -2,8 +2,8 @@
 
 As a program, it is the process of one clip; see :mod:`easi3r_ns.batch.runner`. Words of a clip: ``train``; ``slow``
 waits until a file ``go`` lies beside the clip; ``bad`` fails; ``kill N`` kills its process in the first N attempts,
-``worker N`` its worker; ``bug``; ``lack N`` runs out of memory; ``grow`` allocates more and more; ``refused`` fails when
-it is examined; ``memory GIB`` and ``gpu SHARE`` are its forecast.
+``worker N`` its worker; ``bug``; ``lack N`` runs out of memory; ``grow`` allocates more and more; ``refused`` fails
+when it is examined; ``memory GIB`` and ``gpu SHARE`` are its forecast.
 """
 
 from __future__ import annotations
