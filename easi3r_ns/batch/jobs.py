@@ -138,6 +138,7 @@ def _names(paths: Sequence[str], known: dict[str, str]) -> list[str]:
 def _refuse_options_of_one_clip(config: RunConfig) -> None:
     given = {
         "--masks": config.easi3r.masks is not None,
+        "--corrections": config.easi3r.corrections is not None,
         "--metric-reference": config.dataset.metric_reference is not None,
     }
     for option, is_given in given.items():

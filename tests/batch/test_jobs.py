@@ -57,6 +57,7 @@ def test_weights_in_a_file_are_found_from_another_folder(tmp_path: Path, monkeyp
     ("config", "said"),
     [
         (RunConfig(easi3r=Easi3RConfig(masks=Path("m"))), "--masks belongs to one clip"),
+        (RunConfig(easi3r=Easi3RConfig(corrections=Path("c"))), "--corrections belongs to one clip"),
         (RunConfig(dataset=DatasetConfig(metric_reference="0 10 10 20 20 1.0")), "--metric-reference belongs"),
     ],
 )
