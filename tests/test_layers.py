@@ -27,6 +27,7 @@ RANKS = {
             "export importers check",
             "view",
             "report",
+            "edit",
             "pipelines",
             "evaluate batch",
             "training plugin",
@@ -170,7 +171,7 @@ def test_import_is_light() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *([command, "--help"] for command in ("run", "view", "export", "check", "import", "weights")),
+        *([command, "--help"] for command in ("run", "view", "edit", "export", "check", "import", "weights")),
         ["--help"],
         ["--version"],
     ],

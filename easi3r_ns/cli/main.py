@@ -1,4 +1,4 @@
-"""`easi3r run | batch | redo | evaluate | view | report | export | check | import | plan | weights | doctor`."""
+"""`easi3r run | batch | redo | evaluate | view | edit | report | export | check | import | plan | weights | doctor`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .. import __version__
 from .batch import BatchCommand
 from .check import CheckFolder
 from .display import wrapped
+from .edit import Edit
 from .evaluate import Evaluate
 from .export import Export
 from .help import help_text
@@ -58,6 +59,7 @@ Commands = Union[
     Annotated[Redo, tyro.conf.subcommand("redo")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[ViewScene, tyro.conf.subcommand("view")],
+    Annotated[Edit, tyro.conf.subcommand("edit")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[CheckFolder, tyro.conf.subcommand("check")],

@@ -48,6 +48,7 @@ STAGES = {
     "motion against the scene": ("find what moves against the scene", "pairs"),
     "frames in between": ("find cameras of the frames in between", "frames"),
     "masks at all times": ("follow what moves at some time", "frames"),
+    "follow by hand": ("look for the object in the other frames", "frames"),
     "objects": ("tell apart what moves", "frames"),
     "motion outside of the masks": ("look around the masks", ""),
     "dataset": ("write the dataset", ""),

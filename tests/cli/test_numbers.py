@@ -122,6 +122,7 @@ ZERO_IS_POSSIBLE = {
         ["run", "--data", "x", "--output-dir", "y", "--num-frames-target", "9" * 400],
         ["plan", "x", "--max-memory", "nan"],
         ["view", "x", "--port", "-1"],
+        ["edit", "x", "--port", "65536"],
         ["view", "x", "--orbit.seconds", "inf"],
         ["export", "x", "--mesh.voxel-size", "1e300"],
         ["import", "x", "--output-dir", "y", "--fps", "0"],

@@ -39,6 +39,7 @@ COMMANDS = (
     "evaluate folder",
     "evaluate dataset",
     "view",
+    "edit",
     "report",
     "export",
     "check",
