@@ -34,7 +34,7 @@ EXTRAS = {
     "eval": ("evo", "scores of easi3r evaluate"),
     "rerun": ("rerun", "recordings of easi3r export --format rerun"),
     "heif": ("pillow_heif", "HEIC photos of iPhones"),
-    "models": ("transformers", "models of --depth-prior"),
+    "models": ("transformers", "models of --depth-prior and --refine-masks"),
 }
 """Extra -> the module that it installs, and what needs it."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clip" / "clip.mp4"
@@ -194,6 +194,8 @@ def _optional_model(model: models.KnownModel) -> Check:
     needs = [] if here else [f"downloaded on first use, or by: easi3r weights fetch {model.name}"]
     if find_spec("transformers") is None:
         needs.append(f"also needs {install_extra(models.EXTRA)}")
+    if model.also is not None and (lacking := models.lacks_library(model.also)) is not None:
+        needs.append(f"also needs {lacking}")
     return Check(
         f"- {model.name}", "note" if needs else "ok", "; ".join(["here" if here else "not here", facts, *needs])
     )

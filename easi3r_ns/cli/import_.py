@@ -13,7 +13,7 @@ from ..core.bounds import check_bounds
 from ..core.config import CONFIDENCES, RATES, DatasetConfig
 from ..importers import IMPORTERS
 from .options import OutputFolder
-from .summary import count_points, print_summary, prior_lines
+from .summary import count_points, print_summary, prior_lines, refined_lines
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
@@ -43,6 +43,8 @@ class Import:
     """Frames for which --masks hold none: see `easi3r run`."""
     no_masks: tyro.conf.FlagCreatePairsOff[bool] = False
     """Treat everything as static."""
+    refine_masks: str = "none"
+    """Masks to the pixel by a model that follows objects through video: see `easi3r run`."""
     depth: Literal["stereo", "none"] = "stereo"
     """Where the folder has no depth: stereo measures that of what stands still, none leaves it unknown."""
     stereo: Literal["auto", "opencv", "torch", "patchmatch"] = "auto"
@@ -99,6 +101,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         ("frames", f"{len(scene)} of {result.num_source_frames}, at {'x'.join(map(str, scene.pixel_map.source_wh))}"),
         ("cameras", f"those of {scene.provenance['imported']}"),
         ("moving", f"{coverage:.1f} % of the pixels ({_masks(scene)})"),
+        *refined_lines(scene),
         ("depth", _depth(scene)),
         *prior_lines(scene),
         ("lengths", scale_in_words(scene)),

@@ -145,6 +145,7 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
         *_between(scene),
         *([("pairs", f"{scene.provenance['num_pairs']} ({scene.provenance['graph']})")] if result.weights else []),
         ("moving", moving),
+        *refined_lines(scene),
         ("focal", _focal_text(scene)),
         *_refined(scene),
         ("up", said_of(scene)),
@@ -163,6 +164,15 @@ def summary(result: ProcessResult) -> list[tuple[str, str]]:
 def _no_weights(scene: Scene) -> str:
     name = scene.provenance["weights"]["name"]
     return NO_NETWORK if name == "none" else str(name)
+
+
+def refined_lines(scene: Scene) -> list[tuple[str, str]]:
+    """Which model refined the masks, and under which licence its weights are; nothing without one."""
+    facts = scene.provenance.get("refined_masks")
+    if not facts:
+        return []
+    words = f"masks by {facts['model']} (licence: {facts['licence']}), {facts['objects']} objects followed"
+    return [("refined", words)]
 
 
 def prior_lines(scene: Scene) -> list[tuple[str, str]]:

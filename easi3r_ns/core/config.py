@@ -190,6 +190,10 @@ LEAST_WINDOW = 4
 """Frames: fewer leave no overlap between windows that could fix their common scale."""
 
 
+NO_MODEL = "none"
+"""Value of options that name a model, which asks for none."""
+
+
 @dataclass(frozen=True)
 class Easi3RConfig:
     """Everything that decides the result of a reconstruction."""
@@ -222,6 +226,10 @@ class Easi3RConfig:
     mask_scope: Literal["now", "ever"] = "now"
     """now masks what moves while it moves. ever masks what moves at some time at all times at which it can be followed,
     such as a parked car that drives off later, or a cat that turns its head; takes 0.1 to 0.3 s a frame."""
+    refine_masks: str = NO_MODEL
+    """Masks to the pixel by a model that follows objects through video (extra `models`): sam2, sam2-tiny, sam2-base,
+    sam2-large, edgetam, a folder, or a Hugging Face repository of their kind. It is told the masks of every second
+    frame and predicts the others; what it loses keeps its masks. none takes the masks as they are found."""
     no_masks: bool = False
     """Treat everything as static."""
     motion: Literal["auto", "attention"] = "auto"
@@ -279,6 +287,11 @@ class Easi3RConfig:
             )
         if self.masks is not None and self.no_masks:
             raise InputError("--masks and --no-masks contradict each other: give one of them")
+        if self.refine_masks != NO_MODEL and (self.masks is not None or self.no_masks):
+            raise InputError(
+                f"--refine-masks {self.refine_masks} refines masks that the run finds, and "
+                f"{'--no-masks' if self.no_masks else '--masks'} leaves none to be found: give one of them"
+            )
         for name in ("masks_polarity", "masks_missing"):
             value = getattr(self, name)
             if self.masks is None and value != getattr(type(self), name):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -445,11 +445,29 @@ class AttentionStats:
 
 
 @dataclass(frozen=True)
+class RefinedMasks:
+    """Masks that a segmentation model made of others."""
+
+    masks: np.ndarray
+    """(F, H, W) bool, True where something moves."""
+    facts: dict[str, Any]
+    """JSON-serialisable: the model, its licence, and what it did; of all frames, whichever are kept."""
+    objects: np.ndarray | None = None
+    """(F, H, W) uint16 id of the object at each pixel, 0 exactly where nothing moves; None: not known any more."""
+
+    def of_frames(self, kept: np.ndarray) -> RefinedMasks:
+        """Those of some frames only, by their positions."""
+        objects = None if self.objects is None else self.objects[kept]
+        return replace(self, masks=self.masks[kept], objects=objects)
+
+
+@dataclass(frozen=True)
 class DynamicMasks:
     """Motion masks: what moves in each frame."""
 
     masks: np.ndarray
-    """(F, H, W) bool, True where something moves."""
+    """(F, H, W) bool, True where something moves. Beside :attr:`refined` the union of those and the ones they were made
+    of, by which cameras and depth are found."""
     score: np.ndarray
     """(F, h, w) float32 in [0, 1]: dynamic score per token (0 everywhere for user-made masks or none)."""
     threshold: float
@@ -466,6 +484,8 @@ class DynamicMasks:
     """(F, H, W) bool: for 'scene', the masks of the first look, by which the cameras were found."""
     objects: np.ndarray | None = None
     """(F, H, W) uint16 id of the object at each pixel, 0 exactly where nothing moves; None: not told apart."""
+    refined: RefinedMasks | None = None
+    """What a segmentation model made of the masks, which a dataset gets in their place; None: there is no model."""
 
     def __post_init__(self) -> None:
         require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
@@ -476,6 +496,8 @@ class DynamicMasks:
         if self.objects is not None:
             told = self.objects.dtype == np.uint16 and self.objects.shape == self.masks.shape
             require(told and bool(((self.objects > 0) == self.masks).all()), "the objects are not those of the masks")
+        if self.refined is not None:
+            require(self.refined.masks.shape == self.masks.shape, "the refined masks differ in shape")
         for name, values in (self.maps or {}).items():
             require(values.shape == self.score.shape, f"map {name}: {values.shape}, the score {self.score.shape}")
 
@@ -488,7 +510,15 @@ class DynamicMasks:
             maps=self.maps and {name: values[kept] for name, values in self.maps.items()},
             first=None if self.first is None else self.first[kept],
             objects=None if self.objects is None else self.objects[kept],
+            refined=self.refined and self.refined.of_frames(kept),
         )
+
+    @property
+    def final(self) -> DynamicMasks:
+        """The masks for a dataset: those that a segmentation model made, where there is one."""
+        if self.refined is None:
+            return self
+        return replace(self, masks=self.refined.masks, objects=self.refined.objects, refined=None)
 
     @property
     def coverage(self) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from ..core.types import DynamicMasks
+from ..core.types import DynamicMasks, RefinedMasks
 from ..storage.cache import Tensors
 
 _FIRST = "first"
@@ -53,6 +55,7 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
         return first
     maps = first.maps and {name: np.concatenate([(clip.maps or {})[name] for clip in clips]) for name in first.maps}
     looks = [clip.first for clip in clips if clip.first is not None]
+    refined = [clip.refined for clip in clips if clip.refined is not None]
     return DynamicMasks(
         masks=np.concatenate([clip.masks for clip in clips]),
         score=np.concatenate([clip.score for clip in clips]),
@@ -60,4 +63,25 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
         source=first.source,
         maps=maps,
         first=np.concatenate(looks) if looks else None,
+        refined=_join_refined(refined) if len(refined) == len(clips) else None,
     )
+
+
+def _join_refined(clips: list[RefinedMasks]) -> RefinedMasks:
+    """The refined masks of several clips in a row; their ids are made different."""
+    objects, most = [], 0
+    for clip in clips:
+        if clip.objects is not None:
+            objects.append(np.where(clip.objects > 0, clip.objects + np.uint16(most), 0).astype(np.uint16))
+            most = max(most, int(objects[-1].max(initial=0)))
+    facts = joined_facts([clip.facts for clip in clips], [len(clip.masks) for clip in clips])
+    masks = np.concatenate([clip.masks for clip in clips])
+    return RefinedMasks(masks, facts, np.concatenate(objects) if len(objects) == len(clips) else None)
+
+
+def joined_facts(facts: list[dict[str, Any]], frames: list[int]) -> dict[str, Any]:
+    """:attr:`~easi3r_ns.core.types.RefinedMasks.facts` of clips with so many frames, as those of all together."""
+    weights = np.array(frames) / max(sum(frames), 1)
+    shares = {name: float(weights @ [fact[name] for fact in facts]) for name in ("own_share", "share")}
+    counts = {name: sum(fact[name] for fact in facts) for name in ("objects", "left")}
+    return facts[0] | shares | counts | {"lost": [lost for fact in facts for lost in fact["lost"]]}

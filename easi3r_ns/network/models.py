@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class KnownModel:
     """What is downloaded; the weights are the last one."""
     revision: str | None = None
     """Commit of the repository; None: not known to us, the newest is taken."""
+    also: tuple[str, tuple[int, int]] | None = None
+    """A further library that it needs, and its first release (major, minor) that fits."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,27 @@ MODELS: dict[str, KnownModel] = {
             "Apple's licence for research (apple-amlr), not for products",
             "apple/DepthPro-hf",
         ),
+        *(
+            KnownModel(
+                f"sam2{suffix}",
+                f"SAM 2.1, follows objects through video, {size}",
+                "Apache-2.0",
+                f"facebook/sam2.1-hiera-{repository}",
+            )
+            for suffix, size, repository in (
+                ("", "46 M parameters (0.2 GB)", "small"),
+                ("-tiny", "39 M parameters (0.2 GB)", "tiny"),
+                ("-base", "81 M parameters (0.3 GB)", "base-plus"),
+                ("-large", "224 M parameters (0.9 GB)", "large"),
+            )
+        ),
+        KnownModel(
+            "edgetam",
+            "EdgeTAM, follows objects through video, 14 M parameters (0.1 GB)",
+            "Apache-2.0",
+            "yonigozlan/EdgeTAM-hf",
+            also=("timm", (1, 0)),
+        ),
     )
 }
 """Name -> model. ``easi3r weights`` and ``easi3r doctor`` list them."""
@@ -129,6 +153,22 @@ def require_transformers(role: Role, spec: str) -> Any:
             f"pip install --upgrade transformers; or {role.without}"
         )
     return transformers
+
+
+def lacks_library(also: tuple[str, tuple[int, int]]) -> str | None:
+    """What to say where a library that a model needs is missing or too old, with the remedy; None: it is here.
+
+    Args:
+        also: see :attr:`KnownModel.also`.
+    """
+    name, least = also
+    wanted = f"{name}>={least[0]}.{least[1]}"
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return f"{wanted}: pip install '{wanted}'"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+    return None if numbers >= least else f"{wanted} ({found} is here): pip install '{wanted}'"
 
 
 def find_model(role: Role, spec: str, log: RunLog, *, download: bool = True) -> ModelFiles:
@@ -183,9 +223,10 @@ def load_model(role: Role, files: ModelFiles, device: Any, dtype: Any = None) ->
                     local_files_only=True,
                     use_safetensors=True,
                     output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # they are named below, where the library would only raise
                     dtype=dtype or torch.float32,
                 )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             if lack_of_memory(error):
                 raise
             raise CheckpointError(

@@ -18,6 +18,7 @@ from ..core.errors import InputError, OutputError
 from ..core.runlog import RunLog
 from ..dataset.nerfstudio import POINTS, TRANSFORMS, UNCHECKED
 from ..frames import open_source
+from ..network.models import MODELS
 from ..network.sources import AUTO, KNOWN
 from ..storage.corrections import read_corrections
 from ..storage.files import jsonable
@@ -51,6 +52,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             inputs["depth_prior"] = fingerprint(files_of(Path(prior)))
         if (corrections := config.easi3r.corrections) is not None:
             inputs["corrections"] = read_corrections(corrections).fingerprint()
+        if (tracker := config.easi3r.refine_masks) not in (NONE, *MODELS) and Path(tracker).exists():
+            inputs["refine_masks"] = fingerprint(files_of(Path(tracker)))
         if config.more_data:
             inputs["more_data"] = [fingerprint(_source_files(path)) for path in config.more_data]
     except OSError as error:
@@ -65,6 +68,8 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
     options["easi3r"] |= {"masks": None, "corrections": None, "weights": "" if own_weights else weights}
     if "depth_prior" in inputs:
         options["easi3r"]["depth_prior"] = ""
+    if "refine_masks" in inputs:
+        options["easi3r"]["refine_masks"] = ""
     del options["keep_stages"]
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))

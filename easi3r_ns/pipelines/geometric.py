@@ -51,6 +51,7 @@ from .focal import start_facts, start_focal
 from .network import check_focal
 from .packing import pack_model, unpack_model
 from .pipeline import RunConfig
+from .refined import refined_masks, with_final_masks
 from .second_look import explains_as_much, look_again, masks_of_all, rows_of
 from .sphere import find_rig_motion
 from .stereo import measured_depth, stereo_of
@@ -110,7 +111,8 @@ class GeometricPipeline:
         """See :func:`reconstruct_geometric`."""
         options = (self._config.easi3r, self._config.refine)
         shared = self._config.align.shared_focal
-        return reconstruct_geometric(frames, *options, cache, log, num_eval=num_eval, shared_focal=shared)
+        scene = reconstruct_geometric(frames, *options, cache, log, num_eval=num_eval, shared_focal=shared)
+        return with_final_masks(scene, log)
 
 
 def check_geometric(config: Easi3RConfig, align: AlignConfig, refine: RefineConfig, log: RunLog) -> None:
@@ -242,7 +244,8 @@ def _found_again(
 def _masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:
     own = partial(found_masks, frames, config, cache, log)
     given = given_masks(config, frames, GEOMETRY.patch, FirstLook(log, own))
-    return corrected(own() if given is None else given, frames.by_hand)
+    masks = corrected(own() if given is None else given, frames.by_hand)
+    return refined_masks(masks, frames, config, cache, log, stage="refined-first-look")
 
 
 def found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> DynamicMasks:

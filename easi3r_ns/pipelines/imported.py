@@ -40,6 +40,7 @@ from .footage import prepare
 from .metres import in_metres_as_asked, refuse_without_depth
 from .objects import with_objects
 from .prior import open_prior, with_prior
+from .refined import check_tracker, refined_masks, with_final_masks
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 from .stereo import measured_depth, stereo_of
@@ -47,7 +48,7 @@ from .stereo import measured_depth, stereo_of
 MASKS = "masks"
 """Folder in which many programs keep masks beside a COLMAP model."""
 FOUND_BY = (
-    *("masks", "masks_polarity", "masks_missing", "no_masks"),
+    *("masks", "masks_polarity", "masks_missing", "no_masks", "refine_masks"),
     *("depth", "stereo", "depth_prior", "metric", "device"),
 )
 """Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
@@ -81,6 +82,7 @@ def import_dataset(
     check_given(config.found)
     _refuse_inside(folder, output_dir)
     prior = open_prior(config.found, log)
+    check_tracker(config.found, log)
     with log.stage("read"):
         recording = read_recording(folder, config.reading)
     log.info(f"{folder} was written by {recording.layout}: recognised by {recording.why}")
@@ -143,7 +145,9 @@ def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: 
     own = partial(_first_look, scene, frames, patch, config, log)
     given = given_masks(config, frames, patch, FirstLook(log, own if recording.masks is None else lambda: theirs))
     if given is not None or recording.masks is None:
-        scene = replace(scene, dynamic=own() if given is None else given)
+        dynamic = own() if given is None else given
+        dynamic = refined_masks(dynamic, frames, config, cache, log, stage="refined-first-look")
+        scene = replace(scene, dynamic=dynamic)
     if measures:
         scene = measured_depth(scene, config, cache, log)
     scene = look_again(scene, frames, config, patch, cache, log).scene
@@ -152,7 +156,7 @@ def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: 
         scene = replace(scene, depth=scene.depth * still, confidence=scene.confidence * still)
     if not scene.has_depth:
         log.warn("there is no depth: the dataset has no depth maps, and no mesh can be made of it")
-    return assume_depth(scene)
+    return with_final_masks(assume_depth(scene), log)
 
 
 def _frames(scene: Scene, recording: Recording) -> Frames:

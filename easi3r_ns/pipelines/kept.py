@@ -24,7 +24,10 @@ KEPT = "redo.json"
 """Name of the file, in the folder for intermediate results, that says how the run was started."""
 GROUPS = {
     "frames": ("frames",),
-    "what moves": ("masks", "masks_polarity", "masks_missing", "no_masks", "flow", "graph", "weights", "no_adapt"),
+    "what moves": (
+        *("masks", "masks_polarity", "masks_missing", "no_masks"),
+        *("flow", "graph", "weights", "no_adapt", "refine_masks"),
+    ),
     "masks": ("corrections",),
     "cameras": ("align", "refine", "focal_length", "window", "loop_closure", "seed"),
     "depth": ("depth", "stereo", "min_confidence", "depth_prior", "metric"),
@@ -87,6 +90,7 @@ def with_whole_paths(config: RunConfig) -> RunConfig:
         corrections=own.corrections and own.corrections.absolute(),
         weights=_placed(own.weights),
         depth_prior=own.depth_prior and _placed(own.depth_prior),
+        refine_masks=_placed(own.refine_masks),
     )
     eval_data, more_data = (
         config.eval_data and config.eval_data.absolute(),

@@ -46,6 +46,7 @@ from ..refine.scene import OURS
 from ..storage.cache import StageCache, digest
 from .focal import start_facts, start_focal
 from .pipeline import RunConfig
+from .refined import with_final_masks
 from .second_look import look_again
 from .stages import DecodedPairs, Shared, StageInputs, find_loops, find_masks, reopen, run_passes
 from .still import find_camera_motion, motion_facts, pinned_alignment, pose_sources
@@ -121,7 +122,7 @@ class NetworkPipeline:
         config = self._config
         options = (config.easi3r, config.align, cache, log)
         scene = reconstruct(frames, self._open(log), *options, num_eval=num_eval, budget=budget)
-        scene = self._looked_at_again(scene, frames, cache, log)
+        scene = with_final_masks(self._looked_at_again(scene, frames, cache, log), log)
         warn_about_fisheye(scene, config.refine, log)
         _warn_about_motion(scene.dynamic, len(frames), log)
         return scene
@@ -169,7 +170,7 @@ class NetworkPipeline:
         masks = find_masks(inputs, Shared.of(inputs))
         assert masks is not None, "they are left out with --no-adapt only"
         backbone.release()
-        return masks
+        return masks.final
 
     def _open(self, log: RunLog) -> Backbone:
         if self._backbone is None:

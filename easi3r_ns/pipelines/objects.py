@@ -39,11 +39,15 @@ def in_scope(scene: Scene, frames: Frames, config: Easi3RConfig, log: RunLog) ->
 def with_objects(scene: Scene, frames: Frames, log: RunLog) -> Scene:
     """The scene with ids of what its masks show, and what is said of them in the provenance.
 
+    The ids under which a segmentation model followed the objects stay.
+
     Args:
         frames: those of the whole run; the scene may have fewer.
     """
     clips = frames.of_frames(rows_of(frames, scene)).clips
-    objects = link_objects(scene.images, scene.dynamic.masks, clips, DISFlow(), log)
+    objects = scene.dynamic.objects if "refined_masks" in scene.provenance else None
+    if objects is None:
+        objects = link_objects(scene.images, scene.dynamic.masks, clips, DISFlow(), log)
     facts = object_facts(objects)
     if facts:
         log.info(f"{len(facts)} {'object moves' if len(facts) == 1 else 'objects move'}: ids in masks_objects/")

@@ -107,7 +107,10 @@ def masks_of_clips(
         known = seen.maps or {}
         maps = before.maps and {name: back(own, known[name], GEOMETRY.patch) for name, own in before.maps.items()}
         masks, score = back(before.masks, seen.masks, 1), back(before.score, seen.score, GEOMETRY.patch)
-        out.append(replace(before, masks=masks, score=score, maps=maps, first=before.masks))
+        refined = before.refined
+        if refined is not None and seen.refined is not None:
+            refined = replace(refined, masks=back(refined.masks, seen.refined.masks, 1), objects=None)
+        out.append(replace(before, masks=masks, score=score, maps=maps, first=before.masks, refined=refined))
         begin += len(clip.frames)
     return out
 
@@ -193,6 +196,7 @@ class _Resampled:
             score=moved(dynamic.score, cell),
             maps=dynamic.maps and {name: moved(values, cell) for name, values in dynamic.maps.items()},
             first=None if dynamic.first is None else moved(dynamic.first),
+            refined=dynamic.refined and replace(dynamic.refined, masks=moved(dynamic.refined.masks), objects=None),
         )
 
     def _near(self, near: NearFrames) -> NearFrames:

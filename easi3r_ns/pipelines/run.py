@@ -46,6 +46,7 @@ from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
 from .objects import in_scope, with_objects
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .prior import open_prior, with_prior
+from .refined import check_tracker
 from .second_look import rows_of
 from .several import makes_several, reconstruct_several, refuse_several, source_facts
 from .sphere import check_sphere
@@ -119,6 +120,7 @@ def process(
     for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
         log.info(line)
     prior = open_prior(config.easi3r, log)
+    check_tracker(config.easi3r, log)
     pipeline.prepare(log)
     begin, first = time.perf_counter(), len(log.stages)
     with only_writer(output_dir):

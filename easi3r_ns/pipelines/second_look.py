@@ -12,7 +12,7 @@ from .. import __version__
 from ..core.config import Easi3RConfig
 from ..core.runlog import RunLog
 from ..core.scene import Scene, without_moving_tracks
-from ..core.types import DynamicMasks, Frames
+from ..core.types import DynamicMasks, Frames, RefinedMasks
 from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.corrections import apply
@@ -23,6 +23,7 @@ from ..motion.rigid import CLIP_HOLDS, METHOD, MOST_ASTRAY, has_static_depth, se
 from ..network.compute import choose_compute
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import read_png
+from .refined import refined_masks
 
 MUCH_CHANGED = 0.05
 """Share of the pixels in which the two looks differ, from which on cameras and depth are found again."""
@@ -76,7 +77,9 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
     by_hand = frames.by_hand and frames.by_hand.of_frames(rows_of(frames, scene))
     masks = apply(np.where(told, seen.dynamic.masks, before.masks), by_hand)
     dynamic = replace(seen.dynamic, masks=masks, maps={**(before.maps or {}), **(seen.dynamic.maps or {})})
-    changed = float((masks != before.masks).mean())
+    used = frames.of_frames(rows_of(frames, scene))
+    dynamic = refined_masks(dynamic, used, config, cache, log, stage="refined-second-look")
+    changed = float((dynamic.masks != before.masks).mean())
     log.info(
         f"second look: cameras and depth explain {100 * seen.explained:.0f} % of the flow of what stands still; "
         f"{100 * before.coverage.mean():.1f} % of the picture moved in the first look, "
@@ -127,7 +130,17 @@ def masks_of_all(frames: Frames, first: DynamicMasks, scene: Scene) -> DynamicMa
         score=filled(first.score, seen.score),
         maps={name: filled(values, (seen.maps or {})[name]) for name, values in (first.maps or {}).items()},
         first=first.masks,
+        refined=_refined_of_all(rows, first.refined, seen.refined),
     )
+
+
+def _refined_of_all(rows: np.ndarray, first: RefinedMasks | None, seen: RefinedMasks | None) -> RefinedMasks | None:
+    if first is None or seen is None:
+        return seen
+    masks = first.masks.copy()
+    masks[rows] = seen.masks
+    # Ids of two looks have nothing to do with each other.
+    return replace(seen, masks=masks, objects=seen.objects if len(rows) == len(masks) else None)
 
 
 def rows_of(frames: Frames, scene: Scene) -> np.ndarray:
@@ -209,7 +222,7 @@ def larger_scene(scene: Scene, times: int) -> Scene:
         principal_point=(np.asarray(scene.principal_point) + 0.5) * times - 0.5,
         depth=blown(scene.depth),
         confidence=blown(scene.confidence),
-        dynamic=replace(scene.dynamic, masks=masks, first=None, objects=None),
+        dynamic=replace(scene.dynamic, masks=masks, first=None, objects=None, refined=None),
         pixel_map=pixel_map,
         contradicted=None,
         between=None,

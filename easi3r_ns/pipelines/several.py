@@ -36,6 +36,7 @@ from .geometric import FEWEST_FRAMES, FEWEST_SHARE, GEOMETRY, NAME, found_masks,
 from .one_lens import Placed, masks_of_clips, through_one_lens
 from .packing import pack_model, unpack_model
 from .pipeline import RunConfig
+from .refined import refined_masks, with_final_masks
 from .second_look import explains_as_much, look_again
 from .unposed import NoCamerasError
 
@@ -162,7 +163,8 @@ def reconstruct_several(
         scene, placed = _found_again(clips, masks, scene, placed, config, store, cache, log)
     if options.depth != "none" and not scene.has_depth:
         log.warn("no depth could be measured: too few views of the same places, or too little texture")
-    return assume_depth(rescale_scene(scene, choose_scale(scene))), placed.frames
+    scene = assume_depth(rescale_scene(scene, choose_scale(scene)))
+    return with_final_masks(scene, log), placed.frames
 
 
 def _scene(clips: Sequence[SourceClip], model: SparseModel, placed: Placed, config: RunConfig) -> Scene:
@@ -208,7 +210,8 @@ def _masks(clip: SourceClip, number: int, config: Easi3RConfig, cache: StageCach
     kept = StageCache(None if cache.folder is None else cache.folder / f"clip_{number + 1}")
     own = partial(found_masks, frames, config, kept, log)
     given = given_masks(config, frames, GEOMETRY.patch, FirstLook(log, own))
-    return own() if given is None else given
+    masks = own() if given is None else given
+    return refined_masks(masks, frames, config, kept, log, stage="refined-first-look")
 
 
 def _cameras(

@@ -40,6 +40,7 @@ from ..network.inference import FEATURES, map_dtype, map_shapes
 from ..storage.cache import StageCache, Tensors, digest
 from ..storage.files import read_png
 from ..storage.rows import MemoryRows, RowStore
+from .refined import refined_masks
 
 FAR_IN_TIME = 0.2
 """Least distance in time of two frames that may close a loop, as a share of the clip."""
@@ -180,7 +181,7 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
 
     given = given_masks(inputs.config, inputs.frames, inputs.patch, FirstLook(inputs.log, own))
     found = given if given is not None or inputs.config.no_adapt else own()
-    return found and corrected(found, inputs.frames.by_hand)
+    return found and _complete(inputs, found, "refined-pass1")
 
 
 def encode(inputs: StageInputs) -> torch.Tensor:
@@ -266,8 +267,14 @@ def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> 
         kept = {} if sink is None else pack_masks(segment(inputs, shared, _fused(sink), "pass 2: motion"))
         if kept:
             inputs.cache.put("pass2", key, kept)
-    final = final or corrected(unpack_masks(kept), inputs.frames.by_hand)
+    final = final or _complete(inputs, unpack_masks(kept), "refined-pass2")
     return DecodedPairs(PairPredictions(inputs.graph, **maps), final, tokens, key)
+
+
+def _complete(inputs: StageInputs, found: DynamicMasks, stage: str) -> DynamicMasks:
+    """Masks that were found with what a person says of them, and refined."""
+    masks = corrected(found, inputs.frames.by_hand)
+    return refined_masks(masks, inputs.frames, inputs.config, inputs.cache, inputs.log, stage=stage)
 
 
 def _decode_pairs(

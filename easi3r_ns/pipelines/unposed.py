@@ -53,7 +53,7 @@ def keep_masks(
     drop_masks(output_dir)
     for number, (frames, dynamic) in enumerate(error.found, 1):
         place = folder / f"{_CLIP}{number}" if several else folder
-        _keep(place, frames, dynamic, str(error), config, facts, log)
+        _keep(place, frames, dynamic.final, str(error), config, facts, log)
     kept = f"the masks (black where something moves){', a preview and a report' if config.report else ''}"
     return AlignmentError(f"{error}. What was found stays in {folder}: {kept}{' of each clip' if several else ''}")
 

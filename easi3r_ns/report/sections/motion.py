@@ -68,6 +68,11 @@ def _lead(scene: Scene) -> str:
             " What moves at some time is masked at all times at which it can be followed (--mask-scope ever), "
             f"{percent(scope['added'])} of the picture more."
         )
+    if (refined := scene.provenance.get("refined_masks")) is not None:
+        lead += (
+            f" The masks are those of {refined['model']}, which was told what moves: {percent(refined['own_share'])} "
+            f"of the picture was found to move, {percent(refined['share'])} is masked."
+        )
     lead = _told_apart(scene, lead)
     look = scene.provenance.get("motion") or {}
     if look.get("kept") == "second":

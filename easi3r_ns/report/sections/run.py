@@ -45,11 +45,12 @@ class RunSection:
 def run_section(provenance: Mapping[str, Any]) -> RunSection:
     """Command, timings, warnings, weights and configuration, from the provenance of a scene."""
     weights, prior = provenance.get("weights") or {}, provenance.get("depth_prior") or {}
+    refined = provenance.get("refined_masks") or {}
     return RunSection(
         command=command_text(provenance),
         warnings=tuple(str(warning) for warning in provenance.get("warnings") or ()),
         stages=_stage_costs(provenance.get("stages") or ()),
-        weights=_weights(weights) + _prior(prior),
+        weights=_weights(weights) + _model("depth prior", prior) + _model("refined masks", refined),
         choice=str((provenance.get("weights_choice") or {}).get("line") or ""),
         non_commercial=bool(weights.get("non_commercial") or prior.get("non_commercial")),
         options=json.dumps(provenance.get("config"), indent=1, default=str),
@@ -70,11 +71,11 @@ def _stage_costs(stages: Sequence[Mapping[str, Any]]) -> tuple[StageCost, ...]:
     )
 
 
-def _prior(prior: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """The network that filled depth; nothing without one."""
-    if not prior:
+def _model(use: str, facts: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """An optional model and its licence; nothing without one."""
+    if not facts:
         return ()
-    return Fact("depth prior", str(prior["model"])), Fact("its licence", str(prior["licence"]))
+    return Fact(use, str(facts["model"])), Fact("its licence", str(facts["licence"]))
 
 
 def _weights(weights: Mapping[str, Any]) -> tuple[Fact, ...]:

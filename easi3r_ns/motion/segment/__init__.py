@@ -1,0 +1,1 @@
+"""Masks to the pixel from models that segment and follow objects in video."""
