@@ -27,6 +27,7 @@ from .forecast import Forecast, Job, forecast, pointmap_bytes
 from .geometric import GeometricForecast, GeometricJob, forecast_geometric
 from .limits import memory_limit
 from .prior import with_prior_stage
+from .tracker import with_tracker_stage
 
 MARGIN = 0.85
 """Share of the memory limit that a forecast may reach; the rest allows for its error."""
@@ -105,8 +106,10 @@ def plan_run(
     experience = load_experience()
     rates = _rates(job, compute, experience)
     budget = choose_budget(job, compute, config.max_memory, rates.base_bytes, window=config.window)
-    plan = forecast(job, compute, rates, budget, factor=experience.factor or 1.0)
-    plan = with_prior_stage(plan, config, experience.factor or 1.0)
+    factor = experience.factor or 1.0
+    plan = forecast(job, compute, rates, budget, factor=factor)
+    plan = with_tracker_stage(plan, config, factor, own_masks * (1 + passes + look))
+    plan = with_prior_stage(plan, config, factor)
     return replace(plan, stages=experience.corrected(plan.raw, plan.key))
 
 
@@ -133,8 +136,10 @@ def plan_geometric(
     look, depth = config.motion == "auto", config.depth != "none"
     job = GeometricJob(num_frames, pixel_map.network_wh, source, own_masks, look, depth, config.max_memory)
     experience = load_experience()
-    plan = forecast_geometric(job, experience.factor or 1.0)
-    plan = with_prior_stage(plan, config, experience.factor or 1.0)
+    factor = experience.factor or 1.0
+    plan = forecast_geometric(job, factor)
+    plan = with_tracker_stage(plan, config, factor, own_masks * (1 + look))
+    plan = with_prior_stage(plan, config, factor)
     if config.max_memory is not None and plan.memory_bytes > MARGIN * config.max_memory * GIB:
         needed = math.ceil(100 * plan.memory_bytes / MARGIN / GIB) / 100
         raise MemoryLimitError(

@@ -46,7 +46,7 @@ TIMM = ("timm", (1, 0))
 """The library with the encoder of EdgeTAM's published weights."""
 
 
-class Seen:
+class SeenPicture:
     """A picture as the model sees it."""
 
     def __init__(self, pixels: torch.Tensor, features: dict[str, Any]) -> None:
@@ -86,14 +86,14 @@ class TransformersTracker:
             seen = self.look(np.full((12, 16, 3), 128, np.uint8))
             memory.prompt(frame, seen, square) if frame == 0 else memory.predict(frame, seen, (12, 16))
 
-    def look(self, image: np.ndarray) -> Seen:
+    def look(self, image: np.ndarray) -> SeenPicture:
         """See :meth:`~.tracker.ObjectTracker.look`."""
         model = self.model
         pixels = torch.from_numpy(prepared(image, self.side)).to(self._device)
         with self.guarded(), torch.inference_mode():
             found = model.get_image_features(pixels, return_dict=True)
         features = {"vision_feats": found.fpn_hidden_states, "vision_pos_embeds": found.fpn_position_encoding}
-        return Seen(pixels, features)
+        return SeenPicture(pixels, features)
 
     def memory(self) -> SessionMemory:
         """See :meth:`~.tracker.ObjectTracker.memory`."""
@@ -145,7 +145,7 @@ class SessionMemory:
         )
         self._object = self._session.obj_id_to_idx(_ONE)
 
-    def prompt(self, frame: int, seen: Seen, mask: np.ndarray) -> None:
+    def prompt(self, frame: int, seen: SeenPicture, mask: np.ndarray) -> None:
         """See :meth:`~.tracker.ObjectMemory.prompt`.
 
         Models that take masks are told the mask, others, and of masks too fine for the model's size, points inside and
@@ -165,12 +165,12 @@ class SessionMemory:
         self._session.obj_with_new_inputs = [_ONE]
         self._run(frame, seen)
 
-    def predict(self, frame: int, seen: Seen, size: tuple[int, int]) -> np.ndarray:
+    def predict(self, frame: int, seen: SeenPicture, size: tuple[int, int]) -> np.ndarray:
         """See :meth:`~.tracker.ObjectMemory.predict`."""
         logits = self._run(frame, seen)
         return cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
 
-    def segment(self, frame: int, seen: Seen, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def segment(self, frame: int, seen: SeenPicture, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """(h, w) float32, positive on what a box shows.
 
         ``box``: (4,) left, top, right, bottom in shares of the sides.
@@ -181,7 +181,7 @@ class SessionMemory:
         self._session.obj_with_new_inputs = [_ONE]
         return cv2.resize(self._run(frame, seen), size[::-1], interpolation=cv2.INTER_LINEAR)
 
-    def _run(self, frame: int, seen: Seen) -> np.ndarray:
+    def _run(self, frame: int, seen: SeenPicture) -> np.ndarray:
         """(side / 4, side / 4) float32 logits of a frame; far below 0 where the object is not in it."""
         session = self._session
         session.cache.clear_all()
