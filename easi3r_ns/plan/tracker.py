@@ -16,9 +16,9 @@ from .prior import GPU_SPEED
 from .stages import StageForecast
 
 STAGE = "refined masks"
-PICTURE = {"sam2-tiny": 5.8, "sam2": 7.2, "sam2-base": 13.0, "sam2-large": 38.0, "edgetam": 2.5}
+PICTURE = {"sam2-tiny": 5.8, "sam2": 7.2, "sam2-base": 14.4, "sam2-large": 36.4, "edgetam": 1.9}
 """Seconds for what the model sees in a picture."""
-OBJECT = {"edgetam": 1.0}
+OBJECT = {"edgetam": 2.6}
 """Seconds to tell and to predict an object in one frame; those of SAM 2 do not depend on its size."""
 _SAM2_OBJECT = 9.0
 OBJECTS = 2

@@ -13,7 +13,7 @@ import pytest
 from easi3r_ns.core.config import DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.errors import CheckpointError, InputError
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.core.types import DynamicMasks, Frames, RefinedMasks
+from easi3r_ns.core.types import ByHand, DynamicMasks, Frames, RefinedMasks
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.motion.packing import join_masks
 from easi3r_ns.network.config import DUSt3RConfig
@@ -203,6 +203,18 @@ def test_clips_are_followed_apart_and_results_are_kept(tmp_path: Path, monkeypat
     looks = knows.looks
     again = refined_masks(dynamic, frames, config, cache, RunLog(), stage="s")
     assert knows.looks == looks and (again.masks == found.masks).all(), "a kept result is not computed again"
+
+
+def test_corrections_by_hand_win_over_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = tripod()
+    monkeypatch.setattr(refined, "open_tracker", lambda config, log: Knows(clip))
+    dynamic, frames = two_clips(clip, tmp_path / "frames")
+    marks = np.full((1, *clip.moving.shape[1:]), -1, dtype=np.int8)
+    frames = replace(frames, offsets=None, by_hand=ByHand(marks, np.array([-1, 0, -1, -1])))
+    found = refined_masks(dynamic, frames, Easi3RConfig(refine_masks="sam2"), StageCache(None), RunLog(), stage="s")
+    assert found.refined is not None and found.refined.objects is None, "ids are not those of the masks any more"
+    for masks in (found.masks, found.refined.masks):
+        assert not masks[1].any() and masks[0].any()
 
 
 def test_refined_masks_of_clips_in_a_row() -> None:

@@ -29,7 +29,7 @@ SHORTEST = 2
 
 
 @dataclass
-class FollowedObject:
+class TrackedObject:
     """What became of one object."""
 
     number: int
@@ -49,7 +49,7 @@ class FollowedMasks:
 
     objects: np.ndarray
     """(F, H, W) uint16 ids by the model; 0: nothing moves."""
-    followed: list[FollowedObject]
+    followed: list[TrackedObject]
     """In the order of their ids."""
     left: int
     """Number of objects that were too many, or too short, to be followed; they keep their own masks."""
@@ -91,7 +91,7 @@ def follow_objects(
     return FollowedMasks(out, list(chosen.values()), len(others))
 
 
-def _choose(objects: np.ndarray) -> tuple[dict[int, FollowedObject], list[int]]:
+def _choose(objects: np.ndarray) -> tuple[dict[int, TrackedObject], list[int]]:
     """The objects that are followed, by their ids, and the ids of the others."""
     area: dict[int, int] = {}
     shown: dict[int, list[int]] = {}
@@ -100,7 +100,7 @@ def _choose(objects: np.ndarray) -> tuple[dict[int, FollowedObject], list[int]]:
             area[number] = area.get(number, 0) + pixels
             shown.setdefault(number, []).append(row)
     able = sorted((n for n in shown if len(shown[n]) >= SHORTEST), key=lambda n: -area[n])[:MOST_OBJECTS]
-    chosen = {n: FollowedObject(n, shown[n][0], shown[n][-1], len(shown[n])) for n in sorted(able)}
+    chosen = {n: TrackedObject(n, shown[n][0], shown[n][-1], len(shown[n])) for n in sorted(able)}
     return chosen, sorted(set(shown) - set(able))
 
 
@@ -109,7 +109,7 @@ def _predict(
     seen: Any,
     objects: np.ndarray,
     memories: dict[tuple[int, int], ObjectMemory],
-    chosen: dict[int, FollowedObject],
+    chosen: dict[int, TrackedObject],
     out: np.ndarray,
 ) -> None:
     """Write the ids of one row, whose objects are told to the half that the row is not in."""
