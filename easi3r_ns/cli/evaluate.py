@@ -1,4 +1,4 @@
-"""`easi3r evaluate`: folder | dataset."""
+"""`easi3r evaluate`: folder | dataset | set."""
 
 from __future__ import annotations
 
@@ -119,6 +119,55 @@ class EvaluateDataset:
 
 
 @dataclass(frozen=True)
+class EvaluateSet:
+    """Reconstruct the sequences of a published set and put the scores beside the published ones.
+
+    The word `set` before the name may be left out. Every frame that the protocol names is used: --num-frames-target is 0
+    here. For the figures of the paper, give --weights dust3r or monst3r, --motion attention and --refine none.
+    """
+
+    name: tyro.conf.Positional[str]
+    """davis-16, davis-17, davis-all, dycheck, adt, tum-dynamics, tum-dynamics-90, sintel, bonn or kitti."""
+    root: Path
+    """Folder of the set, as its authors distribute it."""
+    output_dir: OutputFolder = Path("evaluation")
+    """Folder for the results: NAME/ROW/SEQUENCE are datasets, and results.json, .md, .tex and .csv stand in NAME."""
+    row: Optional[str] = None
+    """Name of this row of results; default: made of the weights and --refine."""
+    sequences: tuple[str, ...] = ()
+    """Names of the sequences to use; default: all of the protocol, and one that is missing is an error."""
+    smoke: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The first three sequences only."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make datasets anew that are finished and whose options have not changed."""
+    frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(
+        default_factory=lambda: FrameConfig(num_frames_target=0)
+    )
+    config: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[Easi3RConfig]] = field(default_factory=Easi3RConfig)
+    refine: tyro.conf.OmitArgPrefixes[RefineConfig] = field(default_factory=RefineConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+
+    def main(self) -> None:
+        """Run, write and print the tables; exits with 1 when no sequence could be scored."""
+        from ..evaluate.sets import evaluate_set
+        from .display import RichRunLog
+
+        options = (self.frames, self.config, self.refine, self.align)
+        like = EvaluateFolder((self.root,), self.output_dir, self.row, None, self.sequences, (), self.again, *options)
+        log = RichRunLog()
+        tables, scored = evaluate_set(
+            *(self.name, self.root, self.output_dir, like.run_config(), like.row_name),
+            sequences=self.sequences,
+            smoke=self.smoke,
+            again=self.again,
+            log=log,
+        )
+        print_sections(tables, Console(highlight=False, emoji=False))
+        if not scored:
+            raise SystemExit(1)
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Score reconstructions against known cameras, depth and motion masks (extra eval)."""
 
@@ -126,6 +175,7 @@ class Evaluate:
         Union[
             Annotated[EvaluateFolder, tyro.conf.subcommand("folder")],
             Annotated[EvaluateDataset, tyro.conf.subcommand("dataset")],
+            Annotated[EvaluateSet, tyro.conf.subcommand("set")],
         ]
     ]
 

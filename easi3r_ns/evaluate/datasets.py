@@ -2,7 +2,8 @@
 
 A capture is a folder with ONE video, or with images in it or in ``images/``, ``color/`` or ``rgb/``; beside them, each
 optional: ``gt_cameras.json``, ``masks/`` (what is above 0 moves; 0 moves where a ``transforms.json`` beside it names
-the masks), ``depth/`` (16-bit PNG or PGM, millimetres, z-depth, 0 = unknown). Truth belongs to an image of the same
+the masks), ``depth/`` (16-bit PNG or PGM, millimetres, or .npy in the
+unit of the cameras; z-depth, 0 = unknown). Truth belongs to an image of the same
 stem, or, for a video, to the frame of the same number (natural order). A folder of videos holds one capture each. DAVIS
 layout: ``JPEGImages/480p/NAME``, ``Annotations/480p/NAME``.
 
@@ -30,6 +31,8 @@ from ..storage.mask_record import masks_of_dataset
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"}
 MAPS = {".png", ".pgm", ".tif", ".tiff"}
+ARRAY = ".npy"
+"""Depth in the unit of the cameras, without the limits of 16 bits."""
 IMAGE_FOLDERS = ("images", "color", "rgb")
 CAMERAS = ("gt_cameras.json", "truth.json")
 DEPTH_UNIT = 0.001
@@ -59,6 +62,8 @@ class Capture:
     depth: Mapping[str, Path] = field(default_factory=dict)
     fixed_camera: bool = False
     """Whether the camera stood still, so that all true poses are equal."""
+    graph: str = ""
+    """Pair graph that the protocol of a published set asks for; empty: the one of the weights."""
 
     @property
     def is_video(self) -> bool:
@@ -111,7 +116,12 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """(h, w) float32 metres, 0 where unknown, of a one-channel image in millimetres. Raises InputError."""
+    """(h, w) float32 metres, 0 where unknown, of a one-channel image in millimetres; a ``.npy`` holds the depth itself.
+
+    Raises InputError.
+    """
+    if path.suffix == ARRAY:
+        return _read_array(path)
     values = _read_pixels(path)
     if values.ndim != 2 or values.dtype.kind not in "iu" or values.min() < 0:
         raise InputError(f"{path}: a depth map is a one-channel 16-bit image, not {values.dtype} {values.shape}")
@@ -207,7 +217,7 @@ def _with_truth(capture: Capture, folder: Path) -> Capture:
 
 
 def _by_key(capture: Capture, folder: Path) -> dict[str, Path]:
-    files = _files(folder, MAPS)
+    files = _files(folder, MAPS | {ARRAY} if folder.name == "depth" else MAPS)
     if capture.is_video:
         return {str(k): file for k, file in enumerate(files)}
     found = {file.stem: file for file in files}
@@ -224,6 +234,18 @@ def _require_common_names(capture: Capture, found: Mapping[str, Any], where: Pat
 def _files(folder: Path, suffixes: set[str]) -> list[Path]:
     files = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise InputError(
+            f"{path}: a depth map is one array of floats (height, width), not {values.dtype} {values.shape}"
+        )
+    return np.where(np.isfinite(values) & (values > 0), values, 0).astype(np.float32)
 
 
 def _read_pixels(path: Path) -> np.ndarray:

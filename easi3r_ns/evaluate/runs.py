@@ -115,15 +115,22 @@ def score_dataset(dataset: Path, capture: Capture, row: str) -> Result:
 
 def write_tables(output_dir: Path) -> list[Section]:
     """Join the files of all rows into ``results.json`` and ``results.md``."""
-    rows = []
-    for path in sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.stem)):
-        if path.name != RESULTS:
-            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    rows = _rows(output_dir)
     tables = sections([_read_result(entry) for row in rows for entry in row["results"]])
     options = [f"* `{row['row']}`: `{row['options']}` (version {row['version']})" for row in rows]
     write_json(output_dir / RESULTS, {"rows": rows})
     write_text(output_dir / TABLES, "\n".join(options) + "\n\n" + markdown(tables))
     return tables
+
+
+def read_results(output_dir: Path) -> list[Result]:
+    """The results of all rows."""
+    return [_read_result(entry) for row in _rows(output_dir) for entry in row["results"]]
+
+
+def _rows(output_dir: Path) -> list[dict[str, Any]]:
+    files = sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.stem))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files if path.name != RESULTS]
 
 
 def kinds_of_truth(capture: Capture) -> tuple[str, ...]:
@@ -148,8 +155,17 @@ def options_text(config: RunConfig) -> str:
 
 
 def _job(capture: Capture, row_folder: Path, config: RunConfig, settings: dict[str, Any]) -> CaptureRun:
-    key = digest(settings | {"source": jsonable(open_source(capture.data).signature())})
+    config = _with_graph(config, capture)
+    own = {"graph": capture.graph} if capture.graph else {}
+    key = digest(settings | own | {"source": jsonable(open_source(capture.data).signature())})
     return CaptureRun(capture, row_folder / capture.name, replace(config, frames=_as_truth(config.frames)), key)
+
+
+def _with_graph(config: RunConfig, capture: Capture) -> RunConfig:
+    """The options with the pair graph that a protocol asks for in clips of this length, unless one is given."""
+    if not capture.graph or config.easi3r.graph != Easi3RConfig().graph:
+        return config
+    return replace(config, easi3r=replace(config.easi3r, graph=capture.graph))
 
 
 def _as_truth(select: FrameConfig) -> FrameConfig:

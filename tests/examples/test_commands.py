@@ -23,6 +23,7 @@ from easi3r_ns.cli.foreign import FOREIGN, translate
 from easi3r_ns.cli.main import Commands, main
 from easi3r_ns.cli.run import ProcessEasi3R
 from easi3r_ns.cli.several import joined
+from easi3r_ns.evaluate.layouts import LAYOUTS
 from easi3r_ns.training.config import TrainConfig
 from easi3r_ns.training.measure.run import MeasureConfig
 
@@ -114,6 +115,8 @@ def flags_of(cls: type) -> frozenset[str]:
 def problem_of_ours(text: str) -> str | None:
     """Why the parser does not understand one of our commands; None: it does."""
     words = [VALUES.get(word, word) for word in shlex.split(text, comments=True)]
+    if words[:2] == ["easi3r", "evaluate"] and words[2:3] and words[2] in LAYOUTS:
+        words.insert(2, "set")  # as main() does
     if text in GROUPS or words[1:] == ["--version"]:
         return None
     names = [" ".join(words[:count]) for count in range(len(words), 0, -1)]

@@ -38,6 +38,7 @@ COMMANDS = (
     "redo",
     "evaluate folder",
     "evaluate dataset",
+    "evaluate set",
     "view",
     "edit",
     "report",
