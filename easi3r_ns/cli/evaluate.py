@@ -122,7 +122,7 @@ class EvaluateDataset:
 class EvaluateSet:
     """Reconstruct the sequences of a published set and put the scores beside the published ones.
 
-    The word `set` before the name may be left out. Every frame that the protocol names is used: --num-frames-target is 0
+    The word `set` may be left out. Every frame that the protocol names is used: --num-frames-target is 0
     here. For the figures of the paper, give --weights dust3r or monst3r, --motion attention and --refine none.
     """
 
