@@ -77,7 +77,6 @@ class Session:
         self.marks = settled(self.history, kept.marks, self.shape)
         self.found = self._as_found(found or {})
         self.flags = {"excluded": set(kept.excluded), "keyframes": set(kept.keyframes)}
-        self._settle_flags()
         self.versions = [0] * len(scene)
 
     def _as_found(self, found: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -89,11 +88,6 @@ class Session:
             for k in known:
                 masks[k] = np.where(self.marks[k] != AS_FOUND, found[k], masks[k])
         return masks
-
-    def _settle_flags(self) -> None:
-        for action, done in ((self.history.next, False), (self.history.last, True)):
-            if action and action.flag:
-                self._put_flag(action.flag, done)
 
     def mask(self, frame: int) -> np.ndarray:
         """(H, W) bool: the corrected mask."""

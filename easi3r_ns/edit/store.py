@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ..core.errors import OutputError
 from ..core.scene import Scene
 from ..core.types import on_side, upright_again
 from ..dataset.listing import positions_by_stem
@@ -64,6 +65,8 @@ class FolderStore:
         self._folder, self._scene = dataset / FOLDER, scene
         self._stems = {k: stem for stem, k in positions_by_stem(scene).items() if k is not None}
         self._rows = {stem: k for k, stem in self._stems.items()}
+        self._stamp: tuple[int, int] | None = None
+        self._unwritten: set[str] = set()  # images that the disk has refused
         self._kept = Corrections(scene.pixel_map.source_wh, sources=frame_sources(dataset))
 
     def load(self) -> Kept:
@@ -71,6 +74,7 @@ class FolderStore:
         if (self._folder / FILE).is_file() or any(self._folder.glob("*.png")):
             found = read_corrections(self._folder)
             self._kept = replace(found, sources={**self._kept.sources, **found.sources})
+        self._stamp = self._stamp_now()
         known = {self._rows[stem]: image for stem, image in self._kept.marks.items() if stem in self._rows}
         marks = {k: self._on_grid(k, image) for k, image in known.items()}
         return Kept(marks, self._kept.strokes, self._known(self._kept.excluded), self._known(self._kept.keyframes))
@@ -83,7 +87,7 @@ class FolderStore:
             excluded=self._named(self._kept.excluded, excluded),
             keyframes=self._named(self._kept.keyframes, keyframes),
         )
-        write_corrections(self._folder, self._kept, changed=())
+        self._write(self._kept, set())
 
     def write_marks(self, marks: Mapping[int, np.ndarray]) -> None:
         """Write the images of some frames; those without marks are deleted."""
@@ -92,7 +96,9 @@ class FolderStore:
         new = {self._stems[k]: self._as_image(k, own) for k, own in marks.items()}
         left = {s: m for s, m in {**self._kept.marks, **new}.items() if (m != AS_FOUND).any()}
         self._kept = replace(self._kept, marks=left)
-        write_corrections(self._folder, self._kept, changed=set(new))
+        self._unwritten |= set(new)
+        self._write(self._kept, self._unwritten)
+        self._unwritten = set()
 
     def left_out(self) -> tuple[str, ...]:
         """See :class:`Store`."""
@@ -107,8 +113,23 @@ class FolderStore:
         """See :class:`Store`; what was said about their masks stays."""
         here = tuple(stem for stem in self._kept.excluded if stem in self._rows)
         kept = replace(self._kept, excluded=here)
-        write_corrections(self._folder, kept, changed=())
+        self._write(kept, set())
         self._kept = kept
+
+    def _write(self, corrections: Corrections, changed: set[str]) -> None:
+        """Raises OutputError where another editor has written meanwhile: its corrections would be lost."""
+        if self._stamp_now() != self._stamp:
+            raise OutputError(f"{self._folder / FILE} was changed by another program: start the editor again")
+        write_corrections(self._folder, corrections, changed=changed)
+        self._stamp = self._stamp_now()
+
+    def _stamp_now(self) -> tuple[int, int] | None:
+        """What tells a version of ``corrections.json``; None: there is none."""
+        try:
+            status = (self._folder / FILE).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
 
     def _known(self, stems: tuple[str, ...]) -> frozenset[int]:
         return frozenset(self._rows[stem] for stem in stems if stem in self._rows)

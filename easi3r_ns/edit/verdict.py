@@ -79,13 +79,17 @@ _CAUSES: Mapping[str, _Scores] = {
 }
 """Key of a rule -> what each frame has to do with it: (N,) numbers, the largest first; 0: nothing. Rules about the clip
 as a whole are not here."""
+_OF_CAMERAS = ("unregistered", "unconstrained")
+"""Rules about single cameras: a clip may do without these frames."""
 _OF_MASKS = ("coverage", "flicker", "rim", "surrounds", "moving_outside", "usable")
 """Rules that a hand can do something about on the page."""
 
 
 def verdict_of(scene: Scene, dataset: Path) -> dict[str, Any]:
-    """JSON: the ``level`` (0: train, 1: with care, 2: do not), it in ``words``, and the ``reasons`` with their
-    ``frames`` from 0, a ``remedy`` in words and, where there is one, a ``step``: ``command`` and ``note``.
+    """JSON: the ``level`` (0: train, 1: with care, 2: do not), it in ``words``, and the ``reasons``.
+
+    Each has its ``words``, its ``frames`` from 0, whether leaving these out would ``exclude`` the cause, a ``remedy``
+    in words and, where there is one, a ``step``: ``command`` and ``note``.
     """
     measured = measure(scene)
     verdict = judge(measured.measures)
@@ -102,6 +106,7 @@ def _reason(finding: Finding, scene: Scene, measured: MeasuredScene, dataset: Pa
     return {
         "words": finding.reason,
         "frames": frames,
+        "exclude": bool(frames) and finding.rule.key in _OF_CAMERAS,
         "remedy": _BY_HAND if by_hand else finding.rule.remedy,
         "step": _step(finding, scene, measured, dataset),
     }

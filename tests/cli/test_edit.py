@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 from easi3r_ns.cli import main as cli
 from easi3r_ns.cli.edit import open_server
 from easi3r_ns.dataset.scene_folder import write_scene
+from easi3r_ns.pipelines import run
 from tests.support.dataset_scene import make_scene
+from tests.support.killed_accept import InstantWithMasks, made
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,3 +115,60 @@ def test_serves_until_interrupted(dataset):
         process.kill()
     assert process.returncode == 0
     assert rest.strip().endswith("closed; every change was saved") and out == ""
+
+
+def solved(server) -> dict:
+    """Solve again and wait for it; what the page says then."""
+    server.desk.change("solve", {})
+    end = time.monotonic() + 120
+    while server.desk.jobs.progress.running:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert server.desk.jobs.progress.error == ""
+    return server.desk.state()
+
+
+@pytest.mark.slow
+def test_a_run_is_solved_again_refused_and_accepted(tmp_path, monkeypatch):
+    """The commands behind the buttons, with a pipeline that takes no time: nothing moves but what a hand says."""
+    monkeypatch.setattr(run, "choose_pipeline", lambda config: InstantWithMasks())
+    out = made(tmp_path)
+    server = open_server(out, 0)
+    desk = server.desk
+    try:
+        desk.change("box", {"frame": 1, "places": [[2, 2], [20, 12]], "value": "moves"})
+        desk.change("flag", {"frame": 0, "name": "excluded", "on": True})
+        before = (out / "transforms.json").read_bytes()
+        state = solved(server)
+        figures = {name: values for name, *values in state["solved"]["figures"]}
+        assert figures["Frames"] == ["5", "4"] and len(state["frames"]) == 5 and "Verdict" in figures
+        assert (out / "transforms.json").read_bytes() == before
+        desk.change("back", {})
+        assert desk.state()["solved"] is None and (out / "transforms.json").read_bytes() == before
+        solved(server)
+        desk.change("accept", {})
+        state = desk.state()
+        assert len(state["frames"]) == 4 and state["frames"][0]["corrected"] and state["frames"][0]["share"] > 0
+        assert state["frames"][0]["found"] == 0, "what was found stays known"
+        assert len(state["left_out"]) == 1
+        assert state["undo"] is None, "steps count the frames of another dataset"
+        desk.change("take_back", {})
+        solved(server)
+        desk.change("accept", {})
+        assert [frame["corrected"] for frame in desk.state()["frames"]] == [False, True, False, False, False]
+    finally:
+        server.server_close()
+
+
+def test_a_solution_that_waits_is_there_after_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "choose_pipeline", lambda config: InstantWithMasks())
+    out = made(tmp_path)
+    first = open_server(out, 0)
+    first.server_close()
+    first.desk.change("box", {"frame": 1, "places": [[2, 2], [20, 12]], "value": "moves"})
+    solved(first)
+    again = open_server(out, 0)
+    again.server_close()
+    assert again.desk.state()["solved"]["figures"] == first.desk.state()["solved"]["figures"]
+    again.desk.change("back", {})
+    assert again.desk.state()["undo"] == "box: moves"

@@ -80,10 +80,11 @@ class Editor:
         return self.page.locator("#status").inner_text()
 
     def saved(self, act: Callable[[], object]) -> None:
-        """Do something, and wait until the server has kept one more step, or one less."""
+        """Do something, and wait until the server has kept one more step, or one less, and the page knows."""
         before = self.session.history
         act()
         eventually(lambda: self.session.history != before)
+        self.page.wait_for_selector("body[aria-busy=false]")
 
     def shows(self, words: str) -> None:
         eventually(lambda: words in self.status(), self.status)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.errors import InputError, OutputError
-from easi3r_ns.edit import history
+from easi3r_ns.edit import history, store
 from easi3r_ns.edit.found import keep_found, kept_found
 from easi3r_ns.edit.history import from_json, to_json
 from easi3r_ns.edit.marks import AS_FOUND, MOVES, STILL, no_marks
@@ -318,3 +318,30 @@ def test_kept_masks_that_cannot_be_read_are_none(scene, tmp_path, content):
     assert kept_found(tmp_path, scene) == {}
     keep_found(tmp_path / "missing", scene)
     assert not (tmp_path / "missing").exists()
+
+
+def test_an_image_that_the_disk_refused_is_written_with_the_next_one(session, scene, tmp_path, monkeypatch):
+    write = store.write_corrections
+
+    def full(folder, corrections, *, changed) -> None:
+        if changed:
+            raise OutputError("the disk is full")
+        write(folder, corrections, changed=changed)
+
+    session.box(0, (1, 1), (5, 5), MOVES)
+    monkeypatch.setattr(store, "write_corrections", full)
+    with pytest.raises(OutputError, match="full"):
+        session.box(0, (20, 20), (30, 30), MOVES)
+    monkeypatch.undo()
+    session.box(3, (1, 1), (5, 5), MOVES)
+    assert everything(open_session(scene, tmp_path)) == everything(session)
+    assert (session.marks[0] == MOVES).sum() == 4 * 4 + 10 * 10
+
+
+def test_two_editors_of_one_dataset_do_not_overwrite_each_other(session, scene, tmp_path):
+    other = open_session(scene, tmp_path)
+    other.box(0, (1, 1), (5, 5), MOVES)
+    with pytest.raises(OutputError, match="changed by another program: start the editor again"):
+        session.box(1, (1, 1), (5, 5), MOVES)
+    assert everything(open_session(scene, tmp_path)) == everything(other)
+    assert session.history.last is None

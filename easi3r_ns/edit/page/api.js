@@ -21,5 +21,11 @@ async function ask(name, options) {
 
 export const get = name => ask(name, { cache: "no-store" });
 
-export const post = (name, body = {}) =>
-  ask(name, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+const LASTING = 60000; // bytes that a browser still sends when the page is closed at this moment
+
+export const post = (name, value = {}) => {
+  const body = JSON.stringify(value);
+  return ask(name, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: body.length < LASTING,
+  });
+};

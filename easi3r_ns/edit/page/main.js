@@ -1,6 +1,6 @@
 // Starts the page; keys.
 
-import { model, choose, reload, say, show, step, tell } from "./model.js";
+import { model, choose, isSaving, reload, say, show, step, tell } from "./model.js";
 import "./view.js";
 import "./strip.js";
 import "./tools.js";
@@ -53,10 +53,13 @@ document.addEventListener("click", event => {
   if (event.detail && document.activeElement?.matches("button")) document.activeElement.blur();
 });
 
+// Another window may have changed something meanwhile.
+addEventListener("focus", () => { if (model.state && !isSaving()) reload().catch(error => say(error.message, true)); });
+
 try {
   await reload();
   tell("choice");
-  say(model.state.frames.length > 1 ? "Every change is saved at once" : "One frame");
+  say(model.state.why_not ? `Every change is saved at once; not solved again: ${model.state.why_not}` : "Every change is saved at once");
   if (model.state.running) watch();
 } catch (error) {
   say(error.message, true);

@@ -57,10 +57,15 @@ let last = Promise.resolve();
 let waiting = 0;
 
 export function change(name, body = {}) {
-  waiting += 1;
-  const mine = last.then(() => post(name, body)).then(taken, failed).finally(() => { waiting -= 1; });
+  countSaving(1);
+  const mine = last.then(() => post(name, body)).then(taken, failed).finally(() => countSaving(-1));
   last = mine.then(() => {}, () => {});
   return mine;
+}
+
+function countSaving(by) {
+  waiting += by;
+  document.body.setAttribute("aria-busy", waiting > 0);
 }
 
 export const isSaving = () => waiting > 0;

@@ -1,7 +1,7 @@
 // What speaks against the dataset, beside the frames that cause it, with the command that helps.
 
 import { get } from "./api.js";
-import { model, on, show, say } from "./model.js";
+import { model, on, change, show, say } from "./model.js";
 
 const $ = id => document.getElementById(id);
 let round = null;
@@ -29,6 +29,12 @@ function command(step) {
   return [box, copy];
 }
 
+function exclude(frames) {
+  const button = element("button", frames.length === 1 ? "Exclude this frame" : "Exclude these frames");
+  button.addEventListener("click", () => frames.forEach(frame => change("flag", { name: "excluded", frame, on: true })));
+  return button;
+}
+
 function item(reason) {
   const made = document.createElement("li");
   made.append(element("p", reason.words));
@@ -42,6 +48,7 @@ function item(reason) {
     }
     made.append(frames);
   }
+  if (reason.exclude) made.append(exclude(reason.frames));
   if (reason.remedy) made.append(element("small", reason.remedy));
   if (reason.step) made.append(...command(reason.step));
   if (reason.step?.note) made.append(element("small", reason.step.note));

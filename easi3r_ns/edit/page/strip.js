@@ -68,7 +68,13 @@ function update(frame) {
   if (button.dataset.near === "true") load(button);
 }
 
+let built = null;
+
+// Anew only where there are other frames: the strip stays where it was scrolled to.
 function rebuild() {
+  const now = `${model.state.round} ${count()}`;
+  if (built === now) return buttons.forEach((_, frame) => update(frame));
+  built = now;
   near.disconnect();
   buttons = Array.from({ length: count() }, (_, frame) => make(frame));
   strip.replaceChildren(...buttons);
