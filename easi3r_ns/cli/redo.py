@@ -40,6 +40,10 @@ class Redo:
     align: AlignConfig = field(default_factory=AlignConfig)
     no_corrections: tyro.conf.FlagCreatePairsOff[bool] = False
     """Without the corrections by hand in FOLDER/corrections, which are taken by themselves otherwise; they stay."""
+    drop_objects: Optional[str] = None
+    """Ids of objects that stand still, as in masks_objects of the dataset: 2,5. Written to FOLDER/corrections."""
+    keep_objects: Optional[str] = None
+    """Ids of the only objects that move: all others stand still."""
     clean: tyro.conf.FlagCreatePairsOff[bool] = False
     """Delete the intermediate results in the end; without other options nothing else happens."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -85,9 +89,11 @@ class Redo:
             align=self.align,
             keep_stages=not self.clean,
         )
+        console = Console(highlight=False, emoji=False)
         if self.no_corrections:
             config = with_corrections(config, None)
-        console = Console(highlight=False, emoji=False)
+        if self.drop_objects is not None or self.keep_objects is not None:
+            config = self._without_objects(config, console)
         # The folder may be the same with other content, or another one with the same.
         before, after = (with_corrections(options, None) for options in (kept.config, config))
         by_hand = changed_by_hand(self.folder, config)
@@ -107,6 +113,22 @@ class Redo:
             show_log()
         run_and_print(self.data or kept.data, self.folder, config, overwrite=True, verbose=self.verbose)
         _finish(self.folder)
+
+    def _without_objects(self, config: RunConfig, console: Console) -> RunConfig:
+        """The options with the corrections that objects stand still, which are written. Raises InputError."""
+        from ..pipelines.by_hand import with_corrections
+        from ..pipelines.objects_by_hand import drop_objects, object_ids
+        from ..storage.corrections import FOLDER
+
+        own = (self.folder / FOLDER).absolute()
+        if self.no_corrections or config.easi3r.corrections not in (None, own):
+            raise InputError(f"--drop-objects and --keep-objects write to {own}: leave the other corrections out")
+        drop = () if self.drop_objects is None else object_ids(self.drop_objects, "--drop-objects")
+        keep = () if self.keep_objects is None else object_ids(self.keep_objects, "--keep-objects")
+        gone = drop_objects(self.folder, drop=drop, keep=keep)
+        ids = ", ".join(map(str, gone)) or "none"
+        console.print(escape(f"objects that stand still: {ids} (kept in {self.folder / FOLDER})"), soft_wrap=True)
+        return with_corrections(config, own)
 
 
 _ALTERNATIVES = (("easi3r", "masks", "no_masks"), ("dataset", "metric_reference", "camera_height"))

@@ -40,6 +40,8 @@ RATES = (1e-4, 10_000.0)
 """Lowest and highest number of frames per second that an option takes."""
 CONFIDENCES = (0.0, 1e6)
 """Range of a least confidence."""
+THRESHOLDS = (0.1, 4.0)
+"""Range of --mask-threshold: a kept score knows no more."""
 _WEIGHTS = (0.0, 1e6)
 """Range of the weights of the alignment's terms: beyond it the other terms vanish in the rounding of float32."""
 _STEPS = (0.0, 100.0)
@@ -223,6 +225,10 @@ class Easi3RConfig:
     """Folder of corrections by hand, which win over every mask: corrections.json and a grey image for each corrected
     frame, of the name and shape of the dataset's image: black moves, white stands still, grey is as found. easi3r redo
     takes those beside the dataset by itself."""
+    mask_threshold: float = 1.0
+    """Times the cut above which something counts as moving, which is chosen for each clip: below 1 more moves, above 1
+    less. With a network that is the cut of the score of its tokens (and, for tiny, of the flow that no camera
+    explains), with --weights none and in the second look of --motion that of the flow of pixels."""
     mask_scope: Literal["now", "ever"] = "now"
     """now masks what moves while it moves. ever masks what moves at some time at all times at which it can be followed,
     such as a parked car that drives off later, or a cat that turns its head; takes 0.1 to 0.3 s a frame."""
@@ -296,6 +302,7 @@ class Easi3RConfig:
             value = getattr(self, name)
             if self.masks is None and value != getattr(type(self), name):
                 raise InputError(f"--{name.replace('_', '-')} {value} says something about --masks: give them too")
+        check_bounds("--mask-threshold", self.mask_threshold, *THRESHOLDS)
         check_bounds("--focal-length", self.focal_length, 1, 1e6)
         check_bounds("--min-confidence", self.min_confidence, *CONFIDENCES)
         check_bounds("--batch-size", self.batch_size, 0, 65536)

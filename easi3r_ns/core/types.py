@@ -486,6 +486,8 @@ class DynamicMasks:
     """(F, H, W) uint16 id of the object at each pixel, 0 exactly where nothing moves; None: not told apart."""
     refined: RefinedMasks | None = None
     """What a segmentation model made of the masks, which a dataset gets in their place; None: there is no model."""
+    over_cut: np.ndarray | None = None
+    """(F, H, W) uint8 score over its cut, see :mod:`easi3r_ns.motion.cut`, of masks that were just found."""
 
     def __post_init__(self) -> None:
         require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")
@@ -493,6 +495,8 @@ class DynamicMasks:
         require(
             self.first is None or self.first.shape == self.masks.shape, "the masks of the two looks differ in shape"
         )
+        cut = self.over_cut
+        require(cut is None or cut.shape == self.masks.shape, "the score of the pixels is not that of the masks")
         if self.objects is not None:
             told = self.objects.dtype == np.uint16 and self.objects.shape == self.masks.shape
             require(told and bool(((self.objects > 0) == self.masks).all()), "the objects are not those of the masks")
@@ -511,6 +515,7 @@ class DynamicMasks:
             first=None if self.first is None else self.first[kept],
             objects=None if self.objects is None else self.objects[kept],
             refined=self.refined and self.refined.of_frames(kept),
+            over_cut=None if self.over_cut is None else self.over_cut[kept],
         )
 
     @property

@@ -10,7 +10,7 @@ import torch
 from ..core.types import DynamicMasks, RefinedMasks
 from ..storage.cache import Tensors
 
-_FIRST = "first"
+_FIRST, _CUT = "first", "over_cut"
 _MAP = "map_"
 """Begins the names of the maps of the score."""
 
@@ -23,6 +23,7 @@ def pack_masks(dynamic: DynamicMasks) -> Tensors:
         "threshold": torch.tensor(dynamic.threshold, dtype=torch.float64),
         "source": torch.frombuffer(bytearray(dynamic.source.encode()), dtype=torch.uint8),
         **({} if dynamic.first is None else {_FIRST: torch.from_numpy(dynamic.first)}),
+        **({} if dynamic.over_cut is None else {_CUT: torch.from_numpy(dynamic.over_cut)}),
         **{_MAP + name: torch.from_numpy(values) for name, values in (dynamic.maps or {}).items()},
     }
 
@@ -41,6 +42,7 @@ def unpack_masks(tensors: Tensors) -> DynamicMasks:
         source=bytes(tensors["source"].numpy()).decode(),
         maps=maps or None,
         first=tensors[_FIRST].numpy() if _FIRST in tensors else None,
+        over_cut=tensors[_CUT].numpy() if _CUT in tensors else None,
     )
 
 
@@ -56,6 +58,7 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
     maps = first.maps and {name: np.concatenate([(clip.maps or {})[name] for clip in clips]) for name in first.maps}
     looks = [clip.first for clip in clips if clip.first is not None]
     refined = [clip.refined for clip in clips if clip.refined is not None]
+    scores = [clip.over_cut for clip in clips if clip.over_cut is not None]
     return DynamicMasks(
         masks=np.concatenate([clip.masks for clip in clips]),
         score=np.concatenate([clip.score for clip in clips]),
@@ -64,6 +67,7 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
         maps=maps,
         first=np.concatenate(looks) if looks else None,
         refined=_join_refined(refined) if len(refined) == len(clips) else None,
+        over_cut=np.concatenate(scores) if len(scores) == len(clips) else None,
     )
 
 

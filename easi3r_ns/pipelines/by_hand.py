@@ -33,12 +33,16 @@ def own_corrections(out: Path) -> Corrections | None:
     Raises:
         InputError: as :func:`~easi3r_ns.storage.corrections.read_corrections`.
     """
-    if not os.path.lexists(out / FOLDER):
+    found = all_corrections(out)
+    return found if found is not None and found.decides else None
+
+
+def all_corrections(out: Path) -> Corrections | None:
+    """What is in ``out/corrections``, if only strokes; None: there is nothing. Raises InputError."""
+    folder = out / FOLDER
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    if (out / FOLDER).is_dir() and not any((out / FOLDER).iterdir()):
-        return None
-    found = read_corrections(out / FOLDER)
-    return found if found.decides else None
+    return read_corrections(folder)
 
 
 def told(corrections: Corrections) -> str:

@@ -31,6 +31,7 @@ from ..depth.movers import assume_depth
 from ..frames import ImageGeometry
 from ..frames.near import near_places, shot
 from ..motion.corrections import corrected
+from ..motion.cut import KEPT, cut_at
 from ..motion.flow.choose import choose_flow
 from ..motion.flow.remembered import RememberedFlow
 from ..motion.given import FirstLook, given_masks
@@ -269,14 +270,10 @@ def found_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: Ru
 
     # The thresholds of these masks were chosen with DIS flow; another estimator is used only on request.
     flow = "dis" if config.flow == "auto" else config.flow
-    return unpack_masks(
-        cache.stage(
-            "geometry-masks",
-            digest(frames.images, near_places(frames), [rows.start for rows in clips], METHOD, flow, __version__),
-            compute,
-            log,
-        )
-    )
+    starts = [rows.start for rows in clips]
+    key = digest(frames.images, near_places(frames), starts, METHOD, KEPT, flow, __version__)
+    found = unpack_masks(cache.stage("geometry-masks", key, compute, log))
+    return cut_at(found, frames.images, config.mask_threshold)
 
 
 def _cameras(

@@ -188,7 +188,7 @@ def _first_look(scene: Scene, frames: Frames, patch: int, config: Easi3RConfig, 
     images = larger_scene(scene, times).images
     shot = Shot(frames.places, np.empty(0, dtype=np.int64), _by_place(frames, images))
     found = geometric_masks(images, times * patch, log, provider=provider, shot=shot)
-    return replace(found, masks=on_network(found.masks, times))
+    return replace(found, masks=on_network(found.masks, times), over_cut=None)
 
 
 def _by_place(frames: Frames, images: np.ndarray) -> Callable[[int], np.ndarray]:

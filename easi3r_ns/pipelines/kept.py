@@ -28,7 +28,7 @@ GROUPS = {
         *("masks", "masks_polarity", "masks_missing", "no_masks"),
         *("flow", "graph", "weights", "no_adapt", "refine_masks"),
     ),
-    "masks": ("corrections",),
+    "masks": ("corrections", "mask_threshold"),
     "cameras": ("align", "refine", "focal_length", "window", "loop_closure", "seed"),
     "depth": ("depth", "stereo", "min_confidence", "depth_prior", "metric"),
     "second look": ("motion",),

@@ -16,6 +16,7 @@ from ..core.types import DynamicMasks, Frames, RefinedMasks
 from ..frames import enlarged, enlargement, resize_and_crop
 from ..frames.near import near_places, shot
 from ..motion.corrections import apply
+from ..motion.cut import KEPT, cut_at
 from ..motion.flow.choose import choose_flow
 from ..motion.flow.remembered import RememberedFlow
 from ..motion.packing import join_masks, pack_masks, unpack_masks
@@ -187,7 +188,8 @@ def _kept(
             np.fmax.reduce([look.astray for look in looks]),  # NaN, not judged, only where no clip could be
         ]
         dynamic = join_masks([look.dynamic for look in looks])
-        dynamic = replace(dynamic, masks=on_network(dynamic.masks, times), first=scene.dynamic.masks)
+        masks, kept_score = on_network(dynamic.masks, times), averaged(dynamic.over_cut, times)
+        dynamic = replace(dynamic, masks=masks, first=scene.dynamic.masks, over_cut=kept_score)
         return {
             **pack_masks(dynamic),
             "followed": torch.from_numpy(on_network(np.concatenate([look.followed for look in looks]), times)),
@@ -197,9 +199,10 @@ def _kept(
     points = () if scene.sparse is None else (scene.sparse.points, scene.sparse.point_index, scene.sparse.frame_index)
     lens = (scene.focals_xy, np.asarray(scene.principal_point, dtype=float), list(scene.distortion))
     seen = (scene.images, scene.depth, scene.confidence, scene.dynamic.masks, scene.T_world_cam, *lens, *points)
-    key = digest(*seen, near_places(frames), kept, scene.min_confidence, flow_name, METHOD, __version__)
+    key = digest(*seen, near_places(frames), kept, scene.min_confidence, flow_name, METHOD, KEPT, __version__)
     tensors = cache.stage(stage, key, compute, log)
-    return _Seen(unpack_masks(tensors), tensors["followed"].numpy(), *tensors["facts"].tolist())
+    dynamic = cut_at(unpack_masks(tensors), scene.images, config.mask_threshold)
+    return _Seen(dynamic, tensors["followed"].numpy(), *tensors["facts"].tolist())
 
 
 def larger_scene(scene: Scene, times: int) -> Scene:
@@ -233,6 +236,13 @@ def larger_scene(scene: Scene, times: int) -> Scene:
 def on_network(masks: np.ndarray, times: int) -> np.ndarray:
     """(F, t H, t W) bool -> (F, H, W): what holds for most of a pixel."""
     return masks if times == 1 else block_reduce(masks, (1, times, times), np.mean) > 0.5
+
+
+def averaged(values: np.ndarray | None, times: int) -> np.ndarray | None:
+    """(F, t H, t W) uint8 -> (F, H, W): the mean over each pixel."""
+    if values is None or times == 1:
+        return values
+    return np.asarray(block_reduce(values, (1, times, times), np.mean)).astype(np.uint8)
 
 
 def _first_look_stays(scene: Scene, why: str, log: RunLog, *, warns: bool = False) -> Looks:

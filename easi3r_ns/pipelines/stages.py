@@ -28,6 +28,7 @@ from ..frames.near import near_places, shot
 from ..motion.attention.masks import REFERENCE_SEED, cluster_for, segment_dynamic, token_masks
 from ..motion.attention.statistics import SummaryAccumulator, score_of
 from ..motion.corrections import corrected
+from ..motion.cut import KEPT, cut_at
 from ..motion.flow.dis import DISFlow
 from ..motion.flow.provider import FlowProvider
 from ..motion.given import FirstLook, given_masks
@@ -106,7 +107,11 @@ class StageInputs:
 
     def score_key(self) -> tuple:
         """The inputs that determine the score, beside the network and its pairs."""
-        return asdict(self.formula), self.flow_key if self.formula.flow_residual else None
+        return asdict(self.formula), self.flow_key if self.formula.flow_residual else None, KEPT
+
+    def cut(self, found: DynamicMasks) -> DynamicMasks:
+        """Masks that were found, cut where ``--mask-threshold`` wants it."""
+        return cut_at(found, self.frames.images, self.config.mask_threshold)
 
 
 class Once(Generic[T]):
@@ -177,7 +182,8 @@ def find_masks(inputs: StageInputs, shared: Shared) -> DynamicMasks | None:
         return pack_masks(segment(inputs, shared, attend(inputs, shared), "pass 1: motion"))
 
     def own() -> DynamicMasks:
-        return unpack_masks(inputs.cache.stage("pass1", digest(inputs.key, inputs.score_key()), compute, inputs.log))
+        key = digest(inputs.key, inputs.score_key())
+        return inputs.cut(unpack_masks(inputs.cache.stage("pass1", key, compute, inputs.log)))
 
     given = given_masks(inputs.config, inputs.frames, inputs.patch, FirstLook(inputs.log, own))
     found = given if given is not None or inputs.config.no_adapt else own()
@@ -267,7 +273,7 @@ def decode(inputs: StageInputs, shared: Shared, before: DynamicMasks | None) -> 
         kept = {} if sink is None else pack_masks(segment(inputs, shared, _fused(sink), "pass 2: motion"))
         if kept:
             inputs.cache.put("pass2", key, kept)
-    final = final or _complete(inputs, unpack_masks(kept), "refined-pass2")
+    final = final or _complete(inputs, inputs.cut(unpack_masks(kept)), "refined-pass2")
     return DecodedPairs(PairPredictions(inputs.graph, **maps), final, tokens, key)
 
 

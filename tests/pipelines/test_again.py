@@ -31,7 +31,16 @@ from easi3r_ns.pipelines.by_hand import changed_by_hand, follow_dataset, made_wi
 from easi3r_ns.pipelines.kept import kept_run
 from easi3r_ns.pipelines.run import WORKSPACE
 from easi3r_ns.pipelines.side_by_side import compare_cameras
-from easi3r_ns.storage.corrections import FOLDER, Corrections, frame_sources, read_corrections, write_corrections
+from easi3r_ns.storage.corrections import (
+    AS_FOUND,
+    FOLDER,
+    MOVES,
+    STILL,
+    Corrections,
+    frame_sources,
+    read_corrections,
+    write_corrections,
+)
 from easi3r_ns.storage.files import write_png
 from easi3r_ns.storage.lock import only_writer
 from tests.support.killed_accept import InstantWithMasks, correct, made, marks, said, state
@@ -161,8 +170,8 @@ def test_redo_takes_what_lies_beside_the_dataset(
     write_corrections(out / FOLDER, replace(own, excluded=()))
     capsys.readouterr()
     main(["redo", str(out)])
-    said = capsys.readouterr().out
-    assert "changed: corrections of 2 frames; made again: masks, cameras, depth, second look, dataset" in said
+    printed = capsys.readouterr().out
+    assert "changed: corrections of 2 frames; made again: masks, cameras, depth, second look, dataset" in printed
     masks = read_scene(out / "scene").dynamic.masks
     assert masks.any(axis=(1, 2)).tolist() == [False, True, False, True, False]
     with pytest.raises(SystemExit):
@@ -170,12 +179,12 @@ def test_redo_takes_what_lies_beside_the_dataset(
     assert "made with these options already" in " ".join(capsys.readouterr().err.split())
     write_corrections(out / FOLDER, own)
     main(["redo", str(out)])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "corrections of 2 frames, 1 frame excluded; made again: frames, what moves" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "corrections of 2 frames, 1 frame excluded; made again: frames, what moves" in printed
     assert state(out) == "new"
     main(["redo", str(out), "--mask-growth", "1"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "changed: --mask-growth 1; made again: dataset" in said and len(frame_sources(out)) == 4
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "changed: --mask-growth 1; made again: dataset" in printed and len(frame_sources(out)) == 4
     main(["redo", str(out), "--no-corrections"])
     assert "changed: no corrections" in capsys.readouterr().out
     assert len(frame_sources(out)) == 5 and not read_scene(out / "scene").dynamic.masks.any()
@@ -235,3 +244,35 @@ def test_the_distance_is_in_parts_of_the_path(out: Path) -> None:
     assert np.isnan(compare_cameras(stays, scene).distance).all() and "turned by 0" in str(
         compare_cameras(stays, scene)
     )
+
+
+def two_objects() -> np.ndarray:
+    """Two corners move."""
+    image = marks()
+    image[-12:, -16:] = MOVES
+    return image
+
+
+def test_objects_are_dropped_by_their_ids(out: Path, instant: object, capsys: pytest.CaptureFixture[str]) -> None:
+    names = sorted(frame_sources(out))
+    write_corrections(out / FOLDER, Corrections(SIZE, dict.fromkeys(names, two_objects()), ["stroke"]))
+    main(["redo", str(out)])
+    assert set(np.unique(read_scene(out / "scene").dynamic.objects)) == {0, 1, 2}
+    for ids, why in (("3", "has no object 3: the ids in masks_objects are 1, 2"), ("2;x", "give ids as in")):
+        with pytest.raises(InputError, match=why):
+            Redo.command_line([str(out), "--drop-objects", ids], "easi3r redo")
+    with pytest.raises(InputError, match="leave the other corrections out"):
+        Redo.command_line([str(out), "--drop-objects", "2", "--no-corrections"], "easi3r redo")
+    capsys.readouterr()
+    main(["redo", str(out), "--keep-objects", "1"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "objects that stand still: 2" in printed and "made again: masks, cameras" in printed
+    scene = read_scene(out / "scene")
+    large = scene.dynamic.masks[:, : scene.images.shape[1] // 3, : scene.images.shape[2] // 3]
+    assert large.all() and set(np.unique(scene.dynamic.objects)) == {0, 1} and scene.dynamic.masks[:, -5:].sum() == 0
+    main(["redo", str(out), "--drop-objects", "1"])
+    assert not read_scene(out / "scene").dynamic.masks.any()
+    own = read_corrections(out / FOLDER)
+    assert list(own.strokes) == ["stroke"] and set(np.unique(own.marks[names[2]])) == {AS_FOUND, STILL}
+    with pytest.raises(InputError, match="ids in masks_objects are none"):
+        Redo.command_line([str(out), "--drop-objects", "1"], "easi3r redo")

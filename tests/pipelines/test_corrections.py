@@ -16,6 +16,8 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks
 from easi3r_ns.dataset.scene_folder import read_scene
 from easi3r_ns.frames import ImageGeometry, plan_preprocessing
+from easi3r_ns.motion.cut import over_cut
+from easi3r_ns.pipelines import geometric as pipeline_geometric
 from easi3r_ns.pipelines.again import solve_again
 from easi3r_ns.pipelines.finished import run_record
 from easi3r_ns.pipelines.kept import changes, made_again
@@ -33,7 +35,7 @@ from easi3r_ns.storage.corrections import (
 )
 from easi3r_ns.storage.files import read_png
 from easi3r_ns.training.scenes import Clip, render_clip
-from tests.pipelines.test_geometric import NONE, NUM_FRAMES, clip, mapped, run, write_clip
+from tests.pipelines.test_geometric import NONE, NUM_FRAMES, clip, mapped, quick_masks, run, write_clip
 from tests.pipelines.test_network import SMALL, write_images
 from tests.support.standin import StandIn
 
@@ -62,6 +64,27 @@ def test_the_first_look_with_corrections_finds_the_cameras(tmp_path: Path, clip:
     static = read_png(out / "masks" / "frame_00003.png")[..., 0] > 0
     assert not static[:25, -35:].any() and static[-30:, :30].all()
     assert (read_scene(out / "scene").dynamic.objects[2] > 0).any()
+
+
+def test_the_cut_is_moved_without_flow(tmp_path: Path, clip: Clip, mapped: Callable, monkeypatch) -> None:
+    calls, looks = mapped(), []
+
+    def found(images: np.ndarray, patch: int, *args: object, **options: object) -> DynamicMasks:
+        looks.append(len(images))
+        masks = quick_masks(images, patch, *args, **options)
+        score = np.tile(np.linspace(0, 2, images.shape[2]), (*images.shape[:2], 1))
+        return replace(masks, masks=score > 1, over_cut=over_cut(score, 1.0))
+
+    monkeypatch.setattr(pipeline_geometric, "geometric_masks", found)
+    data, out = write_clip(clip, tmp_path / "clip"), tmp_path / "out"
+    for threshold in (1.0, 0.5, 1.5):
+        options = replace(NONE, mask_threshold=threshold)
+        config = RunConfig(
+            FrameConfig(0), options, dataset=DatasetConfig(num_downscales=0, report=False), keep_stages=True
+        )
+        process(data, out, config, overwrite=True, log=RunLog())
+    assert looks == [NUM_FRAMES]
+    assert [round(float(dynamic.masks.mean()), 1) for dynamic in calls] == pytest.approx([0.5, 0.75, 0.25], abs=0.06)
 
 
 def test_masks_that_are_given_are_corrected_too(tmp_path: Path, clip: Clip, mapped: Callable) -> None:
@@ -139,6 +162,17 @@ def test_a_network_decodes_with_them_and_its_second_pass_keeps_them(tmp_path: Pa
     assert [run.encoded for run in ran] == [4, 0, 0]
     options = json.loads((tmp_path / "out" / "transforms.json").read_text())["easi3r"]["config"]["easi3r"]
     assert options["corrections"] is None
+
+    def lower(share: float) -> DynamicMasks:
+        options = replace(config, easi3r=replace(config.easi3r, mask_threshold=share))
+        ran.append(StandIn(clip, plan_preprocessing((WIDTH, HEIGHT), geometry), network))
+        pipeline = NetworkPipeline(options, ran[-1])
+        process(data, tmp_path / "out", options, overwrite=True, log=RunLog(), pipeline=pipeline)
+        return read_scene(tmp_path / "out" / "scene").dynamic
+
+    assert lower(0.2).masks.sum() > before.masks.sum() > lower(3.0).masks.sum()
+    np.testing.assert_array_equal(lower(1.0).masks, before.masks)
+    assert [run.encoded for run in ran[3:]] == [0, 0, 0]
 
     write_corrections(tmp_path / "out" / FOLDER, Corrections((WIDTH, HEIGHT), {"frame_00002": marks()}))
     stand_in = StandIn(clip, plan_preprocessing((WIDTH, HEIGHT), geometry), network)

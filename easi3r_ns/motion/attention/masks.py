@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from ...core.score import NUM_CLUSTERS, ScoreFormula
 from ...core.types import DynamicMasks
+from ..cut import over_cut
 from .statistics import min_max_per_frame
 
 FITTED_TOKENS = 32_768
@@ -59,10 +60,12 @@ def segment_dynamic(
     blocks = _EnlargedBlocks(clustered, patch_size)
     threshold = _threshold_of(blocks)
     masks = np.concatenate([block > threshold for block in blocks])
+    kept = np.concatenate([over_cut(block, threshold) for block in blocks])
     if flow_residual is not None:
         unexplained = _EnlargedBlocks(_means_over_clusters(flow_residual, labels), patch_size)
         masks &= np.concatenate([block > LEAST_RESIDUAL for block in unexplained])
-    return DynamicMasks(masks=masks, score=clustered, threshold=threshold)
+        kept = np.minimum(kept, np.concatenate([over_cut(block, LEAST_RESIDUAL) for block in unexplained]))
+    return DynamicMasks(masks=masks, score=clustered, threshold=threshold, over_cut=kept)
 
 
 @dataclass(frozen=True)

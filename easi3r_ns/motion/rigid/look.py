@@ -12,6 +12,7 @@ from ...core.runlog import RunLog
 from ...core.scene import Scene
 from ...core.types import DynamicMasks
 from ...frames.near import Shot
+from ..cut import over_cut
 from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
@@ -128,6 +129,7 @@ def second_look(
         source="scene",
         maps=regions.maps,
         first=scene.dynamic.masks[first_row : first_row + len(shot.places)],
+        over_cut=over_cut(score, threshold),
     )
     astray = float(np.median(rigid.astray)) if rigid.astray else float("nan")
     return SecondLook(dynamic, regions.followed, np.array(rigid.explained), rigid.sigma, astray)

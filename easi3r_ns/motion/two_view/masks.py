@@ -10,6 +10,7 @@ from ...core.runlog import RunLog
 from ...core.types import DynamicMasks
 from ...frames.near import Shot
 from ..attention.masks import OTSU_CLASSES
+from ..cut import over_cut
 from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
@@ -78,7 +79,8 @@ def geometric_masks(
     threshold = choose_threshold(score)
     tokens = token_means(score, patch_size)
     masks = snap_to_edges(images, score > threshold)
-    return DynamicMasks(masks, tokens, threshold, source="geometry", maps=regions.maps)
+    kept = over_cut(score, threshold)
+    return DynamicMasks(masks, tokens, threshold, source="geometry", maps=regions.maps, over_cut=kept)
 
 
 def choose_threshold(score: np.ndarray, least: float = LEAST_SCORE) -> float:
