@@ -1,4 +1,4 @@
-"""`easi3r run | batch | redo | evaluate | view | edit | report | export | check | import | plan | weights | doctor`."""
+"""The console script `easi3r` and its commands: see :data:`Commands`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .evaluate import Evaluate
 from .export import Export
 from .help import help_text
 from .import_ import Import
+from .masks import Masks
 from .options import dashed_names, own_usage_errors
 from .plan import Plan
 from .redo import Redo
@@ -56,6 +57,7 @@ class Doctor:
 Commands = Union[
     Annotated[ProcessEasi3R, tyro.conf.subcommand("run")],
     Annotated[BatchCommand, tyro.conf.subcommand("batch")],
+    Annotated[Masks, tyro.conf.subcommand("masks")],
     Annotated[Redo, tyro.conf.subcommand("redo")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[ViewScene, tyro.conf.subcommand("view")],
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             if arguments[:1] == ["run"]:
                 arguments = ["run", *translated(arguments[1:])]
-            elif arguments[:1] in (["plan"], ["batch"]):
+            elif arguments[:1] in (["plan"], ["batch"], ["masks"]):
                 arguments = [arguments[0], *translated(data_first(arguments[1:]))]
             with own_usage_errors():
                 command = tyro.cli(Commands, prog="easi3r", args=arguments, add_help=False)

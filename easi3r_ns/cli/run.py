@@ -23,6 +23,7 @@ from ..core.streams import steady_streams
 from .display import RichRunLog
 from .foreign import translate
 from .help import help_text
+from .masks import find_and_print
 from .options import OutputFolder, dashed_names, own_usage_errors
 from .several import joined
 from .summary import print_kept, print_parts, print_summary
@@ -63,6 +64,9 @@ class ProcessEasi3R:
     clean: tyro.conf.FlagCreatePairsOff[bool] = False
     """Delete the intermediate results (.easi3r in --output-dir) in the end. They are kept for easi3r redo, which makes
     the dataset again with other options in less time."""
+    masks_only: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Stop when it is found what moves, and write masks, preview and contact sheet to partial/ in --output-dir; the
+    same command without it goes on from there. The same as easi3r masks."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show details, time and memory of every stage, and the log messages of every module."""
 
@@ -97,6 +101,9 @@ class ProcessEasi3R:
 
             options = (self.frames, self.config, self.align, self.dataset, self.refine)
             config = RunConfig(*options, self.eval_data, self.more_data, keep_stages=not self.clean)
+            if self.masks_only:
+                find_and_print(self.data, self.output_dir, config, verbose=self.verbose)
+                return
             run_and_print(self.data, self.output_dir, config, overwrite=self.overwrite, verbose=self.verbose)
 
 

@@ -55,6 +55,7 @@ STAGES = {
     "dataset": ("write the dataset", ""),
     "check": ("load the dataset for a check", ""),
     "preview": ("write preview.mp4", "frames"),
+    "contact sheet": ("write contact_sheet.png", ""),
     "report": ("write report.html", ""),
     "points": ("collect the points", "frames"),
 }

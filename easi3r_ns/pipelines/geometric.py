@@ -106,6 +106,10 @@ class GeometricPipeline:
     def prepare(self, log: RunLog) -> None:
         """Do nothing: this pipeline needs no weights."""
 
+    def masks(self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0) -> DynamicMasks:
+        """See :meth:`~.pipeline.Pipeline.masks`."""
+        return _masks(frames, self._config.easi3r, cache, log)
+
     def reconstruct(
         self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0, budget: Budget = UNBOUNDED
     ) -> Scene:

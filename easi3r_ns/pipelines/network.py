@@ -160,13 +160,14 @@ class NetworkPipeline:
             shared_focal=config.align.shared_focal,
         )
 
-    def masks(self, frames: Frames, cache: StageCache, log: RunLog) -> DynamicMasks:
+    def masks(self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0) -> DynamicMasks:
         """Motion masks of a clip from pass 1 alone, without pointmaps and alignment."""
         config, backbone = replace(self._config.easi3r, no_adapt=False), self._open(log)
         compute = choose_compute(config.device, config.dtype, config.batch_size, tf32=config.tf32)
-        graph = _pair_graph(backbone.info, config, len(frames), 0)
+        graph = _pair_graph(backbone.info, config, len(frames), num_eval)
         mask_flow = _mask_flow(backbone.info, config, None, compute, log) or DISFlow()
-        inputs = StageInputs(frames, graph, backbone, config, compute, cache, log, mask_flow=mask_flow)
+        options = (frames, graph, backbone, config, compute, cache, log)
+        inputs = StageInputs(*options, num_eval=num_eval, mask_flow=mask_flow)
         masks = find_masks(inputs, Shared.of(inputs))
         assert masks is not None, "they are left out with --no-adapt only"
         backbone.release()

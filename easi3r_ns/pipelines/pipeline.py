@@ -13,7 +13,7 @@ from ..core.budget import UNBOUNDED, Budget
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
-from ..core.types import Frames
+from ..core.types import DynamicMasks, Frames
 from ..frames import ImageGeometry
 from ..network.weights import WeightsInfo
 from ..plan.forecast import Forecast
@@ -73,6 +73,13 @@ class Pipeline(Protocol):
     @property
     def weights(self) -> WeightsInfo | None:
         """Description of the network's weights, valid after :meth:`prepare`; None: there is no network."""
+
+    def masks(self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0) -> DynamicMasks:
+        """What moves, by the first look alone; arguments as :meth:`reconstruct`, which takes what is kept here.
+
+        Raises:
+            Easi3RError: the masks cannot be had.
+        """
 
     def reconstruct(
         self, frames: Frames, cache: StageCache, log: RunLog, *, num_eval: int = 0, budget: Budget = UNBOUNDED

@@ -29,7 +29,8 @@ from ..motion.corrections import corrected_frames
 from ..motion.flow.dis import DISFlow
 from ..motion.given import check_given, given_between
 from ..network.weights import WeightsInfo
-from ..plan.forecast import actual_line, forecast_lines
+from ..plan.forecast import Forecast, actual_line, forecast_lines
+from ..plan.geometric import GeometricForecast
 from ..plan.plan import learn_from
 from ..pose_frames import pose_between, without_camera
 from ..report.card import FILES as REPORT_FILES
@@ -93,6 +94,59 @@ def process(
 
     finish_accept(output_dir)
     refuse_taken(output_dir, overwrite)
+    started = begin(data, output_dir, config, log, pipeline, choice)
+    asked, config, pipeline, plan = config, started.config, started.pipeline, started.plan
+    start, first = time.perf_counter(), len(log.stages)
+    with only_writer(output_dir):
+        remember_frames(output_dir)
+        started.choice.keep(output_dir / WORKSPACE)
+        budget = plan.budget if plan else UNBOUNDED
+        result = _process(
+            *(pipeline, data, output_dir, config),
+            overwrite=overwrite,
+            log=log,
+            budget=budget,
+            prior=started.prior,
+            facts=started.choice.provenance() | {RECORD: started.record},
+            asked=asked,
+        )
+    if plan:
+        log.info(actual_line(plan, time.perf_counter() - start, log.stages[first:]))
+        learn_from(plan, log.stages[first:])
+    return result
+
+
+@dataclass(frozen=True)
+class StartedRun:
+    """A run whose options and sources are checked, and whose weights are there."""
+
+    pipeline: Pipeline
+    config: RunConfig
+    """With the weights that were chosen."""
+    choice: WeightsChoice
+    plan: Forecast | GeometricForecast | None
+    record: dict[str, Any]
+    prior: DepthPrior | None
+
+
+def begin(
+    data: Path,
+    output_dir: Path,
+    config: RunConfig,
+    log: RunLog,
+    pipeline: Pipeline | None = None,
+    choice: WeightsChoice | None = None,
+    *,
+    whole: bool = True,
+) -> StartedRun:
+    """Check everything that can be checked before any work, say what is predicted, and fetch the weights.
+
+    Args:
+        whole: a dataset is to be made; else masks alone. Others as :func:`process`.
+
+    Raises:
+        Easi3RError: the run cannot succeed; nothing was written.
+    """
     asked, paths = config, (data, *config.more_data)
     for source in filter(None, (*paths, config.eval_data)):
         _refuse_own_output(source, output_dir)
@@ -117,29 +171,12 @@ def process(
     pipeline.check(log)
     _refuse_foreign(output_dir, 0, (1, 1), config, has_depth=False)
     plan = choice.plan or pipeline.forecast(data, log)
-    for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan else []:
+    for line in forecast_lines(plan, asked_window=config.easi3r.window > 0) if plan and whole else []:
         log.info(line)
-    prior = open_prior(config.easi3r, log)
+    prior = open_prior(config.easi3r, log) if whole else None
     check_tracker(config.easi3r, log)
     pipeline.prepare(log)
-    begin, first = time.perf_counter(), len(log.stages)
-    with only_writer(output_dir):
-        remember_frames(output_dir)
-        choice.keep(output_dir / WORKSPACE)
-        budget = plan.budget if plan else UNBOUNDED
-        result = _process(
-            *(pipeline, data, output_dir, config),
-            overwrite=overwrite,
-            log=log,
-            budget=budget,
-            prior=prior,
-            facts=choice.provenance() | {RECORD: record},
-            asked=asked,
-        )
-    if plan:
-        log.info(actual_line(plan, time.perf_counter() - begin, log.stages[first:]))
-        learn_from(plan, log.stages[first:])
-    return result
+    return StartedRun(pipeline, config, choice, plan, record, prior)
 
 
 def _has_depth(pipeline: Pipeline, config: RunConfig) -> bool:
@@ -241,20 +278,8 @@ def _of_one(
 
     ``facts`` gets what is known of the frames.
     """
-    workspace, geometry = output_dir / WORKSPACE, pipeline.geometry
-    frames = load_frames(
-        *(data, workspace / "frames"),
-        select=config.frames,
-        geometry=geometry,
-        log=log,
-        kept=_kept(config),
-    )
-    num_train = len(frames)
-    if config.eval_data is not None:
-        frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
-    placed = corrected_frames(config.easi3r.corrections, frames, log)
-    frames, num_train = placed.frames, int((placed.kept < num_train).sum())
-    refuse_reference(config.dataset, [frames])
+    workspace = output_dir / WORKSPACE
+    frames, num_train = frames_of_one(pipeline, data, output_dir, config, log)
     num_frames = len(frames) + (len(frames.skipped) if frames.skipped is not None else 0)
     source_wh = frames.pixel_map.source_wh
     _refuse_foreign(
@@ -276,6 +301,31 @@ def _of_one(
             raise  # the user may have changed them
         raise keep_masks(error, output_dir, config.dataset, facts, log) from error
     return scene, frames, num_train
+
+
+def frames_of_one(
+    pipeline: Pipeline, data: Path, output_dir: Path, config: RunConfig, log: RunLog
+) -> tuple[Frames, int]:
+    """The frames of one clip with its corrections, followed by those of the evaluation views; and how many are the
+    clip's.
+
+    Raises:
+        InputError: frames, corrections or the metric reference cannot be used.
+    """
+    workspace, geometry = output_dir / WORKSPACE, pipeline.geometry
+    frames = load_frames(
+        *(data, workspace / "frames"),
+        select=config.frames,
+        geometry=geometry,
+        log=log,
+        kept=_kept(config),
+    )
+    num_train = len(frames)
+    if config.eval_data is not None:
+        frames = _with_eval_frames(frames, config.eval_data, workspace / "eval", geometry, config, log)
+    placed = corrected_frames(config.easi3r.corrections, frames, log)
+    refuse_reference(config.dataset, [placed.frames])
+    return placed.frames, int((placed.kept < num_train).sum())
 
 
 def _of_several(

@@ -16,6 +16,8 @@ from ..core.scene import Scene, what_frames_show
 from ..core.types import DynamicMasks, Frames
 from ..dataset.resample import static_at_source
 from ..report.card import PREVIEW, REPORT
+from ..report.contact_sheet import NAME as CONTACT_SHEET
+from ..report.contact_sheet import write_contact_sheet
 from ..report.preview import write_preview
 from ..report.unposed import write_unposed_report
 from ..storage.files import make_folder, write_png
@@ -53,12 +55,12 @@ def keep_masks(
     drop_masks(output_dir)
     for number, (frames, dynamic) in enumerate(error.found, 1):
         place = folder / f"{_CLIP}{number}" if several else folder
-        _keep(place, frames, dynamic.final, str(error), config, facts, log)
+        write_masks(place, frames, dynamic.final, str(error), config, facts, log)
     kept = f"the masks (black where something moves){', a preview and a report' if config.report else ''}"
     return AlignmentError(f"{error}. What was found stays in {folder}: {kept}{' of each clip' if several else ''}")
 
 
-def _keep(
+def write_masks(
     folder: Path,
     frames: Frames,
     dynamic: DynamicMasks,
@@ -66,11 +68,20 @@ def _keep(
     config: DatasetConfig,
     facts: Mapping[str, Any],
     log: RunLog,
+    *,
+    sheet: bool = False,
 ) -> None:
-    """Masks of one clip, with a preview and a report where they are wanted. Raises OutputError."""
+    """Masks of one clip, with a preview, a report and, with ``sheet``, a contact sheet where they are wanted.
+
+    Args:
+        problem: why there are no cameras.
+
+    Raises:
+        OutputError: files of the user are in the way, or the disk refuses.
+    """
     rig = frames.rig
     masks = [f"masks/{f'frame_{k + 1:05d}' if rig is None else rig.stem(k)}.png" for k in range(len(frames))]
-    report = [PREVIEW, REPORT] if config.report else []
+    report = [PREVIEW, REPORT, *([CONTACT_SHEET] if sheet else [])] if config.report else []
     claim(folder, [*masks, *report])
     make_folder(folder / "masks")
     for file, moving in zip(masks, dynamic.masks):
@@ -81,6 +92,9 @@ def _keep(
         scene = _without_cameras(frames, dynamic, {**facts, **logged})
         with log.stage("preview", len(scene)) as advance:
             write_preview(scene, folder / PREVIEW, advance)
+        if sheet:
+            with log.stage("contact sheet"):
+                write_contact_sheet(scene, folder / CONTACT_SHEET)
         with log.stage("report"):
             write_unposed_report(scene, problem, folder / REPORT)
     settle(folder, [*masks, *report])

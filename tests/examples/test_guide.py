@@ -35,6 +35,7 @@ EXAMPLE_LINES = 50
 COMMANDS = (
     "run",
     "batch",
+    "masks",
     "redo",
     "evaluate folder",
     "evaluate dataset",
