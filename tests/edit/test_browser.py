@@ -256,6 +256,24 @@ def test_every_control_has_a_name_and_can_be_reached(editor):
     assert {"canvas", "solve", "play", "follow", "opacity", "exclude"} <= reached
 
 
+def test_words_of_every_button_stand_out(editor):
+    """Chosen, pressed and under the pointer: a contrast of 4.5 as WCAG 2.1 has it."""
+    page = editor.page
+    page.locator("[data-layer=changes]").click()  # the pointer stays on it
+    editor.saved(lambda: editor.button("Keyframe").click())
+    page.locator("[data-layer=changes]").hover()
+    contrasts = page.evaluate(
+        """() => { const light = colour => { const [r, g, b] = colour.match(/[0-9.]+/g).map(v => v / 255)
+                .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+            return [...document.querySelectorAll('button:not(:disabled):not(.thumb)')].map(button => {
+                const { color, backgroundColor } = getComputedStyle(button);
+                const [low, high] = [light(color), light(backgroundColor)].sort((a, b) => a - b);
+                return [button.textContent, (high + 0.05) / (low + 0.05)]; }); }"""
+    )
+    assert len(contrasts) > 15 and [own for own in contrasts if own[1] < 4.5] == []
+
+
 def test_what_the_server_refuses_is_said_on_the_page(editor):
     editor.keys("a")
     editor.shows("first click or paint")
