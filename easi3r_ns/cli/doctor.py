@@ -34,7 +34,7 @@ EXTRAS = {
     "eval": ("evo", "scores of easi3r evaluate"),
     "rerun": ("rerun", "recordings of easi3r export --format rerun"),
     "heif": ("pillow_heif", "HEIC photos of iPhones"),
-    "models": ("transformers", "models of --depth-prior and --refine-masks"),
+    "models": ("transformers", "models of --depth-prior, --refine-masks, --remove and --keep"),
 }
 """Extra -> the module that it installs, and what needs it."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clip" / "clip.mp4"

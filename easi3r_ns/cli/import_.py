@@ -45,6 +45,12 @@ class Import:
     """Treat everything as static."""
     refine_masks: str = "none"
     """Masks to the pixel by a model that follows objects through video: see `easi3r run`."""
+    remove: Optional[str] = None
+    """Things to mask whether they move or not, by their names: see `easi3r run`."""
+    keep: Optional[str] = None
+    """Things that are not to be masked, by their names: see `easi3r run`."""
+    names_model: str = "grounding-dino"
+    """What finds these things: see `easi3r run`."""
     depth: Literal["stereo", "none"] = "stereo"
     """Where the folder has no depth: stereo measures that of what stands still, none leaves it unknown."""
     stereo: Literal["auto", "opencv", "torch", "patchmatch"] = "auto"

@@ -167,12 +167,15 @@ def _no_weights(scene: Scene) -> str:
 
 
 def refined_lines(scene: Scene) -> list[tuple[str, str]]:
-    """Which model refined the masks, and under which licence its weights are; nothing without one."""
-    facts = scene.provenance.get("refined_masks")
-    if not facts:
-        return []
-    words = f"masks by {facts['model']} (licence: {facts['licence']}), {facts['objects']} objects followed"
-    return [("refined", words)]
+    """Which models refined the masks and found things by their names, and their licences; nothing without one."""
+    lines = []
+    if facts := scene.provenance.get("refined_masks"):
+        words = f"masks by {facts['model']} (licence: {facts['licence']}), {facts['objects']} objects followed"
+        lines.append(("refined", words))
+    if facts := scene.provenance.get("named_masks"):
+        found = ", ".join(f"{one['name']} in {one['frames']} frames" for one in facts["names"])
+        lines.append(("by name", f"{found}; by {facts['model']} (licence: {facts['licence']})"))
+    return lines
 
 
 def prior_lines(scene: Scene) -> list[tuple[str, str]]:

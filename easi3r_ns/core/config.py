@@ -192,6 +192,29 @@ LEAST_WINDOW = 4
 """Frames: fewer leave no overlap between windows that could fix their common scale."""
 
 
+_LONGEST_NAME = 60
+"""Letters of the name of a thing."""
+MOST_NAMES = 20
+
+
+def names_in(text: str | None, option: str) -> tuple[str, ...]:
+    """The names of things in ``person, dog``, in lower case, each once; none for None.
+
+    Raises:
+        InputError: there are none, too many, or one is no name.
+    """
+    if text is None:
+        return ()
+    names = tuple(dict.fromkeys(" ".join(name.lower().split()) for name in text.split(",")))
+    wrong = [name for name in names if not 0 < len(name) <= _LONGEST_NAME or set(name) & set(".?!;:")]
+    if wrong or len(names) > MOST_NAMES:
+        why = f"{len(names)} names" if not wrong else f"{wrong[0]!r} is no name of a thing"
+        raise InputError(
+            f'{option} {text!r}: {why}; give up to {MOST_NAMES} names with commas between them, such as "person, dog"'
+        )
+    return names
+
+
 NO_MODEL = "none"
 """Value of options that name a model, which asks for none."""
 
@@ -236,6 +259,14 @@ class Easi3RConfig:
     """Masks to the pixel by a model that follows objects through video (extra `models`): sam2, sam2-tiny, sam2-base,
     sam2-large, edgetam, a folder, or a Hugging Face repository of their kind. It is told the masks of every second
     frame and predicts the others; what it loses keeps its masks. none takes the masks as they are found."""
+    remove: Optional[str] = None
+    """Things to mask whether they move or not, by their names in English: "person, dog" (extra `models`; Grounding DINO
+    finds them, the model of --refine-masks, else sam2-tiny, segments them)."""
+    keep: Optional[str] = None
+    """Things that are not to be masked, by their names: "parked car". Wins over --remove."""
+    names_model: str = "grounding-dino"
+    """What finds the things of --remove and --keep: grounding-dino, grounding-dino-base, a folder, or a Hugging Face
+    repository of their kind."""
     no_masks: bool = False
     """Treat everything as static."""
     motion: Literal["auto", "attention"] = "auto"
@@ -298,6 +329,9 @@ class Easi3RConfig:
                 f"--refine-masks {self.refine_masks} refines masks that the run finds, and "
                 f"{'--no-masks' if self.no_masks else '--masks'} leaves none to be found: give one of them"
             )
+        both = set(names_in(self.remove, "--remove")) & set(names_in(self.keep, "--keep"))
+        if both:
+            raise InputError(f"--remove and --keep both name {', '.join(sorted(both))}: give it to one of them")
         for name in ("masks_polarity", "masks_missing"):
             value = getattr(self, name)
             if self.masks is None and value != getattr(type(self), name):
@@ -309,6 +343,21 @@ class Easi3RConfig:
         check_bounds("--max-memory", self.max_memory, 0, 1e6, open_low=True)
         check_bounds("--window", self.window, LEAST_WINDOW, MOST_FRAMES, also=0)
         check_bounds("--seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """The names of --keep."""
+        return names_in(self.keep, "--keep")
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The names of --remove and --keep."""
+        return names_in(self.remove, "--remove") + self.kept_names
+
+    @property
+    def tracker(self) -> str | None:
+        """--refine-masks; None: there is no model."""
+        return None if self.refine_masks == NO_MODEL else self.refine_masks
 
 
 @dataclass(frozen=True)

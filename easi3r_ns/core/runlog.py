@@ -50,6 +50,7 @@ STAGES = {
     "masks at all times": ("follow what moves at some time", "frames"),
     "follow by hand": ("look for the object in the other frames", "frames"),
     "objects": ("tell apart what moves", "frames"),
+    "things by name": ("look for things by their names", "frames"),
     "refined masks": ("follow what moves with a segmentation model", "frames"),
     "motion outside of the masks": ("look around the masks", ""),
     "dataset": ("write the dataset", ""),

@@ -488,6 +488,8 @@ class DynamicMasks:
     """What a segmentation model made of the masks, which a dataset gets in their place; None: there is no model."""
     over_cut: np.ndarray | None = None
     """(F, H, W) uint8 score over its cut, see :mod:`easi3r_ns.motion.cut`, of masks that were just found."""
+    named: dict[str, Any] | None = None
+    """Where things with a name were added or taken: what is said of them, JSON-serialisable; None: no names."""
 
     def __post_init__(self) -> None:
         require(self.masks.dtype == bool and self.masks.ndim == 3, f"masks: {self.masks.dtype} {self.masks.shape}")

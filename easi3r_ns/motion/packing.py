@@ -68,6 +68,7 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
         first=np.concatenate(looks) if looks else None,
         refined=_join_refined(refined) if len(refined) == len(clips) else None,
         over_cut=np.concatenate(scores) if len(scores) == len(clips) else None,
+        named=_join_named([clip.named for clip in clips if clip.named], [len(clip.masks) for clip in clips]),
     )
 
 
@@ -89,3 +90,17 @@ def joined_facts(facts: list[dict[str, Any]], frames: list[int]) -> dict[str, An
     shares = {name: float(weights @ [fact[name] for fact in facts]) for name in ("own_share", "share")}
     counts = {name: sum(fact[name] for fact in facts) for name in ("objects", "left")}
     return facts[0] | shares | counts | {"lost": [lost for fact in facts for lost in fact["lost"]]}
+
+
+def _join_named(clips: list[dict[str, Any]], frames: list[int]) -> dict[str, Any] | None:
+    """:attr:`~easi3r_ns.core.types.DynamicMasks.named` of clips with so many frames, as that of all together."""
+    if len(clips) < len(frames):
+        return None
+    weights = np.array(frames) / max(sum(frames), 1)
+    names = [
+        same[0]
+        | {"frames": sum(one["frames"] for one in same), "share": float(weights @ [one["share"] for one in same])}
+        for same in zip(*(clip["names"] for clip in clips), strict=True)
+    ]
+    shares = {name: float(weights @ [clip[name] for clip in clips]) for name in ("added", "taken")}
+    return clips[0] | shares | {"names": names}

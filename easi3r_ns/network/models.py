@@ -131,6 +131,19 @@ MODELS: dict[str, KnownModel] = {
             "yonigozlan/EdgeTAM-hf",
             also=("timm", (1, 0)),
         ),
+        *(
+            KnownModel(
+                f"grounding-dino{suffix}",
+                f"Grounding DINO, finds things by their names, {size}",
+                "Apache-2.0",
+                f"IDEA-Research/grounding-dino-{repository}",
+                ("config.json", "tokenizer.json", "model.safetensors"),
+            )
+            for suffix, size, repository in (
+                ("", "172 M parameters (0.7 GB)", "tiny"),
+                ("-base", "233 M parameters (0.9 GB)", "base"),
+            )
+        ),
     )
 }
 """Name -> model. ``easi3r weights`` and ``easi3r doctor`` list them."""

@@ -52,8 +52,9 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
             inputs["depth_prior"] = fingerprint(files_of(Path(prior)))
         if (corrections := config.easi3r.corrections) is not None:
             inputs["corrections"] = read_corrections(corrections).fingerprint()
-        if (tracker := config.easi3r.refine_masks) not in (NONE, *MODELS) and Path(tracker).exists():
-            inputs["refine_masks"] = fingerprint(files_of(Path(tracker)))
+        for option in ("refine_masks", "names_model"):
+            if (model := getattr(config.easi3r, option)) not in (NONE, *MODELS) and Path(model).exists():
+                inputs[option] = fingerprint(files_of(Path(model)))
         if config.more_data:
             inputs["more_data"] = [fingerprint(_source_files(path)) for path in config.more_data]
     except OSError as error:
@@ -68,8 +69,7 @@ def run_record(data: Path, config: RunConfig) -> dict[str, Any]:
     options["easi3r"] |= {"masks": None, "corrections": None, "weights": "" if own_weights else weights}
     if "depth_prior" in inputs:
         options["easi3r"]["depth_prior"] = ""
-    if "refine_masks" in inputs:
-        options["easi3r"]["refine_masks"] = ""
+    options["easi3r"] |= {option: "" for option in ("refine_masks", "names_model") if option in inputs}
     del options["keep_stages"]
     # Through JSON, as the record of an earlier run: tuples become lists.
     return json.loads(json.dumps(jsonable({"version": __version__, "options": options, "inputs": inputs})))

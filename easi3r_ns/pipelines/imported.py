@@ -38,6 +38,7 @@ from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .footage import prepare
 from .metres import in_metres_as_asked, refuse_without_depth
+from .named import check_named
 from .objects import with_objects
 from .prior import open_prior, with_prior
 from .refined import check_tracker, refined_masks, with_final_masks
@@ -48,7 +49,8 @@ from .stereo import measured_depth, stereo_of
 MASKS = "masks"
 """Folder in which many programs keep masks beside a COLMAP model."""
 FOUND_BY = (
-    *("masks", "masks_polarity", "masks_missing", "no_masks", "refine_masks"),
+    *("masks", "masks_polarity", "masks_missing", "no_masks"),
+    *("refine_masks", "remove", "keep", "names_model"),
     *("depth", "stereo", "depth_prior", "metric", "device"),
 )
 """Options of :class:`~easi3r_ns.core.config.Easi3RConfig` that the command has."""
@@ -83,6 +85,7 @@ def import_dataset(
     _refuse_inside(folder, output_dir)
     prior = open_prior(config.found, log)
     check_tracker(config.found, log)
+    check_named(config.found, log)
     with log.stage("read"):
         recording = read_recording(folder, config.reading)
     log.info(f"{folder} was written by {recording.layout}: recognised by {recording.why}")
@@ -145,9 +148,9 @@ def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: 
     own = partial(_first_look, scene, frames, patch, config, log)
     given = given_masks(config, frames, patch, FirstLook(log, own if recording.masks is None else lambda: theirs))
     if given is not None or recording.masks is None:
-        dynamic = own() if given is None else given
-        dynamic = refined_masks(dynamic, frames, config, cache, log, stage="refined-first-look")
-        scene = replace(scene, dynamic=dynamic)
+        scene = replace(scene, dynamic=own() if given is None else given)
+    dynamic = refined_masks(scene.dynamic, frames, config, cache, log, stage="refined-first-look")
+    scene = replace(scene, dynamic=dynamic)
     if measures:
         scene = measured_depth(scene, config, cache, log)
     scene = look_again(scene, frames, config, patch, cache, log).scene

@@ -26,7 +26,8 @@ GROUPS = {
     "frames": ("frames",),
     "what moves": (
         *("masks", "masks_polarity", "masks_missing", "no_masks"),
-        *("flow", "graph", "weights", "no_adapt", "refine_masks"),
+        *("flow", "graph", "weights", "no_adapt"),
+        *("refine_masks", "remove", "keep", "names_model"),
     ),
     "masks": ("corrections", "mask_threshold"),
     "cameras": ("align", "refine", "focal_length", "window", "loop_closure", "seed"),
@@ -91,6 +92,7 @@ def with_whole_paths(config: RunConfig) -> RunConfig:
         weights=_placed(own.weights),
         depth_prior=own.depth_prior and _placed(own.depth_prior),
         refine_masks=_placed(own.refine_masks),
+        names_model=_placed(own.names_model),
     )
     eval_data, more_data = (
         config.eval_data and config.eval_data.absolute(),

@@ -18,23 +18,22 @@ from .. import __version__
 from ..core.config import NO_MODEL, Easi3RConfig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
-from ..core.types import DynamicMasks, Frames, RefinedMasks, upright_again
-from ..frames.preprocess import enlarged, resize_and_crop
-from ..motion.corrections import apply
+from ..core.types import DynamicMasks, Frames, RefinedMasks
+from ..motion.corrections import apply, corrected
 from ..motion.flow.dis import DISFlow
 from ..motion.objects import link_objects
 from ..motion.segment.propagate import METHOD, FollowedMasks, follow_objects
 from ..motion.segment.sam2 import TransformersTracker, find_tracker
 from ..motion.segment.tracker import ObjectTracker
 from ..network.compute import choose_compute
+from ..network.sources import is_non_commercial
 from ..storage.cache import StageCache, Tensors, digest
-from ..storage.files import read_png
+from .named import named_masks
+from .pictures import upright_picture
 
 STAGE = "refined masks"
 OWN = ("attention", "geometry", "scene")
 """Sources of masks that a run finds by itself; those of a user stay as they are."""
-_MOST_TIMES = 4
-"""Pictures are read at so many times the grid of the masks at most."""
 _MOST_NAMED = 8
 
 
@@ -66,19 +65,37 @@ def open_tracker(config: Easi3RConfig, log: RunLog) -> TransformersTracker | Non
 
 
 def refined_masks(
-    dynamic: DynamicMasks, frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, *, stage: str
+    dynamic: DynamicMasks,
+    frames: Frames,
+    config: Easi3RConfig,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    stage: str,
+    rows: np.ndarray | None = None,
 ) -> DynamicMasks:
-    """Masks of a look with those of ``--refine-masks`` as :attr:`~easi3r_ns.core.types.DynamicMasks.refined`.
+    """Masks of a look with those of ``--refine-masks``, and with the things of ``--remove`` and ``--keep``.
 
-    Its ``masks`` are then the union of both. Corrections by hand win over the model too. Without a model, and for masks
-    that a user gave, nothing changes.
+    Where there is a model, :attr:`~easi3r_ns.core.types.DynamicMasks.refined` has its masks and ``masks`` are the union
+    of both; masks that a user gave stay. Names win over what moves, corrections by hand win over all.
 
     Args:
-        frames: those that the masks belong to; different clips are followed apart.
+        frames: those of the whole run, in which different clips are followed apart.
         stage: name under which the result is kept.
+        rows: positions in ``frames`` of those that the masks belong to; None: all.
     """
-    if config.refine_masks == NO_MODEL or dynamic.source not in OWN or not dynamic.masks.any():
-        return dynamic
+    named = named_masks(frames, config, cache, log)
+    shown = frames if rows is None else frames.of_frames(rows)
+    if config.tracker is not None and dynamic.source in OWN and dynamic.masks.any():
+        dynamic = _by_model(dynamic, shown, config, cache, log, stage)
+    if named is not None:
+        dynamic = (named if rows is None else named.of_frames(rows)).applied(dynamic)
+    return _by_hand(dynamic, shown)
+
+
+def _by_model(
+    dynamic: DynamicMasks, frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog, stage: str
+) -> DynamicMasks:
     tracker = open_tracker(config, log)
     assert tracker is not None, "it is asked for"
     facts = {name: fact for name, fact in tracker.facts.items() if name != "model"}  # how it was called does not
@@ -100,13 +117,25 @@ def refined_masks(
     objects = tensors["objects"].numpy()
     said = tracker.facts | json.loads(bytes(tensors["facts"].numpy()).decode())
     said |= {"own_share": float(dynamic.masks.mean()), "share": float((objects > 0).mean())}
-    masks = apply(objects > 0, frames.by_hand)
-    refined = RefinedMasks(masks, said, objects if (masks == (objects > 0)).all() else None)
-    return replace(dynamic, masks=apply(dynamic.masks | masks, frames.by_hand), refined=refined)
+    said |= {"non_commercial": is_non_commercial(said["licence"])}
+    masks = objects > 0
+    return replace(dynamic, masks=dynamic.masks | masks, refined=RefinedMasks(masks, said, objects))
+
+
+def _by_hand(dynamic: DynamicMasks, frames: Frames) -> DynamicMasks:
+    """The masks with what a person says of them, once more."""
+    dynamic, refined = corrected(dynamic, frames.by_hand), dynamic.refined
+    if refined is None:
+        return dynamic
+    masks = apply(refined.masks, frames.by_hand)
+    same = bool((masks == refined.masks).all())
+    return replace(dynamic, refined=replace(refined, masks=masks, objects=refined.objects if same else None))
 
 
 def with_final_masks(scene: Scene, log: RunLog) -> Scene:
     """The scene with the masks for its dataset, and what is said of a segmentation model in the provenance."""
+    if scene.dynamic.named is not None:
+        scene = _with_names(scene, scene.dynamic.named, log)
     refined = scene.dynamic.refined
     if refined is None:
         return scene
@@ -125,6 +154,16 @@ def with_final_masks(scene: Scene, log: RunLog) -> Scene:
     return replace(scene, dynamic=dynamic, assumed_depth=assumed, provenance=provenance)
 
 
+def _with_names(scene: Scene, facts: dict[str, Any], log: RunLog) -> Scene:
+    """The scene with what is said of things that have a name."""
+    log.info(
+        f"by their names {100 * facts['added']:.1f} % of the picture is masked (--remove) and "
+        f"{100 * facts['taken']:.1f} % is not (--keep)"
+    )
+    dynamic = replace(scene.dynamic, named=None)
+    return replace(scene, dynamic=dynamic, provenance=scene.provenance | {"named_masks": facts})
+
+
 def _warn_about_lost(facts: dict[str, Any], log: RunLog) -> None:
     """Name the objects that the model loses."""
     lost = facts["lost"]
@@ -139,16 +178,10 @@ def _follow_clip(
     objects: np.ndarray, frames: Frames, rows: range, tracker: ObjectTracker, advance: Callable[[int], None]
 ) -> FollowedMasks:
     """The ids (N, H, W) of one clip as the model sees them, which gets its pictures upright."""
-    shorter = min(frames.images.shape[1:3])
-    most = max(1, min(_MOST_TIMES, int(1 / min(frames.pixel_map.scale_xy))))
-    times = int(np.clip(round(tracker.side / shorter), 1, most))
     turned = frames.turned is not None and bool(frames.turned[rows.start])
 
     def picture(row: int) -> np.ndarray:
-        image = frames.images[rows.start + row]
-        if times > 1:
-            image = resize_and_crop(read_png(frames.source_paths[rows.start + row]), enlarged(frames.pixel_map, times))
-        return upright_again(image) if turned else image
+        return upright_picture(frames, rows.start + row, tracker.side)[0]
 
     if not turned:
         return follow_objects(picture, objects, tracker, advance)

@@ -44,6 +44,7 @@ from .choice import WeightsChoice, choose_weights
 from .finished import RECORD, run_record
 from .kept import keep_run
 from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
+from .named import check_named
 from .objects import in_scope, with_objects
 from .pipeline import Pipeline, RunConfig, choose_pipeline
 from .prior import open_prior, with_prior
@@ -175,6 +176,7 @@ def begin(
         log.info(line)
     prior = open_prior(config.easi3r, log) if whole else None
     check_tracker(config.easi3r, log)
+    check_named(config.easi3r, log)
     pipeline.prepare(log)
     return StartedRun(pipeline, config, choice, plan, record, prior)
 

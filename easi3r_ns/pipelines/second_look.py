@@ -78,8 +78,8 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
     by_hand = frames.by_hand and frames.by_hand.of_frames(rows_of(frames, scene))
     masks = apply(np.where(told, seen.dynamic.masks, before.masks), by_hand)
     dynamic = replace(seen.dynamic, masks=masks, maps={**(before.maps or {}), **(seen.dynamic.maps or {})})
-    used = frames.of_frames(rows_of(frames, scene))
-    dynamic = refined_masks(dynamic, used, config, cache, log, stage="refined-second-look")
+    rows = rows_of(frames, scene)
+    dynamic = refined_masks(dynamic, frames, config, cache, log, stage="refined-second-look", rows=rows)
     changed = float((dynamic.masks != before.masks).mean())
     log.info(
         f"second look: cameras and depth explain {100 * seen.explained:.0f} % of the flow of what stands still; "

@@ -27,7 +27,7 @@ from .forecast import Forecast, Job, forecast, pointmap_bytes
 from .geometric import GeometricForecast, GeometricJob, forecast_geometric
 from .limits import memory_limit
 from .prior import with_prior_stage
-from .tracker import with_tracker_stage
+from .tracker import with_names_stage, with_tracker_stage
 
 MARGIN = 0.85
 """Share of the memory limit that a forecast may reach; the rest allows for its error."""
@@ -109,6 +109,7 @@ def plan_run(
     factor = experience.factor or 1.0
     plan = forecast(job, compute, rates, budget, factor=factor)
     plan = with_tracker_stage(plan, config, factor, own_masks * (1 + passes + look))
+    plan = with_names_stage(plan, config, factor)
     plan = with_prior_stage(plan, config, factor)
     return replace(plan, stages=experience.corrected(plan.raw, plan.key))
 
@@ -139,6 +140,7 @@ def plan_geometric(
     factor = experience.factor or 1.0
     plan = forecast_geometric(job, factor)
     plan = with_tracker_stage(plan, config, factor, own_masks * (1 + look))
+    plan = with_names_stage(plan, config, factor)
     plan = with_prior_stage(plan, config, factor)
     if config.max_memory is not None and plan.memory_bytes > MARGIN * config.max_memory * GIB:
         needed = math.ceil(100 * plan.memory_bytes / MARGIN / GIB) / 100

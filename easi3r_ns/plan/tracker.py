@@ -29,6 +29,15 @@ SIZES = {"sam2-tiny": 39, "sam2": 46, "sam2-base": 81, "sam2-large": 224, "edget
 """Million parameters."""
 _UNKNOWN = "sam2"
 
+NAMES_STAGE = "things by name"
+DETECTOR = {"grounding-dino": 35.0, "grounding-dino-base": 60.0}
+"""Seconds to look for names in a picture of 1066x800 pixels."""
+THINGS = 3
+"""Boxes that a picture is taken to have."""
+_BOX_SECONDS = 0.5
+"""To segment one of them."""
+DETECTOR_BYTES = 2.5e9
+
 Plan = TypeVar("Plan", Forecast, GeometricForecast)
 
 
@@ -48,6 +57,21 @@ def with_tracker_stage(plan: Plan, config: Easi3RConfig, factor: float, looks: i
     seconds *= 1 / GPU_SPEED if on_gpu else factor
     held = plan.raw[-1].memory_bytes
     stage = StageForecast(STAGE, seconds, held if on_gpu else held + memory, memory if on_gpu else 0.0)
+    raw = (*plan.raw[:-1], stage, plan.raw[-1])
+    return replace(plan, stages=raw, raw=raw)
+
+
+def with_names_stage(plan: Plan, config: Easi3RConfig, factor: float) -> Plan:
+    """The forecast with the stage of ``--remove`` and ``--keep``; the same without names. ``factor`` as above."""
+    if not config.all_names:
+        return plan
+    seconds = DETECTOR.get(config.names_model, DETECTOR["grounding-dino"])
+    seconds += PICTURE[_like(config.tracker or "sam2-tiny")] + THINGS * _BOX_SECONDS
+    on_gpu = plan.device != "cpu"
+    seconds *= plan.job.num_frames * (1 / GPU_SPEED if on_gpu else factor)
+    held = plan.raw[-1].memory_bytes
+    gpu = DETECTOR_BYTES if on_gpu else 0.0
+    stage = StageForecast(NAMES_STAGE, seconds, held if on_gpu else held + DETECTOR_BYTES, gpu)
     raw = (*plan.raw[:-1], stage, plan.raw[-1])
     return replace(plan, stages=raw, raw=raw)
 

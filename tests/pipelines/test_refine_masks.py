@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from easi3r_ns.cli.summary import refined_lines
 from easi3r_ns.core.config import DatasetConfig, Easi3RConfig, FrameConfig
 from easi3r_ns.core.errors import CheckpointError, InputError
 from easi3r_ns.core.runlog import RunLog
@@ -17,7 +19,7 @@ from easi3r_ns.core.types import ByHand, DynamicMasks, Frames, RefinedMasks
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.motion.packing import join_masks
 from easi3r_ns.network.config import DUSt3RConfig
-from easi3r_ns.pipelines import refined
+from easi3r_ns.pipelines import named, refined
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.pipelines.refined import refined_masks
 from easi3r_ns.pipelines.run import ProcessResult, process
@@ -27,6 +29,7 @@ from easi3r_ns.report.sections.run import run_section
 from easi3r_ns.storage.cache import StageCache
 from easi3r_ns.training.measure.paths import frames_of
 from easi3r_ns.training.scenes import Clip, render_clip
+from tests.motion.test_named import Boxes, Fills
 from tests.pipelines.test_network import run_stand_in, write_images
 from tests.support.helpers import Lines
 from tests.support.small_models import save_tracker
@@ -159,8 +162,26 @@ def test_masks_of_a_user_are_not_touched(tmp_path: Path) -> None:
     config = Easi3RConfig(refine_masks="sam2")
     for source in ("user", "none"):
         masks = DynamicMasks(clip.moving, np.zeros((len(clip), 4, 4), np.float32), 0.5, source)
-        frames = frames_of(clip, tmp_path) if (tmp_path / "0.png").exists() else None
+        frames = SimpleNamespace(by_hand=None)
         assert refined_masks(masks, frames, config, StageCache(None), RunLog(), stage="s") is masks  # type: ignore[arg-type]
+
+
+def test_names_join_with_what_moves(tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dog on the left is masked though it rests, a car on the right never, a cat is nowhere."""
+    boxes, fills = Boxes(), Fills()
+    monkeypatch.setattr(named, "open_named", lambda config, log: (boxes, fills))
+    result = run_none(tmp_path, log := RunLog(), remove="dog, cat", keep="car")
+    scene = result.scene
+    masks, (height, width) = scene.dynamic.masks, scene.dynamic.masks.shape[1:]
+    assert masks[:, :, : width // 4].all() and not masks[:, : height // 2, width // 2 :].any()
+    facts = scene.provenance["named_masks"]
+    assert {one["name"]: one["frames"] for one in facts["names"]} == {"dog": 4, "cat": 0, "car": 4}
+    assert facts["added"] > 0.1 and fills.looks == 1 + len(scene), (
+        "tried, then found once, however many looks there are"
+    )
+    assert any("--remove cat: boxes finds it in no frame" in warning for warning in log.warnings)
+    assert "masked by its name alone" in motion_section(scene, measure(scene)).lead
+    assert dict(refined_lines(scene))["by name"].startswith("dog in 4 frames")
 
 
 def test_a_wrong_folder_is_said_before_any_work(tmp_path: Path) -> None:

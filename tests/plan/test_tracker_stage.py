@@ -9,7 +9,7 @@ import pytest
 from easi3r_ns.core.config import Easi3RConfig
 from easi3r_ns.motion.segment.sam2 import ROLE
 from easi3r_ns.plan.geometric import GeometricJob, forecast_geometric
-from easi3r_ns.plan.tracker import SIZES, STAGE, with_tracker_stage
+from easi3r_ns.plan.tracker import NAMES_STAGE, SIZES, STAGE, with_names_stage, with_tracker_stage
 
 PLAN = forecast_geometric(GeometricJob(20, (512, 384), 1920 * 1080))
 
@@ -36,3 +36,13 @@ def test_a_folder_is_judged_by_its_weights(tmp_path: Path) -> None:
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(4_000_000 * 220)
     assert seconds(str(tmp_path)) == seconds("sam2-large") and seconds("some/where") == seconds("sam2")
+
+
+def test_names_take_their_time() -> None:
+    assert with_names_stage(PLAN, Easi3RConfig(), 1.0) is PLAN
+    small, large = (
+        with_names_stage(PLAN, Easi3RConfig(remove="dog", names_model=name), 1.0).stages[-2]
+        for name in ("grounding-dino", "grounding-dino-base")
+    )
+    assert small.name == NAMES_STAGE and 0 < small.seconds < large.seconds
+    assert small.memory_bytes > PLAN.stages[-1].memory_bytes

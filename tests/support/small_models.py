@@ -67,3 +67,44 @@ def save_tracker(kind: str, folder: Path) -> Path:
         torch.manual_seed(0)
         cls(config).save_pretrained(folder)
     return folder
+
+
+def save_detector(folder: Path, words: tuple[str, ...] = ("person", "dog", "car")) -> Path:
+    """Write a small random Grounding DINO, always the same, with a tokenizer that knows some words."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    torch = pytest.importorskip("torch")
+    swin = transformers.SwinConfig(
+        image_size=64,
+        patch_size=4,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 2, 2],
+        window_size=2,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    text = dict(model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = transformers.GroundingDinoConfig(
+        backbone_config=swin,
+        text_config=text | {"vocab_size": 1100, "max_position_embeddings": 64},
+        num_queries=6,
+        encoder_layers=1,
+        encoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_layers=2,
+        decoder_ffn_dim=16,
+        decoder_attention_heads=2,
+        d_model=32,
+        max_text_len=32,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    # The model knows these four by their numbers, which are BERT's.
+    known = {"[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+    vocabulary = known | {word: 200 + number for number, word in enumerate(words)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder

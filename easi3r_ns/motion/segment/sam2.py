@@ -37,7 +37,7 @@ TOLD, PREDICTED = 3, 3
 """Most frames that were told, and that were predicted, that an object's memory holds: together as many as SAM 2 was
 trained with, less one."""
 _SESSIONS = {SAM2: "Sam2VideoInferenceSession", EDGETAM: "EdgeTamVideoInferenceSession"}
-_IMAGENET = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+IMAGENET = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 _BOX = (2, 3)
 """Labels of the two corners of a box among points; 1 is a point on the object."""
 _ONE = 1
@@ -214,7 +214,7 @@ def prepared(image: np.ndarray, side: int) -> np.ndarray:
     """(1, 3, side, side) float32: a picture (h, w, 3) uint8 in the size and range of values of the model's training."""
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)[0]
-    mean, deviation = (part[:, None, None] for part in _IMAGENET)
+    mean, deviation = (part[:, None, None] for part in IMAGENET)
     return ((resized.numpy() / 255 - mean) / deviation)[None].astype(np.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...core.objects import COLOUR_NAMES, object_facts
 from ...core.scene import Scene
@@ -73,6 +74,8 @@ def _lead(scene: Scene) -> str:
             f" The masks are those of {refined['model']}, which was told what moves: {percent(refined['own_share'])} "
             f"of the picture was found to move, {percent(refined['share'])} is masked."
         )
+    if (named := scene.provenance.get("named_masks")) is not None:
+        lead += _by_names(named)
     lead = _told_apart(scene, lead)
     look = scene.provenance.get("motion") or {}
     if look.get("kept") == "second":
@@ -84,6 +87,19 @@ def _lead(scene: Scene) -> str:
     elif look.get("why"):
         lead += f" The masks are those of the first look: {look['why']}."
     return lead
+
+
+def _by_names(facts: dict[str, Any]) -> str:
+    """What of the masks comes from names."""
+    words = ", ".join(
+        f"{one['name']} ({'masked' if one['option'] == 'remove' else 'not masked'}; in {one['frames']} frames, "
+        f"{percent(one['share'])} of the picture)"
+        for one in facts["names"]
+    )
+    return (
+        f" By names: {words}. {percent(facts['added'])} of the picture is masked by its name alone, and "
+        f"{percent(facts['taken'])} would be masked without one."
+    )
 
 
 def _told_apart(scene: Scene, lead: str) -> str:

@@ -45,14 +45,17 @@ class RunSection:
 def run_section(provenance: Mapping[str, Any]) -> RunSection:
     """Command, timings, warnings, weights and configuration, from the provenance of a scene."""
     weights, prior = provenance.get("weights") or {}, provenance.get("depth_prior") or {}
-    refined = provenance.get("refined_masks") or {}
+    refined, named = provenance.get("refined_masks") or {}, provenance.get("named_masks") or {}
     return RunSection(
         command=command_text(provenance),
         warnings=tuple(str(warning) for warning in provenance.get("warnings") or ()),
         stages=_stage_costs(provenance.get("stages") or ()),
-        weights=_weights(weights) + _model("depth prior", prior) + _model("refined masks", refined),
+        weights=_weights(weights)
+        + _model("depth prior", prior)
+        + _model("refined masks", refined)
+        + _model("things by name", named),
         choice=str((provenance.get("weights_choice") or {}).get("line") or ""),
-        non_commercial=bool(weights.get("non_commercial") or prior.get("non_commercial")),
+        non_commercial=any(facts.get("non_commercial") for facts in (weights, prior, refined, named)),
         options=json.dumps(provenance.get("config"), indent=1, default=str),
     )
 
