@@ -3,6 +3,8 @@
     python -m tests.bench                                 # the example clip without a network and with tiny
     python -m tests.bench --against ../old --repeats 2    # the same of another checkout, in turn
     python -m tests.bench --data clip.mp4 --runs none tiny
+    python -m tests.bench --repeats 3 --record new.json   # and a record for other days and machines
+    python -m tests.bench --compare old.json new.json     # what is slower beyond noise; exits with 1 if anything is
 
 Every run is a process of its own; CPU seconds are those of it and what it started, memory is the largest of
 either. Where there
@@ -22,6 +24,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.bench.record import compare, kernel_seconds, make_record, read_record
 
 ROOT = Path(__file__).parent.parent.parent
 RUNS = {
@@ -108,17 +112,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--against", type=Path, help="another checkout of this repository, run in turn")
     parser.add_argument("--repeats", type=int, default=1, help="of each run; the one of fewest CPU seconds counts")
+    parser.add_argument("--record", type=Path, help="file for a record, with the seconds of a kernel beside")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="two records; runs nothing")
     options = parser.parse_args(arguments)
+    if options.compare:
+        lines, slower = compare(*map(read_record, options.compare))
+        print("CPU seconds per second of the kernel\n\n" + "\n".join(lines))
+        if slower:
+            raise SystemExit(1)
+        return
     sides = [ROOT, *([options.against.resolve()] if options.against else [])]
-    measured = {}
+    measured, records = {}, {}
+    kernel = kernel_seconds() if options.record else 0.0
     for name in options.runs:
         taken: list[list[Taken]] = [[] for _ in sides]
         for _ in range(options.repeats):
             for side, found in zip(sides, taken, strict=True):
                 found.append(measure(side, options.data.resolve(), RUNS[name]))
+        records[name] = taken[0]
         measured[name] = (best(taken[0]), best(taken[1]) if options.against else None)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {options.data.name}\n")
     print("\n".join(rows(measured)))
+    if options.record:  # the kernel once more: other programs can only slow it down
+        content = make_record(min(kernel, kernel_seconds()), records)
+        options.record.write_text(json.dumps(content, indent=1), encoding="utf-8")
     on_a_gpu()
 
 
