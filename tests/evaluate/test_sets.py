@@ -48,6 +48,7 @@ def test_the_truth_of_a_set_scores_perfectly(name: str, tmp_path: Path) -> None:
     assert scores.problems == () and scores.num_frames == len(taken)
     assert scores.trajectory is None or scores.trajectory.ate < 1e-6
     assert scores.trajectory is None or scores.trajectory.num_frames == len(taken)
+    assert scores.trajectory is None or scores.trajectory.rpe_rotation_deg < 1e-4
     assert scores.masks is None or scores.masks.network == scores.masks.source == (1.0,) * len(taken)
     assert scores.depth is None or scores.depth.by_scale.abs_rel < 1e-3
     assert scores.focal_error is None or name.startswith("tum") or abs(scores.focal_error) < 1e-9
