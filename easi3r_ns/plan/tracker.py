@@ -30,7 +30,7 @@ SIZES = {"sam2-tiny": 39, "sam2": 46, "sam2-base": 81, "sam2-large": 224, "edget
 _UNKNOWN = "sam2"
 
 NAMES_STAGE = "things by name"
-DETECTOR = {"grounding-dino": 35.0, "grounding-dino-base": 60.0}
+DETECTOR = {"grounding-dino": 35.0, "grounding-dino-base": 45.0}
 """Seconds to look for names in a picture of 1066x800 pixels."""
 THINGS = 3
 """Boxes that a picture is taken to have."""

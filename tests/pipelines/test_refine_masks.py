@@ -32,7 +32,7 @@ from easi3r_ns.training.scenes import Clip, render_clip
 from tests.motion.test_named import Boxes, Fills
 from tests.pipelines.test_network import run_stand_in, write_images
 from tests.support.helpers import Lines
-from tests.support.small_models import save_tracker
+from tests.support.small_models import save_detector, save_tracker
 from tests.support.still_clip import still_clip
 
 
@@ -182,6 +182,16 @@ def test_names_join_with_what_moves(tmp_path: Path, fast: None, monkeypatch: pyt
     assert any("--remove cat: boxes finds it in no frame" in warning for warning in log.warnings)
     assert "masked by its name alone" in motion_section(scene, measure(scene)).lead
     assert dict(refined_lines(scene))["by name"].startswith("dog in 4 frames")
+
+
+def test_saved_models_find_names_in_a_whole_run(tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASI3R_NS_WEIGHTS", str(tmp_path / "by-hand"))
+    save_tracker("sam2", tmp_path / "by-hand" / "sam2-tiny")
+    detector = save_detector(tmp_path / "detector")
+    scene = run_none(tmp_path, RunLog(), remove="person, dog", names_model=str(detector)).scene
+    facts = scene.provenance["named_masks"]
+    assert [one["model"] for one in facts["models"]] == [str(detector), "sam2-tiny"]
+    assert facts["licence"] == "unknown and Apache-2.0"
 
 
 def test_a_wrong_folder_is_said_before_any_work(tmp_path: Path) -> None:
