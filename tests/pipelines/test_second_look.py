@@ -12,7 +12,7 @@ import pytest
 from easi3r_ns.core.config import Easi3RConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import FIXED, Scene, SparsePoints
-from easi3r_ns.core.types import DynamicMasks, Frames
+from easi3r_ns.core.types import ByHand, DynamicMasks, Frames
 from easi3r_ns.dataset.scene_folder import read_scene, write_scene
 from easi3r_ns.motion.rigid import SecondLook
 from easi3r_ns.network.config import DUSt3RConfig
@@ -165,6 +165,27 @@ def test_frames_without_a_camera_keep_the_first_look(stand_in) -> None:
     every = masks_of_all(frames, scene.dynamic, seen)
     assert every.masks[3, -48:, :48].all() and not every.masks[2, -48:, :48].any()
     np.testing.assert_array_equal(every.of_frames(kept).masks, seen.dynamic.masks)
+
+
+def test_what_a_person_says_wins_over_the_second_look(stand_in) -> None:
+    stand_in(0.9)
+    scene = first_look("geometry")
+    marks = np.zeros((1, *scene.depth.shape[1:]), dtype=np.int8)
+    marks[:, :48, -48:], marks[:, -48:, :48] = -1, 1
+    row = np.full(len(scene), -1)
+    row[4] = 0
+    frames, kept = replace(frames_of(scene), by_hand=ByHand(marks, row)), np.array([0, 1, 2, 4, 5])
+    part = replace(
+        scene,
+        dynamic=scene.dynamic.of_frames(kept),
+        names=tuple(scene.names[k] for k in kept),
+        source_paths=tuple(scene.source_paths[k] for k in kept),
+        **{n: getattr(scene, n)[kept] for n in ("images", "T_world_cam", "focals", "depth", "confidence")},
+        **{n: getattr(scene, n)[kept] for n in ("times", "indices")},
+    )
+    masks = look_again(part, frames, CONFIG, 16, StageCache(None), RunLog()).scene.dynamic.masks
+    assert masks[3, -48:, :48].all() and not masks[3, :48, -48:].any()
+    assert masks[2, :48, -48:].all() and not masks[2, -48:, :48].any()
 
 
 def test_the_report_shows_both_looks(stand_in) -> None:
