@@ -188,7 +188,8 @@ def test_rays_undo_the_lens() -> None:
 def test_a_pair_whose_flow_fits_no_static_scene_says_nothing() -> None:
     clip = drive("parked")
     scene = as_scene(clip, clip.depth)
-    rigid = RigidFlow(scene, Shot.of(clip.images))
+    shot = Shot.of(clip.images)
+    rigid = RigidFlow(scene, shot, Pictures(shot))
     landing, seen = correspondences(clip, 6, 7)
     right = (landing - pixel_grid(*SIZE)).astype(np.float32)
     torn = (right + np.random.default_rng(0).uniform(-20, 20, right.shape)).astype(np.float32)

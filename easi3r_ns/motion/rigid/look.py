@@ -16,6 +16,7 @@ from ..cut import over_cut
 from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
+from ..two_view.appearance import looks_static
 from ..two_view.background import DEVIATIONS_PER_MEDIAN, SAMPLE_STEP
 from ..two_view.flows import both_ways
 from ..two_view.masks import GAPS, WITNESS_GAPS, choose_threshold
@@ -24,11 +25,11 @@ from ..two_view.residual import Pictures, follow_pairs, graded, static_noise
 from ..two_view.tokens import token_means
 from ..two_view.votes import ClipRegions
 from .pose import FEWEST_SAMPLES, adjust_pose
-from .prediction import DepthRange, misses, nearest_prediction
+from .prediction import DepthRange, misses, misses_of, nearest_prediction, static_place
 from .rays import Rays
 from .static_map import StaticMap
 
-METHOD = ("flow against the scene", GAPS, WITNESS_GAPS, "edges")
+METHOD = ("flow against the scene", GAPS, WITNESS_GAPS, "edges", "looks")
 """What decides these masks, beside the scene, the images and the estimator of flow."""
 Two = tuple[np.ndarray, np.ndarray]
 
@@ -115,8 +116,8 @@ def second_look(
     plan = plan_pairs(shot, GAPS, choose_step(shot, flow), WITNESS_GAPS)
     with log.stage("motion against the scene", len(plan.pairs)) as advance:
         pictures = Pictures(shot)
-        rigid = RigidFlow(scene, shot, first_row)
-        rigid.measure_depth(plan.pairs, pictures, flow)
+        rigid = RigidFlow(scene, shot, pictures, first_row)
+        rigid.measure_depth(plan.pairs, flow)
         regions = ClipRegions((len(shot.places), *scene.depth.shape[1:]), shot, plan, pictures, patch_size, len(GAPS))
         for motion in follow_pairs(plan, pictures, rigid.explain, flow, advance):
             regions.add(motion)
@@ -138,8 +139,8 @@ def second_look(
 class RigidFlow:
     """The flow of a static scene between frames of a shot, and by how much flow misses it."""
 
-    def __init__(self, scene: Scene, shot: Shot, first_row: int = 0) -> None:
-        self._scene, self._rays = scene, Rays(scene)
+    def __init__(self, scene: Scene, shot: Shot, pictures: Pictures, first_row: int = 0) -> None:
+        self._scene, self._rays, self._pictures = scene, Rays(scene), pictures
         self._places, rows = shot.places, range(first_row, first_row + len(shot.places))
         self._row = dict(zip(shot.places.tolist(), rows, strict=True))
         self._cameras, self._focals = (x[rows.start : rows.stop] for x in (scene.T_world_cam, scene.focals))
@@ -151,9 +152,9 @@ class RigidFlow:
         self.explained: list[float] = []
         self.astray: list[float] = []
 
-    def measure_depth(self, pairs: tuple[tuple[int, int], ...], pictures: Pictures, provider: FlowProvider) -> None:
+    def measure_depth(self, pairs: tuple[tuple[int, int], ...], provider: FlowProvider) -> None:
         """Find the deviation of the scene's depth from what flow tells, in some of the pairs."""
-        probes = [self._depth_told(pair, pictures, provider) for pair in spread(pairs, PROBES)]
+        probes = [self._depth_told(pair, provider) for pair in spread(pairs, PROBES)]
         told = [probe for probe in probes if probe is not None]
         errors, noise = (np.concatenate([np.empty(0), *(probe[k] for probe in told)]) for k in (0, 1))
         if len(errors) >= FEWEST_SAMPLES:
@@ -162,11 +163,11 @@ class RigidFlow:
         self.map = StaticMap(self._scene, self._rays, self.sigma)
         self._bounds.clear()
 
-    def _depth_told(self, pair: tuple[int, int], pictures: Pictures, provider: FlowProvider) -> Two | None:
+    def _depth_told(self, pair: tuple[int, int], provider: FlowProvider) -> Two | None:
         """Relative errors of the depth of a pair's samples against what flow tells, and the deviations of that."""
-        flows, agree = both_ways(np.stack([pictures.image(place) for place in pair]), provider)
+        flows, agree = both_ways(np.stack([self._pictures.image(place) for place in pair]), provider)
         side = self._reference(pair)
-        samples = self._samples(pair, side, flows[side], agree[side], pictures.texture_noise(pair[side]))
+        samples = self._samples(pair, side, flows[side], agree[side], self._pictures.texture_noise(pair[side]))
         if samples is None:
             return None
         T, row = self._adjusted(self._between(pair, side), samples), self._row[pair[side]]
@@ -207,13 +208,22 @@ class RigidFlow:
             if place in self._row:
                 ends = self._rays.at(self._grid + flows[k], self._focal(pair[1 - k]))
                 bounds, other = self._bounds_of(self._row[place]), self._rays.focal_xy(self._focal(pair[1 - k]))
-                off = misses(self._rays.of(self._focal(place)), ends, bounds, own, other)
-                maps[k] = graded(off / (rougher * static_noise(samples.median_flow, textures[k])))
+                place_xy = static_place(self._rays.of(self._focal(place)), ends, bounds, own)
+                off = misses_of(place_xy, ends, other)
+                graded_off = graded(off / (rougher * static_noise(samples.median_flow, textures[k])))
+                maps[k] = np.where(self._looks_static(pair, k, flows[k], place_xy), np.float32(0), graded_off)
             else:
                 # A source frame without depth sees what the other one sees: its residuals are where flow leads back to.
                 x, y = np.moveaxis(self._grid + flows[k], -1, 0)
                 maps[k] = cv2.remap(maps[side], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return maps[0], maps[1]
+
+    def _looks_static(self, pair: tuple[int, int], k: int, flow: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """See :func:`looks_static`; ``place``: (H, W, 2) ideal coordinates in the other frame, infinite if behind."""
+        seen = np.isfinite(place[..., 0])
+        static = self._rays.pixels(np.where(seen[..., None], place, 0), self._focal(pair[1 - k]))
+        images = (self._pictures.image(pair[i]) for i in (k, 1 - k))
+        return seen & looks_static(*images, self._grid + flow, static)
 
     def _reference(self, pair: tuple[int, int]) -> int:
         return 0 if pair[0] in self._row else 1

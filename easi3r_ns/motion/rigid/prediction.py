@@ -49,20 +49,30 @@ def nearest_prediction(
     return np.stack(point, axis=-1), w
 
 
-def misses(
-    rays: np.ndarray, ends: np.ndarray, bounds: DepthRange, T_other_own: np.ndarray, focal: np.ndarray
-) -> np.ndarray:
-    """(...) pixels per axis by which flow misses the nearest place where a static pixel may be seen.
-
-    Per axis, as the transfer error of a homography and the Sampson distance of the first look.
-
-    ``focal``: (2,) pixels, of the other frame. Other arguments as in :func:`nearest_prediction`.
-    """
+def static_place(rays: np.ndarray, ends: np.ndarray, bounds: DepthRange, T_other_own: np.ndarray) -> np.ndarray:
+    """(..., 2) ideal coordinates of :func:`nearest_prediction`; infinite where it lies behind the other camera."""
     x, y, z, _ = _nearest(rays, ends, bounds, T_other_own)
     behind = z <= 0
     depth = np.where(behind, 1, z)
-    across, down = ((c / depth - ends[..., k]) * np.float32(focal[k]) for k, c in enumerate((x, y)))
-    return np.where(behind, np.inf, np.sqrt((across * across + down * down) / 2))
+    return np.stack([np.where(behind, np.inf, c / depth) for c in (x, y)], axis=-1)
+
+
+def misses_of(place: np.ndarray, ends: np.ndarray, focal: np.ndarray) -> np.ndarray:
+    """(...) pixels per axis between (..., 2) ``place``, as :func:`static_place` has it, and where flow ends.
+
+    Per axis, as the transfer error of a homography and the Sampson distance of the first look.
+
+    ``focal``: (2,) pixels, of the other frame.
+    """
+    across, down = ((place[..., k] - ends[..., k]) * np.float32(focal[k]) for k in (0, 1))
+    return np.sqrt((across * across + down * down) / 2)
+
+
+def misses(
+    rays: np.ndarray, ends: np.ndarray, bounds: DepthRange, T_other_own: np.ndarray, focal: np.ndarray
+) -> np.ndarray:
+    """:func:`misses_of` the nearest place where a static pixel may be seen; arguments as in :func:`static_place`."""
+    return misses_of(static_place(rays, ends, bounds, T_other_own), ends, focal)
 
 
 def _nearest(

@@ -94,16 +94,34 @@ def distance(kind: Kind, model: np.ndarray, start: np.ndarray, end: np.ndarray) 
     For a homography the transfer error per axis; for a fundamental matrix the Sampson distance (Hartley and Zisserman,
     Multiple View Geometry, section 11.4.3).
     """
-    first = np.concatenate([start, np.ones_like(start[..., :1])], axis=-1).astype(np.float32)
-    model = model.astype(np.float32)
     if kind == "homography":
-        landed = first @ model.T
-        depth = np.where(np.abs(landed[..., 2:]) < 1e-6, 1e-6, landed[..., 2:])
-        return np.linalg.norm(landed[..., :2] / depth - end, axis=-1) / np.sqrt(2)
-    second = np.concatenate([end, np.ones_like(end[..., :1])], axis=-1).astype(np.float32)
-    lines, lines_back = first @ model.T, second @ model
-    slopes = (lines[..., :2] ** 2).sum(axis=-1) + (lines_back[..., :2] ** 2).sum(axis=-1)
-    return np.abs((second * lines).sum(axis=-1)) / np.sqrt(slopes + 1e-12)
+        place = static_place(kind, model, start, end)
+        across, down = place[..., 0] - end[..., 0], place[..., 1] - end[..., 1]
+        return np.sqrt((across * across + down * down) / 2)
+    x, y, along = _mapped(model, start)
+    x_back, y_back, _ = _mapped(model.T, end)
+    off = x * end[..., 0] + y * end[..., 1] + along
+    return np.abs(off) / np.sqrt(x * x + y * y + x_back * x_back + y_back * y_back + np.float32(1e-12))
+
+
+def static_place(kind: Kind, model: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(..., 2) pixels at which (..., 2) ``start`` is seen if it stands still: of all such places the nearest to ``end``.
+
+    For a homography there is one; for a fundamental matrix a line.
+    """
+    x, y, z = _mapped(model, start)
+    if kind == "homography":
+        depth = np.where(np.abs(z) < 1e-6, np.float32(1e-6), z)
+        return np.stack([x / depth, y / depth], axis=-1)
+    off = (x * end[..., 0] + y * end[..., 1] + z) / np.maximum(x * x + y * y, np.float32(1e-20))
+    return np.stack([end[..., 0] - x * off, end[..., 1] - y * off], axis=-1)
+
+
+def _mapped(model: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """model @ (x, y, 1), coordinate by coordinate: NumPy is slow over an axis of two or three."""
+    x, y = xy[..., 0].astype(np.float32), xy[..., 1].astype(np.float32)
+    first, second, third = (row[0] * x + row[1] * y + row[2] for row in model.astype(np.float32))
+    return first, second, third
 
 
 def noise(samples: Samples) -> float:

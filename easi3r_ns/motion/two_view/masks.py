@@ -24,7 +24,7 @@ GAPS = (1, 2, 4)
 WITNESS_GAPS = (1, 4)
 """Steps to the source frames whose regions take part in the vote: a surface is recognised more surely where it is seen
 shortly before and after than in a frame far away."""
-METHOD = ("flow to source frames", GAPS, WITNESS_GAPS, "edges", "noise of the pair")
+METHOD = ("flow to source frames", GAPS, WITNESS_GAPS, "edges", "noise of the pair", "looks")
 """What decides these masks, beside the images and the estimator of flow."""
 LEAST_SCORE = 0.15
 """No pixel below this score moves, whatever the histogram says: it is what flow does on static surfaces. In the units
@@ -68,7 +68,7 @@ def geometric_masks(
         pictures = Pictures(shot)
         kinds = choose_kinds(plan, pictures, len(images), flow)
         regions = ClipRegions(images.shape[:3], shot, plan, pictures, patch_size, len(GAPS))
-        for motion in follow_pairs(plan, pictures, by_two_views(kinds), flow, advance):
+        for motion in follow_pairs(plan, pictures, by_two_views(kinds, pictures), flow, advance):
             regions.add(motion)
         score = regions.score()
     if regions.frames_followed < _FEW_PAIRS * len(images):

@@ -13,6 +13,7 @@ from ...core.flow import FOLLOWED
 from ...core.workers import ordered
 from ...frames.near import Shot
 from ..flow.provider import FlowProvider, is_parallel
+from .appearance import looks_static
 from .background import (
     DEVIATIONS_PER_MEDIAN,
     FEWEST_SAMPLES,
@@ -23,6 +24,7 @@ from .background import (
     homography_preferred,
     noise,
     sample,
+    static_place,
 )
 from .flows import both_ways
 from .plan import PairPlan, spread
@@ -129,8 +131,11 @@ def choose_kinds(plan: PairPlan, pictures: Pictures, num_frames: int, provider: 
     return Kinds(np.array(times), np.array(preferences))
 
 
-def by_two_views(kinds: Kinds) -> Explain:
-    """Residuals under the homography or fundamental matrix that is fitted to the pair itself."""
+def by_two_views(kinds: Kinds, pictures: Pictures | None = None) -> Explain:
+    """Residuals under the homography or fundamental matrix that is fitted to the pair itself.
+
+    ``pictures``: where given, residuals are 0 where the static place looks as right (:mod:`.appearance`).
+    """
 
     def explain(
         pair: tuple[int, int],
@@ -138,7 +143,8 @@ def by_two_views(kinds: Kinds) -> Explain:
         agree: tuple[np.ndarray, np.ndarray],
         textures: tuple[np.ndarray, np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        return _residuals(kinds.of(pair), flows, agree[0], textures)
+        images = None if pictures is None else (pictures.image(pair[0]), pictures.image(pair[1]))
+        return _residuals(kinds.of(pair), flows, agree[0], textures, images)
 
     return explain
 
@@ -192,6 +198,7 @@ def _residuals(
     flows: tuple[np.ndarray, np.ndarray],
     consistent: np.ndarray,
     textures: tuple[np.ndarray, np.ndarray],
+    images: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Of both frames, from one model: that of the way back is its inverse, or its transpose."""
     samples = sample(flows[0], consistent)
@@ -203,12 +210,17 @@ def _residuals(
     height, width = consistent.shape
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     start = np.stack([columns, rows], axis=-1)
+    ends = [start + flow for flow in flows]
     deviations = [static_noise(samples.median_flow, texture) for texture in textures]
     rougher = _rougher(kind, model, samples, deviations[0])
     maps = [
-        graded(distance(kind, own, start, start + flow) / (rougher * deviation))
-        for own, flow, deviation in zip((model, back), flows, deviations, strict=True)
+        graded(distance(kind, own, start, end) / (rougher * deviation))
+        for own, end, deviation in zip((model, back), ends, deviations, strict=True)
     ]
+    if images is not None:
+        for k, own in enumerate((model, back)):
+            static = static_place(kind, own, start, ends[k])
+            maps[k][looks_static(images[k], images[1 - k], ends[k], static)] = 0
     return maps[0], maps[1]
 
 
