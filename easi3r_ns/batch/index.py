@@ -18,7 +18,7 @@ from ..core.runlog import duration
 from ..report.card import REPORT
 from ..storage.files import write_text
 from .jobs import FOLDER
-from .record import DONE, ENDS, FAILED, SKIPPED, Entry
+from .record import DONE, ENDS, FAILED, SKIPPED, ClipRecord
 
 INDEX = "index.html"
 _KINDS = ("train", "care", "stop")
@@ -55,7 +55,7 @@ class IndexPage:
     style: str
 
 
-def write_index(output_dir: Path, entries: Sequence[Entry]) -> Path:
+def write_index(output_dir: Path, entries: Sequence[ClipRecord]) -> Path:
     """Write the page, failed clips first, then by verdict from bad to good. Raises OutputError."""
     rows = [row for entry in entries for row in _rows(output_dir, entry)]
     order = {kind: position for position, kind in enumerate(("failed", "stop", "care", "train"))}
@@ -66,7 +66,7 @@ def write_index(output_dir: Path, entries: Sequence[Entry]) -> Path:
     return output_dir / INDEX
 
 
-def summary(entries: Sequence[Entry]) -> str:
+def summary(entries: Sequence[ClipRecord]) -> str:
     """How many clips have ended in which state, and what verdicts there are, in one line."""
     states = Counter(entry.state if entry.state in ENDS else "not finished" for entry in entries)
     verdicts = Counter(dataset["verdict"] for entry in entries for dataset in entry.datasets if dataset.get("verdict"))
@@ -75,7 +75,7 @@ def summary(entries: Sequence[Entry]) -> str:
     return ", ".join(parts) + (f"; verdicts: {found}" if found else "")
 
 
-def _rows(output_dir: Path, entry: Entry) -> Iterator[Row]:
+def _rows(output_dir: Path, entry: ClipRecord) -> Iterator[Row]:
     common = (entry.name, entry.data, entry.state, entry.reason, tuple(entry.attempts))
     kind = "failed" if entry.state == FAILED else "open"
     time = duration(entry.seconds) if entry.seconds else ""

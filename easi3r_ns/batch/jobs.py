@@ -23,7 +23,7 @@ _MOST_NAME = 100
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One clip, as a worker is told of it; all values are those of JSON."""
 
     name: str
@@ -64,7 +64,7 @@ def make_jobs(
     overwrite: bool = False,
     known: Mapping[str, str] | None = None,
     runner: str = RUNNER,
-) -> list[Job]:
+) -> list[ClipJob]:
     """A job for each clip, in their order; a folder of videos stands for each of them.
 
     Args:
@@ -83,10 +83,12 @@ def make_jobs(
     options = jsonable(asdict(with_whole_paths(config)))
     names = _names([str(path) for path in paths], dict(known or {}))
     folder = str(output_dir.absolute())
-    return [Job(name, str(path), folder, options, overwrite, runner) for name, path in zip(names, paths, strict=True)]
+    return [
+        ClipJob(name, str(path), folder, options, overwrite, runner) for name, path in zip(names, paths, strict=True)
+    ]
 
 
-def priorities(jobs: Sequence[Job], first: Sequence[str]) -> dict[str, int]:
+def priorities(jobs: Sequence[ClipJob], first: Sequence[str]) -> dict[str, int]:
     """Name of each clip -> how early it comes: the position of the first pattern that fits its name or path.
 
     Clips that no pattern fits come after all others.
@@ -103,7 +105,7 @@ def priorities(jobs: Sequence[Job], first: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _fits(job: Job, pattern: str) -> bool:
+def _fits(job: ClipJob, pattern: str) -> bool:
     return any(fnmatch(name, pattern) for name in (job.name, job.data, Path(job.data).name))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.errors import InputError, MissingExtraError, shortened
 from ..core.install import install_extra
-from .jobs import Job
+from .jobs import ClipJob
 from .schedule import Crash, Needs
 from .work import Attempt, Examination, attempt, examine
 
@@ -79,11 +79,11 @@ class OnRay:
         self.slots = min(fitting, workers or fitting)
         self._busy: dict[Any, str] = {}
 
-    def examine(self, job: Job) -> None:
+    def examine(self, job: ClipJob) -> None:
         """See :class:`~.schedule.Executor`."""
         self._submit(examine, job, {"num_cpus": 1, "num_gpus": _LOOK_SHARE if self._has_gpu else 0}, job)
 
-    def attempt(self, job: Job, needs: Needs) -> None:
+    def attempt(self, job: ClipJob, needs: Needs) -> None:
         """See :class:`~.schedule.Executor`."""
         self._submit(attempt, job, self.reserved(needs), job, self._cpus)
 
@@ -93,7 +93,7 @@ class OnRay:
         share = math.ceil(100 * max(needs.gpu_share, _LEAST_SHARE)) / 100 if needs.gpu_share and self._has_gpu else 0
         return {"num_cpus": self._cpus, "memory": memory, "num_gpus": min(1.0, share)}
 
-    def _submit(self, work: Any, job: Job, resources: dict[str, float], *arguments: Any) -> None:
+    def _submit(self, work: Any, job: ClipJob, resources: dict[str, float], *arguments: Any) -> None:
         remote = self._ray.remote(work).options(max_retries=0, name=f"{work.__name__} {job.name}", **resources)
         self._busy[remote.remote(*arguments)] = job.name
 

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ..core.workers import usable_cores
-from .jobs import Job
+from .jobs import ClipJob
 from .schedule import Crash, Needs
 from .work import Attempt, Examination, attempt, examine
 
@@ -21,11 +21,11 @@ class OneByOne:
         self._pool = ThreadPoolExecutor(1)  # the caller's thread shows progress meanwhile
         self._busy: dict[str, Future[Examination | Attempt]] = {}
 
-    def examine(self, job: Job) -> None:
+    def examine(self, job: ClipJob) -> None:
         """See :class:`~.schedule.Executor`."""
         self._busy[job.name] = self._pool.submit(examine, job)
 
-    def attempt(self, job: Job, needs: Needs) -> None:
+    def attempt(self, job: ClipJob, needs: Needs) -> None:
         """See :class:`~.schedule.Executor`."""
         self._busy[job.name] = self._pool.submit(attempt, job, usable_cores(), self._stop)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..storage.files import write_json
-from .jobs import Job
+from .jobs import ClipJob
 
 RECORD = "batch.json"
 WAITING, RUNNING = "waiting", "running"
@@ -20,7 +20,7 @@ ENDS = (DONE, FAILED, SKIPPED)
 
 
 @dataclass
-class Entry:
+class ClipRecord:
     """A clip of the batch and what has become of it."""
 
     name: str
@@ -51,21 +51,21 @@ class Entry:
         return "; ".join(dict.fromkeys(str(dataset["verdict"]) for dataset in self.datasets if dataset.get("verdict")))
 
 
-def read_record(output_dir: Path) -> dict[str, Entry]:
+def read_record(output_dir: Path) -> dict[str, ClipRecord]:
     """Name -> clip, as an earlier command left it; empty where there was none, or its file cannot be read."""
     try:
         content = json.loads((output_dir / RECORD).read_text(encoding="utf-8"))
-        return {clip["name"]: Entry(**clip) for clip in content["clips"]}
+        return {clip["name"]: ClipRecord(**clip) for clip in content["clips"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def write_record(output_dir: Path, entries: Sequence[Entry]) -> None:
+def write_record(output_dir: Path, entries: Sequence[ClipRecord]) -> None:
     """Write how every clip stands. Raises OutputError."""
     write_json(output_dir / RECORD, {"version": __version__, "clips": [asdict(entry) for entry in entries]})
 
 
-def report_of(job: Job) -> Mapping[str, Any]:
+def report_of(job: ClipJob) -> Mapping[str, Any]:
     """What the process of a clip last reported: its ``stage``, and at its end the ``outcome``; empty: nothing yet."""
     try:
         found = json.loads(job.file(".json").read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ from ..storage.files import make_folder
 from ..storage.lock import only_writer
 from ..storage.owned import claim
 from .index import INDEX, write_index
-from .jobs import FOLDER, Job
-from .record import RECORD, WAITING, Entry, read_record, write_record
+from .jobs import FOLDER, ClipJob
+from .record import RECORD, WAITING, ClipRecord, read_record, write_record
 from .schedule import Executor, Schedule
 
 _GROUP = "batch"
@@ -25,18 +25,18 @@ class Batch:
     """The clips of a command, and how they stand; clips of earlier commands stay in the record."""
 
     output_dir: Path
-    jobs: Sequence[Job]
-    entries: dict[str, Entry] = field(init=False)
+    jobs: Sequence[ClipJob]
+    entries: dict[str, ClipRecord] = field(init=False)
 
     def __post_init__(self) -> None:
         self.entries = read_record(self.output_dir)
         for job in self.jobs:
             earlier = self.entries.get(job.name)
             datasets = earlier.datasets if earlier is not None and earlier.data == job.data else []
-            self.entries[job.name] = Entry(job.name, job.data, WAITING, datasets=datasets)
+            self.entries[job.name] = ClipRecord(job.name, job.data, WAITING, datasets=datasets)
 
     @property
-    def own(self) -> list[Entry]:
+    def own(self) -> list[ClipRecord]:
         """The clips of this command."""
         return [self.entries[job.name] for job in self.jobs]
 

@@ -22,7 +22,7 @@ from ..core.errors import Easi3RError, InputError, OutputError, shortened
 from ..core.memory import lack_of_memory
 from ..core.runlog import RunLog, stage_words
 from ..storage.files import make_folder, write_json
-from .jobs import Job
+from .jobs import ClipJob
 from .work import Examination
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _WAIT_SECONDS = 20.0
 _THUMBNAIL_WIDTH = 192
 
 
-def examine(job: Job) -> Examination:
+def examine(job: ClipJob) -> Examination:
     """Whether the dataset is there already, and what a run will need; loads no weights."""
     from ..pipelines.finished import is_finished
     from ..pipelines.run import WORKSPACE
@@ -57,7 +57,7 @@ def examine(job: Job) -> Examination:
     return Examination(memory_bytes=plan.memory_bytes, gpu_share=share, seconds=plan.seconds, words=str(plan))
 
 
-def _plan(job: Job) -> Forecast | GeometricForecast | None:
+def _plan(job: ClipJob) -> Forecast | GeometricForecast | None:
     from ..network.sources import AUTO
     from ..pipelines.choice import judge_weights
     from ..pipelines.pipeline import choose_pipeline
@@ -89,7 +89,7 @@ def one_line(error: BaseException) -> str:
 class ReportingLog(RunLog):
     """Writes messages to the log file, and the stage that is worked on to the file of reports."""
 
-    job: Job | None = None
+    job: ClipJob | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     """What every report holds: which process on which machine it comes from."""
 
@@ -120,11 +120,11 @@ class ReportingLog(RunLog):
         sys.stdout.flush()
 
 
-Make = Callable[[Job, ReportingLog], list[dict[str, Any]]]
-"""Makes the dataset of a job and describes it, as :attr:`~.record.Entry.datasets` has it."""
+Make = Callable[[ClipJob, ReportingLog], list[dict[str, Any]]]
+"""Makes the dataset of a job and describes it, as :attr:`~.record.ClipRecord.datasets` has it."""
 
 
-def make(job: Job, log: ReportingLog) -> list[dict[str, Any]]:
+def make(job: ClipJob, log: ReportingLog) -> list[dict[str, Any]]:
     """Run on the clip. An earlier run may have finished it, or parts of it; of these less is known.
 
     Raises:
@@ -138,7 +138,7 @@ def make(job: Job, log: ReportingLog) -> list[dict[str, Any]]:
     return _on_disk(job, {facts["folder"]: facts for facts in made})
 
 
-def _on_disk(job: Job, made: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _on_disk(job: ClipJob, made: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The datasets of a clip, whoever made them; ``made`` describes some, by their folders."""
     from ..dataset.nerfstudio import TRANSFORMS
     from ..report.card import REPORT
@@ -153,11 +153,11 @@ def _on_disk(job: Job, made: Mapping[str, dict[str, Any]]) -> list[dict[str, Any
     return found
 
 
-def _picture(folder: Path, job: Job) -> Path:
+def _picture(folder: Path, job: ClipJob) -> Path:
     return job.file(f"{'' if folder == job.dataset else '-' + folder.name}.jpg")
 
 
-def _described(part: Part, job: Job) -> dict[str, Any]:
+def _described(part: Part, job: ClipJob) -> dict[str, Any]:
     folder, card, scene = part.result.transforms_path.parent, part.result.card, part.result.scene
     facts: dict[str, Any] = {
         "folder": folder.absolute().relative_to(job.output_dir).as_posix(),
@@ -206,7 +206,7 @@ def _wait_for_the_folder(folder: Path) -> None:
             time.sleep(0.5)
 
 
-def run_job(job: Job, make: Make, parent: int) -> int:
+def run_job(job: ClipJob, make: Make, parent: int) -> int:
     """Make the dataset of a job and report how it ended; the exit code."""
     log = ReportingLog(job=job)
     log.origin = {"pid": os.getpid(), "worker": parent, "node": socket.gethostname()}
@@ -238,7 +238,7 @@ def main(make: Make = make) -> None:
         received += byte
     threading.Thread(target=_end_when_orphaned, daemon=True).start()
     content = json.loads(received)
-    raise SystemExit(run_job(Job(**content["job"]), make, int(content["worker"])))
+    raise SystemExit(run_job(ClipJob(**content["job"]), make, int(content["worker"])))
 
 
 def _end_when_orphaned() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from .jobs import Job
-from .record import DONE, FAILED, RUNNING, SKIPPED, Entry
+from .jobs import ClipJob
+from .record import DONE, FAILED, RUNNING, SKIPPED, ClipRecord
 from .work import Attempt, Examination, reported_attempt
 
 ALREADY = "finished already: the same clip and options made it"
@@ -42,10 +42,10 @@ class Executor(Protocol):
     def slots(self) -> int:
         """How many clips are worked on at once."""
 
-    def examine(self, job: Job) -> None:
+    def examine(self, job: ClipJob) -> None:
         """Begin to examine a clip."""
 
-    def attempt(self, job: Job, needs: Needs) -> None:
+    def attempt(self, job: ClipJob, needs: Needs) -> None:
         """Begin to make the dataset of a clip."""
 
     def ended(self, timeout: float) -> list[tuple[str, Examination | Attempt | Crash]]:
@@ -57,8 +57,8 @@ class Executor(Protocol):
 
 @dataclass
 class _Clip:
-    job: Job
-    entry: Entry
+    job: ClipJob
+    entry: ClipRecord
     rank: tuple[int, int]
     """Priority, then position in the command; the least comes first."""
     examined: bool = False
@@ -69,8 +69,8 @@ class _Clip:
 class Schedule:
     """A batch that is worked on."""
 
-    jobs: Sequence[Job]
-    entries: Mapping[str, Entry]
+    jobs: Sequence[ClipJob]
+    entries: Mapping[str, ClipRecord]
     executor: Executor
     priorities: Mapping[str, int] = field(default_factory=dict)
     retries: int = 2

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core.budget import GIB
 from ..storage.files import make_folder, writing
-from .jobs import Job
+from .jobs import ClipJob
 from .record import report_of
 
 _LOOK_SECONDS = 0.1
@@ -59,7 +59,7 @@ class Attempt:
     peak_memory_bytes: float = 0.0
 
 
-def examine(job: Job) -> Examination:
+def examine(job: ClipJob) -> Examination:
     """Ask the runner of the job what a run would be; an error of ours is a failure of this clip alone."""
     try:
         found: Examination = importlib.import_module(job.runner).examine(job)
@@ -68,7 +68,7 @@ def examine(job: Job) -> Examination:
         return Examination(failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def attempt(job: Job, cpus: int = 1, stop: threading.Event | None = None) -> Attempt:
+def attempt(job: ClipJob, cpus: int = 1, stop: threading.Event | None = None) -> Attempt:
     """Make the dataset of a job in a process of its own, which gets no more memory than the options allow.
 
     The process ends with the one that called this, whatever ends that. An earlier attempt is continued.
@@ -115,7 +115,7 @@ def attempt(job: Job, cpus: int = 1, stop: threading.Event | None = None) -> Att
     return replace(reported, seconds=seconds, peak_memory_bytes=peak)
 
 
-def reported_attempt(job: Job) -> Attempt | None:
+def reported_attempt(job: ClipJob) -> Attempt | None:
     """What the process of a clip said at its end; None: it has not come so far."""
     outcome = report_of(job).get("outcome")
     if outcome is None:

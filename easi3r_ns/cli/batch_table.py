@@ -13,7 +13,7 @@ from rich.table import Table
 from ..core.runlog import duration
 
 if TYPE_CHECKING:
-    from ..batch.record import Entry
+    from ..batch.record import ClipRecord
     from ..batch.run import Batch
 
 LATEST = 8
@@ -50,7 +50,7 @@ class BatchTable:
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: ClipRecord) -> None:
         now = f"{entry.state} {len(entry.attempts)}"
         if self._said.get(entry.name) == now:
             return
@@ -63,7 +63,7 @@ class BatchTable:
         if self._live is None and (entry.ended or (again and entry.attempts)):
             self._console.print(escape(self._line(entry)), soft_wrap=True)
 
-    def _line(self, entry: Entry) -> str:
+    def _line(self, entry: ClipRecord) -> str:
         if not entry.ended:
             return f"again    {entry.name}: {entry.attempts[-1]}"
         took = f" ({duration(entry.seconds)})" if entry.seconds else ""
@@ -86,11 +86,11 @@ class BatchTable:
         table.caption_justify = "left"
         return table
 
-    def _add(self, table: Table, entry: Entry, said: str) -> None:
+    def _add(self, table: Table, entry: ClipRecord, said: str) -> None:
         colour = _COLOURS[entry.state]
         table.add_row(escape(entry.name), f"[{colour}]{entry.state}[/]", escape(said))
 
-    def _stage(self, entry: Entry) -> str:
+    def _stage(self, entry: ClipRecord) -> str:
         from ..batch.record import report_of
 
         since = duration(time.monotonic() - self._begun.get(entry.name, time.monotonic()))

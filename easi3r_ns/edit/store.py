@@ -19,7 +19,7 @@ from .marks import AS_FOUND, no_marks
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptCorrections:
     """The corrections of a dataset."""
 
     marks: Mapping[int, np.ndarray] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Kept:
 class Store(Protocol):
     """Corrections on a disk. Each file is whole or as it was, whenever the process ends."""
 
-    def load(self) -> Kept:
+    def load(self) -> KeptCorrections:
         """What was kept. Raises InputError where it cannot be read."""
         ...
 
@@ -69,7 +69,7 @@ class FolderStore:
         self._unwritten: set[str] = set()  # images that the disk has refused
         self._kept = Corrections(scene.pixel_map.source_wh, sources=frame_sources(dataset))
 
-    def load(self) -> Kept:
+    def load(self) -> KeptCorrections:
         """What was kept; nothing where there is no folder. What is said of frames that the scene lacks stays."""
         if (self._folder / FILE).is_file() or any(self._folder.glob("*.png")):
             found = read_corrections(self._folder)
@@ -77,7 +77,9 @@ class FolderStore:
         self._stamp = self._stamp_now()
         known = {self._rows[stem]: image for stem, image in self._kept.marks.items() if stem in self._rows}
         marks = {k: self._on_grid(k, image) for k, image in known.items()}
-        return Kept(marks, self._kept.strokes, self._known(self._kept.excluded), self._known(self._kept.keyframes))
+        return KeptCorrections(
+            marks, self._kept.strokes, self._known(self._kept.excluded), self._known(self._kept.keyframes)
+        )
 
     def write_record(self, strokes: Sequence[Any], excluded: frozenset[int], keyframes: frozenset[int]) -> None:
         """Write ``corrections.json``."""

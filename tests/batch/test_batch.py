@@ -154,9 +154,9 @@ def test_ctrl_c_ends_all_work_and_the_same_command_goes_on(tmp_path: Path) -> No
 def test_the_process_of_a_clip_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     (job,) = batch_of(tmp_path, {"a": "slow"}).jobs
     code = f"""
-from easi3r_ns.batch.jobs import Job
+from easi3r_ns.batch.jobs import ClipJob
 from easi3r_ns.batch.work import attempt
-attempt(Job({job.name!r}, {job.data!r}, {job.output_dir!r}, {dict(job.options)!r}, runner={STANDIN!r}))
+attempt(ClipJob({job.name!r}, {job.data!r}, {job.output_dir!r}, {dict(job.options)!r}, runner={STANDIN!r}))
 """
     parent = subprocess.Popen([sys.executable, "-c", code])
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from easi3r_ns.batch.jobs import Job
-from easi3r_ns.batch.record import Entry
+from easi3r_ns.batch.jobs import ClipJob
+from easi3r_ns.batch.record import ClipRecord
 from easi3r_ns.batch.schedule import Crash, Needs, Schedule
 from easi3r_ns.batch.work import Attempt, Examination
 
@@ -27,15 +27,15 @@ class Told:
         self.needs: list[Needs] = []
         self.most = 0
 
-    def _answer(self, job: Job) -> None:
+    def _answer(self, job: ClipJob) -> None:
         self._ready.append((job.name, self._results[job.name].popleft()))
         self.most = max(self.most, len(self._ready))
 
-    def examine(self, job: Job) -> None:
+    def examine(self, job: ClipJob) -> None:
         self.asked.append(f"look {job.name}")
         self._answer(job)
 
-    def attempt(self, job: Job, needs: Needs) -> None:
+    def attempt(self, job: ClipJob, needs: Needs) -> None:
         self.asked.append(f"make {job.name}")
         self.needs.append(needs)
         self._answer(job)
@@ -46,9 +46,9 @@ class Told:
     def stop(self) -> None: ...
 
 
-def worked(told: Told, tmp_path: Path, **options: object) -> dict[str, Entry]:
-    jobs = [Job(name, f"{name}.mp4", str(tmp_path), {}) for name in told._results]
-    entries = {job.name: Entry(job.name, job.data) for job in jobs}
+def worked(told: Told, tmp_path: Path, **options: object) -> dict[str, ClipRecord]:
+    jobs = [ClipJob(name, f"{name}.mp4", str(tmp_path), {}) for name in told._results]
+    entries = {job.name: ClipRecord(job.name, job.data) for job in jobs}
     Schedule(jobs, entries, told, **options).run()
     return entries
 
@@ -104,8 +104,8 @@ def test_memory_is_reserved_by_the_forecast_and_doubled_where_it_did_not_suffice
 
 
 def test_what_an_earlier_command_knew_of_a_finished_clip_stays(tmp_path: Path) -> None:
-    job = Job("a", "a.mp4", str(tmp_path), {})
-    entry = Entry("a", "a.mp4", datasets=[{"folder": "a", "made": True, "verdict": "train", "level": 0}])
+    job = ClipJob("a", "a.mp4", str(tmp_path), {})
+    entry = ClipRecord("a", "a.mp4", datasets=[{"folder": "a", "made": True, "verdict": "train", "level": 0}])
     told = Told(a=[Examination(finished=True, datasets=({"folder": "a", "report": True},))])
     Schedule([job], {"a": entry}, told).run()
     assert entry.state == "skipped" and entry.verdict == "train"

@@ -19,6 +19,7 @@ from easi3r_ns.motion.rigid.prediction import DepthRange, misses, nearest_predic
 from easi3r_ns.motion.rigid.rays import Rays
 from easi3r_ns.motion.rigid.static_map import StaticMap
 from easi3r_ns.motion.two_view import geometric_masks
+from easi3r_ns.motion.two_view.residual import Pictures
 from easi3r_ns.training.scenes import correspondences
 from tests.motion.test_two_view import iou
 from tests.support.drive_clip import SIZE, as_scene, drive

@@ -222,8 +222,8 @@ class RigidFlow:
         """See :func:`looks_static`; ``place``: (H, W, 2) ideal coordinates in the other frame, infinite if behind."""
         seen = np.isfinite(place[..., 0])
         static = self._rays.pixels(np.where(seen[..., None], place, 0), self._focal(pair[1 - k]))
-        images = (self._pictures.image(pair[i]) for i in (k, 1 - k))
-        return seen & looks_static(*images, self._grid + flow, static)
+        own, other = (self._pictures.image(pair[i]) for i in (k, 1 - k))
+        return seen & looks_static(own, other, self._grid + flow, static)
 
     def _reference(self, pair: tuple[int, int]) -> int:
         return 0 if pair[0] in self._row else 1

@@ -105,7 +105,7 @@ def distance(kind: Kind, model: np.ndarray, start: np.ndarray, end: np.ndarray) 
 
 
 def static_place(kind: Kind, model: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(..., 2) pixels at which (..., 2) ``start`` is seen if it stands still: of all such places the nearest to ``end``.
+    """(..., 2) pixels at which (..., 2) ``start`` is seen if it stands still: of these places the nearest to ``end``.
 
     For a homography there is one; for a fundamental matrix a line.
     """

@@ -198,7 +198,7 @@ def _residuals(
     flows: tuple[np.ndarray, np.ndarray],
     consistent: np.ndarray,
     textures: tuple[np.ndarray, np.ndarray],
-    images: tuple[np.ndarray, np.ndarray] | None,
+    images: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Of both frames, from one model: that of the way back is its inverse, or its transpose."""
     samples = sample(flows[0], consistent)
