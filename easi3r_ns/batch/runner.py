@@ -52,8 +52,11 @@ def examine(job: ClipJob) -> Examination:
         return Examination(failure=one_line(error))
     if plan is None:
         return Examination()
-    on_gpu = getattr(plan, "gpu_bytes", 0.0) if plan.device == "cuda" else 0.0
-    share = min(1.0, on_gpu / _gpu_bytes()) if on_gpu else 0.0
+    on_gpu, share = getattr(plan, "gpu_bytes", 0.0) if plan.device == "cuda" else 0.0, 0.0
+    if on_gpu:
+        from ..network.compute import total_memory
+
+        share = min(1.0, on_gpu / total_memory())
     return Examination(memory_bytes=plan.memory_bytes, gpu_share=share, seconds=plan.seconds, words=str(plan))
 
 
@@ -72,12 +75,6 @@ def _plan(job: ClipJob) -> Forecast | GeometricForecast | None:
     pipeline = choose_pipeline(config)
     pipeline.check(log)
     return pipeline.forecast(data, log)
-
-
-def _gpu_bytes() -> float:
-    import torch
-
-    return float(torch.cuda.mem_get_info()[1])
 
 
 def one_line(error: BaseException) -> str:

@@ -17,6 +17,8 @@ BASIC = frozenset(
     "no_masks focal_length device refine camera_model format max_points undistort".split()
 )
 """Names of the options that ``--help`` shows of commands with so many that they come in groups."""
+RARE = frozenset({"more_data"})
+"""Names of options outside of groups that only ``--help-all`` shows: there is an easier way to say the same."""
 _FLAGS = 26
 """Columns of the flags; the texts begin after them."""
 _WIDEST = 100
@@ -81,7 +83,8 @@ def _of_one(cls: type, program: str, everything: bool, width: int) -> Iterator[s
         yield ""
         yield from textwrap.wrap(" ".join(paragraph.split()), width)
     yield ""
-    shown, left_out = list(own), 0
+    shown = [option for option in own if everything or option.name not in RARE]
+    left_out = len(own) - len(shown)
     for group in groups:
         options = options_of(group.cls, group.prefix, group.one_flag)[0]
         picked = [] if everything else [option for option in options if not group.prefix and option.name in BASIC]

@@ -84,6 +84,11 @@ def free_memory(device: torch.device) -> float | None:
     return None
 
 
+def total_memory() -> float:
+    """Bytes of memory that the current CUDA device has."""
+    return float(torch.cuda.mem_get_info(torch.cuda.current_device())[1])
+
+
 @contextlib.contextmanager
 def tensor_float(allowed: bool) -> Iterator[None]:
     """Float32 products with TensorFloat-32 or without; torch's default is with it in convolutions only."""

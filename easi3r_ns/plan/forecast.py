@@ -68,7 +68,7 @@ FRAME_BYTES = 99
 RESULT_BYTES = 9
 """Depth, confidence and one flag per pixel of every frame."""
 LIBRARIES_BYTES = 170e6
-"""Memory of the libraries that the alignment loads and the network does not."""
+"""Memory of the libraries that the alignment loads and the network does not; it is held until the end."""
 FLOW_BYTES = 5.0
 """Optical flow and its consistency check, per pair and pixel."""
 WRITER_BYTES = 400e6
@@ -318,7 +318,8 @@ def _align_bytes(job: Job, budget: Budget, sampled: int) -> float:
 
 def _write_bytes(job: Job) -> float:
     """Additional memory while the dataset is written, checked and reported on."""
-    return RESULT_BYTES * job.num_frames * job.pixels + writer_bytes(job.num_frames, job.source_pixels)
+    written = writer_bytes(job.num_frames, job.source_pixels)
+    return LIBRARIES_BYTES + RESULT_BYTES * job.num_frames * job.pixels + written
 
 
 def writer_bytes(num_frames: int, source_pixels: int) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from easi3r_ns.batch.jobs import Job
+from easi3r_ns.batch.jobs import ClipJob
 from easi3r_ns.batch.runner import ReportingLog, main
 from easi3r_ns.batch.work import Examination
 from easi3r_ns.core.errors import AlignmentError
@@ -27,12 +27,12 @@ from easi3r_ns.storage.files import make_folder
 MADE = "made.json"
 
 
-def words_of(job: Job) -> dict[str, list[str]]:
+def words_of(job: ClipJob) -> dict[str, list[str]]:
     """First word of each line -> the rest of it."""
     return {line.split()[0]: line.split()[1:] for line in Path(job.data).read_text(encoding="utf-8").splitlines()}
 
 
-def examine(job: Job) -> Examination:
+def examine(job: ClipJob) -> Examination:
     words = words_of(job)
     if (job.dataset / MADE).is_file():
         return Examination(finished=True, datasets=({"folder": job.name, "report": True},))
@@ -42,7 +42,7 @@ def examine(job: Job) -> Examination:
     return Examination(memory_bytes=memory * 2**30, gpu_share=share, words=f"{memory} GiB")
 
 
-def make(job: Job, log: ReportingLog) -> list[dict[str, Any]]:
+def make(job: ClipJob, log: ReportingLog) -> list[dict[str, Any]]:
     words = words_of(job)
     make_folder(job.dataset)
     tried = job.dataset / "attempts"
