@@ -149,7 +149,7 @@ def _without_alternatives(config: RunConfig, arguments: Sequence[str]) -> RunCon
 
 def _with_own_corrections(config: RunConfig, folder: Path, arguments: Sequence[str]) -> RunConfig:
     """The options with the corrections beside the dataset, unless the arguments name others or none."""
-    from ..pipelines.by_hand import own_corrections, with_corrections
+    from ..pipelines.by_hand import from_elsewhere, own_corrections, with_corrections
     from ..storage.corrections import FOLDER
 
     flags = {word.split("=")[0] for word in arguments}
@@ -157,6 +157,11 @@ def _with_own_corrections(config: RunConfig, folder: Path, arguments: Sequence[s
         return config
     own = (folder / FOLDER).absolute()
     if "--no-corrections" not in flags and own_corrections(folder) is not None:
+        if (other := from_elsewhere(config, folder)) is not None:
+            raise InputError(
+                f"{folder} was made with the corrections in {other}, and there are others in {own}: say which with "
+                "--corrections, or --no-corrections"
+            )
         return with_corrections(config, own)
     gone = config.easi3r.corrections == own or "--no-corrections" in flags
     return with_corrections(config, None) if gone else config

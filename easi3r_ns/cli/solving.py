@@ -54,16 +54,17 @@ class FolderRemake:
 def why_not_again(scene: Scene, dataset: Path) -> str:
     """Why a dataset cannot be solved again; empty: it can."""
     from ..core.errors import InputError
+    from ..pipelines.by_hand import from_elsewhere
     from ..pipelines.kept import kept_run
     from ..pipelines.run import WORKSPACE
 
     if scene.clip is not None:
         return "solving again takes the corrections of one clip; this dataset is of several"
     try:
-        kept_run(dataset / WORKSPACE)
+        other = from_elsewhere(kept_run(dataset / WORKSPACE).config, dataset)
     except InputError as error:
         return str(error)
-    return ""
+    return "" if other is None else f"the dataset was made with the corrections in {other}: copy them beside it"
 
 
 def compared(old: Path, new: Path) -> Solved:

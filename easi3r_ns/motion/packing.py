@@ -57,7 +57,6 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
         return first
     maps = first.maps and {name: np.concatenate([(clip.maps or {})[name] for clip in clips]) for name in first.maps}
     looks = [clip.first for clip in clips if clip.first is not None]
-    refined = [clip.refined for clip in clips if clip.refined is not None]
     scores = [clip.over_cut for clip in clips if clip.over_cut is not None]
     return DynamicMasks(
         masks=np.concatenate([clip.masks for clip in clips]),
@@ -66,14 +65,18 @@ def join_masks(clips: list[DynamicMasks]) -> DynamicMasks:
         source=first.source,
         maps=maps,
         first=np.concatenate(looks) if looks else None,
-        refined=_join_refined(refined) if len(refined) == len(clips) else None,
+        refined=_join_refined(clips),
         over_cut=np.concatenate(scores) if len(scores) == len(clips) else None,
         named=_join_named([clip.named for clip in clips if clip.named], [len(clip.masks) for clip in clips]),
     )
 
 
-def _join_refined(clips: list[RefinedMasks]) -> RefinedMasks:
-    """The refined masks of several clips in a row; their ids are made different."""
+def _join_refined(all_clips: list[DynamicMasks]) -> RefinedMasks | None:
+    """The refined masks of several clips in a row; their ids are made different. A clip without any keeps its masks."""
+    known = next((clip.refined for clip in all_clips if clip.refined is not None), None)
+    if known is None:
+        return None
+    clips = [clip.refined or _not_refined(clip, known.facts) for clip in all_clips]
     objects, most = [], 0
     for clip in clips:
         if clip.objects is not None:
@@ -82,6 +85,14 @@ def _join_refined(clips: list[RefinedMasks]) -> RefinedMasks:
     facts = joined_facts([clip.facts for clip in clips], [len(clip.masks) for clip in clips])
     masks = np.concatenate([clip.masks for clip in clips])
     return RefinedMasks(masks, facts, np.concatenate(objects) if len(objects) == len(clips) else None)
+
+
+def _not_refined(clip: DynamicMasks, facts: dict[str, Any]) -> RefinedMasks:
+    """The masks of a clip of which the model was shown nothing; ``facts``: of a clip of which it was."""
+    share = float(clip.masks.mean())
+    objects = np.zeros(clip.masks.shape, np.uint16) if share == 0 else clip.objects
+    nothing = {"own_share": share, "share": share, "objects": 0, "left": 0, "lost": []}
+    return RefinedMasks(clip.masks, facts | nothing, objects)
 
 
 def joined_facts(facts: list[dict[str, Any]], frames: list[int]) -> dict[str, Any]:

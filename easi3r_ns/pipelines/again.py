@@ -22,11 +22,11 @@ from ..storage.corrections import FOLDER, Corrections, frame_sources, write_corr
 from ..storage.files import link_or_copy, make_folder, write_json, writing
 from ..storage.lock import LOCK_FILE, only_writer
 from ..storage.owned import DATASET, claim, groups_of, refuse_foreign, settle
-from .by_hand import follow_dataset, own_corrections, with_corrections
+from .by_hand import follow_dataset, from_elsewhere, own_corrections, with_corrections
 from .kept import keep_run, kept_run
 from .pipeline import Pipeline
 from .run import WORKSPACE, process
-from .unposed import drop_masks
+from .unposed import drop_masks, masks_in_use
 
 AGAIN = "again"
 """Name of the folder, among the intermediate results of a dataset, in which it is made again."""
@@ -120,6 +120,10 @@ def solve_again(
     kept = kept_run(out / WORKSPACE)
     if not (out / TRANSFORMS).is_file():
         raise InputError(f"{out} holds no dataset ({TRANSFORMS}): make it first")
+    if (other := from_elsewhere(kept.config, out)) is not None:
+        raise InputError(
+            f"{out} was made with the corrections in {other}: copy them to {out / FOLDER} and redo it first"
+        )
     folder, watched = again_folder(out), WatchedLog(progress=progress, cancel=cancel) if log is None else log
     with only_writer(out):
         _prepare(out, folder)
@@ -161,7 +165,8 @@ def accept(out: Path) -> None:
         made = kept_run(folder / WORKSPACE)
         if made.config.easi3r.corrections is not None:
             keep_run(folder / WORKSPACE, made.data, with_corrections(made.config, out / FOLDER))
-        write_json(folder / _ACCEPTED, {"version": 1})
+        in_use = masks_in_use(out, made.config.easi3r.masks)
+        write_json(folder / _ACCEPTED, {"version": 1, "masks_in_use": in_use})
         _take(out, folder)
 
 
@@ -190,7 +195,8 @@ def _take(out: Path, folder: Path) -> None:
             if group != DATASET:
                 _link(folder, out, files, group, first=None)
         _link(folder, out, groups[DATASET], DATASET, first=TRANSFORMS)
-        drop_masks(out)
+        if not json.loads((folder / _ACCEPTED).read_text(encoding="utf-8")).get("masks_in_use"):
+            drop_masks(out)
     for kept in sorted((folder / WORKSPACE).glob("*")):
         place = out / WORKSPACE / kept.name
         with writing(place):
@@ -212,15 +218,12 @@ def _link(folder: Path, out: Path, files: set[str], group: str, *, first: str | 
 
 
 def _decisive(out: Path, corrections: Corrections | None) -> Path | None:
-    """The folder of the corrections to take: that beside the dataset, or one with those that are given."""
-    own = own_corrections(out)
-    if corrections is None or (own is not None and own.fingerprint() == corrections.fingerprint()):
-        return None if own is None else out / FOLDER
-    if not corrections.decides:
+    """A folder with the corrections to take: those that are given, or those beside the dataset as they are now."""
+    given = own_corrections(out) if corrections is None else corrections
+    if given is None or not given.decides:
         return None
-    known = {name: source for name, source in frame_sources(out).items() if name in corrections.names}
-    given = replace(corrections, sources={**known, **corrections.sources})
-    write_corrections(again_folder(out) / FOLDER, given)
+    known = {name: source for name, source in frame_sources(out).items() if name in given.names}
+    write_corrections(again_folder(out) / FOLDER, replace(given, sources={**known, **given.sources}))
     return again_folder(out) / FOLDER
 
 

@@ -70,6 +70,12 @@ def with_corrections(config: RunConfig, folder: Path | None) -> RunConfig:
     return replace(config, easi3r=replace(config.easi3r, corrections=folder))
 
 
+def from_elsewhere(config: RunConfig, out: Path) -> Path | None:
+    """The folder of the corrections that the dataset in ``out`` was made with, if it is not the one beside it."""
+    folder = config.easi3r.corrections
+    return None if folder is None or folder.resolve() == (out / FOLDER).resolve() else folder
+
+
 def changed_by_hand(out: Path, config: RunConfig) -> tuple[str, str] | None:
     """What is other about the corrections of ``config`` than what the dataset in ``out`` was made with.
 
@@ -115,12 +121,23 @@ def follow_dataset(out: Path) -> None:
             return
         write_corrections(new, renamed)
         with writing(folder):
-            for file in sorted(folder.iterdir(), key=lambda file: natural_key(file.name)):
-                if file.is_file() and file.stem not in found.names and not (new / file.name).exists():
-                    link_or_copy(file, new / file.name)
+            own = {FILE, *(f"{name}.png" for name in found.names)}
+            for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name)):
+                if entry.name not in own and not os.path.lexists(new / entry.name):
+                    _carry(entry, new / entry.name)
             os.rename(folder, old)
             os.rename(new, folder)
             shutil.rmtree(old)
+
+
+def _carry(entry: Path, to: Path) -> None:
+    """What a person put beside the corrections, in their new folder as well."""
+    if entry.is_symlink():
+        os.symlink(os.readlink(entry), to)
+    elif entry.is_dir():
+        shutil.copytree(entry, to, symlinks=True)
+    else:
+        link_or_copy(entry, to)
 
 
 def remember_frames(out: Path) -> None:

@@ -131,14 +131,14 @@ def masks_of_all(frames: Frames, first: DynamicMasks, scene: Scene) -> DynamicMa
         score=filled(first.score, seen.score),
         maps={name: filled(values, (seen.maps or {})[name]) for name, values in (first.maps or {}).items()},
         first=first.masks,
-        refined=_refined_of_all(rows, first.refined, seen.refined),
+        refined=_refined_of_all(rows, first, seen.refined),
     )
 
 
-def _refined_of_all(rows: np.ndarray, first: RefinedMasks | None, seen: RefinedMasks | None) -> RefinedMasks | None:
-    if first is None or seen is None:
-        return seen
-    masks = first.masks.copy()
+def _refined_of_all(rows: np.ndarray, first: DynamicMasks, seen: RefinedMasks | None) -> RefinedMasks | None:
+    if seen is None:
+        return None
+    masks = first.final.masks.copy()
     masks[rows] = seen.masks
     # Ids of two looks have nothing to do with each other.
     return replace(seen, masks=masks, objects=seen.objects if len(rows) == len(masks) else None)

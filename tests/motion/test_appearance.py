@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.geometry import pixel_grid
-from easi3r_ns.motion.two_view.appearance import DEVIATION, NOISE_VARIANCE, WINDOW_PX, looks_static
+from easi3r_ns.motion.two_view.appearance import (
+    BRIGHTNESS_STEP,
+    DEVIATION,
+    GAIN_STEP,
+    NOISE_VARIANCE,
+    WINDOW_PX,
+    looks_static,
+)
 from easi3r_ns.motion.two_view.background import distance, static_place
 
 SIZE = (64, 96)
@@ -33,16 +40,20 @@ def looks_static_naive(image: np.ndarray, other: np.ndarray, found: np.ndarray, 
         x, y = place.astype(np.float32)[..., 0], place.astype(np.float32)[..., 1]
         return cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
+    means = [cv2.blur(picture, (WINDOW_PX, WINDOW_PX))[::GAIN_STEP, ::GAIN_STEP] for picture in (read(static), own)]
+    gain = np.median(means[0] / np.maximum(means[1], 1))
     for row in range(half, SIZE[0] - half):
         for column in range(half, SIZE[1] - half):
             window = np.s_[row - half : row + half + 1, column - half : column + half + 1]
-            first, likeness = own[window] - own[window].mean(), []
+            first, likeness, off = own[window] - own[window].mean(), [], []
             for place in (found, static):
                 second = read(place[window])
+                off.append(abs(second.mean() - gain * own[window].mean()))
                 second = second - second.mean()
                 norm = np.sqrt((first**2).mean() + NOISE_VARIANCE) * np.sqrt((second**2).mean() + NOISE_VARIANCE)
                 likeness.append((first * second).mean() / norm)
-            result[row, column] = likeness[1] >= likeness[0] - DEVIATION * (1 - likeness[0] ** 2)
+            like = likeness[1] >= likeness[0] - DEVIATION * (1 - likeness[0] ** 2)
+            result[row, column] = like and off[1] <= off[0] + BRIGHTNESS_STEP
     return result
 
 
@@ -74,6 +85,19 @@ def test_wrong_flow_where_there_is_no_texture_is_no_evidence() -> None:
     image, other = ((80 + rng.normal(0, 1.5, (*SIZE, 3))).astype(np.uint8) for _ in range(2))
     grid = pixel_grid(*SIZE)
     assert looks_static(image, other, grid + [6, 2], grid).mean() > 0.7
+
+
+@pytest.mark.parametrize("exposure", [1.0, 0.7])
+def test_a_plain_surface_moves_where_another_one_was(exposure: float) -> None:
+    background = textured(4, contrast=12)
+    there = cv2.circle(background.copy(), (50, 32), 18, (210, 210, 210), -1)
+    other = (cv2.circle(background.copy(), (30, 32), 18, (210, 210, 210), -1) * exposure).astype(np.uint8)
+    grid = pixel_grid(*SIZE)
+    left = grid[..., 0] > 50 + 7  # of the disc, what the other image does not cover
+    inner = np.hypot(grid[..., 0] - 50, grid[..., 1] - 32) < 12
+    static = looks_static(there, other, grid + [-20, 0], grid)
+    assert not static[inner & left].any()
+    assert looks_static(there, other, grid, grid)[~inner].all()
 
 
 def test_static_place_lies_on_the_model_at_the_distance_that_the_flow_misses() -> None:

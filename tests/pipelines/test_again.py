@@ -14,6 +14,7 @@ import pytest
 
 from easi3r_ns.cli.main import main
 from easi3r_ns.cli.redo import Redo
+from easi3r_ns.cli.solving import why_not_again
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.dataset.scene_folder import read_scene
@@ -28,7 +29,7 @@ from easi3r_ns.pipelines.again import (
     waiting,
 )
 from easi3r_ns.pipelines.by_hand import changed_by_hand, follow_dataset, made_with, own_corrections, told
-from easi3r_ns.pipelines.kept import kept_run
+from easi3r_ns.pipelines.kept import keep_run, kept_run
 from easi3r_ns.pipelines.run import WORKSPACE
 from easi3r_ns.pipelines.side_by_side import compare_cameras
 from easi3r_ns.storage.corrections import (
@@ -43,6 +44,7 @@ from easi3r_ns.storage.corrections import (
 )
 from easi3r_ns.storage.files import write_png
 from easi3r_ns.storage.lock import only_writer
+from easi3r_ns.storage.owned import claim, settle
 from tests.support.killed_accept import InstantWithMasks, correct, made, marks, said, state
 from tests.support.killed_run import SIZE, held
 
@@ -218,6 +220,58 @@ def test_other_corrections_can_be_named(out: Path, tmp_path: Path, instant: obje
     main(["redo", str(out), "--corrections", str(tmp_path / "others")])
     assert read_scene(out / "scene").dynamic.masks.any(axis=(1, 2)).tolist() == [False] * 4 + [True]
     assert said(out)[0] == [1, 3]
+
+
+def test_corrections_from_elsewhere_are_never_left_out_in_silence(
+    out: Path, tmp_path: Path, instant: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = tmp_path / "others"
+    write_corrections(others, Corrections(SIZE, {"frame_00005": marks()}))
+    main(["redo", str(out), "--corrections", str(others)])
+    correct(out)
+    before = held(out)
+    with pytest.raises(InputError, match="was made with the corrections in .*others: copy them"):
+        solve_again(out, pipeline=InstantWithMasks())
+    assert "others" in why_not_again(read_scene(out / "scene"), out)
+    with pytest.raises(InputError, match="others.*and there are others in .*corrections: say which"):
+        Redo.command_line([str(out), "--mask-growth", "1"], "easi3r redo")
+    assert held(out) == before
+    main(["redo", str(out), "--corrections", str(out / FOLDER)])
+    assert state(solve_again(out, pipeline=InstantWithMasks())) == "new"
+
+
+def test_what_else_lies_beside_the_corrections_stays(out: Path, instant: object) -> None:
+    correct(out)
+    folder = out / FOLDER
+    (folder / "frame_00003.xcf").write_bytes(b"layers")
+    (folder / "work").mkdir()
+    (folder / "work" / "draft.png").write_bytes(b"draft")
+    (folder / "link").symlink_to("notes.txt")
+    solve_again(out, pipeline=InstantWithMasks())
+    accept(out)
+    assert sorted(read_corrections(folder).marks) == ["frame_00001", "frame_00003"]
+    assert (folder / "frame_00003.xcf").read_bytes() == b"layers"
+    assert (folder / "work" / "draft.png").read_bytes() == b"draft"
+    assert (folder / "link").is_symlink() and (folder / "link").read_text(encoding="utf-8") == "mine"
+
+
+def test_masks_of_an_earlier_run_that_are_in_use_stay(out: Path, instant: object) -> None:
+    correct(out)
+    for used in (True, False):
+        masks = out / "partial" / "masks"
+        masks.mkdir(parents=True, exist_ok=True)
+        claim(out / "partial", ["masks/frame_00001.png"])
+        (masks / "frame_00001.png").write_bytes(b"mask")
+        settle(out / "partial", ["masks/frame_00001.png"])
+        kept = kept_run(out / WORKSPACE)
+        keep_run(out / WORKSPACE, kept.data, replace(kept.config, easi3r=replace(kept.config.easi3r, masks=masks)))
+        solve_again(out, pipeline=InstantWithMasks())
+        if not used:
+            made_again = kept_run(again_folder(out) / WORKSPACE)
+            easi3r = replace(made_again.config.easi3r, masks=None)
+            keep_run(again_folder(out) / WORKSPACE, made_again.data, replace(made_again.config, easi3r=easi3r))
+        accept(out)
+        assert (masks / "frame_00001.png").is_file() == used
 
 
 def test_nothing_is_done_where_nothing_is_said(out: Path) -> None:

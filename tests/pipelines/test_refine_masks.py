@@ -257,4 +257,8 @@ def test_refined_masks_of_clips_in_a_row() -> None:
     assert joined.objects[2:].max() == 4 and joined.facts["objects"] == 4 and joined.facts["share"] == 0.5
     kept = replace(one, refined=joined.of_frames(np.array([0, 3]))).refined
     assert kept is not None and (kept.objects > 0).tolist() == kept.masks.tolist()
-    assert join_masks([one, replace(one, refined=None)]).refined is None
+    still = replace(one, masks=np.zeros_like(one.masks), refined=None)
+    both = join_masks([one, still]).refined
+    assert both is not None and both.masks.tolist() == [*one.masks.tolist(), *still.masks.tolist()]
+    assert both.facts["share"] == 0.25 and both.facts["model"] == "m" and both.objects is not None
+    assert join_masks([still, still]).refined is None

@@ -12,7 +12,7 @@ import pytest
 from easi3r_ns.core.config import Easi3RConfig
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.scene import FIXED, Scene, SparsePoints
-from easi3r_ns.core.types import ByHand, DynamicMasks, Frames
+from easi3r_ns.core.types import ByHand, DynamicMasks, Frames, RefinedMasks
 from easi3r_ns.dataset.scene_folder import read_scene, write_scene
 from easi3r_ns.motion.rigid import SecondLook
 from easi3r_ns.network.config import DUSt3RConfig
@@ -165,6 +165,11 @@ def test_frames_without_a_camera_keep_the_first_look(stand_in) -> None:
     every = masks_of_all(frames, scene.dynamic, seen)
     assert every.masks[3, -48:, :48].all() and not every.masks[2, -48:, :48].any()
     np.testing.assert_array_equal(every.of_frames(kept).masks, seen.dynamic.masks)
+    by_model = RefinedMasks(~seen.dynamic.masks, {"model": "m"})
+    seen = replace(seen, dynamic=replace(seen.dynamic, refined=by_model))
+    refined = masks_of_all(frames, scene.dynamic, seen).refined
+    assert refined is not None and (refined.masks[kept] == by_model.masks).all()
+    assert (refined.masks[3] == scene.dynamic.masks[3]).all(), "the model was not shown what the first look found"
 
 
 def test_what_a_person_says_wins_over_the_second_look(stand_in) -> None:
