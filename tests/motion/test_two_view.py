@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
+from skimage.measure import label
 
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import pixel_grid
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.frames import enlargement
 from easi3r_ns.frames.near import Shot
+from easi3r_ns.motion.cut import STEPS
 from easi3r_ns.motion.flow.dis import DISFlow
 from easi3r_ns.motion.two_view import flow_residual, geometric_masks, residual
 from easi3r_ns.motion.two_view.background import distance, fit, gric, homography_preferred, sample
-from easi3r_ns.motion.two_view.masks import LEAST_SCORE, choose_threshold, contour_contrast
+from easi3r_ns.motion.two_view.masks import LEAST_SCORE
 from easi3r_ns.motion.two_view.plan import plan_pairs
 from easi3r_ns.motion.two_view.residual import Moments, Pictures, by_two_views, follow_pairs
 from easi3r_ns.motion.two_view.superpixels import Superpixels, make_superpixels, vote
+from easi3r_ns.motion.two_view.threshold import candidates, contour_contrast, cut_clip
 from easi3r_ns.training.measure.numbers import area_under_curve
 from easi3r_ns.training.scenes import ClipOptions, correspondences, film, make_scene, render_clip
 from easi3r_ns.training.scenes.scene import SceneOptions
@@ -163,15 +168,69 @@ def test_threshold_is_the_cut_with_the_clearest_contour() -> None:
     score = np.full((1, 200, 200), 0.02)
     score[:, :, 100:] += np.linspace(0, 0.25, 100)
     score[:, 50:130, 10:90] = 0.8
-    threshold = choose_threshold(score.astype(np.float32))
+    threshold, _, _ = cut_clip(score.astype(np.float32), LEAST_SCORE)
     assert 0.25 < threshold < 0.8
     assert contour_contrast(score, 0.5) > contour_contrast(score, 0.16)
 
 
 def test_nothing_moves_below_the_floor() -> None:
     score = np.random.RandomState(0).rand(2, 32, 32).astype(np.float32) * 0.9 * LEAST_SCORE
-    assert choose_threshold(score) == LEAST_SCORE
-    assert choose_threshold(np.zeros((2, 32, 32), np.float32)) == LEAST_SCORE
+    for nothing in (score, np.zeros((2, 32, 32), np.float32)):
+        threshold, above, kept = cut_clip(nothing, LEAST_SCORE)
+        assert threshold == LEAST_SCORE and not above.any() and kept.max() < STEPS
+
+
+def two_movers() -> Iterator[np.ndarray]:
+    """A score with a fast one, slow ones beside it and apart, and a hill without a border; what moves."""
+    rows, columns = np.mgrid[:120, :160]
+    score = 0.02 + 0.45 * np.exp(-((rows - 110) ** 2 + (columns - 60) ** 2) / 2000)
+    score[10:50, 100:140] = 0.6
+    score[10:40, 10:50] = score[20:45, 80:100] = 0.35
+    return (np.repeat(values[None], 2, axis=0) for values in (score.astype(np.float32), np.isin(score, [0.6, 0.35])))
+
+
+def cut_naive(score: np.ndarray, least: float) -> np.ndarray:
+    """What moves: parts are grown pixel by pixel, and their contours walked."""
+    cuts = candidates(score, least)
+    threshold = max(cuts, key=lambda cut: contour_contrast(score, cut))
+    above = score > threshold
+
+    def border(frame: np.ndarray, inside: np.ndarray, others: np.ndarray) -> list[float]:
+        """Steps between a pixel of ``inside`` and one of ``others``."""
+        height, width = frame.shape
+        near = ((0, 1), (1, 0), (0, -1), (-1, 0))
+        pairs = [((y, x), (y + v, x + u)) for y, x in zip(*np.nonzero(inside)) for v, u in near]
+        pairs = [(a, b) for a, b in pairs if 0 <= b[0] < height and 0 <= b[1] < width and others[b]]
+        return [abs(float(frame[a]) - float(frame[b])) for a, b in pairs]
+
+    step = np.mean([value for frame, inside in zip(score, above) for value in border(frame, inside, ~inside)]) / 2
+    for level in sorted({cut for cut in (*cuts, least) if cut < threshold}, reverse=True):
+        for frame, moving in zip(score, above):
+            before = moving.copy()
+            labels = label((frame > level) & ~before, connectivity=1)
+            for number in range(1, labels.max() + 1):
+                part = labels == number
+                own, shared = border(frame, part, ~part & ~before), border(frame, part, before)
+                clear = sum(own) - sum(shared) > step * (len(own) - len(shared))
+                moving |= part & clear & (len(own) > len(shared))
+    return above
+
+
+def test_a_slow_mover_beside_a_fast_one_moves_too_and_a_hill_does_not() -> None:
+    score, moves = two_movers()
+    threshold, above, kept = cut_clip(score, LEAST_SCORE)
+    assert 0.35 < threshold < 0.6
+    assert (above != moves).mean() < 0.001 and score[~above].max() > 0.4
+    assert (kept[above] >= STEPS).all() and (kept[~above] <= STEPS).all(), "a cut at 1 gives the same masks"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cut_is_that_of_parts_one_by_one(seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(0, 1, (2, 40, 56)).astype(np.float32)
+    score = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in noise])
+    score = np.float32(0.1) * np.round(np.abs(score) * 40)
+    _, above, _ = cut_clip(score, LEAST_SCORE)
+    np.testing.assert_array_equal(above, cut_naive(score, LEAST_SCORE))
 
 
 @pytest.fixture(scope="module")

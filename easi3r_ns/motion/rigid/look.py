@@ -12,16 +12,16 @@ from ...core.runlog import RunLog
 from ...core.scene import Scene
 from ...core.types import DynamicMasks
 from ...frames.near import Shot
-from ..cut import over_cut
 from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
 from ..two_view.appearance import looks_static
 from ..two_view.background import DEVIATIONS_PER_MEDIAN, SAMPLE_STEP
 from ..two_view.flows import both_ways
-from ..two_view.masks import GAPS, WITNESS_GAPS, choose_threshold
+from ..two_view.masks import GAPS, WITNESS_GAPS
 from ..two_view.plan import PROBES, choose_step, plan_pairs, spread
 from ..two_view.residual import Pictures, follow_pairs, graded, static_noise
+from ..two_view.threshold import cut_clip
 from ..two_view.tokens import token_means
 from ..two_view.votes import ClipRegions
 from .pose import FEWEST_SAMPLES, adjust_pose
@@ -29,7 +29,7 @@ from .prediction import DepthRange, misses, misses_of, nearest_prediction, stati
 from .rays import Rays
 from .static_map import StaticMap
 
-METHOD = ("flow against the scene", GAPS, WITNESS_GAPS, "edges", "looks")
+METHOD = ("flow against the scene", GAPS, WITNESS_GAPS, "edges", "looks and levels", "clear parts")
 """What decides these masks, beside the scene, the images and the estimator of flow."""
 Two = tuple[np.ndarray, np.ndarray]
 
@@ -122,15 +122,15 @@ def second_look(
         for motion in follow_pairs(plan, pictures, rigid.explain, flow, advance):
             regions.add(motion)
         score = regions.score()
-    threshold = choose_threshold(score, LEAST_SCORE)
+    threshold, above, kept = cut_clip(score, LEAST_SCORE)
     dynamic = DynamicMasks(
-        masks=snap_to_edges(scene.images[first_row : first_row + len(shot.places)], score > threshold),
+        masks=snap_to_edges(scene.images[first_row : first_row + len(shot.places)], above),
         score=token_means(score, patch_size),
         threshold=threshold,
         source="scene",
         maps=regions.maps,
         first=scene.dynamic.masks[first_row : first_row + len(shot.places)],
-        over_cut=over_cut(score, threshold),
+        over_cut=kept,
     )
     astray = float(np.median(rigid.astray)) if rigid.astray else float("nan")
     return SecondLook(dynamic, regions.followed, np.array(rigid.explained), rigid.sigma, astray)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.filters import threshold_multiotsu
 
 from ...core.errors import InputError
 from ...core.runlog import RunLog
 from ...core.types import DynamicMasks
 from ...frames.near import Shot
-from ..attention.masks import OTSU_CLASSES
-from ..cut import over_cut
 from ..edges import snap_to_edges
 from ..flow.dis import DISFlow
 from ..flow.provider import FlowProvider
 from .plan import choose_step, plan_pairs
 from .residual import Pictures, by_two_views, choose_kinds, follow_pairs
+from .threshold import cut_clip
 from .tokens import token_means
 from .votes import ClipRegions
 
@@ -24,14 +22,20 @@ GAPS = (1, 2, 4)
 WITNESS_GAPS = (1, 4)
 """Steps to the source frames whose regions take part in the vote: a surface is recognised more surely where it is seen
 shortly before and after than in a frame far away."""
-METHOD = ("flow to source frames", GAPS, WITNESS_GAPS, "edges", "noise of the pair", "looks")
+METHOD = (
+    "flow to source frames",
+    GAPS,
+    WITNESS_GAPS,
+    "edges",
+    "noise of the pair",
+    "looks and levels",
+    "clear contours",
+)
 """What decides these masks, beside the images and the estimator of flow."""
 LEAST_SCORE = 0.15
 """No pixel below this score moves, whatever the histogram says: it is what flow does on static surfaces. In the units
 of :class:`~easi3r_ns.motion.two_view.residual.PairMotion`: two thirds of a deviation of the flow of
 static surfaces, after the vote."""
-HISTOGRAM_STEP = 4
-"""Only every fourth pixel in x and in y enters the histogram for the threshold."""
 _FEW_PAIRS = 0.5
 
 
@@ -48,8 +52,9 @@ def geometric_masks(
     Optical flow to source frames before and after each frame, over gaps in which something moves and that flow can
     follow; homography or fundamental matrix of the background; residuals in units of the noise of the flow, mean and
     deviation over the pairs of a frame; a vote among superpixels that look alike or flow into each other; one
-    multi-Otsu threshold for the clip, with a floor so that nothing moves in a static clip; borders drawn to the edges
-    of colour. What flow does not follow, and what has no texture to be followed by, does not count as moving.
+    multi-Otsu threshold for the clip, with a floor so that nothing moves in a static clip, and lower ones for what
+    stands out as clearly; borders drawn to the edges of colour. What flow does not follow, and what has no texture to
+    be followed by, does not count as moving.
 
     Blind spots: with parallax, what moves along its epipolar lines; a background that moves as a whole (water).
 
@@ -76,37 +81,6 @@ def geometric_masks(
             "optical flow follows few of the frames (they lie too far apart, or show little texture): what moves is "
             "found only in part; use more frames (--num-frames-target, --fps), or give your own --masks"
         )
-    threshold = choose_threshold(score)
-    tokens = token_means(score, patch_size)
-    masks = snap_to_edges(images, score > threshold)
-    kept = over_cut(score, threshold)
+    threshold, above, kept = cut_clip(score, LEAST_SCORE)
+    tokens, masks = token_means(score, patch_size), snap_to_edges(images, above)
     return DynamicMasks(masks, tokens, threshold, source="geometry", maps=regions.maps, over_cut=kept)
-
-
-def choose_threshold(score: np.ndarray, least: float = LEAST_SCORE) -> float:
-    """One threshold for a clip's score (F, H, W): of the cuts of multi-Otsu with 2, 3 and 4 classes, the clearest.
-
-    What moves is often a small share of the clip, and a histogram alone then splits the background. So the contours in
-    the image decide between the cuts, see :func:`contour_contrast`. Cuts below ``least`` are no candidates; when none
-    is left, ``least`` itself.
-    """
-    counted = score[:, ::HISTOGRAM_STEP, ::HISTOGRAM_STEP]
-    values = min(len(np.unique(counted)), max(OTSU_CLASSES))
-    cuts = [cut for classes in OTSU_CLASSES if classes <= values for cut in threshold_multiotsu(counted, classes)]
-    candidates = [float(cut) for cut in cuts if cut >= least] or [least]
-    return max(candidates, key=lambda cut: contour_contrast(score, cut))
-
-
-def contour_contrast(score: np.ndarray, threshold: float) -> float:
-    """How clearly a threshold parts a score (F, H, W): the sum of the steps across its contours over sqrt(length).
-
-    That is the signal-to-noise ratio of the contours when the score has the same, independent noise everywhere: a
-    contour that gains length through flat regions loses, and so does one that leaves clear edges out.
-    """
-    above = score > threshold
-    total, length = 0.0, 0
-    for axis in (1, 2):
-        crossed = np.diff(above, axis=axis)
-        total += float(np.abs(np.diff(score, axis=axis))[crossed].sum())
-        length += int(crossed.sum())
-    return total / max(length, 1) ** 0.5
