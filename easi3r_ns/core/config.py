@@ -329,9 +329,16 @@ class Easi3RConfig:
                 f"--refine-masks {self.refine_masks} refines masks that the run finds, and "
                 f"{'--no-masks' if self.no_masks else '--masks'} leaves none to be found: give one of them"
             )
+        if self.mask_threshold != type(self).mask_threshold and (self.masks is not None or self.no_masks):
+            raise InputError(
+                f"--mask-threshold {self.mask_threshold:g} cuts masks that the run finds, and "
+                f"{'--no-masks' if self.no_masks else '--masks'} leaves none to be found: give one of them"
+            )
         both = set(names_in(self.remove, "--remove")) & set(names_in(self.keep, "--keep"))
         if both:
             raise InputError(f"--remove and --keep both name {', '.join(sorted(both))}: give it to one of them")
+        if self.mask_scope == "ever" and self.keep:
+            raise InputError("--mask-scope ever would mask again what --keep takes out: give one of them")
         for name in ("masks_polarity", "masks_missing"):
             value = getattr(self, name)
             if self.masks is None and value != getattr(type(self), name):

@@ -57,6 +57,8 @@ def process_masks(
         raise InputError("--on-cut split makes several datasets: for masks alone choose longest, fail or ignore")
     if masks_in_use(output_dir, config.easi3r.masks):
         raise InputError(f"--masks {config.easi3r.masks} would be replaced: copy them out of {output_dir / FOLDER}")
+    if config.easi3r.mask_scope != "now":
+        log.warn(f"--mask-scope {config.easi3r.mask_scope} comes with the dataset; the masks here show what moves now")
     started = begin(data, output_dir, config, log, pipeline, whole=False)
     asked, config, pipeline, workspace = config, started.config, started.pipeline, output_dir / WORKSPACE
     with only_writer(output_dir):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,20 @@ REFUSED = [
 def test_impossible_values_are_refused(config, name, value, flag):
     with pytest.raises(InputError, match=flag):
         config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"mask_threshold": 0.8, "masks": Path("mine")}, "--mask-threshold 0.8 .* --masks leaves none"),
+        ({"mask_threshold": 2.0, "no_masks": True}, "--no-masks leaves none"),
+        ({"refine_masks": "sam2", "no_masks": True}, "--no-masks leaves none"),
+        ({"mask_scope": "ever", "keep": "parked car"}, "mask again what --keep takes out"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        Easi3RConfig(**options)
 
 
 @pytest.mark.parametrize("config", [FrameConfig, AlignConfig, Easi3RConfig, DatasetConfig])

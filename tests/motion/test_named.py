@@ -129,6 +129,8 @@ def test_a_box_has_the_name_whose_words_speak_for_it(folders: dict[str, Path], m
     """Of 'person. car dog.' the tokens are [CLS] person . car dog . [SEP]."""
     torch = pytest.importorskip("torch")
     detector = opened(folders["detector"])
+    with pytest.raises(InputError, match="300 names of --remove and --keep are .* tokens"):
+        detector._words(("person",) * 300)
     assert detector._words(("person", "car dog")) == ([101, 200, 1012, 202, 201, 1012, 102], [[1], [3, 4]])
     logits = torch.full((1, 3, 32), -9.0)
     logits[0, 0, 1], logits[0, 1, 4], logits[0, 2, 2] = 2.0, 1.0, 5.0  # person, dog, a full stop

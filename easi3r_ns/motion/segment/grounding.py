@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from ...core.errors import CheckpointError, shortened
+from ...core.errors import CheckpointError, InputError, shortened
 from ...core.runlog import RunLog
 from ...network.models import ModelFiles, Role, find_model, load_model, one_line_when_full, require_transformers
 from ...storage.fingerprint import files_of, fingerprint
@@ -32,6 +32,8 @@ SEGMENTER_ROLE = Role(
 )
 SURE = 0.35
 """Least score of a box: that of the authors' demonstrations. Not measured here."""
+MOST_TOKENS = 256
+"""Of all names together: the length of text that these models were trained with."""
 SHORTER, LONGER = 800, 1333
 """Pixels of the sides of a picture: the shorter side has so many, unless the longer one would have more."""
 
@@ -89,6 +91,11 @@ class GroundingDino:
             text += f"{name}. "
             ends.append((begin, begin + len(name)))
         told = self._tokens.encode(text.strip())
+        if len(told.ids) > MOST_TOKENS:
+            raise InputError(
+                f"{len(names)} names of --remove and --keep are {len(told.ids)} tokens, and {self.files.name} reads "
+                f"{MOST_TOKENS} at a time: give fewer or shorter ones"
+            )
         inside = [
             [k for k, (first, last) in enumerate(told.offsets) if last > first and begin <= first and last <= end]
             for begin, end in ends
