@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.scene import Scene
 from ..motion.propagate import follow_region
+from .pointing import rows_beside
 from .session import Follow
 
 
@@ -23,13 +24,3 @@ def follower(scene: Scene) -> Follow:
         return {int(row): found[k] for k, row in enumerate(rows) if k != at}
 
     return follow
-
-
-def rows_beside(scene: Scene, frame: int) -> np.ndarray:
-    """Increasing rows of the frames in which an object of a frame can be followed, with the frame itself."""
-    same = np.ones(len(scene), dtype=bool)
-    if scene.clip is not None:
-        same &= scene.clip == scene.clip[frame]
-    if scene.rig is not None:
-        same &= scene.rig.view == scene.rig.view[frame]
-    return np.flatnonzero(same)

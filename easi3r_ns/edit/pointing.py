@@ -43,3 +43,14 @@ class Pointer:
                 self._labels.popitem(last=False)
         self._labels.move_to_end(frame)
         return self._labels[frame]
+
+
+def rows_beside(scene: Scene, frame: int) -> np.ndarray:
+    """Increasing rows of the frames in which an object of a frame can be followed, with the frame itself: those of its
+    clip, and of its view of a sphere."""
+    same = np.ones(len(scene), dtype=bool)
+    if scene.clip is not None:
+        same &= scene.clip == scene.clip[frame]
+    if scene.rig is not None:
+        same &= scene.rig.view == scene.rig.view[frame]
+    return np.flatnonzero(same)

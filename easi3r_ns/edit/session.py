@@ -27,7 +27,7 @@ from .marks import (
     shape_between,
     stroke,
 )
-from .pointing import Pointer
+from .pointing import Pointer, rows_beside
 from .store import Store
 
 WORDS = {MOVES: "moves", STILL: "stands still", AS_FOUND: "as found"}
@@ -148,9 +148,11 @@ class Session:
             return self.put(f"all frames: {WORDS[value]}", frame, painted)
 
     def neighbours(self, frame: int) -> tuple[int, int] | None:
-        """The nearest corrected frames before and after a frame, without itself; None where one is missing."""
+        """The nearest corrected frames of its clip before and after a frame, without itself; None where one is
+        missing."""
+        beside = set(rows_beside(self.scene, frame).tolist()) - {frame}
         with self.lock:
-            marked = [k for k, marks in self.marks.items() if (marks != AS_FOUND).any() and k != frame]
+            marked = [k for k, marks in self.marks.items() if k in beside and (marks != AS_FOUND).any()]
         before, after = [k for k in marked if k < frame], [k for k in marked if k > frame]
         return (max(before), min(after)) if before and after else None
 
@@ -164,8 +166,10 @@ class Session:
             if ends is None:
                 raise InputError("correct a frame before this one and a frame after it first")
             painted = {}
-            for k in range(ends[0] + 1, ends[1]):
-                share = (k - ends[0]) / (ends[1] - ends[0])
+            beside = rows_beside(self.scene, frame)
+            between = beside[(beside > ends[0]) & (beside < ends[1])].tolist()
+            for number, k in enumerate(between, 1):
+                share = number / (len(between) + 1)
                 marks = self._marks(k)
                 for value in (STILL, MOVES):
                     marks = np.where(self._between(ends, share, value), np.uint8(value), marks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +67,7 @@ class FolderStore:
         self._folder, self._scene = dataset / FOLDER, scene
         self._stems = {k: stem for stem, k in positions_by_stem(scene).items() if k is not None}
         self._rows = {stem: k for k, stem in self._stems.items()}
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: frozenset[tuple[str, int, int]] = frozenset()
         self._unwritten: set[str] = set()  # images that the disk has refused
         self._kept = Corrections(scene.pixel_map.source_wh, sources=frame_sources(dataset))
 
@@ -121,17 +123,22 @@ class FolderStore:
     def _write(self, corrections: Corrections, changed: set[str]) -> None:
         """Raises OutputError where another editor has written meanwhile: its corrections would be lost."""
         if self._stamp_now() != self._stamp:
-            raise OutputError(f"{self._folder / FILE} was changed by another program: start the editor again")
+            changed_there = sorted({name for name, *_ in self._stamp ^ self._stamp_now()})
+            raise OutputError(
+                f"{self._folder / changed_there[0]} was changed by another program: start the editor again"
+            )
         write_corrections(self._folder, corrections, changed=changed)
         self._stamp = self._stamp_now()
 
-    def _stamp_now(self) -> tuple[int, int] | None:
-        """What tells a version of ``corrections.json``; None: there is none."""
-        try:
-            status = (self._folder / FILE).stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+    def _stamp_now(self) -> frozenset[tuple[str, int, int]]:
+        """What tells versions of ``corrections.json`` and of the images: name, time and size."""
+        stamps = []
+        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name == FILE or entry.name.endswith(".png"):
+                    status = entry.stat()
+                    stamps.append((entry.name, status.st_mtime_ns, status.st_size))
+        return frozenset(stamps)
 
     def _known(self, stems: tuple[str, ...]) -> frozenset[int]:
         return frozenset(self._rows[stem] for stem in stems if stem in self._rows)

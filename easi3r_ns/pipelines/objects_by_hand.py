@@ -33,7 +33,7 @@ def object_ids(text: str, option: str) -> tuple[int, ...]:
 def drop_objects(out: Path, *, drop: Collection[int] = (), keep: Collection[int] = ()) -> tuple[int, ...]:
     """Correct by hand, in ``out/corrections``, that objects of the dataset in ``out`` stand still.
 
-    What is there already stays, but for the pixels of these objects.
+    What is there already stays, but for the pixels of these objects; the editor cannot undo what came before.
 
     Args:
         drop: their ids in ``masks_objects``.
@@ -60,7 +60,7 @@ def drop_objects(out: Path, *, drop: Collection[int] = (), keep: Collection[int]
     own = found or Corrections((size[0], size[1]))
     sources = {**frame_sources(out), **own.sources}
     named_frames = {name: sources[name] for name in {*own.names, *marks} if name in sources}
-    write_corrections(out / FOLDER, replace(own, marks={**own.marks, **marks}, sources=named_frames))
+    write_corrections(out / FOLDER, replace(own, marks={**own.marks, **marks}, strokes=(), sources=named_frames))
     return gone
 
 

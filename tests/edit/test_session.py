@@ -17,6 +17,7 @@ from easi3r_ns.edit.marks import AS_FOUND, MOVES, STILL, no_marks
 from easi3r_ns.edit.session import Session
 from easi3r_ns.edit.store import FolderStore
 from easi3r_ns.storage.corrections import read_corrections
+from easi3r_ns.storage.files import read_png, write_png
 from tests.edit.conftest import FALSE, no_following, open_session
 
 
@@ -223,6 +224,16 @@ def test_shapes_between_corrected_frames(session):
         session.interpolate(4)
 
 
+def test_shapes_of_another_clip_are_none_of_this_one(scene, tmp_path):
+    clips = replace(scene, clip=np.repeat([0, 1], [3, len(scene) - 3]))
+    session = open_session(clips, tmp_path)
+    session.box(0, (10, 10), (22, 22), MOVES)
+    session.box(4, (50, 30), (62, 42), MOVES)
+    assert session.neighbours(1) is None
+    session.box(2, (30, 10), (42, 22), MOVES)
+    assert session.neighbours(1) == (0, 2) and session.interpolate(1).frames == (1,)
+
+
 def test_shapes_of_different_kinds_have_nothing_in_between(session):
     session.box(0, (10, 10), (22, 22), MOVES)
     session.box(2, (10, 10), (22, 22), STILL)
@@ -345,3 +356,15 @@ def test_two_editors_of_one_dataset_do_not_overwrite_each_other(session, scene, 
         session.box(1, (1, 1), (5, 5), MOVES)
     assert everything(open_session(scene, tmp_path)) == everything(other)
     assert session.history.last is None
+
+
+def test_what_a_picture_program_paints_meanwhile_is_not_overwritten(session, scene, tmp_path):
+    session.box(0, (1, 1), (5, 5), MOVES)
+    (image,) = (tmp_path / "corrections").glob("*.png")
+    painted = read_png(image)
+    painted[20:30, 20:30] = STILL
+    write_png(image, painted)
+    with pytest.raises(OutputError, match=rf"{image.name} was changed by another program"):
+        session.box(0, (7, 7), (9, 9), MOVES)
+    assert (read_png(image) == painted).all()
+    assert (open_session(scene, tmp_path).marks[0] == STILL).sum() > 50

@@ -120,6 +120,7 @@ def test_a_missing_sequence_is_named_unless_others_are_asked_for(tmp_path: Path)
         ("adt", "Apartment_a.npz", b"PK"),
         ("dycheck", "apple/splits/train.json", b"[]"),
         ("dycheck", "apple/camera/0_00000.json", b"{}"),
+        ("bonn", "rgbd_bonn_crowd2/depth.txt", b"1.0 depth/\n"),
     ],
 )
 def test_a_damaged_file_is_named(name: str, file: str, content: bytes, tmp_path: Path) -> None:
@@ -127,6 +128,16 @@ def test_a_damaged_file_is_named(name: str, file: str, content: bytes, tmp_path:
     (tmp_path / "set" / file).write_bytes(content)
     with pytest.raises(InputError, match=Path(file).name):
         captures_of_set(name, tmp_path / "set", tmp_path / "captures", MINIATURES[name].names[:1])
+
+
+def test_a_capture_holds_what_its_files_hold_now(tmp_path: Path) -> None:
+    _, (capture, *_) = found("davis-16", tmp_path)
+    names = names_of(capture)
+    for kind in ("JPEGImages", "Annotations"):
+        last = sorted((tmp_path / "set" / kind / "480p" / capture.name).iterdir())[-1]
+        last.unlink()
+    (again,) = captures_of_set("davis-16", tmp_path / "set", tmp_path / "captures", [capture.name])
+    assert names_of(again) == names[:-1] and len(list((again.data.parent / "masks").iterdir())) == len(names) - 1
 
 
 class Harmful:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...core.errors import InputError
+from ...core.errors import InputError, shortened
 from ...storage.files import jsonable, link_or_copy, make_folder, write_bytes, write_json, writing
 
 SMOKE = 3
@@ -98,6 +99,8 @@ def clips_of_set(layout: Layout, root: Path, names: Sequence[str] = (), *, smoke
             clips.append(layout.read(folder, name))
         except InputError as error:
             failed.append((name, error))
+        except (OSError, ValueError, IndexError, KeyError, np.linalg.LinAlgError) as error:
+            failed.append((name, InputError(f"{name} is damaged ({shortened(str(error), 120)})")))
     if failed:
         named = ", ".join(name for name, _ in failed[:_MOST_NAMED]) + (", ..." if len(failed) > _MOST_NAMED else "")
         raise InputError(
@@ -115,6 +118,9 @@ def write_capture(clip: TrueClip, folder: Path) -> Path:
     stamp = jsonable({"name": clip.name, "frames": [_stamp(frame) for frame in clip.frames], "lens": clip.fl_xy})
     if _read_json(folder / _STAMP) == json.loads(json.dumps(stamp)):
         return folder
+    if (folder / _STAMP).is_file():  # what we wrote of other files, or of more frames, would be read as well
+        for kind in ("images", "masks", "depth"):
+            shutil.rmtree(folder / kind, ignore_errors=True)
     make_folder(folder / "images")
     for frame in clip.frames:
         target = folder / "images" / frame.name
