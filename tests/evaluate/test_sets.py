@@ -120,7 +120,6 @@ def test_a_missing_sequence_is_named_unless_others_are_asked_for(tmp_path: Path)
         ("adt", "Apartment_a.npz", b"PK"),
         ("dycheck", "apple/splits/train.json", b"[]"),
         ("dycheck", "apple/camera/0_00000.json", b"{}"),
-        ("bonn", "rgbd_bonn_crowd2/depth.txt", b"1.0 depth/\n"),
     ],
 )
 def test_a_damaged_file_is_named(name: str, file: str, content: bytes, tmp_path: Path) -> None:
@@ -128,6 +127,18 @@ def test_a_damaged_file_is_named(name: str, file: str, content: bytes, tmp_path:
     (tmp_path / "set" / file).write_bytes(content)
     with pytest.raises(InputError, match=Path(file).name):
         captures_of_set(name, tmp_path / "set", tmp_path / "captures", MINIATURES[name].names[:1])
+
+
+@pytest.mark.parametrize("error", [OSError("no right"), IndexError("7"), np.linalg.LinAlgError("SVD"), KeyError("fl_x")])
+def test_damage_that_no_reader_knows_is_one_line_too(error: Exception, tmp_path: Path) -> None:
+    write_set("sintel", tmp_path)
+
+    def read(folder: Path, name: str) -> None:
+        raise error
+
+    with pytest.raises(InputError, match="1 of 1 sequences of Sintel .* alley_2 is damaged") as caught:
+        clips_of_set(replace(LAYOUTS["sintel"], read=read), tmp_path, ["alley_2"])
+    assert "\n" not in str(caught.value)
 
 
 def test_a_capture_holds_what_its_files_hold_now(tmp_path: Path) -> None:
