@@ -55,7 +55,7 @@ def test_what_is_missing_is_missed() -> None:
         run_without(MISSING, "import av")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_runs_at_toy_size() -> None:
     rows = {stage: (seconds, operations) for stage, seconds, operations in json.loads(run_without(MISSING, BENCH))}
     assert {"decode", "encode", "pass 1", "statistics", "masks", "flow", "pass 2", "alignment"} <= set(rows)

@@ -25,6 +25,10 @@ pytestmark = [
 ]
 
 
+of_the_wheel = pytest.mark.parametrize("python", ["wheel"], indirect=True)
+"""For what takes nerfstudio's own time and does not depend on how the project was installed."""
+
+
 def call(*command: str | Path, **variables: str) -> str:
     hidden = ("PYTHONPATH", "EASI3R_NS_NO_BRIDGE")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -86,6 +90,7 @@ def test_command_is_listed_once_and_works(python: Path) -> None:
     assert "--num-frames-target" in process_data(python, "easi3r", "--help")
 
 
+@of_the_wheel
 def test_other_commands_still_work(python: Path) -> None:
     code = """
 import contextlib, io, sys
@@ -101,10 +106,12 @@ for name in [member.__metadata__[0].name for member in Commands.__args__]:
     assert not [line for line in lines if line.endswith("False")]
 
 
+@of_the_wheel
 def test_python_dash_m(python: Path) -> None:
     assert commands(call(python, "-m", "nerfstudio.scripts.process_data", "--help")).count("easi3r") == 1
 
 
+@of_the_wheel
 def test_switch_off(python: Path) -> None:
     assert "easi3r" not in commands(process_data(python, "--help", EASI3R_NS_NO_BRIDGE="1"))
 
@@ -124,6 +131,7 @@ def test_dataparser_is_announced(python: Path) -> None:
     assert call(python, "-c", code).strip() == "DataParserSpecification"
 
 
+@of_the_wheel
 def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
     code = (
         "import sys; from nerfstudio.scripts.train import entrypoint; from nerfstudio.configs import method_configs\n"
@@ -135,6 +143,7 @@ def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
     assert "--pipeline.model.depth-weight" in shown and "(default: easi3r-data)" in shown
 
 
+@of_the_wheel
 def test_method_can_be_imported_before_nerfstudio_finds_it(python: Path) -> None:
     code = (
         "from easi3r_ns.plugin.splatfacto.specification import SplatfactoEasi3RSpecification as ours\n"

@@ -46,7 +46,9 @@ def drifting(clip: Clip, noise: float = 0.05) -> AlignResult:
     )
 
 
-@pytest.mark.parametrize(("kind", "seed", "amount"), [("fixed", LARGE_MOVER, 0.0), ("turn", 3, 20.0)])
+@pytest.mark.parametrize(
+    ("kind", "seed", "amount"), [pytest.param("fixed", LARGE_MOVER, 0.0, marks=pytest.mark.long), ("turn", 3, 20.0)]
+)
 def test_depths_get_one_scale_and_lose_their_noise(kind, seed, amount) -> None:
     clip = still_clip(kind, seed, amount)
     found = pin_cameras(drifting(clip), cameras_of(clip), clip.moving)
@@ -76,6 +78,7 @@ def test_fixed_camera_has_one_depth_per_static_pixel() -> None:
     assert np.median(spread) < 1e-5
 
 
+@pytest.mark.long
 def test_depths_agree_while_the_lens_zooms() -> None:
     clip = still_clip("fixed", LARGE_MOVER, zoom=1.5)
     cameras = replace(cameras_of(clip), focals=clip.focal * zoom_course(1.5, len(clip)))

@@ -114,7 +114,7 @@ def test_networks_of_an_earlier_run_stay_on_the_page(tmp_path):
     assert written(("tiny",), 3) == ["tiny"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_masks_and_flow_undo_what_movers_do():
     """Mean ATE over three clips: flow lowers it a little, masks to less than half."""
     args = SimpleNamespace(frames=8, clips=3, skip=0, networks=["dragged"], flow_weight=0.01, selection=0)

@@ -12,7 +12,7 @@ from easi3r_ns.training.measure.motion import make_clip
 from tests.bench.bench_precision import CONTROL, SAME_CLUSTERS, measure, relative_distance, show
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_low_precision_costs_little_beside_what_clusters_do():
     prices = measure("tiny", "cpu", [make_clip(20_000, "held_out", 6)])
     full, control, low = (prices[name][0] for name in ("fp32", CONTROL, "bf16" + SAME_CLUSTERS))

@@ -68,8 +68,7 @@ def command(folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "easi3r_ns", "batch", *clips, "--output-dir", "out", *run, *options]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("EASI3R_NS_LONG" not in os.environ, reason="two minutes of two cores: set EASI3R_NS_LONG=1")
+@pytest.mark.long
 def test_a_killed_worker_a_corrupt_clip_and_a_large_one_stop_no_other(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     (tmp_path / "clips").mkdir()

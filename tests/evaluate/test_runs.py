@@ -264,7 +264,7 @@ def test_the_baseline_is_plain_colmap() -> None:
             replace(parse("--row", "x"), row=name, baseline=None, config=Easi3RConfig(weights=name)).row_name()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_end_to_end_with_a_broken_clip(tmp_path: Path) -> None:
     """A real child process each: the broken clip costs its own line only."""
     capture_folder(tmp_path / "root" / "good")

@@ -234,7 +234,7 @@ def test_read_scene(shown_run: Path, tmp_path: Path) -> None:
     assert int(re.search(r"(\d+) static points", said)[1]) > 1000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_read_scene_with_the_cameras_of_the_network(tmp_path: Path) -> None:
     command = ("-m", "easi3r_ns", "run", "--data", EXAMPLES / "clip" / "clip.mp4", "--output-dir", "made")
     python(*command, "--weights", "tiny", "--refine", "none", "--num-frames-target", 6, "--no-report", cwd=tmp_path)

@@ -238,6 +238,7 @@ def test_example_clip_travels(tmp_path) -> None:
     assert real_motion(EXAMPLE, tmp_path).kind == "travelling"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clip", "kind"), REAL.items())
 def test_real_clips(tmp_path, clip, kind) -> None:
     assert real_motion(shared_data() / clip, tmp_path).kind == kind

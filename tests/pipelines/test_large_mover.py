@@ -68,7 +68,7 @@ def test_the_scene_is_what_it_says(clip: Clip) -> None:
     assert compare_paths(relative, clip.T_world_cam).ate > 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_masked_mapping_holds_where_plain_colmap_fails(clip: Clip, frames: Frames) -> None:
     plain, plain_errors = mapped(frames, np.zeros_like(clip.moving), clip)
     found = geometric_masks(clip.images, PATCH, RunLog()).masks

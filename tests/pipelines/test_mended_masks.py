@@ -41,7 +41,7 @@ def error(out: Path, clip: Clip) -> float:
     return 100 * rmse / float(np.linalg.norm(np.diff(true, axis=0), axis=1).sum())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mover_that_was_missed_in_a_third_of_the_frames_is_mended(tmp_path: Path) -> None:
     clip = large_mover.shoot(NUM_FRAMES)
     data, out = large_mover.write(clip, tmp_path), tmp_path / "out"

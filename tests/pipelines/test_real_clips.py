@@ -25,7 +25,7 @@ CLIPS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("clip", [CLIPS[0], *[pytest.param(clip, marks=pytest.mark.long) for clip in CLIPS[1:]]])
 def test_real_clip_becomes_a_dataset_that_passes_the_checker(tmp_path, clip):
     data, out, log = shared_data() / clip, tmp_path / "out", RunLog()
     config = RunConfig(

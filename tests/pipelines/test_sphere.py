@@ -116,7 +116,7 @@ def test_cameras_and_masks_are_right(root: Path, truth: SphereClip) -> None:
     np.testing.assert_allclose(focal, scene.pixel_map.source_wh[0] / 2 / np.tan(np.radians(50)), rtol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_look_finds_what_moves_all_around(truth: SphereClip, tmp_path: Path) -> None:
     scene = made(truth, tmp_path, replace(QUICK, easi3r=Easi3RConfig(weights="none")))
     check_cameras(truth, scene)

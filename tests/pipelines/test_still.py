@@ -161,6 +161,7 @@ def test_a_fisheye_lens_stays_one(tmp_path, no_mapping, kind: str) -> None:
         assert abs(meta["fl_x"] / clip.focal - 1) < 0.02 and turn_error(result.scene.T_world_cam, clip) < 0.1
 
 
+@pytest.mark.long
 def test_a_zoom_on_a_tripod(tmp_path, no_mapping) -> None:
     clip, course = still_clip("fixed", zoom=1.5), zoom_course(1.5, NUM_FRAMES)
     told = RunLog()

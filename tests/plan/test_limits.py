@@ -206,7 +206,7 @@ os._exit(0)  # skips the interpreter's shutdown, which takes memory
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_run_keeps_its_limit_and_the_forecast_is_right(tmp_path):
     data, root = write_pan(tmp_path / "clip", 26), Path(__file__).parents[2]

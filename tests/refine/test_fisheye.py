@@ -175,7 +175,7 @@ def path_error(T: np.ndarray, clip: Clip) -> float:
     return float(align_sim3(T[:, :3, 3], truth).rmse / np.linalg.norm(np.diff(truth, axis=0), axis=1).sum())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rendered_fisheye_clip(tmp_path: Path) -> None:
     clip = pinhole_clip(8, 2)
     frames, dynamic, _ = fisheye_clip(tmp_path / "fisheye", clip)

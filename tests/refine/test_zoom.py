@@ -227,7 +227,7 @@ def test_rendered_zoom_warns_and_every_frame_gets_its_focal_length(tmp_path) -> 
     assert align_sim3(centres, T[:, :3, 3]).rmse < 0.01 * path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rendered_clip_without_a_zoom_does_not_warn(tmp_path) -> None:
     data, focals, _ = written(tmp_path / "clip", 1.0)
     log = RunLog()
@@ -239,7 +239,7 @@ def test_rendered_clip_without_a_zoom_does_not_warn(tmp_path) -> None:
     np.testing.assert_allclose([frame["fl_x"] for frame in each["frames"]], meta["fl_x"], rtol=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_refinement_finds_the_zoom_too(tmp_path) -> None:
     data, focals, _ = written(tmp_path / "clip", 1.5)
     log = RunLog()

@@ -56,7 +56,7 @@ def test_weights_under_such_a_name_are_refused_with_the_remedy(folder: Path, suf
         sources.resolve(str(path), download=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_under_such_names(folder: Path) -> None:
     """The dataset, its report and an export; the process does not end in a library."""
     clip = ROOT / "examples" / "clip" / "clip.mp4"

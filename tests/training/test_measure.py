@@ -234,6 +234,7 @@ def test_flow_joins_the_formula_where_it_shows_motion():
     assert "flow_residual" not in "".join(title for title in rows if not title.startswith("this card:"))
 
 
+@pytest.mark.long
 def test_attention_without_gain_is_rejected():
     """Flow tells all: whatever product of maps has the best masks on these clips has them by chance."""
     groups = [[observation(seed, moving) for seed in range(6)] for moving in (True, False)]
@@ -323,6 +324,7 @@ def test_a_run_follows_the_card_s_flow_weight(clip, monkeypatch):
     assert seen == [0.3, 0.01], "an explicit weight goes before the card's"
 
 
+@pytest.mark.long
 def test_score_table_knows_its_trivial_answers(observed):
     formula = ScoreFormula(0, 1, 0, 0, centred=True)
     rows = motion.score_table(*observed, formula, patch=8)
@@ -475,7 +477,7 @@ def test_bad_input_is_refused(tmp_path):
         read_card(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_commands_train_and_measure(tmp_path):
     def command(module: str, *arguments: str) -> None:
         subprocess.run([sys.executable, "-m", module, *arguments], check=True, timeout=600)
