@@ -14,6 +14,7 @@ from rich.markup import escape
 from .. import __version__
 from .batch import BatchCommand
 from .check import CheckFolder
+from .compare import Compare
 from .display import wrapped
 from .edit import Edit
 from .evaluate import Evaluate
@@ -63,6 +64,7 @@ Commands = Union[
     Annotated[ViewScene, tyro.conf.subcommand("view")],
     Annotated[Edit, tyro.conf.subcommand("edit")],
     Annotated[Report, tyro.conf.subcommand("report")],
+    Annotated[Compare, tyro.conf.subcommand("compare")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[CheckFolder, tyro.conf.subcommand("check")],
     Annotated[Import, tyro.conf.subcommand("import")],

@@ -59,6 +59,8 @@ STAGES = {
     "contact sheet": ("write contact_sheet.png", ""),
     "report": ("write report.html", ""),
     "points": ("collect the points", "frames"),
+    "comparison": ("draw the comparison", "datasets"),
+    "comparison video": ("film all scenes in step", "pictures"),
 }
 """Name of a stage -> what it does, for those who watch it, and what its steps are; empty: steps that mean nothing to
 them. Names that are not here are shown as they are."""

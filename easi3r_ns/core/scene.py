@@ -14,6 +14,7 @@ import numpy as np
 from .end_to_end import end_to_end
 from .geometry import source_to_network
 from .rig import ViewRig
+from .similarity import Similarity
 from .types import T_SIDE_UPRIGHT, DynamicMasks, Frames, PixelMap, require
 
 ASSUMED = "The depth of what moves is assumed from where it stands: for viewing only."
@@ -375,3 +376,17 @@ def turn_scene(scene: Scene, R: np.ndarray) -> Scene:
     between = scene.between and replace(scene.between, T_world_cam=turn @ scene.between.T_world_cam)
     sparse = scene.sparse and replace(scene.sparse, points=scene.sparse.points @ R.T)
     return replace(scene, T_world_cam=turn @ scene.T_world_cam, sparse=sparse, between=between)
+
+
+def move_scene(scene: Scene, similarity: Similarity) -> Scene:
+    """The same scene in another world: ``similarity`` takes points of its own world there."""
+    moved = turn_scene(rescale_scene(scene, similarity.scale), similarity.R)
+    poses = moved.T_world_cam.copy()
+    poses[:, :3, 3] += similarity.t
+    between = moved.between
+    if between is not None:
+        shifted = between.T_world_cam.copy()
+        shifted[:, :3, 3] += similarity.t
+        between = replace(between, T_world_cam=shifted)
+    sparse = moved.sparse and replace(moved.sparse, points=moved.sparse.points + similarity.t)
+    return replace(moved, T_world_cam=poses, sparse=sparse, between=between)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.scene import Scene
+from ..core.shared_frames import rows_by_frame
 from ..core.similarity import align_cameras
 from ..dataset.scene_folder import find_scene
 
@@ -55,7 +56,7 @@ def compare_cameras(old: Path | Scene, new: Path | Scene) -> CameraChange:
         InputError: one of them is no dataset.
     """
     before, after = (scene if isinstance(scene, Scene) else find_scene(scene) for scene in (old, new))
-    rows_old, rows_new = _rows(before), _rows(after)
+    rows_old, rows_new = rows_by_frame(before), rows_by_frame(after)
     common = [key for key in rows_old if key in rows_new]
     a, b = [rows_old[key] for key in common], [rows_new[key] for key in common]
     T_old, T_new = before.T_world_cam[a], after.T_world_cam[b]
@@ -75,10 +76,3 @@ def compare_cameras(old: Path | Scene, new: Path | Scene) -> CameraChange:
         moving_old=float(before.dynamic.masks[a].mean()) if a else 0.0,
         moving_new=float(after.dynamic.masks[b].mean()) if b else 0.0,
     )
-
-
-def _rows(scene: Scene) -> dict[tuple[object, ...], int]:
-    """What tells a frame apart: its row."""
-    views = [None] * len(scene) if scene.rig is None else scene.rig.view.tolist()
-    clips = [None] * len(scene) if scene.clip is None else scene.clip.tolist()
-    return {key: row for row, key in enumerate(zip(scene.names, scene.indices.tolist(), views, clips, strict=True))}

@@ -38,7 +38,7 @@ class Line:
     values: np.ndarray
     """(N,); NaN interrupts the line."""
     style: str = "s1"
-    """CSS class: s1, s2 or s3."""
+    """CSS class: s1 to s4."""
     filled: bool = False
     """Fill the area down to zero."""
 

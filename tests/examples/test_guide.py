@@ -43,6 +43,7 @@ COMMANDS = (
     "view",
     "edit",
     "report",
+    "compare",
     "export",
     "check",
     "import",
