@@ -94,6 +94,7 @@ def test_slow_dolly_travels(kind, seed, amount) -> None:
     assert found.kind == "travelling" and not found.stays
 
 
+@pytest.mark.long
 def test_creeping_camera_may_be_taken_for_one_that_turns_where_mapping_fails() -> None:
     found = detect(still_clip("sideways", 1, 0.03))
     assert found.kind == "travelling" and found.nearly
@@ -109,6 +110,7 @@ def test_masks_over_what_is_near_do_not_hide_the_travel() -> None:
     assert detect(clip, masks=near | clip.moving).kind == "travelling"
 
 
+@pytest.mark.long
 def test_a_part_that_travels_is_enough() -> None:
     still, moved = still_clip("fixed"), still_clip("forward", 1, 0.6)
     images = np.concatenate([np.repeat(still.images[:1], 3 * len(still), axis=0), moved.images[-4:]])
@@ -224,6 +226,8 @@ REAL: dict[str, str] = {
     "clips/dog.mp4": "travelling",
 }
 
+MARKS = {clip: pytest.mark.long for clip in REAL if clip not in ("hololens/images", "clips/blocks.mp4")}
+
 
 def real_motion(data: Path, folder: Path, geometry: ImageGeometry = ImageGeometry()) -> CameraMotion:
     """Of a clip in which nothing is masked: harder than with masks."""
@@ -239,6 +243,6 @@ def test_example_clip_travels(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("clip", "kind"), REAL.items())
+@pytest.mark.parametrize(("clip", "kind"), [pytest.param(*item, marks=MARKS.get(item[0], ())) for item in REAL.items()])
 def test_real_clips(tmp_path, clip, kind) -> None:
     assert real_motion(shared_data() / clip, tmp_path).kind == kind

@@ -24,8 +24,8 @@ CLIPS = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("clip", [CLIPS[0], *[pytest.param(clip, marks=pytest.mark.long) for clip in CLIPS[1:]]])
+@pytest.mark.long
+@pytest.mark.parametrize("clip", CLIPS)
 def test_real_clip_becomes_a_dataset_that_passes_the_checker(tmp_path, clip):
     data, out, log = shared_data() / clip, tmp_path / "out", RunLog()
     config = RunConfig(

@@ -113,6 +113,7 @@ def test_fixed_camera_without_a_network(tmp_path, no_mapping) -> None:
         write_clouds(kept, tmp_path / "clouds")
 
 
+@pytest.mark.long
 def test_fixed_camera_takes_the_focal_length_of_its_files(tmp_path, no_mapping) -> None:
     clip, log = still_clip("fixed"), RunLog()
     result = run(tmp_path, clip, log, equivalent_mm=35, weights="none")
@@ -182,6 +183,7 @@ def test_a_zoom_on_a_tripod(tmp_path, no_mapping) -> None:
     assert recorded.scene.provenance["camera_motion"]["focal"] == "metadata"
 
 
+@pytest.mark.long
 def test_creeping_camera_is_pinned_only_where_mapping_fails(tmp_path, no_mapping) -> None:
     clip, log = still_clip("sideways", 1, 0.03), RunLog()
     scene = run(tmp_path, clip, log, weights="none").scene
@@ -208,6 +210,7 @@ def test_fixed_camera_with_a_network(tmp_path) -> None:
     checked(tmp_path / "out")
 
 
+@pytest.mark.long
 def test_turning_camera_with_a_network(tmp_path) -> None:
     clip = still_clip("turn", 1, 20.0)
     log = Lines()

@@ -209,7 +209,7 @@ def run(data: Path, out: Path, log: RunLog, *, shared_focal: bool, weights: str 
     return json.loads(process(data, out, config, overwrite=False, log=log).transforms_path.read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rendered_zoom_warns_and_every_frame_gets_its_focal_length(tmp_path) -> None:
     data, focals, T = written(tmp_path / "clip", 1.5)
     log = RunLog()
@@ -277,7 +277,7 @@ def test_mapping_starts_where_the_files_say_and_then_where_colmap_does(monkeypat
     assert rivals_begin == [500.0, 480.0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_zoom_in_a_real_walk(tmp_path) -> None:
     data = shared_data() / "hololens" / "images"
     select, log = FrameConfig(num_frames_target=24), RunLog()
