@@ -199,7 +199,7 @@ def test_quickstart_ends_with_the_verdict_train(shown_run: Path, tmp_path: Path)
     assert np.degrees(np.arccos(-up[1])) < 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_clip_to_dataset(tmp_path: Path) -> None:
     said = python(EXAMPLES / "01_clip_to_dataset.py", "--output-dir", "made", "--num-frames", 6, cwd=tmp_path)
     assert "6 of 24 frames" in said and "verdict: " in said
