@@ -226,6 +226,7 @@ def solved(problem: Problem, config: AlignConfig, start: State | None = None, fi
     return final, curve, steps
 
 
+@pytest.mark.slow
 def test_the_minimum_is_that_of_adam_run_long():
     problem = small_problem(3, graph=window_graph(3, (1, 2)), noise=0.03)
     config = AlignConfig(flow_weight=0.02, smooth_weight=0.01)

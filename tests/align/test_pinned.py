@@ -69,6 +69,7 @@ def test_depths_get_one_scale_and_lose_their_noise(kind, seed, amount) -> None:
     assert found.contradicted[clip.moving].all() and not found.contradicted[~clip.moving & known].any()
 
 
+@pytest.mark.slow
 def test_fixed_camera_has_one_depth_per_static_pixel() -> None:
     clip = still_clip("fixed", LARGE_MOVER)
     found = pin_cameras(drifting(clip), cameras_of(clip), clip.moving)
@@ -91,6 +92,7 @@ def test_depths_agree_while_the_lens_zooms() -> None:
     assert np.median(np.abs(error - np.median(per_frame))[static]) < 0.6 * 0.67 * 0.05
 
 
+@pytest.mark.slow
 def test_a_frame_without_static_depth_keeps_its_own() -> None:
     clip = still_clip("fixed")
     aligned, moving = drifting(clip), clip.moving.copy()

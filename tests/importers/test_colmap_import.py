@@ -231,6 +231,7 @@ def test_a_full_dataset_on_top_of_their_cameras(tmp_path, capsys):
     assert (out / "export" / "trajectory_tum.txt").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "told"), [([], True), (["--no-masks"], False)])
 def test_masks_beside_a_model_are_not_read_and_that_is_said(words, told, clip, tmp_path, capsys):
     folder = write_colmap_folder(clip, tmp_path / "theirs")

@@ -129,6 +129,7 @@ def looked_at(kind: str, depth: np.ndarray, sparse: SparsePoints | None = None) 
     return second_look(scene, Shot.of(clip.images), 16, RunLog())
 
 
+@pytest.mark.slow
 def test_a_car_ahead_is_found_where_depth_is_known_and_where_its_own_is_not() -> None:
     clip = drive("ahead")
     first = geometric_masks(clip.images, 16, RunLog())
@@ -153,6 +154,7 @@ def test_a_parked_car_stands_still() -> None:
     assert look.share > 0.9 and look.dynamic.masks.mean() < 0.03
 
 
+@pytest.mark.slow
 def test_a_scene_that_does_not_fit_the_flow_does_not_hold() -> None:
     clip = drive("parked")
     depth = np.flip(clip.depth, axis=(1, 2)) * np.linspace(0.3, 3, clip.depth.shape[2], dtype=np.float32)
@@ -160,6 +162,7 @@ def test_a_scene_that_does_not_fit_the_flow_does_not_hold() -> None:
     assert wrong.share < looked_at("parked", clip.depth).share - 0.1
 
 
+@pytest.mark.long
 def test_a_wrong_path_does_not_hold_although_every_pair_can_be_adjusted_to_its_flow() -> None:
     clip = drive("parked")
     scene = as_scene(clip, clip.depth)
@@ -170,6 +173,7 @@ def test_a_wrong_path_does_not_hold_although_every_pair_can_be_adjusted_to_its_f
     assert wrong.astray > 0.5 and not wrong.holds
 
 
+@pytest.mark.slow
 def test_depth_noise_is_measured() -> None:
     clip = drive("parked")
     noisy = clip.depth * np.exp(0.15 * np.random.default_rng(0).standard_normal(clip.depth.shape)).astype(np.float32)

@@ -84,6 +84,7 @@ def test_a_turn_under_a_wrong_focal_length_is_not_believed() -> None:
     assert detect(clip, focal=3 * clip.focal).kind == "travelling"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "seed", "amount"),
     [("sideways", 1, 0.15), ("sideways", LARGE_MOVER, 0.15), ("sideways", 3, 0.15), ("forward", 1, 0.15)],

@@ -72,6 +72,7 @@ def test_frames_that_share_nothing_are_not_joined() -> None:
     assert fit_zooming(matches.chosen(matches.second != 3), 5, LENS) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "amount"), [("fixed", 0.0), ("turn", 15.0)])
 def test_a_zoom_without_travel_is_found(kind, amount) -> None:
     motion = found_in(still_clip(kind, 1, amount, zoom=1.5))

@@ -115,6 +115,7 @@ def run(tmp_path: Path, data: Path, log: RunLog, eval_data: Path | None = None, 
     return out
 
 
+@pytest.mark.slow
 def test_dataset_has_cameras_masks_and_points_but_no_depth(tmp_path, clip, mapped, monkeypatch) -> None:
     calls = mapped()
     monkeypatch.setattr(pipeline_geometric, "geometric_masks", geometric_masks)
@@ -136,6 +137,7 @@ def test_dataset_has_cameras_masks_and_points_but_no_depth(tmp_path, clip, mappe
     assert meta["easi3r"]["weights"] == {"name": "none"}
 
 
+@pytest.mark.slow
 def test_dataset_has_depth_of_what_stands_still(tmp_path, clip, mapped) -> None:
     mapped()
     log = RunLog()
@@ -158,6 +160,7 @@ def test_dataset_has_depth_of_what_stands_still(tmp_path, clip, mapped) -> None:
     assert int(header.split("element vertex ")[1].split()[0]) > 10 * len(true_model(clip, NUM_FRAMES).sparse)
 
 
+@pytest.mark.slow
 def test_what_moves_is_placed_where_it_stands_for_viewing(tmp_path, clip, mapped, monkeypatch) -> None:
     mapped()
 
@@ -182,6 +185,7 @@ def test_what_moves_is_placed_where_it_stands_for_viewing(tmp_path, clip, mapped
     assert not (run(tmp_path / "flat", data, RunLog(), depth="none") / "dynamic").exists()
 
 
+@pytest.mark.slow
 def test_depth_that_cannot_be_measured_is_said(tmp_path, clip, mapped) -> None:
     mapped()
     log = RunLog()

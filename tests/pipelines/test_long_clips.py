@@ -80,6 +80,7 @@ def test_masks_do_not_depend_on_the_windows(whole, windowed):
     assert whole.dynamic.masks.any()
 
 
+@pytest.mark.slow
 def test_a_loop_closes_the_drift(clip):
     drift = {"turn": 0.003, "growth": 0.003}
     log = RunLog()
@@ -114,6 +115,7 @@ class Killed(BaseException):
     """Stands for Ctrl-C."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_at_the_window(clip, tmp_path, monkeypatch, windowed):
     calls = []
     solve = network_pipeline.align
@@ -163,6 +165,7 @@ def test_a_window_that_fails_names_its_frames(clip, monkeypatch):
         run(clip, network, window=WINDOW)
 
 
+@pytest.mark.long
 def test_evaluation_views_join_the_windows(clip):
     views = [7, 22, 33, 41]
     order = [f for f in range(NUM_FRAMES) if f not in views] + views

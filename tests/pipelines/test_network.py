@@ -293,6 +293,7 @@ def test_a_killed_run_leaves_no_dataset_and_resumes(tmp_path, small_clip, stage,
     assert (out / "transforms.json").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_writes_the_same_dataset(tmp_path, small_clip, monkeypatch):
     def killed(*args, **kwargs):
         raise Killed
@@ -326,6 +327,7 @@ def test_a_dataset_that_does_not_load_back_is_taken_away(tmp_path, small_clip, m
     assert not (tmp_path / "out" / "transforms.json").exists()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path, small_clip):
     poses = []
     for name in ("a", "b"):

@@ -92,6 +92,7 @@ def no_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometric, "map_static", fails)
 
 
+@pytest.mark.slow
 def test_fixed_camera_without_a_network(tmp_path, no_mapping) -> None:
     clip, log = still_clip("fixed"), RunLog()
     result = run(tmp_path, clip, log, weights="none")
@@ -131,6 +132,7 @@ def test_fixed_camera_takes_the_focal_length_of_its_files(tmp_path, no_mapping) 
     assert given.scene.focals[0] / given.scene.pixel_map.scale_xy[0] == pytest.approx(300)
 
 
+@pytest.mark.long
 def test_turning_camera_shows_its_focal_length_whatever_the_files_say(tmp_path, no_mapping) -> None:
     clip = still_clip("turn", 1, 20.0)
     result = run(tmp_path, clip, RunLog(), equivalent_mm=50, weights="none")
@@ -138,6 +140,7 @@ def test_turning_camera_shows_its_focal_length_whatever_the_files_say(tmp_path, 
     assert meta["easi3r"]["camera_motion"]["focal"] == "turn" and abs(meta["fl_x"] / clip.focal - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_turning_camera_without_a_network(tmp_path, no_mapping) -> None:
     clip = still_clip("turn", 1, 20.0)
     result = run(tmp_path, clip, RunLog(), weights="none")
@@ -148,6 +151,7 @@ def test_turning_camera_without_a_network(tmp_path, no_mapping) -> None:
     assert abs(meta["fl_x"] / clip.focal - 1) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fixed", "turn"])
 def test_a_fisheye_lens_stays_one(tmp_path, no_mapping, kind: str) -> None:
     clip, log = through_fisheye(still_clip(kind, 1, 20.0 * (kind == "turn"))), RunLog()
@@ -191,11 +195,13 @@ def test_creeping_camera_is_pinned_only_where_mapping_fails(tmp_path, no_mapping
     assert any("hardly travels" in text for text in log.warnings)
 
 
+@pytest.mark.long
 def test_a_camera_that_travels_keeps_the_error_of_mapping(tmp_path, no_mapping) -> None:
     with pytest.raises(AlignmentError, match="no parallax"):
         run(tmp_path, still_clip("forward", 3, 0.6), RunLog(), weights="none")
 
 
+@pytest.mark.long
 def test_fixed_camera_with_a_network(tmp_path) -> None:
     clip, log = still_clip("fixed"), RunLog()
     refine = RefineConfig(refine="colmap", camera_model="opencv-fisheye")

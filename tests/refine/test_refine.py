@@ -221,6 +221,7 @@ def test_a_camera_that_only_turns_is_no_map():
     )
 
 
+@pytest.mark.long
 def test_frames_on_little_parallax_join_where_the_usual_amount_loses_them(monkeypatch):
     clip, lens = walk_then_pan(), Lens.centred((640, 480), 600)
     grown = map_incrementally(clip.found, lens, RefineConfig(), fixed_focal=False, seed=0)

@@ -78,6 +78,7 @@ def test_refined_evaluation_views_are_the_val_and_test_splits(tmp_path: Path, cl
     assert align_sim3(poses[:, :3, 3], clip.T_world_cam[:, :3, 3]).rmse < 0.01
 
 
+@pytest.mark.slow
 def test_by_default_the_better_cameras_are_kept(tmp_path: Path, clip: Clip) -> None:
     """Without an option, a network whose cameras are off gives way to bundle adjustment; none leaves them alone."""
     data, errors = images(clip, tmp_path / "clip"), {}
@@ -116,6 +117,7 @@ def interrupted(tmp_path: Path, clip: Clip, monkeypatch: pytest.MonkeyPatch):
     return start
 
 
+@pytest.mark.slow
 def test_a_finished_refinement_is_not_done_again(interrupted, clip, monkeypatch) -> None:
     calls, config = [], options("colmap")
 
@@ -132,6 +134,7 @@ def test_a_finished_refinement_is_not_done_again(interrupted, clip, monkeypatch)
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_overwrite_goes_on(interrupted, clip) -> None:
     config = options()
     data, out = interrupted(config)

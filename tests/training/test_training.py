@@ -286,6 +286,7 @@ def _train_and_leave_a_trace(rank: int, config: TrainConfig, meeting_point: Path
     distributed.destroy_process_group()
 
 
+@pytest.mark.long
 def test_processes_train_one_network_on_different_pairs(tmp_path):
     config = small(tmp_path / "run", steps=2, low_share=1.0, processes=2)
     spawn(_train_and_leave_a_trace, (config, tmp_path / "meet"), nprocs=2)
