@@ -90,6 +90,7 @@ def test_command_is_listed_once_and_works(python: Path) -> None:
     assert "--num-frames-target" in process_data(python, "easi3r", "--help")
 
 
+@pytest.mark.long
 @of_the_wheel
 def test_other_commands_still_work(python: Path) -> None:
     code = """
@@ -106,6 +107,7 @@ for name in [member.__metadata__[0].name for member in Commands.__args__]:
     assert not [line for line in lines if line.endswith("False")]
 
 
+@pytest.mark.long
 @of_the_wheel
 def test_python_dash_m(python: Path) -> None:
     assert commands(call(python, "-m", "nerfstudio.scripts.process_data", "--help")).count("easi3r") == 1
@@ -143,6 +145,7 @@ def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
     assert "--pipeline.model.depth-weight" in shown and "(default: easi3r-data)" in shown
 
 
+@pytest.mark.long
 @of_the_wheel
 def test_method_can_be_imported_before_nerfstudio_finds_it(python: Path) -> None:
     code = (

@@ -327,6 +327,7 @@ def test_objects_are_dropped_by_their_ids(out: Path, instant: object, capsys: py
     main(["redo", str(out), "--drop-objects", "1"])
     assert not read_scene(out / "scene").dynamic.masks.any()
     own = read_corrections(out / FOLDER)
-    assert list(own.strokes) == ["stroke"] and set(np.unique(own.marks[names[2]])) == {AS_FOUND, STILL}
+    assert set(np.unique(own.marks[names[2]])) == {AS_FOUND, STILL}
+    assert not own.strokes, "undo in the editor would take the objects back"
     with pytest.raises(InputError, match="ids in masks_objects are none"):
         Redo.command_line([str(out), "--drop-objects", "1"], "easi3r redo")

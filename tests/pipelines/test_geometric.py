@@ -475,7 +475,7 @@ def test_scale_comes_from_the_points(tmp_path, clip, mapped) -> None:
     assert choose_scale(replace(scene, sparse=None)) == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_example_clip_from_end_to_end(tmp_path) -> None:
     truth = json.loads((EXAMPLE / "truth.json").read_text())
     meta = json.loads((run(tmp_path, EXAMPLE / "clip.mp4", RunLog()) / "transforms.json").read_text())

@@ -216,7 +216,7 @@ def test_the_formula_that_shows_motion_is_chosen_not_the_one_that_shows_objects(
     assert {formula.first_channel for formula in every} == {0, 8}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flow_joins_the_formula_where_it_shows_motion():
     groups = [[observation(seed, moving) for seed in range(3)] for moving in (True, False)]
     for seen in groups[0]:  # each is large at some static tokens too, and the other clears these

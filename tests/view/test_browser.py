@@ -216,6 +216,7 @@ def test_checkboxes_switch(page, label):
     page.rested(nearer(before, than=without))
 
 
+@pytest.mark.long
 def test_point_size_and_colour(page):
     before = page.rested(shows_the_ball)
     page.player._panel.point_size.value = 6.0
@@ -261,6 +262,7 @@ def test_play_and_pause(page):
     assert eventually(lambda: not page.player._playing.is_set())
 
 
+@pytest.mark.long
 def test_recording_comes_as_a_download(page, tmp_path):
     import av
 
