@@ -167,7 +167,8 @@ def test_text_of_users_stays_text(room: Scene, tmp_path: Path) -> None:
 def test_template_escapes_everything_but_the_drawings() -> None:
     folder = Path(page_module.__file__).parent
     templates = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.jinja")}
-    assert set(templates) == {"template.html.jinja", "unposed.html.jinja", "macros.html.jinja"}
+    pages = {"template.html.jinja", "unposed.html.jinja", "comparison.html.jinja"}
+    assert set(templates) == {*pages, "macros.html.jinja"}
     everything = "".join(templates.values())
     assert re.findall(r"\S+ \| safe", everything) == ["chart.drawing | safe"]
     assert "autoescape" not in re.sub(r"\{#.*?#\}", "", everything, flags=re.DOTALL)
