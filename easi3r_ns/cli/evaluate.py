@@ -1,4 +1,4 @@
-"""`easi3r evaluate`: folder | dataset | set."""
+"""`easi3r evaluate`: folder | dataset | set | paper."""
 
 from __future__ import annotations
 
@@ -168,6 +168,56 @@ class EvaluateSet:
 
 
 @dataclass(frozen=True)
+class EvaluatePaper:
+    """Fill the tables of arXiv:2503.24391: every published number, ours beside it, and what made ours.
+
+    Takes hours to days with all sets. The same command continues where it was interrupted. Weights or sets that are not
+    there become "not run (weights)" and "not run (data)" in their cells. All frames of each protocol are used, and no
+    bundle adjustment. Lists have commas and no spaces.
+    """
+
+    root: Path
+    """Folder that holds the sets, each as its authors distribute it: DAVIS, the scenes of DyCheck, the clips of ADT,
+    the sequences of TUM-dynamics; each in a folder of its own, or all side by side."""
+    output_dir: OutputFolder = Path("evaluation/paper")
+    """Folder for the results: SET/ROW/SEQUENCE are datasets; paper.md, .tex, .csv and .json hold every cell."""
+    weights: str = "dust3r,monst3r"
+    """Weights to run, as for `easi3r run`; only those two have published numbers."""
+    motion: str = "attention,auto"
+    """attention is the method of the paper, auto our default."""
+    refine_masks: str = "none,sam2"
+    """Models for masks to the pixel, for DAVIS: see `easi3r run`."""
+    sets: str = "davis-16,davis-17,davis-all,dycheck,adt,tum-dynamics"
+    """Sets to run."""
+    smoke: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The first three sequences of each set only."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make datasets anew that are finished and whose options have not changed."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the network's transformer blocks: see `easi3r run`."""
+    max_memory: Optional[float] = None
+    """Most memory of a run in GiB: see `easi3r run`."""
+
+    def main(self) -> None:
+        """Run, write and print the tables; exits with 1 when there is no number of ours."""
+        from ..evaluate.paper import Wish, evaluate_paper
+        from ..pipelines.run import RunConfig
+        from .display import RichRunLog
+
+        lists = {name: tuple(getattr(self, name).split(",")) for name in ("weights", "motion", "refine_masks", "sets")}
+        easi3r = Easi3RConfig(device=self.device, dtype=self.dtype, max_memory=self.max_memory)
+        base = RunConfig(easi3r=easi3r, dataset=DatasetConfig(num_downscales=0))
+        tables, filled = evaluate_paper(
+            self.root, self.output_dir, Wish(**lists), base, smoke=self.smoke, again=self.again, log=RichRunLog()
+        )
+        print_sections(tables, Console(highlight=False, emoji=False))
+        if not filled:
+            raise SystemExit(1)
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Score reconstructions against known cameras, depth and motion masks (extra eval)."""
 
@@ -176,6 +226,7 @@ class Evaluate:
             Annotated[EvaluateFolder, tyro.conf.subcommand("folder")],
             Annotated[EvaluateDataset, tyro.conf.subcommand("dataset")],
             Annotated[EvaluateSet, tyro.conf.subcommand("set")],
+            Annotated[EvaluatePaper, tyro.conf.subcommand("paper")],
         ]
     ]
 

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with 2 for wrong options, the ``exit_code`` of an Easi3RError, 130 after Ctrl-C.
     """
     arguments = dashed_names(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] == ["evaluate"] and arguments[1:2] and arguments[1] not in ("folder", "dataset", "set"):
+    if arguments[:1] == ["evaluate"] and arguments[1:2] and arguments[1] not in ("folder", "dataset", "set", "paper"):
         # The name of a set stands for the command; a word that begins with a dash is an option.
         arguments = arguments if arguments[1].startswith("-") else ["evaluate", "set", *arguments[1:]]
     with exit_on_error():

@@ -46,6 +46,9 @@ class TrueIntrinsics:
     height: int
     fl_x: float
     fl_y: float
+    cx: float | None = None
+    """Principal point, first pixel centre at 0.5; None: the middle of the image."""
+    cy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Capture:
     """Whether the camera stood still, so that all true poses are equal."""
     graph: str = ""
     """Pair graph that the protocol of a published set asks for; empty: the one of the weights."""
+    remark: str = ""
+    """What a reader of the scores should know of this truth."""
 
     @property
     def is_video(self) -> bool:
@@ -158,7 +163,8 @@ def _intrinsics(content: Mapping[str, Any]) -> TrueIntrinsics | None:
     lens = content.get("intrinsics")
     if lens is None:
         return None
-    return TrueIntrinsics(*(int(lens[k]) for k in ("w", "h")), *(float(lens[k]) for k in ("fl_x", "fl_y")))
+    centre = [float(lens[k]) if k in lens else None for k in ("cx", "cy")]
+    return TrueIntrinsics(*(int(lens[k]) for k in ("w", "h")), *(float(lens[k]) for k in ("fl_x", "fl_y")), *centre)
 
 
 def _camera_file(folder: Path) -> Path | None:

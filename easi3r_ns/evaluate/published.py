@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,6 +62,29 @@ _CAMERAS: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
     },
 }
 """Set -> method -> ATE, RPE translation, RPE rotation in degrees; means over sequences."""
+_POINTS: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
+    "dycheck": {
+        "DUSt3R (flow)": (0.738, 1.669, 0.313),
+        "Easi3R (flow)": (0.703, 1.474, 0.301),
+        "CUT3R": (0.458, 1.633, 0.326),
+    },
+}
+"""Set -> method -> means over sequences of accuracy, completeness and distance."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of published numbers: what they measure, and what our results have for it."""
+
+    title: str
+    measures: tuple[str, str, str]
+    form: str
+    numbers: Mapping[str, Mapping[str, tuple[float, float, float]]]
+    ours: Callable[[Sequence[Result]], tuple[float | None, ...]]
+    """The three numbers of those results that could be scored."""
+    score: str
+    """Name of the score in :class:`~.scoring.SequenceScores`."""
+    note: str
 
 
 def beside(name: str, results: Sequence[Result]) -> list[Section]:
@@ -70,17 +94,14 @@ def beside(name: str, results: Sequence[Result]) -> list[Section]:
     """
     rows = list(dict.fromkeys(result.row for result in results))
     own = [(row, [result for result in results if result.row == row]) for row in rows]
-    if name in _MASKS:
-        header = ("", "from", "JM %", "JR %", "JM with SAM2 %", "sequences")
-        lines = [_line(method, SOURCE, values, ".1f") for method, values in _MASKS[name].items()]
-        lines += [_line(row, "here", _masks(found), ".1f", _counted(found, "masks")) for row, found in own]
-        return [Section(f"{name}: published and ours", "At network resolution, pooled.", header, tuple(lines))]
-    if name in _CAMERAS:
-        header = ("", "from", "ATE", "RPE trans", "RPE rot deg", "sequences")
-        lines = [_line(method, SOURCE, values, ".3f") for method, values in _CAMERAS[name].items()]
-        lines += [_line(row, "here", _cameras(found), ".3f", _counted(found, "trajectory")) for row, found in own]
-        return [Section(f"{name}: published and ours", "Means over sequences.", header, tuple(lines))]
-    return []
+    found = []
+    for kind in KINDS:
+        if name in kind.numbers:
+            lines = [_line(method, SOURCE, values, kind.form) for method, values in kind.numbers[name].items()]
+            lines += [_line(row, "here", kind.ours(ours), kind.form, counted(ours, kind)) for row, ours in own]
+            title = f"{name}: published and ours" + (", points" if kind.score == "points" else "")
+            found.append(Section(title, kind.note, ("", "from", *kind.measures, "sequences"), tuple(lines)))
+    return found
 
 
 def latex(tables: Sequence[Section]) -> str:
@@ -124,13 +145,52 @@ def _masks(results: Sequence[Result]) -> tuple[float | None, ...]:
 
 
 def _cameras(results: Sequence[Result]) -> tuple[float | None, ...]:
-    found = [result.scores.trajectory for result in results if result.scores and result.scores.trajectory]
-    if not found:
-        return (None, None, None)
-    names = ("ate", "rpe_translation", "rpe_rotation_deg")
-    return tuple(float(np.mean([getattr(errors, name) for errors in found])) for name in names)
+    return _means(results, "trajectory", ("ate", "rpe_translation", "rpe_rotation_deg"))
 
 
-def _counted(results: Sequence[Result], score: str) -> str:
-    done = sum(result.scores is not None and getattr(result.scores, score) is not None for result in results)
+def _points(results: Sequence[Result]) -> tuple[float | None, ...]:
+    return _means(results, "points", ("accuracy", "completeness", "distance"))
+
+
+def _means(results: Sequence[Result], score: str, names: tuple[str, ...]) -> tuple[float | None, ...]:
+    found = [getattr(result.scores, score) for result in results if result.scores is not None]
+    found = [errors for errors in found if errors is not None]
+    return tuple(float(np.mean([getattr(errors, name) for errors in found])) if found else None for name in names)
+
+
+def counted(results: Sequence[Result], kind: Kind) -> str:
+    """How many sequences the numbers of a kind stand for, and how many they lack."""
+    done = sum(result.scores is not None and getattr(result.scores, kind.score) is not None for result in results)
     return f"{done} scored, {len(results) - done} failed"
+
+
+KINDS = (
+    Kind(
+        title="Motion masks",
+        measures=("JM %", "JR %", "JM with SAM2 %"),
+        form=".1f",
+        numbers=_MASKS,
+        ours=_masks,
+        score="masks",
+        note="At network resolution, pooled.",
+    ),
+    Kind(
+        title="Cameras",
+        measures=("ATE", "RPE trans", "RPE rot deg"),
+        form=".3f",
+        numbers=_CAMERAS,
+        ours=_cameras,
+        score="trajectory",
+        note="Means over sequences.",
+    ),
+    Kind(
+        title="Points",
+        measures=("accuracy", "completeness", "distance"),
+        form=".3f",
+        numbers=_POINTS,
+        ours=_points,
+        score="points",
+        note="Means over sequences of the means over points, in the unit of the truth.",
+    ),
+)
+"""In the order of the paper."""

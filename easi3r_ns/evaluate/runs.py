@@ -16,12 +16,13 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .. import __version__
+from ..core.code_state import code_state
 from ..core.config import Easi3RConfig, FrameConfig, option_words
 from ..core.errors import AlignmentError, Easi3RError, InputError
 from ..core.runlog import RunLog
@@ -86,7 +87,8 @@ def evaluate_captures(
         log.info(f"{number}/{len(jobs)} {job.capture.name}: {result.error or 'scored'}")
         results.append(result)
         row_results[result.sequence] = asdict(result)
-        entry = {"row": row, "key": row_key, "version": __version__, "options": options_text(config)}
+        entry: dict[str, Any] = {"row": row, "key": row_key, "version": __version__, "options": options_text(config)}
+        entry |= {"weights": settings["weights"], "code": _codes(output_dir / row, row_results)}
         write_json(row_file, entry | {"results": list(row_results.values())})
     return results
 
@@ -115,9 +117,9 @@ def score_dataset(dataset: Path, capture: Capture, row: str) -> Result:
 
 def write_tables(output_dir: Path) -> list[Section]:
     """Join the files of all rows into ``results.json`` and ``results.md``."""
-    rows = _rows(output_dir)
+    rows = read_rows(output_dir)
     tables = sections([_read_result(entry) for row in rows for entry in row["results"]])
-    options = [f"* `{row['row']}`: `{row['options']}` (version {row['version']})" for row in rows]
+    options = [f"* `{row['row']}`: `{row['options']}` ({state_of_row(row)})" for row in rows]
     write_json(output_dir / RESULTS, {"rows": rows})
     write_text(output_dir / TABLES, "\n".join(options) + "\n\n" + markdown(tables))
     return tables
@@ -125,10 +127,19 @@ def write_tables(output_dir: Path) -> list[Section]:
 
 def read_results(output_dir: Path) -> list[Result]:
     """The results of all rows."""
-    return [_read_result(entry) for row in _rows(output_dir) for entry in row["results"]]
+    return [_read_result(entry) for row in read_rows(output_dir) for entry in row["results"]]
 
 
-def _rows(output_dir: Path) -> list[dict[str, Any]]:
+def state_of_row(row: Mapping[str, Any]) -> str:
+    """Which version, code (:func:`~easi3r_ns.core.code_state.code_state`) and weights made a row, in words."""
+    codes = [f"code {' and '.join(row['code'])}"] if row.get("code") else []
+    sha256 = (row.get("weights") or {}).get("sha256")
+    weights = [f"weights {sha256[:12]}"] if sha256 else []
+    return ", ".join([f"version {row['version']}", *codes, *weights])
+
+
+def read_rows(output_dir: Path) -> list[dict[str, Any]]:
+    """The files of all rows."""
     files = sorted(output_dir.glob("*.json"), key=lambda p: natural_key(p.stem))
     return [json.loads(path.read_text(encoding="utf-8")) for path in files if path.name != RESULTS]
 
@@ -203,6 +214,12 @@ def _identity_of_weights(config: Easi3RConfig, log: RunLog) -> Any:
     return jsonable({name: value for name, value in asdict(info).items() if name not in no_influence})
 
 
+def _codes(folder: Path, sequences: Iterable[str]) -> list[str]:
+    """The states of the code that reconstructed the sequences of a row; one, unless the code changed in between."""
+    found = {_state(folder / sequence).get("code") for sequence in sequences}
+    return sorted(code for code in found if code)
+
+
 def _state(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -257,7 +274,7 @@ class _LineLog(RunLog):
 
 def _work(job: CaptureRun, overwrite: bool) -> None:
     """Runs in the child process; all of its output goes to the log file."""
-    log, state = _LineLog(), {"key": job.key, "finished": False}
+    log, state = _LineLog(), {"key": job.key, "finished": False, "version": __version__, "code": code_state()}
     with _output_to(job.folder / LOG):
         try:
             state["requested"] = _requested(job, log)

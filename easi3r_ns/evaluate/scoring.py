@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import AlignmentError, InputError
-from ..core.geometry import network_to_source, pixel_grid
+from ..core.geometry import network_to_source, pixel_grid, source_to_network
 from ..core.scene import INTERPOLATED, Scene
 from .datasets import Capture, read_depth, read_mask
 from .depth import DepthErrors, compare_depths
 from .masks import jaccard, prediction_at_source, truth_on_network
+from .points import PointErrors, PointMaps, compare_points
 from .trajectory import Drift, TrajectoryErrors, camera_drift, compare_paths, is_fixed
 
 
@@ -45,6 +46,8 @@ class SequenceScores:
     """(estimated - true) / true, horizontal."""
     masks: MaskErrors | None = None
     depth: DepthErrors | None = None
+    points: PointErrors | None = None
+    """Where cameras, lens and depth are known, and the camera path can be aligned."""
     problems: tuple[str, ...] = ()
     """Scores for which there is a truth and which could not be computed, with the reason; they count as failures."""
 
@@ -73,6 +76,7 @@ def score_scene(scene: Scene, capture: Capture, requested: Sequence[str] | None 
         focal_error=_focal_error(scene, capture),
         masks=_masks(scene, capture, keys, requested or keys),
         depth=depth,
+        points=None if trajectory is None else _points(scene, capture, keys),
         problems=tuple(problems),
     )
 
@@ -154,3 +158,25 @@ def _depth(scene: Scene, capture: Capture, keys: list[str]) -> DepthErrors | Non
         return None
     truth = np.stack([true_depth_on_network(read_depth(capture.depth[keys[k]]), scene) for k in known])
     return compare_depths(scene.depth[known], truth)
+
+
+def _points(scene: Scene, capture: Capture, keys: list[str]) -> PointErrors | None:
+    lens, cameras = capture.intrinsics, capture.T_world_cam
+    known = [position for position, key in enumerate(keys) if key in capture.depth and key in cameras]
+    if lens is None or len(known) < 3 or not scene.has_depth:
+        return None
+    ours = PointMaps(
+        depth=scene.depth[known],
+        T_world_cam=scene.T_world_cam[known],
+        focals_xy=scene.focals_xy[known],
+        principal_point=scene.principal_point,
+        distortion=scene.distortion,
+    )
+    centre = (lens.width / 2 if lens.cx is None else lens.cx, lens.height / 2 if lens.cy is None else lens.cy)
+    truth = PointMaps(
+        depth=np.stack([true_depth_on_network(read_depth(capture.depth[keys[k]]), scene) for k in known]),
+        T_world_cam=np.stack([cameras[keys[k]] for k in known]),
+        focals_xy=np.tile(np.array([lens.fl_x, lens.fl_y]) * np.array(scene.pixel_map.scale_xy), (len(known), 1)),
+        principal_point=source_to_network(np.array(centre), scene.pixel_map),
+    )
+    return compare_points(ours, truth)

@@ -40,8 +40,17 @@ def captures_of_set(
     for clip in clips:
         (capture,) = find_captures([write_capture(clip, folder / clip.name)])
         long = name.startswith("davis") and len(clip.frames) > LONG
-        captures.append(replace(capture, graph=LONG_GRAPH if long else ""))
+        captures.append(replace(capture, graph=LONG_GRAPH if long else "", remark=clip.remark))
     return captures
+
+
+def remarks(captures: Sequence[Capture]) -> list[str]:
+    """What is to be said of the truth of a set; once for all sequences of which it holds."""
+    named: dict[str, list[str]] = {}
+    for capture in captures:
+        if capture.remark:
+            named.setdefault(capture.remark, []).append(capture.name)
+    return [f"{', '.join(names)}: {remark}" for remark, names in named.items()]
 
 
 def evaluate_set(
@@ -71,6 +80,8 @@ def evaluate_set(
     if any(capture.T_world_cam for capture in captures):
         load_evo()  # before hours of work, not after
     log.info(f"{LAYOUTS[name].title}: {len(captures)} sequences, {LAYOUTS[name].protocol}")
+    for remark in remarks(captures):
+        log.warn(remark)
     config = with_chosen_weights(captures, config, log)
     results = reconstruct(captures, folder, row_name(config.easi3r.weights), config, again=again, log=log)
     details = write_tables(folder)

@@ -68,6 +68,9 @@ _DEPTH = (
     Column("AbsRel, scale+shift", lambda s: s.depth.by_scale_and_shift.abs_rel if s.depth else None),
     Column("d<1.25, scale+shift", lambda s: s.depth.by_scale_and_shift.delta if s.depth else None),
     Column("coverage", lambda s: s.depth.coverage if s.depth else None, ".2f"),
+    Column("points acc", lambda s: s.points.accuracy if s.points else None),
+    Column("points comp", lambda s: s.points.completeness if s.points else None),
+    Column("points dist", lambda s: s.points.distance if s.points else None),
 )
 _MASKS = (
     Column("JM", lambda s: pooled([s.masks.network]).jm if s.masks else None, pool=lambda g: _paper(g).jm),
@@ -92,7 +95,13 @@ _KINDS = (
         "scene's median depth; rotation is the largest angle between two.",
         _FIXED,
     ),
-    ("depth", "Depth", "One alignment per sequence, all frames pooled.", _DEPTH),
+    (
+        "depth",
+        "Depth",
+        "One alignment per sequence, all frames pooled. Points: mean distances in the truth's unit of length, to the "
+        "nearest true point (acc), from it (comp) and pixel by pixel (dist), where the camera centres are aligned.",
+        _DEPTH,
+    ),
     (
         "masks",
         "Motion masks",

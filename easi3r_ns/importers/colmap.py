@@ -63,7 +63,7 @@ def read_colmap(folder: Path, options: ImportOptions) -> Recording:
         layout=LAYOUT,
         why=f"{_relative(place, folder)}/cameras{suffix_of(place)}, pictures in {_relative(root, folder)}",
         images=paths,
-        T_world_cam=np.stack([_pose(image, place) for image in images.values()]),
+        T_world_cam=np.stack([pose_of(image, place) for image in images.values()]),
         K=np.stack([_matrix(model, image, path) for image, path in zip(images.values(), paths)]),
         distortion=np.array([model.cameras[image.camera].distortion for image in images.values()]),
         fisheye=_is_fisheye(model, place),
@@ -136,8 +136,8 @@ def _relative(path: Path, folder: Path) -> str:
         return str(path)
 
 
-def _pose(image: Image, place: Path) -> np.ndarray:
-    """(4, 4) camera-to-world."""
+def pose_of(image: Image, place: Path) -> np.ndarray:
+    """(4, 4) camera-to-world of an image of the model in ``place``. Raises InputError."""
     length = float(np.linalg.norm(image.quaternion))
     if not abs(length - 1) < 1e-3 or not np.isfinite(image.translation).all():
         raise InputError(f"{place}: the quaternion of {shown(image.name)} has length {length:g}, not 1")

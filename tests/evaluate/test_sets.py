@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from easi3r_ns.evaluate.sets import LONG_GRAPH, captures_of_set, evaluate_set
 from easi3r_ns.evaluate.tables import Result, Section
 from easi3r_ns.pipelines.run import RunConfig
 from easi3r_ns.storage.files import write_json
-from tests.support.set_layouts import MINIATURES, Made, write_set
+from tests.support.set_layouts import MINIATURES, Made, made_clip, write_dycheck, write_set
 
 pytest.importorskip("evo", reason="pip install 'easi3r-ns[eval]' to test the scores of cameras")
 SETS = sorted(MINIATURES)
@@ -242,3 +244,55 @@ def test_the_command_says_in_one_line_what_is_missing(
     error = capsys.readouterr().err
     assert end.value.code == 2 and said in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def first_scores(root: Path, folder: Path, made: Made, **changed: np.ndarray) -> tuple[SequenceScores, Capture]:
+    (capture,) = captures_of_set("dycheck", root, folder, ["apple"])
+    taken = list(MINIATURES["dycheck"].taken)
+    return score_scene(made.scene(taken, names_of(capture), **changed), capture), capture
+
+
+@pytest.mark.parametrize("kind", ["model", "matrices", "lists"])
+def test_refined_cameras_of_dycheck_come_before_those_of_the_phone(kind: str, tmp_path: Path) -> None:
+    made = made_clip(MINIATURES["dycheck"].count)
+    write_dycheck(tmp_path / "set", "apple", made, refined=True)
+    processed, names = tmp_path / "set" / "apple" / "flow3d_preprocessed", [f"0_{k:05d}" for k in range(45)]
+    w2c = [T.tolist() for T in np.linalg.inv(made.T_world_cam)]
+    if kind != "model":
+        shutil.rmtree(processed / "colmap")
+        content = dict(zip(names, w2c, strict=True)) if kind == "matrices" else {"frame_names": names, "w2cs": w2c}
+        (processed / "aside.json").write_text('{"scale": 1.0, "rows": [[1], [1, 2]]}')
+        (processed / "refined.json").write_text(json.dumps(content))
+    scores, capture = first_scores(tmp_path / "set", tmp_path / "captures", made)
+    assert scores.trajectory.ate < 1e-6 and scores.points.distance < 1e-5 and capture.remark == ""
+    assert abs(scores.focal_error) < 1e-9
+    for path in [*processed.glob("*.json"), *processed.glob("colmap/sparse/*")]:
+        path.unlink()
+    scores, capture = first_scores(tmp_path / "set", tmp_path / "captures", made)
+    assert scores.trajectory.ate > 0.1 and "those of the phone" in capture.remark
+
+
+def test_points_have_their_known_distances(tmp_path: Path) -> None:
+    made = made_clip(MINIATURES["dycheck"].count)
+    write_dycheck(tmp_path / "set", "apple", made, refined=True)
+    taken = list(MINIATURES["dycheck"].taken)
+    turned = made.T_world_cam[taken].copy()  # another world: turned, moved and three times as large
+    away = np.eye(4)
+    away[:3, :3] = cv2.Rodrigues(np.array([0.3, -1.0, 0.4]))[0]
+    away[:3, 3] = 5, -2, 1
+    turned[:, :3, 3] *= 3
+    turned = away @ turned
+    scores, _ = first_scores(
+        tmp_path / "set", tmp_path / "captures", made, T_world_cam=turned, depth=3 * made.depth[taken]
+    )
+    assert max(scores.points.accuracy, scores.points.completeness, scores.points.distance) < 1e-5
+    farther = 1.25 * made.depth[taken]
+    scores, _ = first_scores(tmp_path / "set", tmp_path / "captures", made, depth=farther)
+    x, y = np.meshgrid((np.arange(32) - 15.5) / 30, (np.arange(24) - 11.5) / 30)
+    along = 0.25 * made.depth[taken] * np.sqrt(x**2 + y**2 + 1)
+    assert scores.points.distance == pytest.approx(along.mean(), rel=1e-5)
+    assert 0 < scores.points.accuracy < scores.points.distance
+    near = made.depth[taken].copy()
+    near[:, :, 8:] = 0  # a quarter of the picture: what is there is right, and most is missing
+    scores, _ = first_scores(tmp_path / "set", tmp_path / "captures", made, depth=near)
+    assert scores.points.accuracy < 1e-5 < 0.05 < scores.points.completeness

@@ -71,7 +71,7 @@ def test_cameras_depth_and_drift() -> None:
     assert cameras[1][:4] == ("line", "none", "-", "-")
     assert cameras[2][:4] == ("all: 1 scored, 1 not", "none", "5", "0.0500")
     assert cameras[2][-1] == "+10.0"  # sizes are joined, so that errors of either sign do not cancel
-    assert lines("Depth") == [("walk", "none", "0.100", "0.900", "0.080", "0.950", "0.80")]
+    assert lines("Depth") == [("walk", "none", "0.100", "0.900", "0.080", "0.950", "0.80", "-", "-", "-")]
     assert lines("Fixed camera") == [("tripod", "none", "2.50", "1.50")]
 
 

@@ -40,6 +40,7 @@ COMMANDS = (
     "evaluate folder",
     "evaluate dataset",
     "evaluate set",
+    "evaluate paper",
     "view",
     "edit",
     "report",

@@ -152,17 +152,37 @@ def write_adt(root: Path, name: str, made: Made) -> None:
     )
 
 
-def write_dycheck(root: Path, name: str, made: Made) -> None:
+def write_dycheck(root: Path, name: str, made: Made, refined: bool = False) -> None:
+    """``refined``: a COLMAP model of half the size with the true cameras; those of the phone are a meter away."""
     names = [f"0_{k:05d}" for k in range(len(made.images))]
     text(root / name / "splits" / "train.json", json.dumps({"frame_names": names, "camera_ids": [0] * len(names)}))
+    if refined:
+        write_model(root / name / "flow3d_preprocessed" / "colmap" / "sparse", names, made)
+    rows: list[str] = []
     for frame, image, T, depth in zip(names, made.images, made.T_world_cam, made.depth, strict=True):
         picture(root / name / "rgb" / "1x" / f"{frame}.png", image)
+        T = T.copy()
+        T[:3, 3] += 1.0 * refined * np.sin(np.arange(3) + len(rows))
+        rows.append(frame)
         camera = {"orientation": np.linalg.inv(T)[:3, :3].tolist(), "position": T[:3, 3].tolist()}
         camera |= {"focal_length": FOCAL, "principal_point": [WH[0] / 2, WH[1] / 2], "image_size": list(WH)}
         text(root / name / "camera" / f"{frame}.json", json.dumps(camera))
         disparity = root / name / "flow3d_preprocessed" / "aligned_depth_anything_colmap" / "1x" / f"{frame}.npy"
         disparity.parent.mkdir(parents=True, exist_ok=True)
         np.save(disparity, 1 / depth)
+
+
+def write_model(folder: Path, names: list[str], made: Made) -> None:
+    """A COLMAP model for pictures of half the size, in its text format."""
+    lens = f"{FOCAL / 2} {FOCAL / 2} {WH[0] / 4} {WH[1] / 4}"
+    text(folder / "cameras.txt", f"1 PINHOLE {WH[0] // 2} {WH[1] // 2} {lens}\n")
+    lines = []
+    for k, (name, T) in enumerate(zip(names, np.linalg.inv(made.T_world_cam), strict=True), start=1):
+        axis = cv2.Rodrigues(T[:3, :3])[0].ravel()
+        angle = np.linalg.norm(axis)
+        q = [np.cos(angle / 2), *(np.sin(angle / 2) * axis / max(angle, 1e-12))]
+        lines += [" ".join(map(str, (k, *q, *T[:3, 3], 1, f"{name}.png"))), ""]
+    text(folder / "images.txt", "\n".join(lines) + "\n")
 
 
 Writer = Callable[[Path, str, Made], None]

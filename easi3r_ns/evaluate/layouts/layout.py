@@ -46,6 +46,10 @@ class TrueClip:
     """True focal lengths in pixels of the images."""
     read_depth: Callable[[Path], np.ndarray] | None = None
     """(H, W) float32 z-depth in the unit of the cameras, 0 where unknown."""
+    centre_xy: tuple[float, float] | None = None
+    """True principal point in pixels of the images, first pixel centre at 0.5; None: unknown."""
+    remark: str = ""
+    """What a reader of the scores should know of this truth."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ def write_capture(clip: TrueClip, folder: Path) -> Path:
 
     One that is there already, from the same files, stays as it is. Raises InputError, OutputError.
     """
-    stamp = jsonable({"name": clip.name, "frames": [_stamp(frame) for frame in clip.frames], "lens": clip.fl_xy})
+    stamp = jsonable(
+        {"name": clip.name, "frames": [_stamp(frame) for frame in clip.frames], "lens": [clip.fl_xy, clip.centre_xy]}
+    )
     if _read_json(folder / _STAMP) == json.loads(json.dumps(stamp)):
         return folder
     if (folder / _STAMP).is_file():  # what we wrote of other files, or of more frames, would be read as well
@@ -150,7 +156,10 @@ def _write_truth(clip: TrueClip, folder: Path) -> None:
     if clip.fl_xy is not None:
         with Image.open(folder / "images" / clip.frames[0].name) as image:
             width, height = image.size
-        cameras["intrinsics"] = {"w": width, "h": height, "fl_x": clip.fl_xy[0], "fl_y": clip.fl_xy[1]}
+        lens = {"w": width, "h": height, "fl_x": clip.fl_xy[0], "fl_y": clip.fl_xy[1]}
+        if clip.centre_xy is not None:
+            lens |= {"cx": clip.centre_xy[0], "cy": clip.centre_xy[1]}
+        cameras["intrinsics"] = lens
     write_json(folder / "gt_cameras.json", cameras)
 
 
