@@ -17,7 +17,6 @@ import open3d
 import pytest
 import torch
 import yaml
-from nerfstudio.configs.method_configs import method_configs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.plugins.types import MethodSpecification
 from PIL import Image
@@ -70,6 +69,9 @@ def _frame(path: Path) -> int:
 def test_the_specification_is_splatfacto_with_ours_in_it():
     found = specification.SplatfactoEasi3RSpecification
     assert isinstance(found, MethodSpecification) and found is specification.SplatfactoEasi3RSpecification
+    # Slow to import, and slower the more modules are loaded: not while tests are collected.
+    from nerfstudio.configs.method_configs import method_configs
+
     ours, theirs = found.config, method_configs["splatfacto"]
     assert ours.method_name == "splatfacto-easi3r" and "splatfacto" in found.description
     pairs = [
