@@ -44,6 +44,7 @@ def run_without(missing: tuple[str, ...], code: str) -> str:
     return result.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_from_backbone_to_alignment_everything_imports() -> None:
     assert {"network.model", "network.inference", "align.align", "align.solvers.adam", "pipelines.network"} <= set(CORE)
     code = "".join(f"import {PACKAGE}.{module}\n" for module in CORE)

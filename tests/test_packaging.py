@@ -113,6 +113,7 @@ def test_python_dash_m(python: Path) -> None:
     assert commands(call(python, "-m", "nerfstudio.scripts.process_data", "--help")).count("easi3r") == 1
 
 
+@pytest.mark.long
 @of_the_wheel
 def test_switch_off(python: Path) -> None:
     assert "easi3r" not in commands(process_data(python, "--help", EASI3R_NS_NO_BRIDGE="1"))
@@ -133,6 +134,7 @@ def test_dataparser_is_announced(python: Path) -> None:
     assert call(python, "-c", code).strip() == "DataParserSpecification"
 
 
+@pytest.mark.slow
 @of_the_wheel
 def test_method_is_listed_and_its_options_are_shown(python: Path) -> None:
     code = (

@@ -81,6 +81,7 @@ def never_first(scene: AlignScene, frame: int) -> AlignScene:
     return with_points(scene, change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("black", [(7,), (6, 7)], ids=str)
 def test_black_frames_beside_one_that_is_never_a_trusted_reference(black):
     scene = scene_of()

@@ -226,7 +226,7 @@ def solved(problem: Problem, config: AlignConfig, start: State | None = None, fi
     return final, curve, steps
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_minimum_is_that_of_adam_run_long():
     problem = small_problem(3, graph=window_graph(3, (1, 2)), noise=0.03)
     config = AlignConfig(flow_weight=0.02, smooth_weight=0.01)
@@ -249,6 +249,7 @@ def test_the_minimum_is_that_of_adam_run_long():
     torch.testing.assert_close(relative[0], relative[1], atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"shared_focal": False}, {"smooth_weight": 0.05}, {"depth_weight": 1.0}])
 def test_the_objective_only_falls_and_ends_before_the_limit(options):
     problem = small_problem(5, (30, 40), noise=0.03)  # coarse stages and a fine one
@@ -261,6 +262,7 @@ def test_the_objective_only_falls_and_ends_before_the_limit(options):
     assert len(values) > 4 and (np.diff(values) < 0).all()
 
 
+@pytest.mark.slow
 def test_flow_that_disagrees_at_first_takes_part_once_the_cameras_are_near(monkeypatch):
     monkeypatch.setattr(newton, "ROUGH", 1.0)  # one step without the flow: the cameras are still wrong then
     problem = small_problem(noise=0.03)

@@ -46,6 +46,7 @@ def drifting(clip: Clip, noise: float = 0.05) -> AlignResult:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "seed", "amount"), [pytest.param("fixed", LARGE_MOVER, 0.0, marks=pytest.mark.long), ("turn", 3, 20.0)]
 )
@@ -92,7 +93,7 @@ def test_depths_agree_while_the_lens_zooms() -> None:
     assert np.median(np.abs(error - np.median(per_frame))[static]) < 0.6 * 0.67 * 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_frame_without_static_depth_keeps_its_own() -> None:
     clip = still_clip("fixed")
     aligned, moving = drifting(clip), clip.moving.copy()

@@ -51,6 +51,7 @@ def toy() -> Comparison:
     return compare(setting, in_this_process=True)
 
 
+@pytest.mark.slow
 def test_every_stage_has_a_row(toy):
     assert {row.stage for row in toy.ours} == set(ORDER)
     assert {row.stage for row in toy.twin} == {"pass 1", "pass 2", "statistics", "masks", "alignment"}

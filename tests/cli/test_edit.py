@@ -86,6 +86,7 @@ def test_a_taken_port_gives_way(dataset):
         server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal for one process")
 def test_serves_until_interrupted(dataset):
     command = [sys.executable, "-W", "ignore", "-m", "easi3r_ns", "edit", str(dataset), "--port", "0"]

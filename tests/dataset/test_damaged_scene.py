@@ -132,6 +132,7 @@ def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
             yield from places(entry, (*path, key))
 
 
+@pytest.mark.slow
 def test_json_of_another_kind(work: Path) -> None:
     meta = json.loads((work / SCENE_JSON).read_text(encoding="utf-8"))
     for path in [*places(meta), ("provenance",)]:

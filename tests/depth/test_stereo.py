@@ -67,6 +67,7 @@ def test_what_moves_has_no_depth_and_the_rest_is_trusted(clip: Clip, scene: Scen
     assert found.confidence.max() <= StereoConfig().views
 
 
+@pytest.mark.slow
 def test_how_a_mover_looks_does_not_matter(clip: Clip, scene: Scene) -> None:
     noise = np.random.default_rng(0).integers(0, 256, clip.images.shape).astype(np.uint8)
     repainted = np.where(clip.moving[..., None], noise, clip.images)
@@ -74,6 +75,7 @@ def test_how_a_mover_looks_does_not_matter(clip: Clip, scene: Scene) -> None:
     np.testing.assert_allclose(a.depth, b.depth, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_lens_distortion(clip: Clip, scene: Scene) -> None:
     # The pinhole picture as a lens shows it: where its corners lie outside, black, unknown and moving.
     ideal = undistort((pixel_grid(*clip.depth.shape[1:]) - clip.principal_point) / clip.focal, LENS)

@@ -359,6 +359,7 @@ def test_all_formats_of_a_dataset_share_its_world(tmp_path, scene, truth):
     assert len([name for name in done["cloud"] if name.startswith("dynamic/")]) == FRAMES
 
 
+@pytest.mark.slow
 def test_twice_gives_identical_bytes_and_the_scene_is_only_read(tmp_path, scene):
     before = {name: getattr(scene, name).tobytes() for name in ("images", "depth", "T_world_cam", "confidence")}
     for array in (scene.images, scene.depth, scene.T_world_cam, scene.confidence, scene.dynamic.masks):

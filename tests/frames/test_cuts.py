@@ -62,6 +62,7 @@ def dimmed(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
 # The finder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(3, 8), (8, 5), (5, 3)])
 def test_a_cut_is_found_at_its_frame(seeds):
     assert found(scene(seeds[0]), scene(seeds[1])) == (Cut(LENGTH - 1, LENGTH),)

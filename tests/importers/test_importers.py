@@ -135,6 +135,7 @@ def test_masks_of_ones_and_missing_confidence(tmp_path, scene):
     np.testing.assert_array_equal(got.confidence, (got.depth > 0).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", WRITERS)
 def test_from_the_command_line_to_dataset_and_exports(tmp_path, scene, layout):
     """The moved world notwithstanding, what is exported lies where the true cameras see it."""

@@ -34,6 +34,7 @@ def sampled(images: np.ndarray, stride: int = STRIDE) -> tuple[np.ndarray, Shot]
     return places, Shot(places, near_indices(places, np.arange(len(images))), lambda place: images[place])
 
 
+@pytest.mark.slow
 def test_masks_of_few_frames_are_as_good_as_those_of_all(filmed: Clip) -> None:
     places, shot = sampled(filmed.images)
     truth, chosen = filmed.moving[places], filmed.images[places]

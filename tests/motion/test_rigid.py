@@ -141,6 +141,7 @@ def test_a_car_ahead_is_found_where_depth_is_known_and_where_its_own_is_not() ->
     assert known.followed[clip.moving].mean() > 0.7
 
 
+@pytest.mark.slow
 def test_a_car_that_comes_is_found_where_its_depth_is_known() -> None:
     clip = drive("oncoming")
     found = looked_at("oncoming", clip.depth).dynamic.masks
@@ -148,6 +149,7 @@ def test_a_car_that_comes_is_found_where_its_depth_is_known() -> None:
     assert iou(found[late], clip.moving[late]) > 0.5
 
 
+@pytest.mark.slow
 def test_a_parked_car_stands_still() -> None:
     clip = drive("parked")
     look = looked_at("parked", clip.depth)
@@ -173,7 +175,7 @@ def test_a_wrong_path_does_not_hold_although_every_pair_can_be_adjusted_to_its_f
     assert wrong.astray > 0.5 and not wrong.holds
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_depth_noise_is_measured() -> None:
     clip = drive("parked")
     noisy = clip.depth * np.exp(0.15 * np.random.default_rng(0).standard_normal(clip.depth.shape)).astype(np.float32)

@@ -239,6 +239,7 @@ def real_motion(data: Path, folder: Path, geometry: ImageGeometry = ImageGeometr
     return detect_camera_motion(grey_of(frames.images), still, lens, RunLog(), fixed_focal=False)
 
 
+@pytest.mark.slow
 def test_example_clip_travels(tmp_path) -> None:
     assert real_motion(EXAMPLE, tmp_path).kind == "travelling"
 

@@ -88,6 +88,7 @@ def test_a_zoom_without_travel_is_found(kind, amount) -> None:
         np.testing.assert_allclose(zooming.focals, clip.focal * zoom_course(1.5, NUM_FRAMES), rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "amount"), [("fixed", 0.0), ("turn", 20.0), ("sideways", 0.5), ("forward", 0.6)])
 def test_no_zoom_where_the_lens_stays(kind, amount) -> None:
     assert found_in(still_clip(kind, 3, amount)).if_zooming is None

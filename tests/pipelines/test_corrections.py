@@ -66,6 +66,7 @@ def test_the_first_look_with_corrections_finds_the_cameras(tmp_path: Path, clip:
     assert (read_scene(out / "scene").dynamic.objects[2] > 0).any()
 
 
+@pytest.mark.slow
 def test_the_cut_is_moved_without_flow(tmp_path: Path, clip: Clip, mapped: Callable, monkeypatch) -> None:
     calls, looks = mapped(), []
 
@@ -134,6 +135,7 @@ def test_corrections_of_one_clip_are_refused_for_several(tmp_path: Path, clip: C
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_network_decodes_with_them_and_its_second_pass_keeps_them(tmp_path: Path) -> None:
     clip, network = render_clip(5, 4, HEIGHT, WIDTH), replace(SMALL, image_size=64)
     data = write_images(clip, tmp_path / "clip")

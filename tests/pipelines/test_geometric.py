@@ -331,6 +331,7 @@ def test_masks_in_the_folder_of_the_run_are_refused(tmp_path, clip, mapped) -> N
         process(data, out, config, overwrite=True, log=RunLog())
 
 
+@pytest.mark.slow
 def test_masks_of_some_frames(tmp_path, clip, mapped) -> None:
     calls = mapped()
     data = write_clip(clip, tmp_path / "clip")

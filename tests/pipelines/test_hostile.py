@@ -78,6 +78,7 @@ def path_error(out: Path, clip: Clip, frames: list[int]) -> float:
     return align_sim3(poses[frames, :3, 3], clip.T_world_cam[frames, :3, 3]).rmse / float(np.median(clip.depth))
 
 
+@pytest.mark.slow
 def test_black_frames_are_named_and_give_nothing(tmp_path, clip):
     images = clip.images.copy()
     images[3] = 0
@@ -98,6 +99,7 @@ def test_black_frames_are_named_and_give_nothing(tmp_path, clip):
     assert "no pair of frames constrains the camera" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_confused_pairs_do_not_reach_the_dataset(tmp_path, clip):
     out, log = run(tmp_path, clip, pairs=((1, 2), (3, 4)))
     assert any("4 of" in warning and "1-2" in warning for warning in log.warnings)

@@ -79,6 +79,7 @@ def test_images_are_jpeg_and_the_rest_is_lossless(dataset: Path) -> None:
     assert all(path.is_file() and path.suffix == ".jpg" for path in scene.source_paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ["none", "static"])
 def test_every_format_and_program_takes_it(datasets: dict[str, Path], tmp_path: Path, alpha: str) -> None:
     formats = ["colmap", "splat", "ngp", "dnerf", "megasam", "vipe"]

@@ -36,6 +36,7 @@ def check(found: dict[str, Any], *, parts: int = 1) -> None:
         assert sum("is finished already" in line for line in result["third"]["said"]) == parts
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_last_instants(tmp_path: Path) -> None:
     found = killed_runs(tmp_path, "whole", "1", "ends")
     check(found)
@@ -43,6 +44,7 @@ def test_a_run_killed_in_its_last_instants(tmp_path: Path) -> None:
     assert all(result["complete"] and result["again"]["made"] == 0 for result in found["results"])
 
 
+@pytest.mark.slow
 def test_parts_go_on_after_one_that_was_killed_in_its_last_instant(tmp_path: Path) -> None:
     found = killed_runs(tmp_path, "split", "7", "ends")
     check(found, parts=2)

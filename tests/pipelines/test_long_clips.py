@@ -62,6 +62,7 @@ def windowed(clip) -> Scene:
     return run(clip, LongStandIn(clip), window=WINDOW, loop_closure=False)
 
 
+@pytest.mark.slow
 def test_windows_come_close_to_the_whole(clip, whole, windowed):
     assert ate(windowed, clip) < max(2 * ate(whole, clip), 0.01)
     assert len(windowed.provenance["windows"]["windows"]) > 3
@@ -80,7 +81,7 @@ def test_masks_do_not_depend_on_the_windows(whole, windowed):
     assert whole.dynamic.masks.any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loop_closes_the_drift(clip):
     drift = {"turn": 0.003, "growth": 0.003}
     log = RunLog()
@@ -139,7 +140,7 @@ def test_a_killed_run_resumes_at_the_window(clip, tmp_path, monkeypatch, windowe
     np.testing.assert_allclose(scene.depth, windowed.depth, rtol=1e-5, err_msg="nor does it matter where they lie")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flow_takes_part_window_by_window(clip):
     scene = run(
         clip, LongStandIn(clip), window=WINDOW, align=AlignConfig(flow_weight=0.01, max_pixels=256), loop_closure=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -56,9 +57,13 @@ def run_stand_in(
     network: DUSt3RConfig,
     eval_data: Path | None = None,
     dataset: DatasetConfig = DatasetConfig(num_downscales=1, report=False),
+    motion: Literal["auto", "attention"] = "attention",
     **easi3r,
 ) -> tuple[StandIn, RunLog, Path]:
-    """The pipeline with the true pointmaps plus noise; returns the stand-in, its log and the dataset."""
+    """The pipeline with the true pointmaps plus noise; returns the stand-in, its log and the dataset.
+
+    Most tests here do without the second look, which is half of the time.
+    """
     height, width = clip.depth.shape[1:]
     geometry = ImageGeometry(network.image_size, network.patch_size, network.square)
     stand_in = StandIn(clip, plan_preprocessing((width, height), geometry), network)
@@ -67,7 +72,7 @@ def run_stand_in(
         write_images(clip, data)
     config = RunConfig(
         FrameConfig(num_frames_target=0),
-        Easi3RConfig(weights="stand-in", device="cpu", **easi3r),
+        Easi3RConfig(weights="stand-in", device="cpu", motion=motion, **easi3r),
         AlignConfig(iterations=100),
         dataset,
         RefineConfig("none"),
@@ -103,12 +108,13 @@ def reprojection_errors(clip: Clip, out: Path) -> np.ndarray:
     return np.concatenate(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_truth_plus_noise_gives_the_true_dataset(tmp_path, name):
     height, width, size, patch, square = SIZES[name]
     clip = render_clip(11, NUM_FRAMES, height, width)
     network = DUSt3RConfig(image_size=size, patch_size=patch, square=square, head_type="linear")
-    stand_in, log, out = run_stand_in(tmp_path, clip, network)
+    stand_in, log, out = run_stand_in(tmp_path, clip, network, motion="auto")
     assert stand_in.encoded == NUM_FRAMES, "every frame is encoded exactly once, for both passes"
     assert stand_in.silenced, "pass 2 silences the moving tokens"
     poses, (fx, fy, cx, cy) = dataset_cameras(out)
@@ -214,8 +220,8 @@ def test_eval_data_becomes_the_val_and_test_splits(tmp_path, small_clip):
 
 def test_every_run_leaves_a_report_card(tmp_path, small_clip):
     """Good cameras give a good verdict; the report holds every stage but itself; held-out frames stay out of it."""
-    held_out = hold_out(small_clip, tmp_path)
-    _, log, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out, dataset=DatasetConfig(num_downscales=1))
+    held_out, dataset = hold_out(small_clip, tmp_path), DatasetConfig(num_downscales=1)
+    _, log, out = run_stand_in(tmp_path, small_clip, SMALL, eval_data=held_out, dataset=dataset, motion="auto")
     text = (out / "report.html").read_text()
     for stage in log.stages[:-1]:
         assert f"<td>{stage_words(stage.name)}</td>" in text
@@ -333,5 +339,5 @@ def test_the_seed_decides_everything(tmp_path, small_clip):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         torch.manual_seed(hash(name) % 1000)
-        poses.append(dataset_cameras(run_stand_in(tmp_path / name, small_clip, SMALL, seed=3)[2])[0])
+        poses.append(dataset_cameras(run_stand_in(tmp_path / name, small_clip, SMALL, motion="auto", seed=3)[2])[0])
     np.testing.assert_array_equal(*poses)

@@ -135,6 +135,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(ours, scene("cpu", RunLog()), log.stage_counts)
 
 
+@pytest.mark.slow
 def test_a_whole_reconstruction_is_that_of_the_cpu(run: Run) -> None:
     np.testing.assert_allclose(
         run.ours.T_world_cam, run.on_cpu.T_world_cam, atol=1e-3

@@ -51,7 +51,7 @@ def run(clip: Clip, data: Path, out: Path, log: RunLog) -> None:
     process(data, out, CONFIG, overwrite=False, log=log, pipeline=NetworkPipeline(CONFIG, network))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_arrays_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Path) -> None:
     clip, log = render_clip(5, 5, 96, 128), RunLog()
     data = write_images(clip, tmp_path / "clip")

@@ -106,6 +106,7 @@ def overlap(masks: np.ndarray, true: np.ndarray) -> float:
     return float((masks & true).sum() / (masks | true).sum())
 
 
+@pytest.mark.slow
 def test_cameras_and_masks_are_right(root: Path, truth: SphereClip) -> None:
     scene = read_scene(root / "out" / "scene")
     check_cameras(truth, scene)

@@ -128,6 +128,7 @@ def test_a_processor_may_parse_its_own_arguments(site: Site) -> None:
     assert site.run(code, argv="video").stdout == "ran video\n"
 
 
+@pytest.mark.slow
 def test_habits_of_nerfstudio_are_understood_inside_it(site: Site) -> None:
     code = "from nerfstudio.scripts.process_data import entrypoint; entrypoint()"
     argv = "easi3r --data gone.mp4 --output-dir out --matching-method sequential --no-gpu"
@@ -235,6 +236,7 @@ def test_start_costs_less_than_a_millisecond() -> None:
     assert min(seconds) < 1e-3  # what it costs where nothing else runs
 
 
+@pytest.mark.slow
 def test_real_nerfstudio_lists_the_command_and_keeps_the_others(site: Site) -> None:
     if find_spec("nerfstudio") is None:
         pytest.skip("nerfstudio is not installed")

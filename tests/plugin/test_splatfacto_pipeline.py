@@ -259,6 +259,7 @@ def _train(pipeline: Easi3RPipeline, steps: int) -> list[dict[str, float]]:
     return history
 
 
+@pytest.mark.slow
 def test_a_training_learns_what_stands_still_and_only_that(dataset, tmp_path):
     """The whole path with a slow rasteriser; a second dataset differs where the masks hide it, the result does not."""
     shutil.copytree(dataset, tmp_path / "spoiled")

@@ -187,6 +187,7 @@ def test_rendered_fisheye_clip(tmp_path: Path) -> None:
     assert path_error(model.T_world_cam, clip) < max(2 * path_error(twin.T_world_cam, clip), 0.002)
 
 
+@pytest.mark.slow
 def test_dataset_and_exports_of_a_fisheye_clip(tmp_path: Path) -> None:
     scene = true_scene(tmp_path / "store")
     assert read_scene(write_scene(scene, tmp_path / "scene")).distortion == TRUE
@@ -228,6 +229,7 @@ def imported(folder: Path, store: Path) -> Scene:
     return to_scene(*prepare(recording, folder, store, RunLog()), folder, ImportOptions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dataset", "ngp", "colmap"])
 def test_what_we_write_is_read_again(tmp_path: Path, kind: str) -> None:
     """By the importers, which other programs' folders go through."""

@@ -495,6 +495,7 @@ def test_too_few_matches_keep_the_scene(tracks, tmp_path, matched):
     assert not quiet.warnings and "--refine auto keeps the network's cameras: too little static" in quiet.said[-1]
 
 
+@pytest.mark.slow
 def test_what_is_kept_has_the_least_cost(tracks, tmp_path, matched):
     # With 8 pixels of noise no camera is exact: whatever is kept has the least cost, and ours may win.
     matched(make_tracks(noise=8.0).found)

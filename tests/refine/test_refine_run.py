@@ -51,7 +51,7 @@ def images(clip: Clip, folder: Path, frames: range = range(NUM_FRAMES)) -> Path:
 def options(refine: Literal["auto", "colmap", "none"] = "none", eval_data: Path | None = None) -> RunConfig:
     return RunConfig(
         FrameConfig(num_frames_target=0),
-        Easi3RConfig(weights="stand-in", device="cpu"),
+        Easi3RConfig(weights="stand-in", device="cpu", motion="attention"),
         AlignConfig(iterations=60),
         DatasetConfig(num_downscales=1, report=False),
         RefineConfig(refine),
@@ -134,7 +134,7 @@ def test_a_finished_refinement_is_not_done_again(interrupted, clip, monkeypatch)
     assert len(calls) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_overwrite_goes_on(interrupted, clip) -> None:
     config = options()
     data, out = interrupted(config)

@@ -141,6 +141,7 @@ def shared_models() -> dict[float, SparseModel]:
     return found
 
 
+@pytest.mark.slow
 def test_a_zoom_is_told_from_none(shared_models) -> None:
     told = {ratio: RunLog() for ratio in shared_models}
     zooms = {ratio: warn_about_zoom(model, "radial", told[ratio]) for ratio, model in shared_models.items()}

@@ -33,6 +33,7 @@ def test_nothing_is_left_behind(tmp_path):
     assert kept.shape == (8,) and not list((tmp_path / "a" / "b").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_mapped_tensor_costs_no_memory_of_its_own(tmp_path):
     code = (

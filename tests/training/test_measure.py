@@ -444,6 +444,7 @@ def shipped(tmp_path_factory):
     return export(config, folder / "shipped")
 
 
+@pytest.mark.slow
 def test_update_card(shipped):
     formula = ScoreFormula(-1, 0, 0, 1, centred=True)
     wide = pairs.summarise([row_of(0)], "wide")

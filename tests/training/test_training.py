@@ -218,6 +218,7 @@ def test_listening_to_a_head_changes_nothing(tmp_path):
     assert len(looks) == 4
 
 
+@pytest.mark.slow
 def test_the_guided_head_learns_to_look_at_the_matching_token(tmp_path):
     options = {"steps": 30, "low_share": 1.0, "fresh_scenes": 0, "pool_scenes": 1, "learning_rate": 3e-3}
     hits = {}
