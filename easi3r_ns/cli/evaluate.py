@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional, Union
@@ -16,7 +17,7 @@ from ..core.errors import InputError
 from .options import OutputFolder
 
 if TYPE_CHECKING:
-    from ..evaluate.tables import Section
+    from ..evaluate.tables import Result, Section
     from ..pipelines.run import RunConfig
 
 
@@ -35,8 +36,14 @@ class EvaluateFolder:
     """Folder for the datasets (ROW/SEQUENCE), results.json and results.md."""
     row: Optional[str] = None
     """Name of this row of results; default: made of the weights and --refine."""
-    baseline: Optional[Literal["colmap"]] = None
-    """colmap: plain COLMAP on the whole picture (--weights none --no-masks)."""
+    baseline: Optional[Literal["colmap", "ns-process-data"]] = None
+    """What you would run instead. colmap: plain COLMAP on the whole picture (--weights none --no-masks).
+    ns-process-data: nerfstudio's own processor, which calls the program colmap; for clips of images, all of them."""
+    peers: Optional[Path] = None
+    """Folder with results of other methods, METHOD/SEQUENCE: each what that program wrote for the frames (as for
+    `easi3r import`), or masks alone. They are scored beside ours."""
+    only_peers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Score --peers alone: reconstruct nothing."""
     sequences: tuple[str, ...] = ()
     """Names of the captures to use; default: all."""
     fixed_camera: tuple[str, ...] = ()
@@ -51,7 +58,8 @@ class EvaluateFolder:
     def main(self) -> None:
         """Run, write and print the tables; exits with 1 when no capture could be scored."""
         from ..evaluate.datasets import find_captures
-        from ..evaluate.runs import evaluate_captures, with_chosen_weights, write_tables
+        from ..evaluate.peers import score_peers
+        from ..evaluate.runs import with_chosen_weights, write_tables
         from ..evaluate.trajectory import load_evo
         from .display import RichRunLog
 
@@ -60,18 +68,35 @@ class EvaluateFolder:
         if any(capture.T_world_cam for capture in captures):
             load_evo()  # before hours of work, not after
         log = RichRunLog()
-        config = with_chosen_weights(captures, config, log)
-        row = self.row_name(config.easi3r.weights)
-        results = evaluate_captures(captures, self.output_dir, row, config, again=self.again, log=log)
+        results = [] if self.peers is None else score_peers(self.peers, captures, self.output_dir, log)
+        if (reconstruct := self.reconstruct()) is not None:
+            config = with_chosen_weights(captures, config, log)
+            row = self.row_name(config.easi3r.weights)
+            results += reconstruct(captures, self.output_dir, row, config, again=self.again, log=log)
         print_sections(write_tables(self.output_dir), Console(highlight=False, emoji=False))
         if all(result.error is not None for result in results):
             raise SystemExit(1)
+
+    def reconstruct(self) -> Callable[..., list[Result]] | None:
+        """What makes the results of the row; None: --only-peers. Raises InputError for --only-peers without --peers."""
+        from ..evaluate.baselines import evaluate_ns_process_data
+        from ..evaluate.runs import evaluate_captures
+
+        if self.only_peers:
+            if self.peers is None:
+                raise InputError("--only-peers scores what --peers names: give that folder")
+            return None
+        return evaluate_ns_process_data if self.baseline == "ns-process-data" else evaluate_captures
 
     def run_config(self) -> RunConfig:
         """The options of every run. Raises InputError when --baseline contradicts them."""
         from ..pipelines.run import RunConfig
 
         easi3r = self.config
+        if self.baseline == "ns-process-data":
+            if easi3r != Easi3RConfig():
+                raise InputError("--baseline ns-process-data takes none of our options: leave them out")
+            easi3r = replace(easi3r, weights="none")
         if self.baseline == "colmap":
             if easi3r.weights not in (Easi3RConfig().weights, "none") or easi3r.masks is not None:
                 raise InputError("--baseline colmap uses neither weights nor masks: leave out --weights and --masks")
@@ -134,6 +159,13 @@ class EvaluateSet:
     """Folder for the results: NAME/ROW/SEQUENCE are datasets, and results.json, .md, .tex and .csv stand in NAME."""
     row: Optional[str] = None
     """Name of this row of results; default: made of the weights and --refine."""
+    baseline: Optional[Literal["colmap", "ns-process-data"]] = None
+    """What you would run instead: see `easi3r evaluate folder`."""
+    peers: Optional[Path] = None
+    """Folder with results of other methods, METHOD/NAME/SEQUENCE, such as cut3r/sintel/alley_2: each what that program
+    wrote for the frames of the protocol (as for `easi3r import`), or masks alone. They are scored beside ours."""
+    only_peers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Score --peers alone: reconstruct nothing."""
     sequences: tuple[str, ...] = ()
     """Names of the sequences to use; default: all of the protocol, and one that is missing is an error."""
     smoke: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -153,7 +185,8 @@ class EvaluateSet:
         from .display import RichRunLog
 
         options = (self.frames, self.config, self.refine, self.align)
-        like = EvaluateFolder((self.root,), self.output_dir, self.row, None, self.sequences, (), self.again, *options)
+        own = (self.output_dir, self.row, self.baseline, self.peers, self.only_peers, self.sequences, (), self.again)
+        like = EvaluateFolder((self.root,), *own, *options)
         log = RichRunLog()
         tables, scored = evaluate_set(
             *(self.name, self.root, self.output_dir, like.run_config(), like.row_name),
@@ -161,6 +194,8 @@ class EvaluateSet:
             smoke=self.smoke,
             again=self.again,
             log=log,
+            peers=self.peers,
+            reconstruct=like.reconstruct(),
         )
         print_sections(tables, Console(highlight=False, emoji=False))
         if not scored:
@@ -189,6 +224,10 @@ class EvaluatePaper:
     """Models for masks to the pixel, for DAVIS: see `easi3r run`."""
     sets: str = "davis-16,davis-17,davis-all,dycheck,adt,tum-dynamics"
     """Sets to run."""
+    peers: Optional[Path] = None
+    """Folder with results of other methods, METHOD/SET/SEQUENCE: see `easi3r evaluate set`. easi3r-dust3r,
+    easi3r-monst3r, dust3r, monst3r, das3r and cut3r, and das3r-sam2 for masks that SAM2 refined, fill cells of the
+    paper."""
     smoke: tyro.conf.FlagCreatePairsOff[bool] = False
     """The first three sequences of each set only."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -210,7 +249,11 @@ class EvaluatePaper:
         easi3r = Easi3RConfig(device=self.device, dtype=self.dtype, max_memory=self.max_memory)
         base = RunConfig(easi3r=easi3r, dataset=DatasetConfig(num_downscales=0))
         tables, filled = evaluate_paper(
-            self.root, self.output_dir, Wish(**lists), base, smoke=self.smoke, again=self.again, log=RichRunLog()
+            *(self.root, self.output_dir, Wish(**lists), base),
+            smoke=self.smoke,
+            again=self.again,
+            log=RichRunLog(),
+            peers=self.peers,
         )
         print_sections(tables, Console(highlight=False, emoji=False))
         if not filled:

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from ..core.errors import InputError
 from ..pipelines.geometric import NAME as NO_NETWORK
 from ..pipelines.run import RunConfig
-from .tables import Result
 
 SETS = ("davis-16", "davis-17", "davis-all", "dycheck", "adt", "tum-dynamics")
 Motion = Literal["auto", "attention"]
@@ -104,6 +103,4 @@ class Paper:
     """Set, or row of options, -> why it was not run."""
     tried: dict[str, str | None] = field(default_factory=dict)
     """Weights or model -> why it cannot be had; None: it can."""
-    others: dict[str, list[Result]] = field(default_factory=dict)
-    """Set -> results of other methods; their rows are the methods' names."""
     protocols: dict[str, str] = field(default_factory=dict)

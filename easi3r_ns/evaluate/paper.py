@@ -25,6 +25,7 @@ from .cells import Cell, cells
 from .configurations import NO_MODEL, SETS, Paper, Wish, configurations
 from .datasets import Capture
 from .layouts import LAYOUTS
+from .peers import score_peers
 from .published import KINDS, SOURCE, Kind, comma_separated, latex
 from .runs import evaluate_captures, options_text, read_rows, state_of_row, write_tables
 from .sets import CLIPS, Reconstruct, captures_of_set, remarks
@@ -43,6 +44,7 @@ def evaluate_paper(
     smoke: bool = False,
     again: bool = False,
     log: RunLog,
+    peers: Path | None = None,
     reconstruct: Reconstruct = evaluate_captures,
 ) -> tuple[list[Section], int]:
     """Run what can be run, and write the page; its tables, and the number of our numbers in it.
@@ -52,6 +54,7 @@ def evaluate_paper(
     Args:
         root: the folder of the sets: each is it, or a folder in it.
         base: options that hold for every run, such as the device.
+        peers: folder with results of other methods; see :mod:`.peers`.
         reconstruct: makes the results; see :func:`~.runs.evaluate_captures`.
 
     Raises:
@@ -65,6 +68,8 @@ def evaluate_paper(
         captures = _captures(name, root, paper, log)
         if any(capture.T_world_cam for capture in captures):
             load_evo()  # before hours of work, not after
+        if peers is not None and captures:
+            score_peers(peers, captures, output_dir / name, log, set_name=name)
         for configuration in configurations(wish, name) if captures else ():
             config = configuration.of(base)
             reason = _reason_against(config, paper, log)

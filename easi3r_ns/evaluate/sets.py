@@ -12,6 +12,7 @@ from ..pipelines.run import RunConfig
 from ..storage.files import write_text
 from .datasets import Capture, find_captures
 from .layouts import LAYOUTS, clips_of_set, write_capture
+from .peers import score_peers
 from .published import beside, comma_separated, latex
 from .runs import TABLES, evaluate_captures, read_results, with_chosen_weights, write_tables
 from .tables import Result, Section, markdown
@@ -64,13 +65,15 @@ def evaluate_set(
     smoke: bool = False,
     again: bool = False,
     log: RunLog,
-    reconstruct: Reconstruct = evaluate_captures,
+    peers: Path | None = None,
+    reconstruct: Reconstruct | None = evaluate_captures,
 ) -> tuple[list[Section], int]:
     """Reconstruct and score a set; the tables, the one with the published numbers first, and how many were scored.
 
     Args:
         row_name: the name of the row from the weights that are used.
-        reconstruct: makes the results; see :func:`~.runs.evaluate_captures`.
+        peers: folder with results of other methods; see :mod:`.peers`.
+        reconstruct: makes the results; see :func:`~.runs.evaluate_captures`. None: those of other methods alone.
 
     Raises:
         Easi3RError: nothing was begun.
@@ -82,8 +85,10 @@ def evaluate_set(
     log.info(f"{LAYOUTS[name].title}: {len(captures)} sequences, {LAYOUTS[name].protocol}")
     for remark in remarks(captures):
         log.warn(remark)
-    config = with_chosen_weights(captures, config, log)
-    results = reconstruct(captures, folder, row_name(config.easi3r.weights), config, again=again, log=log)
+    results = [] if peers is None else score_peers(peers, captures, folder, log, set_name=name)
+    if reconstruct is not None:
+        config = with_chosen_weights(captures, config, log)
+        results += reconstruct(captures, folder, row_name(config.easi3r.weights), config, again=again, log=log)
     details = write_tables(folder)
     tables = [*beside(name, read_results(folder)), *details]
     write_text(folder / TABLES, (folder / TABLES).read_text(encoding="utf-8").split("## ")[0] + markdown(tables))

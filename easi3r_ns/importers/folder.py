@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.errors import InputError
@@ -19,14 +20,18 @@ def read_recording(folder: Path, options: ImportOptions = ImportOptions()) -> Re
     """
     if not folder.exists():
         raise InputError(f"{folder} does not exist: give the output folder of another program")
-    importers: list[Importer] = [entry.load("IMPORTER") for entry in IMPORTERS]
-    for importer in importers:
-        if importer.recognises(folder):
-            return importer.read(folder, options)
+    if (importer := importer_of(folder)) is not None:
+        return importer.read(folder, options)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the output folder of another program")
-    signs = [f"{importer.sign} ({entry.summary})" for importer, entry in zip(importers, IMPORTERS)]
+    signs = [f"{entry.load('IMPORTER').sign} ({entry.summary})" for entry in IMPORTERS]
     raise InputError(f"{folder} is no known layout: it has neither {' nor '.join(signs)}")
+
+
+def importer_of(folder: Path) -> Importer | None:
+    """The importer of the layout of a folder that exists; None: it is of none."""
+    importers: Iterable[Importer] = (entry.load("IMPORTER") for entry in IMPORTERS)
+    return next((importer for importer in importers if importer.recognises(folder)), None)
 
 
 def import_folder(folder: Path, options: ImportOptions = ImportOptions()) -> Scene:
