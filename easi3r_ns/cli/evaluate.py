@@ -37,13 +37,12 @@ class EvaluateFolder:
     row: Optional[str] = None
     """Name of this row of results; default: made of the weights and --refine."""
     baseline: Optional[Literal["colmap", "ns-process-data"]] = None
-    """What you would run instead. colmap: plain COLMAP on the whole picture (--weights none --no-masks).
-    ns-process-data: nerfstudio's own processor, which calls the program colmap; for clips of images, all of them."""
+    """What you would run instead. colmap: plain COLMAP on the whole picture. ns-process-data: nerfstudio's own
+    processor on all images of the clip; calls the program colmap."""
     peers: Optional[Path] = None
-    """Folder with results of other methods, METHOD/SEQUENCE: each what that program wrote for the frames (as for
-    `easi3r import`), or masks alone. They are scored beside ours."""
+    """Results of other methods to score: METHOD/SEQUENCE/ is what that program wrote (as for `easi3r import`)."""
     only_peers: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Score --peers alone: reconstruct nothing."""
+    """Reconstruct nothing."""
     sequences: tuple[str, ...] = ()
     """Names of the captures to use; default: all."""
     fixed_camera: tuple[str, ...] = ()
@@ -156,22 +155,21 @@ class EvaluateSet:
     root: Path
     """Folder of the set, as its authors distribute it."""
     output_dir: OutputFolder = Path("evaluation")
-    """Folder for the results: NAME/ROW/SEQUENCE are datasets, and results.json, .md, .tex and .csv stand in NAME."""
+    """Folder for results: NAME/results.md, .json, .tex, .csv, and datasets in NAME/ROW."""
     row: Optional[str] = None
     """Name of this row of results; default: made of the weights and --refine."""
     baseline: Optional[Literal["colmap", "ns-process-data"]] = None
-    """What you would run instead: see `easi3r evaluate folder`."""
+    """What you would run instead."""
     peers: Optional[Path] = None
-    """Folder with results of other methods, METHOD/NAME/SEQUENCE, such as cut3r/sintel/alley_2: each what that program
-    wrote for the frames of the protocol (as for `easi3r import`), or masks alone. They are scored beside ours."""
+    """Results of other methods: cut3r/sintel/alley_2/ and the like."""
     only_peers: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Score --peers alone: reconstruct nothing."""
+    """Reconstruct nothing."""
     sequences: tuple[str, ...] = ()
-    """Names of the sequences to use; default: all of the protocol, and one that is missing is an error."""
+    """Names of the sequences to use; default: all of the protocol."""
     smoke: tyro.conf.FlagCreatePairsOff[bool] = False
     """The first three sequences only."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Make datasets anew that are finished and whose options have not changed."""
+    """Make finished datasets anew, too."""
     frames: tyro.conf.FlagCreatePairsOff[tyro.conf.OmitArgPrefixes[FrameConfig]] = field(
         default_factory=lambda: FrameConfig(num_frames_target=0)
     )
