@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..core.bounds import check_bounds
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
 from ..core.errors import InputError
 from .options import OutputFolder
@@ -236,6 +237,9 @@ class EvaluatePaper:
     """Precision of the network's transformer blocks: see `easi3r run`."""
     max_memory: Optional[float] = None
     """Most memory of a run in GiB: see `easi3r run`."""
+
+    def __post_init__(self) -> None:
+        check_bounds("--max-memory", self.max_memory, 0, 1e6, open_low=True)
 
     def main(self) -> None:
         """Run, write and print the tables; exits with 1 when there is no number of ours."""
