@@ -4,7 +4,10 @@
     python -m tests.bench --against ../old --repeats 2    # the same of another checkout, in turn
     python -m tests.bench --data clip.mp4 --runs none tiny
     python -m tests.bench --repeats 3 --record new.json   # and a record for other days and machines
-    python -m tests.bench --compare old.json new.json     # what is slower beyond noise; exits with 1 if anything is
+    python -m tests.bench --compare old.json new.json     # what is slower or worse beyond noise; exits with 1 if any is
+
+A record holds the accuracy of every run as well (camera error, masks and depth), and two more clips, which the
+generator renders from fixed seeds, are run for it (``--no-seeds`` leaves them out).
 
 Every run is a process of its own; CPU seconds are those of it and what it started, memory is the largest of
 either. Where there
@@ -21,11 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.record import compare, kernel_seconds, make_record, read_record
+from tests.bench.accuracy import SEEDS, accuracy_of, capture_of, compare_accuracy, write_capture
+from tests.bench.record import accuracies, compare, kernel_seconds, make_record, read_record, said_state
 
 ROOT = Path(__file__).parent.parent.parent
 RUNS = {
@@ -33,6 +37,8 @@ RUNS = {
     "none, no depth": ("--weights", "none", "--depth", "none"),
     "tiny": ("--weights", "tiny"),
 }
+ACCURATE = ("none", "tiny")
+"""Runs that the rendered clips go through."""
 SHOWN = 3
 """Stages that the table names: those of most CPU seconds."""
 _UNIT = 1 if sys.platform == "darwin" else 1024
@@ -50,6 +56,8 @@ class Taken:
     stages: tuple[tuple[str, float], ...]
     """Name and CPU seconds, in their order."""
     frames: int
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    """See :data:`tests.bench.accuracy.MEASURES`; empty where no truth is known."""
 
 
 def measure(checkout: Path, data: Path, options: Sequence[str]) -> Taken:
@@ -66,8 +74,10 @@ def measure(checkout: Path, data: Path, options: Sequence[str]) -> Taken:
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
         meta = json.loads(Path(folder, "out", "transforms.json").read_text(encoding="utf-8"))
+        capture = capture_of(data)
+        accuracy = {} if capture is None else accuracy_of(Path(folder, "out"), capture)
     stages = tuple((stage["name"], float(stage["cpu_seconds"])) for stage in meta["easi3r"]["stages"])
-    return Taken(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * _UNIT, stages, len(meta["frames"]))
+    return Taken(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * _UNIT, stages, len(meta["frames"]), accuracy)
 
 
 def best(runs: Sequence[Taken]) -> Taken:
@@ -113,24 +123,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--against", type=Path, help="another checkout of this repository, run in turn")
     parser.add_argument("--repeats", type=int, default=1, help="of each run; the one of fewest CPU seconds counts")
     parser.add_argument("--record", type=Path, help="file for a record, with the seconds of a kernel beside")
+    parser.add_argument("--no-seeds", action="store_true", help="leave the rendered clips out of the record")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="two records; runs nothing")
     options = parser.parse_args(arguments)
     if options.compare:
-        lines, slower = compare(*map(read_record, options.compare))
+        records = [read_record(path) for path in options.compare]
+        print(f"{said_state(records[0])} against {said_state(records[1])}\n")
+        lines, slower = compare(*records)
         print("CPU seconds per second of the kernel\n\n" + "\n".join(lines))
-        if slower:
+        lines, worse = compare_accuracy(*map(accuracies, records))
+        print("\nAgainst the truth\n\n" + "\n".join(lines))
+        if slower or worse:
             raise SystemExit(1)
         return
     sides = [ROOT, *([options.against.resolve()] if options.against else [])]
     measured, records = {}, {}
     kernel = kernel_seconds() if options.record else 0.0
-    for name in options.runs:
-        taken: list[list[Taken]] = [[] for _ in sides]
-        for _ in range(options.repeats):
-            for side, found in zip(sides, taken, strict=True):
-                found.append(measure(side, options.data.resolve(), RUNS[name]))
-        records[name] = taken[0]
-        measured[name] = (best(taken[0]), best(taken[1]) if options.against else None)
+    with tempfile.TemporaryDirectory() as folder:
+        clips = {name: (options.data.resolve(), RUNS[name]) for name in options.runs}
+        for seed in SEEDS if options.record and not options.no_seeds else ():
+            rendered = write_capture(Path(folder, str(seed)), seed)
+            clips |= {f"{name}, seed {seed}": (rendered, RUNS[name]) for name in options.runs if name in ACCURATE}
+        for name, (data, words) in clips.items():
+            taken: list[list[Taken]] = [[] for _ in sides]
+            for _ in range(options.repeats):
+                for side, found in zip(sides, taken, strict=True):
+                    found.append(measure(side, data, words))
+            records[name] = taken[0]
+            measured[name] = (best(taken[0]), best(taken[1]) if options.against else None)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {options.data.name}\n")
     print("\n".join(rows(measured)))
     if options.record:  # the kernel once more: other programs can only slow it down

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from easi3r_ns import __version__
+from easi3r_ns.core.code_state import code_state
+
 FORMAT = 1
 NOISE = 0.15
 """Relative difference of equal runs that is always possible: 127 and 116 CPU seconds were seen (speed.md)."""
@@ -44,10 +47,25 @@ def kernel_seconds() -> float:
 def make_record(kernel: float, runs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """What is written of runs (name -> repeats of :class:`~.__main__.Taken`) and of the kernel's CPU seconds."""
     content = {
-        name: [{"cpu": t.cpu, "wall": t.wall, "peak": t.peak, "stages": summed(t.stages)} for t in repeats]
+        name: [
+            {"cpu": t.cpu, "wall": t.wall, "peak": t.peak, "stages": summed(t.stages), "accuracy": dict(t.accuracy)}
+            for t in repeats
+        ]
         for name, repeats in runs.items()
     }
-    return {"format": FORMAT, "kernel": kernel, "processors": os.cpu_count(), "runs": content}
+    state = {"version": __version__, "code": code_state()}
+    return {"format": FORMAT, "kernel": kernel, "processors": os.cpu_count(), "state": state, "runs": content}
+
+
+def accuracies(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, float]]]:
+    """Run -> the accuracy of each of its repeats; records of before have none."""
+    return {name: [run.get("accuracy", {}) for run in repeats] for name, repeats in record["runs"].items()}
+
+
+def said_state(record: Mapping[str, Any]) -> str:
+    """Which state of the code made a record."""
+    state = record.get("state")
+    return "code of before records named it" if state is None else f"code {state['code']}"
 
 
 def summed(stages: Sequence[tuple[str, float]]) -> dict[str, float]:
