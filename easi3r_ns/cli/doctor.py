@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import __version__
+from ..core.code_state import code_state
 from ..core.errors import CheckpointError, MissingExtraError
 from ..core.install import install_extra
 from ..core.workers import usable_cores
@@ -71,7 +72,8 @@ def first_command() -> str:
 
 def _python() -> Check:
     cores = usable_cores()
-    detail = f"easi3r-ns {__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
+    own = f"easi3r-ns {__version__} (code {code_state()})"
+    detail = f"{own}, Python {platform.python_version()}, {platform.platform()}, {cores} cores"
     return Check("python", "ok", detail)
 
 
