@@ -38,6 +38,13 @@ class ClipJob:
     """Replace a dataset that other options or another clip made."""
     runner: str = RUNNER
     """Module with ``examine(job)``; as a program, it makes the dataset of the job on its standard input."""
+    shares_windows: bool = False
+    """Whether free workers may align windows of the clip, where it is long."""
+
+    @property
+    def windows(self) -> Path:
+        """Folder in which its windows are shared; see :mod:`~easi3r_ns.align.long.spread`."""
+        return self.file(".windows")
 
     @property
     def config(self) -> RunConfig:

@@ -8,13 +8,15 @@ import logging
 import math
 import os
 import socket
+from dataclasses import replace
 from typing import Any
 
+from ..align.long.spread import is_open
 from ..core.errors import InputError, MissingExtraError, shortened
 from ..core.install import install_extra
 from .jobs import ClipJob
 from .schedule import Crash, Needs
-from .work import Attempt, Examination, attempt, examine
+from .work import Attempt, Examination, attempt, examine, help_clip
 
 STORE_BYTES = 80 * 2**20
 """Object store of a cluster that is started here: results are a few lines, files go through the disk."""
@@ -78,6 +80,9 @@ class OnRay:
             raise InputError(f"--clip-cpus {cpus}: no machine of the cluster has so many processors for Ray")
         self.slots = min(fitting, workers or fitting)
         self._busy: dict[Any, str] = {}
+        self._running: dict[str, tuple[ClipJob, Needs]] = {}
+        """The clips whose datasets are made, by their names."""
+        self._helping: set[Any] = set()
 
     def examine(self, job: ClipJob) -> None:
         """See :class:`~.schedule.Executor`."""
@@ -85,6 +90,8 @@ class OnRay:
 
     def attempt(self, job: ClipJob, needs: Needs) -> None:
         """See :class:`~.schedule.Executor`."""
+        job = replace(job, shares_windows=self.slots > 1)
+        self._running[job.name] = (job, needs)
         self._submit(attempt, job, self.reserved(needs), job, self._cpus)
 
     def reserved(self, needs: Needs) -> dict[str, float]:
@@ -100,7 +107,23 @@ class OnRay:
     def ended(self, timeout: float) -> list[tuple[str, Examination | Attempt | Crash]]:
         """See :class:`~.schedule.Executor`."""
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
-        return [(self._busy.pop(reference), self._result(reference)) for reference in ready]
+        found = [(self._busy.pop(reference), self._result(reference)) for reference in ready]
+        for name, result in found:
+            if not isinstance(result, Examination):
+                self._running.pop(name, None)
+        self._help()
+        return found
+
+    def _help(self) -> None:
+        """Let workers that have no clip align windows of long clips."""
+        if self._helping:
+            ended, _ = self._ray.wait(list(self._helping), num_returns=len(self._helping), timeout=0)
+            self._helping -= set(ended)  # whatever became of them: the clip itself does what they did not
+        for job, needs in self._running.values():
+            while len(self._busy) + len(self._helping) < self.slots and is_open(job.windows):
+                work: Any = self._ray.remote(help_clip)
+                work = work.options(max_retries=0, name=f"windows of {job.name}", **self.reserved(needs))
+                self._helping.add(work.remote(job, self._cpus))
 
     def _result(self, reference: Any) -> Examination | Attempt | Crash:
         errors = self._ray.exceptions
@@ -116,7 +139,7 @@ class OnRay:
 
     def stop(self) -> None:
         """See :class:`~.schedule.Executor`; a cluster that was started here ends."""
-        for reference in getattr(self, "_busy", ()):
+        for reference in (*getattr(self, "_busy", ()), *getattr(self, "_helping", ())):
             with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
         self._ray.shutdown()

@@ -127,10 +127,12 @@ def make(job: ClipJob, log: ReportingLog) -> list[dict[str, Any]]:
     Raises:
         Easi3RError: as the run.
     """
+    from ..align.long.spread import windows_shared_in
     from ..pipelines.parts import process_parts
 
     _wait_for_the_folder(job.dataset)
-    parts = process_parts(Path(job.data), job.dataset, job.config, overwrite=job.overwrite, log=log)
+    with windows_shared_in(job.windows) if job.shares_windows else contextlib.nullcontext():
+        parts = process_parts(Path(job.data), job.dataset, job.config, overwrite=job.overwrite, log=log)
     made = [_described(part, job) for part in parts]
     return _on_disk(job, {facts["folder"]: facts for facts in made})
 
@@ -227,6 +229,12 @@ def run_job(job: ClipJob, make: Make, parent: int) -> int:
 
 def main(make: Make = make) -> None:
     """Read a job from standard input and do it."""
+    content = read_order()
+    raise SystemExit(run_job(ClipJob(**content["job"]), make, int(content["worker"])))
+
+
+def read_order() -> dict[str, Any]:
+    """What the process that started this one writes in one line; this one ends when that does, however it ended."""
     received = bytearray()
     while not received.endswith(b"\n"):
         byte = os.read(0, 1 << 16)
@@ -234,8 +242,8 @@ def main(make: Make = make) -> None:
             raise SystemExit(ORPHANED)
         received += byte
     threading.Thread(target=_end_when_orphaned, daemon=True).start()
-    content = json.loads(received)
-    raise SystemExit(run_job(ClipJob(**content["job"]), make, int(content["worker"])))
+    order: dict[str, Any] = json.loads(received)
+    return order
 
 
 def _end_when_orphaned() -> None:

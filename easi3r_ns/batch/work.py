@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..core.budget import GIB
@@ -20,6 +21,7 @@ from ..storage.files import make_folder, writing
 from .jobs import ClipJob
 from .record import report_of
 
+HELPER = "easi3r_ns.batch.helper"
 _LOOK_SECONDS = 0.1
 """Time between two looks at a process; a process that allocates a GiB a second gains a tenth of that meanwhile."""
 
@@ -77,12 +79,42 @@ def attempt(job: ClipJob, cpus: int = 1, stop: threading.Event | None = None) ->
         cpus: threads that numerical libraries of the process may use.
         stop: ends the process when it is set.
     """
-    log = job.file(".log")
+    begin, limit = time.monotonic(), _limit(job)
+    order = {"job": asdict(job), "worker": os.getpid()}
+    code, peak, refused = _run(job.runner, order, job.file(".log"), cpus, limit, stop)
+    seconds = time.monotonic() - begin
+    if refused:
+        assert limit is not None
+        reason = (
+            f"took {peak / GIB:.1f} GiB of memory, and --max-memory {limit / GIB:g} allows less: allow more, or use "
+            "fewer frames (--num-frames-target)"
+        )
+        return Attempt(reason, seconds=seconds, peak_memory_bytes=peak)
+    reported = reported_attempt(job)
+    if reported is None:
+        return Attempt(_ended(code), again=True, seconds=seconds, peak_memory_bytes=peak)
+    return replace(reported, seconds=seconds, peak_memory_bytes=peak)
+
+
+def help_clip(job: ClipJob, cpus: int = 1) -> None:
+    """Align windows of a clip that another worker reconstructs, in a process of its own; its errors cost nothing."""
+    _run(HELPER, {"folder": str(job.windows)}, job.file(".helpers.log"), cpus, _limit(job), None)
+
+
+def _limit(job: ClipJob) -> float | None:
+    """Bytes that a process of the clip may take."""
+    limit = job.options.get("easi3r", {}).get("max_memory")
+    return None if limit is None else float(limit) * GIB
+
+
+def _run(
+    module: str, order: Mapping[str, Any], log: Path, cpus: int, limit: float | None, stop: threading.Event | None
+) -> tuple[int, float, bool]:
+    """Run a module as a program that gets an order; its exit code, peak memory, and whether it was too large."""
     make_folder(log.parent)
-    begin = time.monotonic()
     with writing(log), open(log, "ab") as file:
         child = subprocess.Popen(
-            [sys.executable, "-m", job.runner],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -92,27 +124,16 @@ def attempt(job: ClipJob, cpus: int = 1, stop: threading.Event | None = None) ->
     try:
         assert child.stdin is not None
         with contextlib.suppress(OSError):  # it has ended already: its exit code tells
-            child.stdin.write(json.dumps({"job": asdict(job), "worker": os.getpid()}).encode() + b"\n")
+            child.stdin.write(json.dumps(order).encode() + b"\n")
             child.stdin.flush()
-        limit = job.options.get("easi3r", {}).get("max_memory")
-        peak, refused = _watch(child, None if limit is None else limit * GIB, stop)
+        peak, refused = _watch(child, limit, stop)
     finally:
         if child.poll() is None:
             child.kill()
         child.wait()
         with contextlib.suppress(OSError):
             child.stdin.close()  # type: ignore[union-attr]
-    seconds = time.monotonic() - begin
-    if refused:
-        reason = (
-            f"took {peak / GIB:.1f} GiB of memory, and --max-memory {limit:g} allows less: allow more, or use fewer "
-            "frames (--num-frames-target)"
-        )
-        return Attempt(reason, seconds=seconds, peak_memory_bytes=peak)
-    reported = reported_attempt(job)
-    if reported is None:
-        return Attempt(_ended(child.returncode), again=True, seconds=seconds, peak_memory_bytes=peak)
-    return replace(reported, seconds=seconds, peak_memory_bytes=peak)
+    return child.returncode, peak, refused
 
 
 def reported_attempt(job: ClipJob) -> Attempt | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..core.geometry import focal_from_source, image_centre_in_network
 from ..core.pairs import DEFAULT_GRAPH, attach_frames, check_strategy, make_pairs
 from ..core.runlog import RunLog
 from ..core.scene import INTERPOLATED, Scene, choose_scale, rescale_scene, what_frames_show
-from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions
+from ..core.types import DynamicMasks, Frames, PairGraph, PairPredictions, PixelMap
 from ..core.windows import WindowPlan, cut_windows
 from ..frames import ImageGeometry
 from ..motion.flow.choose import choose_flow
@@ -231,7 +232,9 @@ def reconstruct(
     shared.release()
     backbone.release()
     dynamic = decoded.dynamic
-    part = _Aligner(frames, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
+    part = _Aligner(
+        *(frames.images, frames.pixel_map, dynamic, provider, align_config, compute.device, config.seed, cache.folder)
+    )
     facts = _provenance(info, graph, config, align_config) | _flow_names(provider, mask_flow)
     if plan is None:
         focal = _known_focal(config, frames)
@@ -293,11 +296,11 @@ def _long_clip(
 ) -> LongClip:
     config, pixel_map, key = inputs.config, inputs.frames.pixel_map, decoded.key
     focal, dynamic = _known_focal(config, inputs.frames), decoded.dynamic
-    in_memory = None if inputs.cache.folder else decoded.predictions
+    folder, predictions = inputs.cache.folder, decoded.predictions
     return LongClip(
         plan=plan,
         graph=inputs.graph,
-        open_predictions=lambda: in_memory or reopen(inputs, key),
+        open_predictions=partial(reopen, folder, key, inputs.graph) if folder is not None else lambda: predictions,
         dynamic=dynamic,
         principal_point=image_centre_in_network(pixel_map),
         pixel_aspect=pixel_map.pixel_aspect,
@@ -319,7 +322,9 @@ def _alignment_key(
 class _Aligner:
     """Aligns a part of the clip's frames; its fields are the inputs that all parts share."""
 
-    frames: Frames
+    images: np.ndarray
+    """(F, H, W, 3) uint8 of all frames."""
+    pixel_map: PixelMap
     dynamic: DynamicMasks
     flow: FlowProvider | None
     """Flow estimator of the flow term; None: the alignment has no flow term."""
@@ -333,9 +338,9 @@ class _Aligner:
         self, chosen: np.ndarray | slice, predictions: PairPredictions, focal: float | None, log: RunLog
     ) -> AlignResult:
         """See :data:`~easi3r_ns.align.long.windows.AlignPart`."""
-        flow, pixel_map = None, self.frames.pixel_map
+        flow, pixel_map = None, self.pixel_map
         if self.flow is not None:
-            flow = pair_flow(self.frames.images[chosen], predictions.graph, self.flow, log, folder=self.folder)
+            flow = pair_flow(self.images[chosen], predictions.graph, self.flow, log, folder=self.folder)
         return align(
             predictions,
             principal_point=image_centre_in_network(pixel_map),
@@ -347,7 +352,7 @@ class _Aligner:
             device=self.device,
             seed=self.seed,
             log=log,
-            numbers=np.arange(len(self.frames))[chosen].tolist(),
+            numbers=np.arange(len(self.images))[chosen].tolist(),
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -295,18 +296,18 @@ def _decode_pairs(
     return inputs.cache.fill("pointmaps", key, map_shapes(*size), map_dtype(*size), work, spill=inputs.spill)
 
 
-def reopen(inputs: StageInputs, key: str) -> PairPredictions:
-    """The pointmaps of a :class:`DecodedPairs` with this key, memory-mapped from the cache again.
+def reopen(folder: Path, key: str, graph: PairGraph) -> PairPredictions:
+    """The pointmaps of a :class:`DecodedPairs` with this key, memory-mapped again from the cache in ``folder``.
 
     The new mapping occupies no memory until its pages are read.
 
     Raises:
-        OutputError: the file is missing or damaged, or the cache has no folder.
+        OutputError: the file is missing or damaged.
     """
-    maps = inputs.cache.get("pointmaps", key)
+    maps = StageCache(folder).get("pointmaps", key)
     if maps is None:
-        raise OutputError(f"the pointmaps in {inputs.cache.folder} cannot be read again: check the disk and run again")
-    return PairPredictions(inputs.graph, **maps)
+        raise OutputError(f"the pointmaps in {folder} cannot be read again: check the disk and run again")
+    return PairPredictions(graph, **maps)
 
 
 def find_loops(inputs: StageInputs, shared: Shared, decoded: DecodedPairs, plan: WindowPlan) -> Loops:

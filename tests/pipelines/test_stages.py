@@ -112,11 +112,11 @@ def test_finished_stages_are_found_again(tmp_path, clip, spill, monkeypatch):
 def test_pointmaps_are_opened_again_or_missed(tmp_path, clip):
     inputs = inputs_of(clip, StageCache(tmp_path), no_masks=True)
     decoded = both_passes(inputs)
-    again = reopen(inputs, decoded.key)
+    again = reopen(inputs.cache.folder, decoded.key, inputs.graph)
     assert again is not decoded.predictions and torch.equal(again.points_j, decoded.predictions.points_j)
     next(tmp_path.glob("pointmaps-*/*.npy")).unlink()
     with pytest.raises(OutputError, match="cannot be read again"):
-        reopen(inputs, decoded.key)
+        reopen(inputs.cache.folder, decoded.key, inputs.graph)
 
 
 def test_masks_of_the_user_spare_pass_1_and_the_attention_of_pass_2(tmp_path, clip, monkeypatch):

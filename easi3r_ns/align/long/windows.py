@@ -28,6 +28,7 @@ from ..align import AlignResult
 from .loops import usual_confidence, verify_loops
 from .packing import pack_result, unpack_result
 from .posegraph import Link
+from .spread import FOLDER, work_together
 from .stitch import AlignedWindows, Stitched, overlap_links, stitch
 
 SAME_FOCAL = 1e-3
@@ -90,7 +91,8 @@ def align_long(
         AlignmentError: a window cannot be aligned or joined; the message names its frames.
     """
     with _folder(cache) as kept:
-        aligner = _WindowAligner(clip, align_part, kept, log)
+        assert kept.folder is not None
+        aligner = _WindowAligner(WindowWork(clip, align_part, kept.folder), log)
         aligned = AlignedWindows(
             windows=clip.plan.windows,
             load=aligner.load(),
@@ -118,11 +120,42 @@ def _summary(facts: dict[str, Any], num_candidates: int) -> str:
     return f"{len(facts['windows'])} windows joined{closed}"
 
 
-class _WindowAligner:
-    """Aligns the windows one after the other, with one focal length where the clip has one."""
+@dataclass(frozen=True)
+class WindowWork:
+    """Aligns windows of one clip and keeps them: a :class:`~.spread.Work` for whoever helps."""
 
-    def __init__(self, clip: LongClip, align_part: AlignPart, cache: StageCache, log: RunLog) -> None:
-        self._clip, self._align_part, self._cache, self._log = clip, align_part, cache, log
+    clip: LongClip
+    align_part: AlignPart
+    folder: Path
+    """Of the cache."""
+
+    def do(self, job: tuple[int, float | None]) -> None:
+        """Align a window (its number) with a known focal length or with none, unless that is kept already."""
+        self.tensors(*job)
+
+    def tensors(self, k: int, focal: float | None) -> Tensors:
+        """The kept result of a window, made now where there is none. Raises AlignmentError."""
+        window, clip = self.clip.plan.windows[k], self.clip
+        key = digest(clip.key, window.frames, window.rows, focal)
+        name = f"window{k:03d}" if focal == clip.focal else f"refocused{k:03d}"
+        return StageCache(self.folder).stage(name, key, lambda: self._compute(window, focal))
+
+    def _compute(self, window: Window, focal: float | None) -> Tensors:
+        frames, graph = subgraph(self.clip.graph, window.rows)
+        log = _QuietLog()
+        try:
+            result = self.align_part(frames, select_pairs(self.clip.open_predictions(), window.rows, graph), focal, log)
+        except AlignmentError as error:
+            raise AlignmentError(f"{window} of the clip could not be aligned: {error}") from error
+        text = torch.frombuffer(bytearray(json.dumps(log.warnings).encode()), dtype=torch.uint8)
+        return pack_result(result) | {_WARNINGS: text}
+
+
+class _WindowAligner:
+    """Aligns the windows, with one focal length where the clip has one: one after the other, or with helpers."""
+
+    def __init__(self, work: WindowWork, log: RunLog) -> None:
+        self._clip, self._work, self._log = work.clip, work, log
         self._warnings: dict[int, list[str]] = {}
 
     def load(self) -> Callable[[int], AlignResult]:
@@ -130,6 +163,7 @@ class _WindowAligner:
         clip, windows = self._clip, self._clip.plan.windows
         found = []
         with self._log.stage("align windows", total=len(windows)) as advance:
+            self._share(range(len(windows)), clip.focal)
             for k in range(len(windows)):
                 found.append(_own_focal(self._window(k, clip.focal)))
                 advance(1)
@@ -139,6 +173,7 @@ class _WindowAligner:
         again = [k for k, own in enumerate(found) if focal is not None and abs(own.focal / focal - 1) > SAME_FOCAL]
         if again:
             with self._log.stage("align windows with one focal length", total=len(again)) as advance:
+                self._share(again, focal)
                 for k in again:
                     self._window(k, focal)
                     advance(1)
@@ -151,25 +186,15 @@ class _WindowAligner:
 
         return load
 
+    def _share(self, numbers: Sequence[int], focal: float | None) -> None:
+        """Let helpers take some of these windows, where this process shares them (:mod:`.spread`)."""
+        if (folder := FOLDER.get()) is not None and len(numbers) > 1:
+            work_together(folder, self._work, [(k, focal) for k in numbers], self._log)
+
     def _window(self, k: int, focal: float | None) -> AlignResult:
-        window, clip = self._clip.plan.windows[k], self._clip
-        key = digest(clip.key, window.frames, window.rows, focal)
-        name = f"window{k:03d}" if focal == clip.focal else f"refocused{k:03d}"
-        tensors = self._cache.stage(name, key, lambda: self._compute(window, focal))
+        tensors = self._work.tensors(k, focal)
         self._warnings[k] = json.loads(bytes(tensors[_WARNINGS].numpy()).decode())
         return unpack_result(tensors)
-
-    def _compute(self, window: Window, focal: float | None) -> Tensors:
-        frames, graph = subgraph(self._clip.graph, window.rows)
-        log = _QuietLog()
-        try:
-            result = self._align_part(
-                frames, select_pairs(self._clip.open_predictions(), window.rows, graph), focal, log
-            )
-        except AlignmentError as error:
-            raise AlignmentError(f"{window} of the clip could not be aligned: {error}") from error
-        text = torch.frombuffer(bytearray(json.dumps(log.warnings).encode()), dtype=torch.uint8)
-        return pack_result(result) | {_WARNINGS: text}
 
     def _say_warnings(self) -> None:
         for message in gathered_warnings(self._warnings, self._clip.plan.windows):
