@@ -136,7 +136,7 @@ def read_image(path: Path, log: RunLog) -> np.ndarray:
         content, orientation = as_stored(original)
         with Image.open(io.BytesIO(original if orientation is None else content)) as image:
             image.load()
-            if _has_alpha(image):
+            if _shows_through(image):
                 log.warn("transparency is ignored: images with an alpha channel are used as if they were opaque")
             turn = by_exif(image) if orientation is None else orientation
             return upright(_eight_bit_rgb(image, content, path), turn)
@@ -217,8 +217,12 @@ def _register_heif() -> bool:
     return True
 
 
-def _has_alpha(image: Image.Image) -> bool:
-    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+def _shows_through(image: Image.Image) -> bool:
+    """Whether a pixel is not opaque."""
+    if image.mode == "LAB" or not (image.mode[-1] in "Aa" or "transparency" in image.info):
+        return False
+    with image.convert("RGBA") as shown:
+        return bool(np.asarray(shown.getchannel("A")).min() < 255)
 
 
 def _eight_bit_rgb(image: Image.Image, content: bytes, path: Path) -> np.ndarray:

@@ -146,6 +146,10 @@ def _preview(
     if isinstance(source, ImageFolder):
         source.refuse_mixed(indices.tolist())
     image = next((image for _, image in source.read(indices[:1], log)), None)
+    if image is None and source.shows_all:
+        times = source.recount(log)
+        indices = _choose(times, select, source)
+        image = next((image for _, image in source.read(indices[:1], log)), None)
     if image is None:
         raise InputError(f"{data}: its first frame cannot be decoded: the clip is damaged, convert or replace it")
     return times, indices, (image.shape[1], image.shape[0])

@@ -10,6 +10,7 @@ from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..storage.kinds import HEAD, is_image
 from .container import choose_stream, opened
+from .picture import side_data
 from .timeline import decode
 
 SPHERICAL_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
@@ -54,7 +55,7 @@ def _of_video(file: Path) -> str | None:
     with contextlib.suppress(InputError, *_decoding_errors()):
         with opened(file, choose_stream(file, RunLog())) as stream:
             frame = next(decode(stream), None)
-            for entry in () if frame is None else frame.side_data:
+            for entry in () if frame is None else side_data(frame):
                 if entry.type.name == "SPHERICAL":
                     return _projection(bytes(entry))
     moov = _movie_box(file)

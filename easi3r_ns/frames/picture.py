@@ -85,13 +85,35 @@ class FrameConverter:
         return cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
 
     def _matrix(self, frame: Any) -> np.ndarray | None:
-        data = frame.side_data.get("DISPLAYMATRIX")
+        data = next((entry for entry in side_data(frame) if entry.type.name == "DISPLAYMATRIX"), None)
         if data is None:
             return None
         matrix = np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2]
         if (matrix != 0).sum() > 2:
             self._log.warn("the file asks for a turn by no multiple of 90 degrees: the nearest one is made")
         return matrix
+
+
+def side_data(frame: Any) -> Any:
+    """What a file says beside the pixels of a frame.
+
+    PyAV gives none of it where one entry is of a kind that it has no name for: EXIF data in motion JPEG and TIFF,
+    views of spatial video. Such numbers get one.
+    """
+    from av.sidedata.sidedata import Type
+
+    try:
+        return frame.side_data
+    except ValueError:
+        Type._missing_ = classmethod(_nameless)  # type: ignore[assignment, method-assign]
+        return frame.side_data
+
+
+def _nameless(kind: Any, number: object) -> Any:
+    """A member of the enumeration ``kind`` for a number that it does not have."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"KIND_{number}", number
+    return member
 
 
 def turned(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:

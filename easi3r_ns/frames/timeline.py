@@ -73,10 +73,14 @@ def missing_end(packets: Packets, stream: Any) -> bool:
 
 
 def decode(stream: Any) -> Iterator[Any]:
-    """All frames that decode without damage, in presentation order."""
+    """All frames that decode without damage, in presentation order.
+
+    After damage, those up to the next key frame are left out: they are drawn over what is missing, and smear it.
+    """
     import av
 
     packets = stream.container.demux(stream)
+    damaged = False
     while True:
         try:
             packet = next(packets)
@@ -85,8 +89,12 @@ def decode(stream: Any) -> Iterator[Any]:
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
+            damaged = True
             continue
-        yield from (frame for frame in frames if not frame.is_corrupt)
+        for frame in frames:
+            damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+            if not damaged:
+                yield frame
 
 
 def timeline(packets: Packets, stream: Any) -> Timeline | None:

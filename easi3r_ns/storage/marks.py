@@ -30,6 +30,8 @@ _LABELS = 32
 """Largest value of a dark mask whose values are numbers of objects, and no grey levels."""
 _MID, _PHOTO = (48, 208), 0.3
 """Grey levels that are neither black nor white, and the share of them from which on an image is no mask."""
+_BETWEEN = 0.03
+"""Share of grey levels that are neither, up to which others that are not quite black or white are noise."""
 _FLAT, _MOSTLY_FLAT = 3, 0.8
 """Levels by which neighbouring pixels differ at most where an image is flat, and the share of flat pixels from which on
 it may be a mask. Filmed and rendered pictures have 0.14 to 0.72, masks 0.995 and more (small ones a little less)."""
@@ -198,9 +200,11 @@ def _grey_marks(levels: np.ndarray, name: str, above: int, lossy: bool) -> Marks
     if above < MIDDLE:
         return Marks(levels > above)
     if brightest > MIDDLE:
-        if ((levels >= _MID[0]) & (levels <= _MID[1])).mean() > _PHOTO:
+        between = (levels >= _MID[0]) & (levels <= _MID[1])
+        if between.mean() > _PHOTO:
             raise InputError(f"{name} is a picture in grey, not a mask: masks are black and white")
-        _refuse_pictures(levels[..., None], name)
+        noisy = between.mean() <= _BETWEEN and (levels > _MID[1]).any()
+        _refuse_pictures((np.where(between, MIDDLE, (levels > MIDDLE) * 255) if noisy else levels)[..., None], name)
         return Marks(levels > MIDDLE)
     if brightest <= _LABELS and not lossy:
         return Marks(levels > 0, objects=brightest > 1)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.runlog import RunLog
+from easi3r_ns.frames.panorama import projection_of
 from easi3r_ns.frames.picture import turned
 from tests.frames.test_frames import _code, _write_video
 from tests.support.video_clips import read_all
@@ -63,6 +64,19 @@ def test_all_eight_orientations(tmp_path, name):
         command = ["ffmpeg", "-v", "error", "-i", str(clip), "-frames:v", "1", str(tmp_path / "r.png")]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         assert np.abs(image - cv2.imread(str(tmp_path / "r.png"))[..., ::-1].astype(int)).max() <= 3
+
+
+def test_side_data_that_pyav_has_no_name_for(tmp_path):
+    """TIFF frames carry EXIF data, as motion JPEG of cameras does."""
+    clip = tmp_path / "clip.mov"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("tiff", rate=10, width=96, height=64, pix_fmt="rgb24")
+        for index in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_code(index), format="rgb24")))
+        container.mux(stream.encode())
+    for index, image in enumerate(read_all(clip)[1]):
+        np.testing.assert_array_equal(image, _code(index))
+    assert projection_of(clip) is None
 
 
 def test_a_turn_by_another_angle_is_said(tmp_path):

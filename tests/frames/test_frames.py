@@ -17,7 +17,14 @@ from easi3r_ns.core.config import FrameConfig
 from easi3r_ns.core.errors import InputError, OutputError
 from easi3r_ns.core.geometry import network_to_source
 from easi3r_ns.core.runlog import RunLog
-from easi3r_ns.frames import ImageGeometry, enlarged, load_frames, plan_preprocessing, resize_and_crop
+from easi3r_ns.frames import (
+    ImageGeometry,
+    enlarged,
+    load_frames,
+    plan_preprocessing,
+    preview_source,
+    resize_and_crop,
+)
 from easi3r_ns.frames.select import choose_frames
 from easi3r_ns.frames.video import Video
 from easi3r_ns.storage.files import natural_key, read_png, write_png
@@ -25,6 +32,7 @@ from tests.support.helpers import GOLDEN, shared_data
 
 TINY = ImageGeometry(size=64, patch=8)
 ALL = FrameConfig(num_frames_target=0)
+WHOLE = FrameConfig(num_frames_target=0, on_cut="ignore")
 
 
 # Preprocessing
@@ -308,6 +316,36 @@ def test_damage_in_the_middle_is_survived(tmp_path):
     assert 9 <= len(frames) <= 12 and (np.diff(frames.indices) > 0).all()
 
 
+def _grained(index: int) -> np.ndarray:
+    return np.maximum(_code(index), np.random.default_rng(index).integers(0, 60, (64, 96, 3), dtype=np.uint8))
+
+
+def test_frames_drawn_over_damage_are_left_out_up_to_the_next_key_frame(tmp_path):
+    clip = _write_video(tmp_path / "clip.ts", [_grained(i) for i in range(48)])
+    rng, content = np.random.default_rng(0), bytearray(clip.read_bytes())
+    for place in range(len(content) * 9 // 24, len(content) * 10 // 24):
+        if place % 188 >= 20 and rng.random() < 0.02:  # not in the heads of the packets
+            content[place] = int(rng.integers(256))
+    clip.write_bytes(content)
+    log = RunLog()
+    images = [cv2.imread(str(path))[..., ::-1] for path in _load(clip, tmp_path, WHOLE, log).source_paths]
+    seen = [_decode(image) for image in images]
+    assert 24 < len(seen) < 48 and seen == sorted(set(seen))
+    assert max(np.abs(image.astype(int) - _grained(index)).mean() for image, index in zip(images, seen)) < 5
+    assert any("damaged" in warning for warning in log.warnings)
+
+
+def test_a_recording_that_starts_between_key_frames(tmp_path):
+    clip = _write_video(tmp_path / "clip.ts", [_grained(i) for i in range(48)])
+    content = clip.read_bytes()
+    clip.write_bytes(content[len(content) // 188 * 4 // 48 * 188 :])
+    log = RunLog()
+    assert preview_source(clip, FrameConfig(num_frames_target=6), TINY, log)[0] == 6
+    frames = _load(clip, tmp_path, WHOLE, log)
+    assert len(frames) == 40 and _decode(cv2.imread(str(frames.source_paths[0]))[..., ::-1]) == 8
+    assert any("can be decoded" in warning for warning in log.warnings)
+
+
 def test_frames_that_do_not_decode_are_replaced_by_others(tmp_path, monkeypatch):
     clip = _write_video(tmp_path / "clip.mp4", [_code(i) for i in range(30)])
     from easi3r_ns.frames import video
@@ -462,6 +500,14 @@ def test_bit_depths_channels_and_alpha(tmp_path):
     for index, (image, truth) in enumerate(zip(got, expected)):
         assert np.abs(image - truth).max() <= (3 if index == 4 else 0), index
     assert any("alpha" in warning for warning in log.warnings)
+
+
+def test_transparency_is_said_where_there_is_some(tmp_path):
+    images = {f"{k}.png": Image.fromarray(_code(k)).convert("RGBA") for k in range(2)}
+    images |= {f"{k}.tif": Image.fromarray(_code(k)).convert("LAB") for k in range(2, 4)}
+    log = RunLog()
+    _load(_folder(tmp_path, images), tmp_path, log=log)
+    assert not [warning for warning in log.warnings if "transparency" in warning]
 
 
 def test_mixed_sizes_name_the_two_files(tmp_path):

@@ -102,6 +102,13 @@ def test_compressed_masks(tmp_path):
     assert not read_marks(saved(tmp_path, dark, "b.jpg")).marked.any()
 
 
+def test_noise_of_a_scanner_or_a_video(tmp_path):
+    large = np.kron(GREY, np.ones((4, 4), np.uint8))
+    noise = np.random.default_rng(0).normal(0, 20, large.shape)
+    noisy = np.clip(large + noise, 0, 255).astype(np.uint8)
+    assert (read_marks(saved(tmp_path, noisy, "a.jpg", quality=70)).marked != (large > 0)).mean() < 1e-3
+
+
 def test_floats(tmp_path):
     path = saved(tmp_path, Image.fromarray(SQUARE.astype(np.float32)), "a.tiff")
     np.testing.assert_array_equal(read_marks(path).marked, SQUARE)
