@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..storage.files import natural_key
-from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
+from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES, SYSTEM_FOLDERS
 from .images import ImageFolder, usable
 from .video import Video
 
@@ -36,6 +36,9 @@ class ImageArchive(ImageFolder):
         """Read the list of contents. Raises InputError for an archive that is damaged, locked, unsafe or unclear."""
         self.path, self.folder = path, path / inside if inside else path
         members = _members(path)
+        if members and not any(_is_image(member.filename) for member in members):
+            held = ", ".join(member.filename for member in members[:3]) + (", ..." if len(members) > 3 else "")
+            raise InputError(f"{path} holds no image ({held}): unpack it and give what is in it")
         folder = _folder_of_images(members, path, inside)
         self._members = {
             member.filename: member for member in members if str(PurePosixPath(member.filename).parent) == folder
@@ -87,8 +90,8 @@ def _is_image(name: str) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    """Files that macOS adds, and hidden ones."""
-    return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(name).parts)
+    """Files that systems add, and hidden ones."""
+    return any(part in SYSTEM_FOLDERS or part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _members(path: Path) -> list[zipfile.ZipInfo]:

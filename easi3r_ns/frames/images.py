@@ -17,7 +17,7 @@ from ..core.install import install_extra
 from ..core.runlog import RunLog
 from ..core.types import RecordedFocal
 from ..storage.files import decode_bytes, natural_key
-from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES
+from ..storage.kinds import HEIF_SUFFIXES, SUFFIXES, SYSTEM_FOLDERS
 from ..storage.orientation import TURNED, as_stored, by_exif, holds_floats, upright
 from .cuts import Watch, thumb_size, thumbnail
 from .focal import photo_focal, read_tags
@@ -195,7 +195,7 @@ def _others(data: Path) -> str:
     """What a folder without images holds instead, for a message."""
     if not data.is_dir():
         return ""
-    entries = sorted((x for x in data.iterdir() if not x.name.startswith((".", "__MACOSX"))), key=lambda x: x.name)
+    entries = sorted((x for x in data.iterdir() if not x.name.startswith((".", *SYSTEM_FOLDERS))), key=lambda x: x.name)
     for below in (entry for entry in entries if entry.is_dir()):
         with contextlib.suppress(OSError):  # a folder that may not be read holds nothing for us
             if sum(file.suffix.lower() in SUFFIXES + HEIF_SUFFIXES for file in below.iterdir()) > 1:

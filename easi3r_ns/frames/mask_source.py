@@ -14,6 +14,7 @@ from ..core.config import FrameConfig
 from ..core.errors import InputError
 from ..core.runlog import RunLog
 from ..core.types import Frames, SkippedFrames
+from ..storage.kinds import SYSTEM_FOLDERS
 from ..storage.marks import Marks, marks_of_pixels, mask_files, read_marks
 from .clips import only_clip
 from .images import ImageFolder
@@ -228,6 +229,6 @@ def _key(name: str) -> str:
 
 
 def _below(folder: Path) -> str:
-    inside = [f for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith((".", "__MACOSX"))]
+    inside = [f for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith((".", *SYSTEM_FOLDERS))]
     held = [f.name for f in inside if mask_files(f)]
     return f"; there are images in its folder {held[0]}: give that" if held else ""

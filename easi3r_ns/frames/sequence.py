@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..storage.files import natural_key
+from ..storage.kinds import SYSTEM_FOLDERS
 from .images import ImageFolder, usable
 
 _NUMBER = re.compile(r"%(0\d+)?d")
@@ -50,7 +51,7 @@ def matches(pattern: Path) -> list[Path] | None:
     if not _WILD.search(str(pattern)):
         return None
     found = [Path(name) for name in glob.glob(str(pattern), recursive=True)]
-    found = [path for path in found if not path.name.startswith(".") and "__MACOSX" not in path.parts]
+    found = [path for path in found if not path.name.startswith(".") and not set(SYSTEM_FOLDERS) & set(path.parts)]
     files = [path for path in found if path.is_file()]
     # A pattern that matches folders and no file names one of them, or none that can be told.
     return sorted(files or found, key=lambda path: [natural_key(part) for part in path.parts])

@@ -11,6 +11,8 @@ HEIF_BRANDS = (
     *(b"mif1", b"mif2", b"msf1", b"avif", b"avis"),
 )
 """Major brands of HEIF and AVIF files, single images and sequences (ISO/IEC 23008-12); those of videos are others."""
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
+"""Folders that macOS and network storage leave beside the files of the user, with copies of them."""
 HEAD = 12
 """Bytes that :func:`is_image` wants."""
 _BEGINNINGS = (b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\x89PNG\r\n\x1a\n")

@@ -166,7 +166,12 @@ def encoded(number: int) -> bytes:
 
 def test_archives_of_images(tmp_path):
     members = {f"shots/in ä/{name}.png": encoded(k) for k, name in ((1, "a_2"), (2, "a_10"), (3, "a_1"))}
-    members |= {"__MACOSX/shots/in ä/._a_1.png": b"no image", "shots/.hidden.png": b"no", "read me.txt": b"x"}
+    members |= {
+        "__MACOSX/shots/in ä/._a_1.png": b"no image",
+        "shots/.hidden.png": b"no",
+        "shots/in ä/@eaDir/a_1.png": b"no",
+        "read me.txt": b"x",
+    }
     path = archive_of(tmp_path / "shots.zip", members)
     before = {entry.name for entry in tmp_path.iterdir()}
     frames = load(path, tmp_path)
@@ -210,6 +215,8 @@ def test_archives_that_are_no_archives(tmp_path):
         open_source(tmp_path / "no.zip")
     with pytest.raises(InputError, match="holds no image"):
         open_source(archive_of(tmp_path / "text.zip", {"a.txt": b"x"}))
+    with pytest.raises(InputError, match=r"no image \(clip.mp4\): unpack it"):
+        open_source(archive_of(tmp_path / "video.zip", {"clip.mp4": b"x"}))
     path = archive_of(tmp_path / "damaged.zip", {"1.png": encoded(1), "2.png": encoded(2)[:60]})
     with pytest.raises(InputError, match="damaged.zip/2.png cannot be read"):
         load(path, tmp_path)
