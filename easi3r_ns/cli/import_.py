@@ -17,6 +17,7 @@ from .summary import count_points, print_summary, prior_lines, refined_lines
 
 if TYPE_CHECKING:
     from ..core.scene import Scene
+    from ..pipelines.imported import ImportConfig
     from ..pipelines.run import ProcessResult
 
 _PATH_HELP = f"A folder that one of these wrote: {'; '.join(entry.summary for entry in IMPORTERS)}."
@@ -82,19 +83,24 @@ class Import:
             InputError: the folder is none of these, incomplete or damaged.
             OutputError: a dataset is in the way, the disk refuses, or nerfstudio does not load it.
         """
-        from ..core.config import Easi3RConfig
-        from ..importers.recording import ImportOptions
-        from ..pipelines.imported import FOUND_BY, ImportConfig, import_dataset
+        from ..pipelines.imported import import_dataset
         from .display import RichRunLog
 
         log = RichRunLog()
-        config = ImportConfig(
+        result = import_dataset(self.path, self.output_dir, self.config(), overwrite=self.overwrite, log=log)
+        print_summary(result, log, Console(highlight=False, emoji=False), facts=summary(result))
+
+    def config(self) -> ImportConfig:
+        """The options as the pipeline takes them."""
+        from ..core.config import Easi3RConfig
+        from ..importers.recording import ImportOptions
+        from ..pipelines.imported import FOUND_BY, ImportConfig
+
+        return ImportConfig(
             reading=ImportOptions(self.fps, self.min_confidence, self.images),
             found=Easi3RConfig(**{name: getattr(self, name) for name in FOUND_BY}),
             dataset=self.dataset,
         )
-        result = import_dataset(self.path, self.output_dir, config, overwrite=self.overwrite, log=log)
-        print_summary(result, log, Console(highlight=False, emoji=False), facts=summary(result))
 
 
 def summary(result: ProcessResult) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from .evaluate import Evaluate
 from .export import Export
 from .help import help_text
 from .import_ import Import
+from .improve import Improve
 from .masks import Masks
 from .options import dashed_names, own_usage_errors
 from .plan import Plan
@@ -68,6 +69,7 @@ Commands = Union[
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[CheckFolder, tyro.conf.subcommand("check")],
     Annotated[Import, tyro.conf.subcommand("import")],
+    Annotated[Improve, tyro.conf.subcommand("improve")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[ManageWeights, tyro.conf.subcommand("weights")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],

@@ -48,7 +48,10 @@ def read_nerfstudio(folder: Path, options: ImportOptions) -> Recording:
         meta = read_json(path)
         frames = _frames(meta)
         if _OWN in meta:
-            raise InputError(f"{folder} is a dataset of easi3r already: `easi3r export`, `report` and `view` read it")
+            raise InputError(
+                f"{folder} is a dataset of easi3r already: `easi3r export`, `report` and `view` read it, `easi3r redo` "
+                "makes it anew"
+            )
         images = tuple(_inside(folder, frame["file_path"]) for frame in frames)
         poses = np.array([_numbers(frame["transform_matrix"], (4, 4)) for frame in frames])
         sizes = [picture_size(image) for image in images]

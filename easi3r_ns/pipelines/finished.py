@@ -81,14 +81,24 @@ def is_finished(data: Path, output_dir: Path, config: RunConfig, workspace: Path
     Raises:
         OutputError: it does, but files of it are missing; or another run is writing there.
     """
-    meta = _transforms(output_dir)
-    if not isinstance(record := meta.get("easi3r", {}).get(RECORD), dict):
+    if RECORD not in _transforms(output_dir).get("easi3r", {}):
         return False
     try:
-        if run_record(data, config) != record:
-            return False
+        record = run_record(data, config)
     except InputError:
         return False  # another input, or none: what is there was made from something else
+    return made_by(record, output_dir, workspace, log)
+
+
+def made_by(record: dict[str, Any], output_dir: Path, workspace: Path, log: RunLog) -> bool:
+    """Whether ``output_dir`` holds the complete dataset of a record; then what the run left there is removed.
+
+    Raises:
+        OutputError: it does, but files of it are missing; or another run is writing there.
+    """
+    meta = _transforms(output_dir)
+    if meta.get("easi3r", {}).get(RECORD) != record:
+        return False
     if missing := _missing(output_dir, meta):
         raise OutputError(
             f"{output_dir} is finished, but {len(missing)} of its files are missing ({missing[0]}): make it again with "

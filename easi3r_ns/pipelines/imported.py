@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..core.config import DatasetConfig, Easi3RConfig
 from ..core.errors import InputError
+from ..core.improve import ImproveConfig
 from ..core.runlog import RunLog
 from ..core.scene import Scene
 from ..core.types import DynamicMasks, Frames
@@ -28,12 +31,15 @@ from ..frames.near import Shot
 from ..importers.colmap import LAYOUT
 from ..importers.folder import read_recording
 from ..importers.recording import ImportOptions, Recording, readable, to_scene
+from ..motion.boundary import moving_outside
 from ..motion.flow.choose import choose_flow
+from ..motion.flow.dis import DISFlow
 from ..motion.given import FirstLook, check_given, given_masks
+from ..motion.packing import pack_masks, unpack_masks
 from ..motion.two_view import geometric_masks
 from ..network.compute import choose_compute
 from ..report.card import FILES as REPORT_FILES
-from ..storage.cache import StageCache
+from ..storage.cache import StageCache, Tensors, digest
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .footage import prepare
@@ -45,6 +51,7 @@ from .refined import check_tracker, refined_masks, with_final_masks
 from .run import WORKSPACE, ProcessResult, report_card
 from .second_look import larger_scene, look_again, on_network
 from .stereo import measured_depth, stereo_of
+from .theirs import as_first_look, as_theirs_again, change_facts, with_refined_cameras
 
 MASKS = "masks"
 """Folder in which many programs keep masks beside a COLMAP model."""
@@ -66,15 +73,27 @@ class ImportConfig:
     found: Easi3RConfig = field(default_factory=Easi3RConfig)
     """Which masks and which depth are found, and how; its other options have no effect."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    improve: ImproveConfig | None = None
+    """What of the folder may change; None: what it has stays as it is."""
 
 
 def import_dataset(
-    folder: Path, output_dir: Path, config: ImportConfig, *, overwrite: bool, log: RunLog
+    folder: Path,
+    output_dir: Path,
+    config: ImportConfig,
+    *,
+    overwrite: bool,
+    log: RunLog,
+    facts: Mapping[str, Any] | None = None,
 ) -> ProcessResult:
     """Turn what another program left in ``folder`` into a nerfstudio dataset, which is loaded for a check.
 
     Masks are those of the user (``config.found``), else those of the folder, else they are found; depth is that of the
-    folder, else it is measured where there are triangulated points.
+    folder, else it is measured where there are triangulated points. With ``config.improve`` masks of the folder are a
+    first look, and bundle adjustment may change its cameras.
+
+    Args:
+        facts: what the provenance of the dataset is to hold besides.
 
     Raises:
         InputError: the folder is of no known layout, incomplete or damaged.
@@ -98,15 +117,19 @@ def import_dataset(
         refuse_without_depth(config.dataset, has_depth)
         files = dataset_files(len(recording), pictures.pixel_map.source_wh, config.dataset, has_depth=has_depth)
         refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
-        scene = to_scene(recording, pictures, folder, config.reading)
-        scene = _completed(scene, recording, config.found, StageCache(workspace / "stages"), log)
+        given = to_scene(recording, pictures, folder, config.reading)
+        cache = StageCache(workspace / "stages")
+        scene = _completed(given, recording, config, cache, log)
         chosen = {name: getattr(config.found, name) for name in FOUND_BY}
         options = {"import": asdict(config.reading), "easi3r": chosen, "dataset": asdict(config.dataset)}
-        facts = {"config": options, "source_path": readable(str(folder))}
-        scene = level_scene(replace(scene, provenance=scene.provenance | facts), config.dataset.up, log)
-        cache = StageCache(workspace / "stages")
+        if config.improve is not None:
+            options["improve"] = asdict(config.improve)
+        told = {"config": options, "source_path": readable(str(folder)), **(facts or {})}
+        scene = level_scene(replace(scene, provenance=scene.provenance | told), config.dataset.up, log)
         scene = with_prior(scene, prior, config.found, config.dataset, cache, log)
         scene = with_objects(in_metres_as_asked(scene, config.dataset, log), _frames(scene, recording), log)
+        if config.improve is not None:
+            scene = _with_changes(scene, given, recording, config.dataset.report, log)
         return _written(scene, recording, output_dir, config.dataset, overwrite, log)
 
 
@@ -139,21 +162,36 @@ def _refuse_inside(folder: Path, output_dir: Path) -> None:
         raise InputError(f"--output-dir {output_dir} is the folder that is read: choose another")
 
 
-def _completed(scene: Scene, recording: Recording, config: Easi3RConfig, cache: StageCache, log: RunLog) -> Scene:
-    """The scene with the masks and the depth that it lacks."""
-    measures = recording.depth is None and config.depth != "none" and scene.sparse is not None
-    if measures:
+def _with_changes(scene: Scene, given: Scene, recording: Recording, report: bool, log: RunLog) -> Scene:
+    """The finished scene with what is said of it against what was given."""
+    had = {"masks": recording.masks is not None, "depth": recording.depth is not None}
+    told: dict[str, Any] = {"improved": change_facts(given, scene, had)}
+    if report:
+        frames = _frames(scene, recording)
+        told["moving_outside_masks"] = moving_outside(scene.dynamic.masks, frames, DISFlow(), log)
+    return replace(scene, provenance=scene.provenance | told)
+
+
+def _completed(scene: Scene, recording: Recording, options: ImportConfig, cache: StageCache, log: RunLog) -> Scene:
+    """The scene with the masks and the depth that it lacks, and with the changes that are asked for."""
+    config, improve = options.found, options.improve
+    refines = improve is not None and improve.refine != "none"
+    if recording.depth is None and config.depth != "none" and (refines or scene.sparse is not None):
         stereo_of(config)  # before the masks, which take their time
-    frames, patch, theirs = _frames(scene, recording), patch_of(scene), scene.dynamic
-    own = partial(_first_look, scene, frames, patch, config, log)
+    frames, patch, theirs = _frames(scene, recording), patch_of(scene), as_first_look(scene.dynamic, improve)
+    own = partial(_first_look, scene, frames, patch, config, cache, log)
     given = given_masks(config, frames, patch, FirstLook(log, own if recording.masks is None else lambda: theirs))
-    if given is not None or recording.masks is None:
-        scene = replace(scene, dynamic=own() if given is None else given)
+    if given is None:
+        given = own() if recording.masks is None else theirs
+    scene = replace(scene, dynamic=given)
     dynamic = refined_masks(scene.dynamic, frames, config, cache, log, stage="refined-first-look")
     scene = replace(scene, dynamic=dynamic)
+    if improve is not None:
+        scene = with_refined_cameras(scene, improve, config.seed, cache, log)
+    measures = recording.depth is None and config.depth != "none" and scene.sparse is not None
     if measures:
         scene = measured_depth(scene, config, cache, log)
-    scene = look_again(scene, frames, config, patch, cache, log).scene
+    scene = as_theirs_again(look_again(scene, frames, config, patch, cache, log).scene)
     if measures:
         still = ~scene.dynamic.masks
         scene = replace(scene, depth=scene.depth * still, confidence=scene.confidence * still)
@@ -180,18 +218,25 @@ def patch_of(scene: Scene) -> int:
     return max(side for side in range(1, LARGEST_PATCH + 1) if common % side == 0)
 
 
-def _first_look(scene: Scene, frames: Frames, patch: int, config: Easi3RConfig, log: RunLog) -> DynamicMasks:
+def _first_look(
+    scene: Scene, frames: Frames, patch: int, config: Easi3RConfig, cache: StageCache, log: RunLog
+) -> DynamicMasks:
     """Masks by two-view geometry of optical flow, in images that are large enough for it."""
     if len(scene) < 2:
         log.warn("one picture does not show what moves: everything counts as static")
         return scene.dynamic
     flow = "dis" if config.flow == "auto" else config.flow
-    provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
     times = enlargement(*scene.depth.shape[1:])
-    images = larger_scene(scene, times).images
-    shot = Shot(frames.places, np.empty(0, dtype=np.int64), _by_place(frames, images))
-    found = geometric_masks(images, times * patch, log, provider=provider, shot=shot)
-    return replace(found, masks=on_network(found.masks, times), over_cut=None)
+
+    def compute() -> Tensors:
+        provider = choose_flow(flow, choose_compute(config.device, config.dtype, config.batch_size), log)
+        images = larger_scene(scene, times).images
+        shot = Shot(frames.places, np.empty(0, dtype=np.int64), _by_place(frames, images))
+        found = geometric_masks(images, times * patch, log, provider=provider, shot=shot)
+        return pack_masks(replace(found, masks=on_network(found.masks, times), over_cut=None))
+
+    key = digest(scene.images, scene.pixel_map, frames.places, patch, flow, __version__)
+    return unpack_masks(cache.stage("first-look", key, compute, log))
 
 
 def _by_place(frames: Frames, images: np.ndarray) -> Callable[[int], np.ndarray]:

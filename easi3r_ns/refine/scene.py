@@ -188,7 +188,7 @@ def _with_cameras(scene: Scene, best: Candidate, options: _Options, log: RunLog)
     sources = tuple("colmap" if known else source for known, source in zip(best.registered, unplaced))
     if "aligned" in sources:
         log.warn(
-            f"COLMAP could not place {sources.count('aligned')} of {len(scene)} frames: they keep the network's "
+            f"COLMAP could not place {sources.count('aligned')} of {len(scene)} frames: they keep {_whose(scene)} "
             "cameras, moved along with their neighbours (pose_source in transforms.json)"
         )
     uncertainty = _uncertainty(scene, best, model, options)
@@ -236,8 +236,12 @@ def _depth_fits(scene: Scene, model: SparseModel, scales: np.ndarray) -> list[De
 
 def _kept(scene: Scene, config: RefineConfig, log: RunLog, why: str, record: dict | None = None) -> Scene:
     say = log.warn if config.refine == "colmap" else log.info
-    say(f"--refine {config.refine} keeps the network's cameras: {why}")
+    say(f"--refine {config.refine} keeps {_whose(scene)} cameras: {why}")
     return replace(scene, provenance=scene.provenance | {"refine": (record or {"kept": OURS}) | {"why": why}})
+
+
+def _whose(scene: Scene) -> str:
+    return "the given" if "imported" in scene.provenance else "the network's"
 
 
 def _as_json(score: Score) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.config import AlignConfig, DatasetConfig, Easi3RConfig, FrameConfig, RefineConfig
+from ..core.improve import ImproveConfig
 from ..importers.recording import ImportOptions
 
 GROUPS: Mapping[str, tuple[str, type]] = {
@@ -18,6 +19,7 @@ GROUPS: Mapping[str, tuple[str, type]] = {
     "refine": ("", RefineConfig),
     "align": ("align.", AlignConfig),
     "import": ("", ImportOptions),
+    "improve": ("", ImproveConfig),
 }
 """Part of the configuration -> prefix of its flags, and the class that knows the defaults."""
 
@@ -32,7 +34,8 @@ def command_text(
         changes: part of the configuration -> name of a field -> value in place of the one that the run had; a command
             with changes replaces the dataset (``--overwrite``).
     """
-    begins = ["easi3r", "import"] if "imported" in provenance else ["ns-process-data", "easi3r", "--data"]
+    theirs = ["easi3r", "improve" if "improved" in provenance else "import"]
+    begins = theirs if "imported" in provenance else ["ns-process-data", "easi3r", "--data"]
     words = [*begins, *sources(provenance), "--output-dir", str(output)]
     config = provenance.get("config") or {}
     if config.get("eval_data"):

@@ -50,6 +50,7 @@ COMMANDS = (
     "export",
     "check",
     "import",
+    "improve",
     "plan",
     "doctor",
 )

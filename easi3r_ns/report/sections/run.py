@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.improve import change_lines
 from ...core.runlog import stage_words
 from ..command import command_text
 from ..contents import Fact
@@ -38,6 +39,8 @@ class RunSection:
     """What --weights auto chose and why; empty where the weights were named."""
     non_commercial: bool
     """Whether the weights, and with them the dataset, are for non-commercial use."""
+    improved: tuple[Fact, ...]
+    """What became of the cameras, masks and depth of another program; empty where they were not to be improved."""
     options: str
     """The whole configuration as JSON."""
 
@@ -56,6 +59,9 @@ def run_section(provenance: Mapping[str, Any]) -> RunSection:
         + _model("things by name", named),
         choice=str((provenance.get("weights_choice") or {}).get("line") or ""),
         non_commercial=any(facts.get("non_commercial") for facts in (weights, prior, refined, named)),
+        improved=tuple(Fact(name, words) for name, words in change_lines(provenance["improved"]))
+        if provenance.get("improved")
+        else (),
         options=json.dumps(provenance.get("config"), indent=1, default=str),
     )
 
