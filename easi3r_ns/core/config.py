@@ -265,8 +265,8 @@ class Easi3RConfig:
     keep: Optional[str] = None
     """Things that are not to be masked, by their names: "parked car". Wins over --remove."""
     names_model: str = "grounding-dino"
-    """What finds the things of --remove and --keep: grounding-dino, grounding-dino-base, a folder, or a Hugging Face
-    repository of their kind."""
+    """What finds the things of --remove and --keep: grounding-dino, grounding-dino-base, sam3 (segments them too, has a
+    licence of its own), a folder, or a Hugging Face repository of their kind."""
     no_masks: bool = False
     """Treat everything as static."""
     motion: Literal["auto", "attention"] = "auto"

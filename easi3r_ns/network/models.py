@@ -131,6 +131,13 @@ MODELS: dict[str, KnownModel] = {
             "yonigozlan/EdgeTAM-hf",
             also=("timm", (1, 0)),
         ),
+        KnownModel(
+            "sam3",
+            "SAM 3, finds and segments things by their names, 840 M parameters (3.4 GB)",
+            "SAM License (Meta's own; some uses are excluded, and the hub asks you to accept it first)",
+            "facebook/sam3",
+            ("config.json", "tokenizer.json", "model.safetensors"),
+        ),
         *(
             KnownModel(
                 f"grounding-dino{suffix}",

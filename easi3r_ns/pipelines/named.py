@@ -11,9 +11,10 @@ from .. import __version__
 from ..core.config import Easi3RConfig
 from ..core.runlog import RunLog
 from ..core.types import Frames, on_side
-from ..motion.segment.grounding import SEGMENTER_ROLE, GroundingDino, TrackerAsSegmenter, find_detector
+from ..motion.segment.grounding import SEGMENTER_ROLE, TrackerAsSegmenter, find_detector, open_detector
 from ..motion.segment.named import METHOD, BoxSegmenter, NamedDetector, NamedMasks, find_named
 from ..motion.segment.sam2 import TransformersTracker, find_tracker
+from ..motion.segment.sam3 import Sam3
 from ..network.compute import choose_compute
 from ..network.sources import is_non_commercial
 from ..storage.cache import StageCache, Tensors, digest
@@ -36,12 +37,15 @@ def check_named(config: Easi3RConfig, log: RunLog) -> None:
         blank = np.zeros((48, 64, 3), dtype=np.uint8)
         detector.detect(blank, config.all_names)
         detector.release()
-        segmenter.segment(segmenter.look(blank), np.array([0.2, 0.2, 0.8, 0.8], np.float32), (48, 64))
-        segmenter.release()
+        if segmenter is not None:
+            segmenter.segment(segmenter.look(blank), np.array([0.2, 0.2, 0.8, 0.8], np.float32), (48, 64))
+            segmenter.release()
 
 
-def open_named(config: Easi3RConfig, log: RunLog) -> tuple[NamedDetector, BoxSegmenter] | None:
+def open_named(config: Easi3RConfig, log: RunLog) -> tuple[NamedDetector, BoxSegmenter | None] | None:
     """The models that find things and segment them, which are loaded when they are first used; None: no names.
+
+    A detector that makes masks itself has no second one beside it.
 
     Raises:
         Easi3RError: as :func:`check_named`, save for what loading them shows.
@@ -50,10 +54,13 @@ def open_named(config: Easi3RConfig, log: RunLog) -> tuple[NamedDetector, BoxSeg
         return None
     device = choose_compute(config.device, "auto", 0).device
     boxes = find_detector(config.names_model, log)
+    log.once(f"--remove/--keep {boxes.name}: {boxes.architecture}, licence {boxes.licence}")
+    detector = open_detector(boxes, device)
+    if isinstance(detector, Sam3):
+        return detector, None
     masks = find_tracker(config.tracker or DEFAULT_SEGMENTER, log, role=SEGMENTER_ROLE)
-    for files in (boxes, masks):
-        log.once(f"--remove/--keep {files.name}: {files.architecture}, licence {files.licence}")
-    return GroundingDino(boxes, device), TrackerAsSegmenter(TransformersTracker(masks, device, SEGMENTER_ROLE))
+    log.once(f"--remove/--keep {masks.name}: {masks.architecture}, licence {masks.licence}")
+    return detector, TrackerAsSegmenter(TransformersTracker(masks, device, SEGMENTER_ROLE))
 
 
 def named_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: RunLog) -> NamedMasks | None:
@@ -65,8 +72,9 @@ def named_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: Ru
     if models is None:
         return None
     detector, segmenter = models
+    used = [model for model in models if model is not None]
     names, size = config.all_names, (frames.images.shape[1], frames.images.shape[2])
-    facts = [{n: fact for n, fact in model.facts.items() if n != "model"} for model in models]
+    facts = [{n: fact for n, fact in model.facts.items() if n != "model"} for model in used]
     key = digest(frames.images, frames.pixel_map, frames.turned, names, facts, METHOD, __version__)
 
     def compute() -> Tensors:
@@ -78,8 +86,8 @@ def named_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: Ru
                 for name, mask in find_named(picture, names, shown, detector, segmenter).items():
                     found[name][row] = on_side(mask) if turned else mask
                 advance(1)
-        detector.release()
-        segmenter.release()
+        for model in used:
+            model.release()
         return {str(number): torch.from_numpy(found[name]) for number, name in enumerate(names)}
 
     tensors = cache.stage("named", key, compute, log)
@@ -95,7 +103,7 @@ def named_masks(frames: Frames, config: Easi3RConfig, cache: StageCache, log: Ru
             keep = keep | masks
         else:
             remove |= masks
-    said = [detector.facts, segmenter.facts]
+    said = [model.facts for model in used]
     return NamedMasks(
         remove,
         keep,

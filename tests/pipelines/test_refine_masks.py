@@ -19,6 +19,7 @@ from easi3r_ns.core.types import ByHand, DynamicMasks, Frames, RefinedMasks
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.motion.packing import join_masks
 from easi3r_ns.network.config import DUSt3RConfig
+from easi3r_ns.motion.segment import sam3
 from easi3r_ns.pipelines import named, refined
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.pipelines.refined import refined_masks
@@ -32,7 +33,7 @@ from easi3r_ns.training.scenes import Clip, render_clip
 from tests.motion.test_named import Boxes, Fills
 from tests.pipelines.test_network import run_stand_in, write_images
 from tests.support.helpers import Lines
-from tests.support.small_models import save_detector, save_tracker
+from tests.support.small_models import save_detector, save_sam3, save_tracker
 from tests.support.still_clip import still_clip
 
 
@@ -192,6 +193,17 @@ def test_saved_models_find_names_in_a_whole_run(tmp_path: Path, fast: None, monk
     facts = scene.provenance["named_masks"]
     assert [one["model"] for one in facts["models"]] == [str(detector), "sam2-tiny"]
     assert facts["licence"] == "unknown and Apache-2.0"
+
+
+def test_a_saved_sam3_finds_names_in_a_whole_run(tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam3, "SURE", 0.0)
+    folder = save_sam3(tmp_path / "sam3", video=True)
+    scene = run_none(tmp_path, log := RunLog(), remove="person, dog", names_model=str(folder)).scene
+    facts = scene.provenance["named_masks"]
+    assert [one["model"] for one in facts["models"]] == [str(folder)], "it needs no second model"
+    assert facts["licence"] == "unknown" and sum(one["frames"] for one in facts["names"]) > 0
+    assert dict(refined_lines(scene))["by name"].endswith("(licence: unknown)")
+    assert [stage.name for stage in log.stages].count("things by name") == 1
 
 
 def test_a_wrong_folder_is_said_before_any_work(tmp_path: Path) -> None:

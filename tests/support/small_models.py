@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,52 @@ def save_detector(folder: Path, words: tuple[str, ...] = ("person", "dog", "car"
     tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def save_sam3(folder: Path, words: tuple[str, ...] = ("person", "dog", "car"), *, video: bool = False) -> Path:
+    """Write a small random SAM 3 with a tokenizer that knows some words; ``video``: as published weights are laid out."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    torch = pytest.importorskip("torch")
+    if not hasattr(transformers, "Sam3Model"):
+        pytest.skip("this transformers has no SAM 3")
+    vit = dict(model_type="sam3_vit_model", hidden_size=32, intermediate_size=32, num_hidden_layers=2)
+    vit |= dict(num_attention_heads=2, image_size=56, patch_size=14, window_size=2, global_attn_indexes=[1])
+    vision = dict(backbone_config=vit | {"pretrain_image_size": 56}, fpn_hidden_size=32)
+    vision |= {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    text = dict(model_type="clip_text_model", vocab_size=64, hidden_size=16, intermediate_size=16, projection_dim=16)
+    text |= dict(num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32)
+    text |= dict(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    small = dict(hidden_size=32, num_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = transformers.Sam3Config(
+        vision_config=vision,
+        text_config=text,
+        geometry_encoder_config=small,
+        detr_encoder_config=small,
+        detr_decoder_config=small | {"num_queries": 5},
+        mask_decoder_config=dict(hidden_size=32, num_attention_heads=2),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.Sam3Model(config).save_pretrained(folder)
+    if video:
+        _as_published(folder)
+    vocabulary = {"[UNK]": 0, "<s>": 1, "</s>": 2} | {word: 10 + number for number, word in enumerate(words)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _as_published(folder: Path) -> None:
+    """The published weights hold a tracker beside the detector, whose names begin with ``detector_model.``."""
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    outer = {"architectures": ["Sam3VideoModel"], "model_type": "sam3_video", "detector_config": config}
+    (folder / "config.json").write_text(json.dumps(outer), encoding="utf-8")
+    weights = load_file(folder / "model.safetensors")
+    more = {"tracker_neck.x": next(iter(weights.values())).clone()}
+    named = {f"detector_model.{name}": values for name, values in weights.items()}
+    save_file(named | more, folder / "model.safetensors", metadata={"format": "pt"})

@@ -18,12 +18,14 @@ from ...network.models import ModelFiles, Role, find_model, load_model, one_line
 from ...storage.fingerprint import files_of, fingerprint
 from .named import Detection
 from .sam2 import EDGETAM, IMAGENET, SAM2, SeenPicture, TransformersTracker
+from .sam3 import IMAGES, VIDEO, Sam3
 
 OPTION = "--remove/--keep"
+BOXES = "GroundingDinoForObjectDetection"
 ROLE = Role(
     OPTION,
-    ("GroundingDinoForObjectDetection",),
-    ("grounding-dino", "grounding-dino-base"),
+    (BOXES, IMAGES, VIDEO),
+    ("grounding-dino", "grounding-dino-base", "sam3"),
     "leave out --remove and --keep",
     ("config.json", "tokenizer.json", "model.safetensors"),
 )
@@ -39,7 +41,7 @@ SHORTER, LONGER = 800, 1333
 
 
 class GroundingDino:
-    """:class:`~.named.NamedDetector` of the class in :data:`ROLE`; loaded when it is first used."""
+    """:class:`~.named.NamedDetector` of the class :data:`BOXES`; loaded when it is first used."""
 
     def __init__(self, files: ModelFiles, device: torch.device, *, shorter: int = SHORTER) -> None:
         self.files, self._device, self.side = files, device, shorter
@@ -147,6 +149,17 @@ def find_detector(spec: str, log: RunLog) -> ModelFiles:
     """
     require_transformers(ROLE, spec)
     return find_model(ROLE, spec, log)
+
+
+def open_detector(files: ModelFiles, device: torch.device) -> GroundingDino | Sam3:
+    """What reads these files, which are of a class in :data:`ROLE`; loaded when it is first used.
+
+    Raises:
+        CheckpointError: the tokenizer is damaged.
+    """
+    if files.architecture == BOXES:
+        return GroundingDino(files, device)
+    return Sam3(files, _tokenizer(files), ROLE, device)
 
 
 def _tokenizer(files: ModelFiles) -> Any:

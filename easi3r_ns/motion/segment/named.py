@@ -1,6 +1,7 @@
 """Things that have a name: ``--remove`` masks them whether they move or not, ``--keep`` never does.
 
-A detector finds boxes for words, a model that segments makes masks of them, frame by frame.
+A detector finds boxes for words, a model that segments makes masks of them, frame by frame; or the detector makes masks
+itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 
 from ...core.types import DynamicMasks
@@ -25,6 +27,8 @@ class Detection:
     score: float
     box: np.ndarray
     """(4,) left, top, right, bottom in shares of the picture's sides."""
+    mask: np.ndarray | None = None
+    """(h, w) float32 over the whole picture in any size, positive on the thing; None: the detector makes no masks."""
 
 
 class NamedDetector(Protocol):
@@ -101,16 +105,22 @@ def find_named(
     names: tuple[str, ...],
     size: tuple[int, int],
     detector: NamedDetector,
-    segmenter: BoxSegmenter,
+    segmenter: BoxSegmenter | None,
 ) -> dict[str, np.ndarray]:
-    """Name -> (h, w) bool of the ``size`` (h, w), for the names that a picture (H, W, 3) uint8 RGB shows."""
+    """Name -> (h, w) bool of the ``size`` (h, w), for the names that a picture (H, W, 3) uint8 RGB shows.
+
+    ``segmenter``: None where the detector makes masks itself.
+    """
     found: dict[str, np.ndarray] = {}
-    detections = detector.detect(image, names)
-    if not detections:
-        return found
-    seen = segmenter.look(image)
-    for one in detections:
-        mask = segmenter.segment(seen, one.box, size) > 0
+    seen: Any = None
+    for one in detector.detect(image, names):
+        if one.mask is not None:
+            mask = cv2.resize(one.mask, size[::-1], interpolation=cv2.INTER_LINEAR) > 0
+        elif segmenter is None:
+            continue
+        else:
+            seen = segmenter.look(image) if seen is None else seen
+            mask = segmenter.segment(seen, one.box, size) > 0
         if mask.any():
             found[one.name] = found.get(one.name, np.zeros(size, dtype=bool)) | mask
     return found

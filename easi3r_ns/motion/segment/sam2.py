@@ -210,11 +210,14 @@ class SessionMemory:
             del tracked[old]
 
 
-def prepared(image: np.ndarray, side: int) -> np.ndarray:
-    """(1, 3, side, side) float32: a picture (h, w, 3) uint8 in the size and range of values of the model's training."""
+def prepared(image: np.ndarray, side: int, statistics: tuple[np.ndarray, np.ndarray] = IMAGENET) -> np.ndarray:
+    """(1, 3, side, side) float32: a picture (h, w, 3) uint8 in the size and range of values of the model's training.
+
+    ``statistics``: mean and deviation (3,) of its values.
+    """
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)[0]
-    mean, deviation = (part[:, None, None] for part in IMAGENET)
+    mean, deviation = (part[:, None, None] for part in statistics)
     return ((resized.numpy() / 255 - mean) / deviation)[None].astype(np.float32)
 
 
