@@ -225,7 +225,7 @@ def larger_scene(scene: Scene, times: int) -> Scene:
         principal_point=(np.asarray(scene.principal_point) + 0.5) * times - 0.5,
         depth=blown(scene.depth),
         confidence=blown(scene.confidence),
-        dynamic=replace(scene.dynamic, masks=masks, first=None, objects=None, refined=None),
+        dynamic=replace(scene.dynamic, masks=masks, first=None, over_cut=None, objects=None, refined=None),
         pixel_map=pixel_map,
         contradicted=None,
         between=None,

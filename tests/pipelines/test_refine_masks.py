@@ -18,8 +18,8 @@ from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import ByHand, DynamicMasks, Frames, RefinedMasks
 from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.motion.packing import join_masks
-from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.motion.segment import sam3
+from easi3r_ns.network.config import DUSt3RConfig
 from easi3r_ns.pipelines import named, refined
 from easi3r_ns.pipelines.pipeline import RunConfig
 from easi3r_ns.pipelines.refined import refined_masks
@@ -197,7 +197,7 @@ def test_saved_models_find_names_in_a_whole_run(tmp_path: Path, fast: None, monk
 
 def test_a_saved_sam3_finds_names_in_a_whole_run(tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam3, "SURE", 0.0)
-    folder = save_sam3(tmp_path / "sam3", video=True)
+    folder = save_sam3(tmp_path / "net", video=True)
     scene = run_none(tmp_path, log := RunLog(), remove="person, dog", names_model=str(folder)).scene
     facts = scene.provenance["named_masks"]
     assert [one["model"] for one in facts["models"]] == [str(folder)], "it needs no second model"

@@ -112,7 +112,7 @@ def save_detector(folder: Path, words: tuple[str, ...] = ("person", "dog", "car"
 
 
 def save_sam3(folder: Path, words: tuple[str, ...] = ("person", "dog", "car"), *, video: bool = False) -> Path:
-    """Write a small random SAM 3 with a tokenizer that knows some words; ``video``: as published weights are laid out."""
+    """Write a small random SAM 3 with a tokenizer that knows some words; ``video``: laid out as published."""
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
     torch = pytest.importorskip("torch")
