@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from easi3r_ns.core.similarity import align_cameras
 from easi3r_ns.frames import ImageGeometry
@@ -18,6 +19,7 @@ LONGEST = 75
 FRAMES = 5
 
 
+@pytest.mark.slow
 def test_the_page_makes_a_dataset(tmp_path, monkeypatch):
     code = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) < LONGEST

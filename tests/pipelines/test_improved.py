@@ -94,6 +94,7 @@ def test_their_masks_are_corrected_and_their_cameras_stay(clip, tmp_path, capsys
     assert "--keep-masks" in shlex.split(command_text(kept.provenance)) and kept.dynamic.source == "user"
 
 
+@pytest.mark.slow
 def test_cameras_change_where_that_is_asked_for(tmp_path):
     clip = sharp_clip(3, 8, 192, 256)
     folder = write_colmap_folder(clip, tmp_path / "theirs")
@@ -118,6 +119,7 @@ def test_cameras_change_where_that_is_asked_for(tmp_path):
     assert "--refine colmap" in command_text(scene.provenance)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(clip, tmp_path, monkeypatch):
     folder, calls = write_colmap_folder(clip, tmp_path / "theirs"), []
     real = imported.geometric_masks
