@@ -32,6 +32,9 @@ _UNKNOWN = "sam2"
 NAMES_STAGE = "things by name"
 DETECTOR = {"grounding-dino": 35.0, "grounding-dino-base": 45.0}
 """Seconds to look for names in a picture of 1066x800 pixels."""
+SAM3 = 101.0, 10.3
+"""Seconds for what it sees in a picture, and for each name in it."""
+SAM3_BYTES = 4.5e9
 THINGS = 3
 """Boxes that a picture is taken to have."""
 _BOX_SECONDS = 0.5
@@ -65,13 +68,15 @@ def with_names_stage(plan: Plan, config: Easi3RConfig, factor: float) -> Plan:
     """The forecast with the stage of ``--remove`` and ``--keep``; the same without names. ``factor`` as above."""
     if not config.all_names:
         return plan
-    seconds = DETECTOR.get(config.names_model, DETECTOR["grounding-dino"])
-    seconds += PICTURE[_like(config.tracker or "sam2-tiny")] + THINGS * _BOX_SECONDS
+    if config.names_model == "sam3":
+        seconds, needed = SAM3[0] + SAM3[1] * len(config.all_names), SAM3_BYTES
+    else:
+        seconds, needed = DETECTOR.get(config.names_model, DETECTOR["grounding-dino"]), DETECTOR_BYTES
+        seconds += PICTURE[_like(config.tracker or "sam2-tiny")] + THINGS * _BOX_SECONDS
     on_gpu = plan.device != "cpu"
     seconds *= plan.job.num_frames * (1 / GPU_SPEED if on_gpu else factor)
     held = plan.raw[-1].memory_bytes
-    gpu = DETECTOR_BYTES if on_gpu else 0.0
-    stage = StageForecast(NAMES_STAGE, seconds, held if on_gpu else held + DETECTOR_BYTES, gpu)
+    stage = StageForecast(NAMES_STAGE, seconds, held if on_gpu else held + needed, needed if on_gpu else 0.0)
     raw = (*plan.raw[:-1], stage, plan.raw[-1])
     return replace(plan, stages=raw, raw=raw)
 

@@ -46,3 +46,8 @@ def test_names_take_their_time() -> None:
     )
     assert small.name == NAMES_STAGE and 0 < small.seconds < large.seconds
     assert small.memory_bytes > PLAN.stages[-1].memory_bytes
+    one, two = (
+        with_names_stage(PLAN, Easi3RConfig(remove=names, names_model="sam3"), 1.0).stages[-2]
+        for names in ("dog", "dog, cat")
+    )
+    assert large.seconds < one.seconds < two.seconds < 2 * one.seconds and one.memory_bytes > small.memory_bytes
