@@ -184,11 +184,12 @@ def reconstruct_geometric(
         motion = find_camera_motion(frames, dynamic, config, log, shared_focal=shared_focal, camera_model=lens)
     if motion.stays:
         return pinned_scene(frames, dynamic, motion, config, log, name=NAME)
+    nearly = as_turning(motion) if frames.rig is None else None
     try:
-        model = _cameras(frames, dynamic, config, refine, cache, log, shared_focal)
+        model = _cameras(frames, dynamic, config, refine, cache, log, shared_focal, hardly_travels=nearly is not None)
         kept = _registered(model, frames, num_eval)
     except AlignmentError as error:
-        if frames.rig is not None or (nearly := as_turning(motion)) is None:
+        if nearly is None:
             raise NoCamerasError(str(error), (frames, dynamic)) from error
         return pinned_scene(frames, dynamic, nearly, config, log, name=NAME)
     zoom = warn_about_zoom(model, refine.camera_model, log) if shared_focal and frames.rig is None else None
@@ -289,6 +290,7 @@ def _cameras(
     log: RunLog,
     shared_focal: bool,
     *,
+    hardly_travels: bool = False,
     stage: str = "geometry-cameras",
 ) -> SparseModel:
     start = start_focal(config, frames, log)
@@ -299,12 +301,12 @@ def _cameras(
             if refine.features != RefineConfig().features:
                 log.warn(f"--features {refine.features} has no effect on 360 degree footage: it is matched by SIFT")
             return pack_model(map_rig(frames, dynamic, log, seed=seed))
-        how = (frames, dynamic, refine, log)
-        return pack_model(map_static(*how, focal=focal, seed=seed, start=start, shared_focal=shared_focal))
+        how = {"focal": focal, "seed": seed, "start": start, "shared_focal": shared_focal}
+        return pack_model(map_static(frames, dynamic, refine, log, hardly_travels=hardly_travels, **how))
 
     rig = frames.rig and (frames.rig.T_rig_view, frames.rig.view, frames.rig.moment)
-    decisive = (refine.camera_model, refine.features, focal, seed, start, shared_focal, rig, __version__)
-    key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive)
+    decisive = (refine.camera_model, refine.features, focal, seed, start, shared_focal, hardly_travels)
+    key = digest(frames.images, frames.pixel_map, dynamic.masks, *decisive, rig, __version__)
     return unpack_model(cache.stage(stage, key, compute, log))
 
 

@@ -71,6 +71,7 @@ def map_static(
     seed: int,
     start: float | None = None,
     shared_focal: bool = True,
+    hardly_travels: bool = False,
 ) -> SparseModel:
     """Cameras and sparse points of what stands still, from nothing but the images and their motion masks.
 
@@ -85,6 +86,9 @@ def map_static(
         seed: of every random draw; the same input and seed give the same cameras.
         start: focal length in SOURCE pixels from which bundle adjustment starts; None: COLMAP's guess.
         shared_focal: one focal length for the clip; otherwise one for every frame, for a lens that zooms.
+        hardly_travels: a camera that only turns is known to explain the pictures as well. Only mapping with little
+            parallax is tried then, from few starts: hardly a point has COLMAP's 1.5 degrees, without which mapping
+            takes many times as long and comes to nothing.
 
     Returns:
         The elected model, in the frame of its first camera; the unit of length is such that the median depth of the
@@ -111,7 +115,7 @@ def map_static(
         return matched(still) if dynamic.masks.any() else found
 
     tasks = [
-        Task(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal)
+        Task(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal, hardly_travels)
         for begin in dict.fromkeys([told or guess, focal or guess])
     ]
     coverage = float(dynamic.coverage.mean())
@@ -138,7 +142,7 @@ def map_matches(
     Raises:
         AlignmentError: too little texture or too little parallax.
     """
-    task, model, collapsed = _first(tasks, found)
+    task, model, collapsed = (tasks[0], None, True) if tasks[0].hardly_travels else _first(tasks, found)
     log, seed = task.log, task.seed
     if task.shared_focal:
         rivals = _rivals(found, everything, task, masked=coverage > 0, collapsed=collapsed)
@@ -162,6 +166,8 @@ class Task:
     log: RunLog
     shared_focal: bool = True
     """One focal length for the clip; otherwise one for every frame, which starts at that of the lens."""
+    hardly_travels: bool = False
+    """See :func:`map_static`."""
 
     def first(self, found: Correspondences) -> tuple[SparseModel | None, bool]:
         """Incremental mapping until a model collapses: the model, and whether one did."""
@@ -184,6 +190,7 @@ class Task:
     def _mapped(self, found: Correspondences, advance: Callable[[int], None], **options: bool) -> SparseModel | None:
         focals = None if self.shared_focal else frame_focals(self.lens, found.num_frames)
         given = {"fixed_focal": self.fixed_focal, "seed": self.seed, "focals": focals}
+        given["most"] = MODELS if self.hardly_travels else MORE_MODELS
         return map_incrementally(found, self.lens, self.config, advance=advance, **given, **options)
 
     def globally(self, found: Correspondences) -> SparseModel | None:
@@ -209,6 +216,8 @@ def _rivals(
 ) -> list[Rival]:
     """The other mappings of a clip, in the order in which they are made."""
     rivals = [Rival(LITTLE, lambda: found, partial(task.incrementally, LITTLE, little_parallax=True))]
+    if task.hardly_travels:
+        return rivals
     if collapsed:
         # Where a model collapsed, the first mapping ended early; it goes on here.
         rivals.append(Rival(AGAIN, lambda: found, partial(task.incrementally, AGAIN)))
@@ -229,6 +238,7 @@ def map_incrementally(
     little_parallax: bool = False,
     give_up: bool = False,
     focals: np.ndarray | None = None,
+    most: int = MORE_MODELS,
 ) -> SparseModel | None:
     """The largest model that COLMAP's incremental mapper makes of the correspondences; None when it finds none.
 
@@ -245,6 +255,7 @@ def map_incrementally(
         little_parallax: points count from :data:`LITTLE_PARALLAX` on, already at the first pair.
         give_up: make no more than :data:`MODELS` models, and raise where one collapses (:data:`COLLAPSED`).
         focals: (F,) source pixels where every frame gets a focal length of its own: where theirs start.
+        most: starts where the largest model has less than :data:`SMALL` of the frames.
 
     Raises:
         CollapsedError: see ``give_up``.
@@ -279,8 +290,8 @@ def map_incrementally(
             first = mapped(angle, own_pair=True)
         if first is None or not first[1].registered.all():
             first = max(mapped(angle), first, key=_frames_placed)
-        if not give_up and (first is None or first[1].registered.mean() < SMALL):
-            first = mapped(angle, most=MORE_MODELS) or first
+        if not give_up and most > MODELS and (first is None or first[1].registered.mean() < SMALL):
+            first = mapped(angle, most=most) or first
         if little_parallax:
             return first and _agreeing(first[1], found)
         if first is None or first[1].registered.all():

@@ -85,11 +85,16 @@ def through_fisheye(clip: Clip) -> Clip:
 
 
 @pytest.fixture
-def no_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_mapping(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """The options of each attempt."""
+    tried = []
+
     def fails(*args: object, **options: object) -> None:
+        tried.append(options)
         raise AlignmentError("no parallax")
 
     monkeypatch.setattr(geometric, "map_static", fails)
+    return tried
 
 
 @pytest.mark.slow
@@ -193,12 +198,14 @@ def test_creeping_camera_is_pinned_only_where_mapping_fails(tmp_path, no_mapping
     scene = run(tmp_path, clip, log, weights="none").scene
     assert scene.stays and scene.provenance["camera_motion"]["hardly_travels"]
     assert any("hardly travels" in text for text in log.warnings)
+    assert [options["hardly_travels"] for options in no_mapping] == [True]
 
 
 @pytest.mark.long
 def test_a_camera_that_travels_keeps_the_error_of_mapping(tmp_path, no_mapping) -> None:
     with pytest.raises(AlignmentError, match="no parallax"):
         run(tmp_path, still_clip("forward", 3, 0.6), RunLog(), weights="none")
+    assert [options["hardly_travels"] for options in no_mapping] == [False]
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.core.config import RefineConfig
+from easi3r_ns.core.errors import AlignmentError
 from easi3r_ns.core.runlog import RunLog
 from easi3r_ns.core.types import DynamicMasks, Frames
 from easi3r_ns.motion.attention.masks import static_masks
@@ -160,13 +161,13 @@ class Listening(RunLog):
 def mapped(monkeypatch, clip) -> Callable[..., tuple[SparseModel, Listening]]:
     """Map the clip from these matches."""
 
-    def run(masked: Correspondences, everything: Correspondences, dynamic: DynamicMasks | None = None):
+    def run(masked: Correspondences, everything: Correspondences, dynamic: DynamicMasks | None = None, **options):
         monkeypatch.setattr(module, "detect_features", lambda *_: None)
         monkeypatch.setattr(
             module, "find_correspondences", lambda _, masks, *__, **___: masked if masks.masks.any() else everything
         )
         log = Listening()
-        model = map_static(clip[0], dynamic or clip[1], RefineConfig(), log, focal=None, seed=0)
+        model = map_static(clip[0], dynamic or clip[1], RefineConfig(), log, focal=None, seed=0, **options)
         return model, log
 
     return run
@@ -246,6 +247,24 @@ def test_the_first_mapping_goes_on_where_little_parallax_lacks_frames(monkeypatc
     monkeypatch.setattr(module, "map_incrementally", short)
     found, log = mapped(tracks.found, tracks.found, static_masks(8, 96, 128, 16))
     assert log.made == [MASKED, LITTLE, AGAIN] and found.record["kept"] == AGAIN and found.registered.all()
+
+
+def test_a_camera_that_hardly_travels_costs_one_mapping(monkeypatch, mapped, tracks):
+    """Where it comes to nothing, a turning camera takes over; until then no other mapping costs time."""
+    starts = []
+
+    def nothing(folder, options, start, next_image, *, give_up=False):
+        starts.append((options.max_num_models, give_up, options.triangulation.min_angle))
+        return []
+
+    monkeypatch.setattr(module, "_run_mapper", nothing)
+    with pytest.raises(AlignmentError):
+        mapped(tracks.found, tracks.found, hardly_travels=True)
+    assert set(starts) == {(module.MODELS, False, module.LITTLE_PARALLAX)} and len(starts) <= 2
+    starts.clear()
+    with pytest.raises(AlignmentError):
+        mapped(tracks.found, tracks.found)
+    assert (module.MORE_MODELS, False, module.LITTLE_PARALLAX) in starts and starts[0][2] > 1
 
 
 @pytest.mark.parametrize("right", [True, False])
