@@ -197,7 +197,7 @@ def reconstruct_geometric(
     facts = start_facts(config, frames) | ({"zoom": zoom.facts} if zoom else {})
     scene = replace(scene, provenance=scene.provenance | facts)
     scene = with_depth(scene, config, cache, log)
-    looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log)
+    looks = look_again(scene, frames, config, GEOMETRY.patch, cache, log, hardly_travels=nearly is not None)
     scene = still_only(looks.scene)
     if looks.changed_much:
         scene = _found_again(frames, dynamic, scene, config, refine, cache, log, shared_focal)

@@ -47,7 +47,16 @@ class Looks:
         return self.changed > MUCH_CHANGED
 
 
-def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, cache: StageCache, log: RunLog) -> Looks:
+def look_again(
+    scene: Scene,
+    frames: Frames,
+    config: Easi3RConfig,
+    patch: int,
+    cache: StageCache,
+    log: RunLog,
+    *,
+    hardly_travels: bool = False,
+) -> Looks:
     """The scene with the masks of :func:`easi3r_ns.motion.rigid.second_look`, where there are any and they hold.
 
     Where flow does not tell, masks from attention stay as they are: attention knows what something looks like. Masks
@@ -56,11 +65,15 @@ def look_again(scene: Scene, frames: Frames, config: Easi3RConfig, patch: int, c
     Args:
         frames: those of the whole run; the scene may have fewer.
         patch: side of a token in pixels.
+        hardly_travels: a camera that only turns is known to explain the pictures as well. Depth is uncertain then, and
+            a depth that is wrong turns what moves into parallax.
     """
     if config.motion != "auto" or scene.dynamic.source not in ("attention", "geometry"):
         return Looks(scene, 0.0)
     if scene.stays:
         return _first_look_stays(scene, "the camera does not travel, so the first look sees all that there is", log)
+    if hardly_travels:
+        return _first_look_stays(scene, "the camera hardly travels, so depth could not tell what moves", log)
     if len(scene) < 2 or not has_static_depth(scene):
         return _first_look_stays(scene, "nothing static has a depth to predict the flow from", log)
     seen = _kept(scene, frames, config, patch, cache, log)

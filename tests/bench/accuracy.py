@@ -40,7 +40,7 @@ MEASURES = {
     "jm": Measure("JM", True, 0.02, 0.01),
     "abs_rel": Measure("depth AbsRel", False, 0.1, 0.002),
 }
-"""Equal code gave equal numbers on one machine; other processors and releases of libraries move them a little."""
+"""The same code may differ by that much on other processors and with other releases of libraries: a judgement."""
 
 
 def write_capture(folder: Path, seed: int) -> Path:

@@ -225,6 +225,13 @@ def test_a_scene_without_static_depth_keeps_the_first_look() -> None:
         assert looks.scene.dynamic is other.dynamic and "nothing static" in looks.scene.provenance["motion"]["why"]
 
 
+def test_a_camera_that_hardly_travels_keeps_the_first_look(stand_in) -> None:
+    calls, scene = stand_in(0.9), first_look("geometry")
+    looks = look_again(scene, frames_of(scene), CONFIG, 16, StageCache(None), RunLog(), hardly_travels=True)
+    assert looks.scene.dynamic is scene.dynamic and not calls
+    assert "hardly travels" in looks.scene.provenance["motion"]["why"]
+
+
 def test_points_on_what_moves_are_left_out(stand_in) -> None:
     """Points 0 and 1 are seen on the new mask in one of three frames and in two, point 2 never."""
     stand_in(0.9)
