@@ -165,12 +165,15 @@ def settled(history: History, marks: Mapping[int, np.ndarray], shape: tuple[int,
     """The marks as the history says they are.
 
     The history is written before the marks, so a process that was killed in between has left marks of one step before
-    or after. Both neighbouring actions are put to where they belong; that changes nothing where all was written.
+    or after. Both neighbouring actions are put to where they belong. Marks of neither state are another program's, and
+    stay.
     """
     result = dict(marks)
     for action, forward in ((history.next, False), (history.last, True)):
         for frame, patch in (action.patches if action else {}).items():
-            result[frame] = patch.put(result.get(frame, no_marks(shape)), forward=forward)
+            own = result.get(frame, no_marks(shape))
+            if np.array_equal(patch.put(own, forward=not forward), own):
+                result[frame] = patch.put(own, forward=forward)
     return result
 
 

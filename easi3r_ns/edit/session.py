@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self, scene: Scene, store: Store, dataset: Path, found: Mapping[int, np.ndarray] | None = None
     ) -> None:
-        """Raises InputError where what was kept cannot be read.
+        """Raises InputError where what was kept cannot be read, OutputError where its repair cannot be written.
 
         Args:
             found: frame -> (H, W) bool mask as it was found, for a scene that was made with corrections: it tells what
@@ -75,6 +75,9 @@ class Session:
                 f"the corrections of {dataset} are damaged ({error}): empty the list of strokes in corrections.json"
             ) from error
         self.marks = settled(self.history, kept.marks, self.shape)
+        before = {k: kept.marks.get(k, no_marks(self.shape)) for k in self.marks}
+        # Later steps write their own frames only.
+        store.write_marks({k: marks for k, marks in self.marks.items() if not np.array_equal(marks, before[k])})
         self.found = self._as_found(found or {})
         self.flags = {"excluded": set(kept.excluded), "keyframes": set(kept.keyframes)}
         self.versions = [0] * len(scene)

@@ -166,6 +166,26 @@ def test_a_kill_at_any_write_leaves_the_state_before_or_after(scene, tmp_path, a
         assert everything(found) == states[0]
 
 
+def test_what_a_kill_left_undone_is_written_when_the_editor_opens(scene, tmp_path):
+    dying = Session(scene, Dying(tmp_path, scene, alive=1), tmp_path)
+    with pytest.raises(Killed):
+        dying.click(0, (100, 5), STILL)
+    marked = (open_session(scene, tmp_path).marks[0] == STILL).sum()
+    for frame in (3, 4):
+        open_session(scene, tmp_path).box(frame, (5, 5), (15, 15), STILL)
+    assert marked and (open_session(scene, tmp_path).marks[0] == STILL).sum() == marked
+
+
+def test_what_another_program_painted_over_the_last_stroke_stays(scene, tmp_path):
+    session = open_session(scene, tmp_path)
+    session.box(0, (5, 5), (60, 40), STILL)
+    painted = session.marks[0].copy()
+    painted[painted == STILL] = MOVES
+    session._store.write_marks({0: painted})
+    for _ in range(2):
+        assert (open_session(scene, tmp_path).marks[0] == painted).all()
+
+
 def test_the_disk_refuses(session, monkeypatch):
     def refuses(*arguments) -> None:
         raise OutputError("the disk is full")
