@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from .. import __version__
 from ..core.errors import InputError
 from ..core.scene import Scene, move_scene
 from ..core.shared_frames import on_grid, shared_rows
-from ..core.similarity import align_cameras
+from ..core.similarity import Similarity, align_cameras
 from ..core.surface import trusted_depth
 from ..storage.files import write_text
 from ..view.cameras import CameraTrack, Viewpoint, camera_track, orbit, thumbnails
@@ -38,6 +39,8 @@ MOST_DATASETS = 4
 """On one page: more do not fit beside each other."""
 STYLES = ("s1", "s2", "s3", "s4")
 VIDEO_SECONDS, VIDEO_FPS, VIDEO_ARC = 8, 12, 50.0
+_ROUNDING = 1e-9
+"""Of coordinates, from which on lengths and differences count."""
 _ROWS = 4
 """Frames whose masks and depths are shown."""
 _WIDTH = 420
@@ -105,12 +108,35 @@ def lay_together(names: Sequence[str], scenes: Sequence[Scene]) -> list[Compared
     result = []
     for name, scene, own in zip(names, scenes, rows, strict=True):
         if scene is not first:
-            scene = move_scene(scene, align_cameras(scene.T_world_cam[own], first.T_world_cam[rows[0]]))
+            scene = move_scene(scene, _onto(first, rows[0], scene, own))
         depth = np.stack([trusted_depth(scene, row) for row in own]).astype(np.float32)
         maps = scene.pixel_map, first.pixel_map
         masks = on_grid(scene.dynamic.masks[own], *maps)
         result.append(Compared(name, scene, own, masks, on_grid(depth, *maps)))
     return result
+
+
+def _onto(first: Scene, rows: np.ndarray, scene: Scene, own: np.ndarray) -> Similarity:
+    """The similarity that lays a scene on the first one; by depth where cameras that stay tell no scale."""
+    source, target = scene.T_world_cam[own], first.T_world_cam[rows]
+    found = align_cameras(source, target)
+    if min(_extent(source), _extent(target)) > 0:
+        return found
+    medians = []
+    for one, chosen in ((scene, own), (first, rows)):
+        depth = np.stack([trusted_depth(one, row) for row in chosen])
+        medians.append(float(np.median(depth[depth > 0])) if (depth > 0).any() else 0.0)
+    scale = medians[1] / medians[0] if min(medians) > 0 else 1.0
+    centres = (np.median(poses[:, :3, 3], axis=0) for poses in (source, target))
+    before, after = centres
+    return Similarity(scale, found.R, after - scale * found.R @ before)
+
+
+def _extent(cameras: np.ndarray) -> float:
+    """Length of the path of (N, 4, 4) cameras; 0 where it is no more than what rounding leaves."""
+    places = cameras[:, :3, 3]
+    length = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+    return length if length > _ROUNDING * np.abs(places).max(initial=1.0) else 0.0
 
 
 def mask_agreement(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -221,7 +247,7 @@ def _scene_pictures(datasets: Sequence[Compared], moment: int, advance: Callable
 def _table(datasets: Sequence[Compared]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Title and values of each line."""
     first = datasets[0]
-    path = float(np.linalg.norm(np.diff(first.cameras[:, :3, 3], axis=0), axis=1).sum())
+    path = _extent(first.cameras)
 
     def line(title: str, value: Callable[[Compared], str]) -> tuple[str, tuple[str, ...]]:
         return title, tuple(value(one) for one in datasets)
@@ -231,7 +257,7 @@ def _table(datasets: Sequence[Compared]) -> Iterator[tuple[str, tuple[str, ...]]
 
     def distance(one: Compared) -> str:
         apart = np.median(np.linalg.norm(one.cameras[:, :3, 3] - first.cameras[:, :3, 3], axis=1))
-        return f"{plain(100 * apart / path)} % of the path" if path > 0 else "the camera stays"
+        return f"{plain(_rounded(100 * apart / path))} % of the path" if path > 0 else "the camera stays"
 
     def overlap(one: Compared) -> str:
         values = mask_agreement(first.masks, one.masks)
@@ -239,7 +265,7 @@ def _table(datasets: Sequence[Compared]) -> Iterator[tuple[str, tuple[str, ...]]
 
     def depth(one: Compared) -> str:
         values = depth_difference(first.depth, one.depth, first.masks | one.masks)
-        return f"{plain(100 * float(np.nanmedian(values)))} %" if np.isfinite(values).any() else "not known"
+        return f"{plain(_rounded(100 * float(np.nanmedian(values))))} %" if np.isfinite(values).any() else "not known"
 
     yield line("made by", lambda one: _maker(one.scene))
     yield line("verdict", lambda one: judge(measure(one.scene).measures).level.words)
@@ -269,8 +295,13 @@ def _focal(scene: Scene) -> float:
 
 def _turn(first: Compared, one: Compared) -> np.ndarray:
     """(N,) degrees between the orientations of the cameras."""
-    trace = np.einsum("nij,nij->n", first.cameras[:, :3, :3], one.cameras[:, :3, :3])
-    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+    apart = np.linalg.norm(first.cameras[:, :3, :3] - one.cameras[:, :3, :3], axis=(1, 2))
+    return _rounded(np.degrees(2 * np.arcsin(np.clip(apart / np.sqrt(8), 0, 1))))
+
+
+def _rounded(values: Any) -> Any:
+    """Without the digits that rounding leaves of nothing."""
+    return np.round(values, 6)
 
 
 def _when(one: Compared) -> np.ndarray:
@@ -292,7 +323,7 @@ def _camera_charts(datasets: Sequence[Compared]) -> Iterator[Chart]:
         axes = Axes(label, plain, f"Camera position {name} over time", low=None)
         note = f"In the axes of the first camera of {first.name}, over the extent of its path."
         yield Chart(f"Position: {name}", line_chart(x, lines, axes), note)
-    if float(np.linalg.norm(np.diff(first.cameras[:, :3, 3], axis=0), axis=1).sum()) > 0:
+    if _extent(first.cameras) > 0:
         apart = [
             Line(one.name, 100 * np.linalg.norm(one.cameras[:, :3, 3] - first.cameras[:, :3, 3], axis=1) / unit, style)
             for one, style in zip(others, STYLES[1:])

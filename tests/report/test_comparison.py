@@ -27,6 +27,7 @@ from easi3r_ns.report.comparison import (
     write_comparison,
 )
 from easi3r_ns.training.scenes import render_clip
+from easi3r_ns.view.look import Look
 from tests.support.clip_scene import perfect_scene
 
 ELSEWHERE = Similarity(0.4, Rotation.from_rotvec([0.2, 1.1, -0.4]).as_matrix(), np.array([3.0, -1.0, 2.0]))
@@ -80,6 +81,47 @@ def test_another_world_is_laid_on_the_first_one(scene: Scene, together: list[Com
     assert table["focal length, of the width"][0] == table["focal length, of the width"][1]
     assert dict(page.timings)["time"] == ("12 s", "not recorded")
     assert len(page.mask_rows) == len(page.depth_rows) == 4 and len(page.mask_rows[0]) == 2
+
+
+def test_of_cameras_that_stay_depth_tells_the_scale(scene: Scene) -> None:
+    poses = scene.T_world_cam.copy()
+    poses[:, :3, 3] = [1.0, 2.0, 3.0]
+    first = replace(scene, T_world_cam=poses)
+    larger = move_scene(replace(first, depth=3 * scene.depth), Similarity(1.0, ELSEWHERE.R, ELSEWHERE.t))
+    together = lay_together(["a", "b"], [first, larger])
+    np.testing.assert_allclose(together[1].cameras, together[0].cameras, atol=1e-9)
+    np.testing.assert_allclose(together[1].depth, together[0].depth, rtol=1e-5)
+    table = dict(comparison_page(together, "", lambda steps: None).table)
+    assert table["static depth apart, median"][1] == "0 %" and table["cameras apart, median"][1] == "the camera stays"
+    assert table["cameras turned, median"][1] == "0°"
+
+
+def test_pictures_are_of_the_same_moment(together: list[Compared], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+
+    def picture(painter: object, track: object, images: object, look: Look, *others: object) -> np.ndarray:
+        shown.append(look.frame)
+        return np.zeros((40, 40, 3), np.uint8)
+
+    monkeypatch.setattr(comparison, "picture", picture)
+    comparison_page(together, "", lambda steps: None)
+    moment = int(together[0].masks.mean(axis=(1, 2)).argmax())
+    assert shown == [moment + 1, moment] and moment > 0, "the frame of most motion, in the rows of each"
+    shown.clear()
+    monkeypatch.setattr(comparison, "VIDEO_SECONDS", 1)
+    monkeypatch.setattr(comparison, "VIDEO_FPS", 5)
+    assert len(list(comparison_frames(together))) == 5
+    assert shown == [1, 0, 2, 1, 3, 2, 4, 3, 5, 4]
+
+
+def test_what_is_not_trusted_has_no_depth_and_what_was_cropped_counts(scene: Scene) -> None:
+    wide = replace(scene.pixel_map, resized_wh=(2 * scene.pixel_map.resized_wh[0], scene.pixel_map.resized_wh[1]))
+    doubted = replace(scene, min_confidence=1e6)
+    first, second = lay_together(["a", "b"], [scene, doubted])
+    assert first.depth.any() and not second.depth.any()
+    page = comparison_page([first, replace(second, scene=replace(doubted, pixel_map=wide))], "", lambda steps: None)
+    whole, part = dict(page.table)["focal length, of the width"]
+    assert float(part) == pytest.approx(float(whole) / 2, rel=0.01)
 
 
 def test_agreement_and_difference_have_known_values() -> None:
