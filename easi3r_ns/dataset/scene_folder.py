@@ -243,8 +243,24 @@ def _scene(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], folder: Path)
         uncertainty=uncertainty,
         rig=rig,
         pose_sources=None if meta["pose_sources"] is None else tuple(str(name) for name in meta["pose_sources"]),
-        provenance=dict(meta["provenance"]),
+        provenance=_provenance(meta["provenance"]),
     )
+
+
+def _provenance(found: Any) -> dict[str, Any]:
+    """The provenance, whose parts that pages and messages read are what they should be. Raises ValueError."""
+    provenance = dict(found)
+    for name in ("weights", "mapping", "motion", "refine"):
+        if not isinstance(provenance.get(name), (dict, type(None))):
+            raise ValueError(f"provenance.{name} is no object")
+    stages = provenance.get("stages") or []
+    numbers = ("seconds", "cpu_seconds", "peak_memory_bytes")
+    if not isinstance(stages, list) or not all(
+        isinstance(stage, dict) and "name" in stage and all(isinstance(stage.get(n), (int, float)) for n in numbers)
+        for stage in stages
+    ):
+        raise ValueError("provenance.stages is no list of stages with their seconds and memory")
+    return provenance
 
 
 def _distortion(meta: dict[str, Any]) -> tuple[float, float, float, float]:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import Easi3RError, InputError
 from ..core.runlog import RunLog, stage_unit, stage_words
@@ -157,7 +158,7 @@ def accept(out: Path) -> None:
     folder = waiting(out)
     if folder is None:
         raise InputError(f"{out} was not made again: nothing is there to be accepted")
-    if json.loads((folder / _BASE).read_text(encoding="utf-8")) != _identity(out):
+    if _read(folder / _BASE) != _identity(out):
         raise InputError(f"{out} has changed since it was solved again: solve it again, or go back")
     with only_writer(out):
         for files in groups_of(folder).values():
@@ -195,7 +196,8 @@ def _take(out: Path, folder: Path) -> None:
             if group != DATASET:
                 _link(folder, out, files, group, first=None)
         _link(folder, out, groups[DATASET], DATASET, first=TRANSFORMS)
-        if not json.loads((folder / _ACCEPTED).read_text(encoding="utf-8")).get("masks_in_use"):
+        accepted = _read(folder / _ACCEPTED)
+        if isinstance(accepted, dict) and not accepted.get("masks_in_use"):
             drop_masks(out)
     for kept in sorted((folder / WORKSPACE).glob("*")):
         place = out / WORKSPACE / kept.name
@@ -205,6 +207,14 @@ def _take(out: Path, folder: Path) -> None:
             os.replace(kept, place)
     _delete(out)
     follow_dataset(out)
+
+
+def _read(path: Path) -> Any:
+    """The JSON of a file; None where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _link(folder: Path, out: Path, files: set[str], group: str, *, first: str | None) -> None:
@@ -230,9 +240,8 @@ def _decisive(out: Path, corrections: Corrections | None) -> Path | None:
 def _prepare(out: Path, folder: Path) -> None:
     """The kept stages of ``out`` in the folder too; those that an interrupted run finished there stay."""
     base = _identity(out)
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads((folder / _BASE).read_text(encoding="utf-8")) != base:
-            _delete(out)  # made from another dataset
+    if (folder / _BASE).exists() and _read(folder / _BASE) != base:
+        _delete(out)  # made from another dataset
     make_folder(folder)
     with writing(folder):
         (folder / TRANSFORMS).unlink(missing_ok=True)

@@ -146,6 +146,17 @@ def test_json_of_another_kind(work: Path) -> None:
             check_told_or_usable(work, f"{path} = {value!r:.40}")
 
 
+@pytest.mark.parametrize(
+    "provenance",
+    [{"stages": [{"name": "x"}]}, {"stages": {"a": 1}}, {"stages": ["x"]}, {"weights": "tiny"}, {"motion": [1]}],
+)
+def test_a_provenance_that_pages_cannot_read(provenance: dict[str, object], work: Path) -> None:
+    meta = json.loads((work / SCENE_JSON).read_text(encoding="utf-8"))
+    (work / SCENE_JSON).write_text(json.dumps(meta | {"provenance": provenance}), encoding="utf-8")
+    with pytest.raises(InputError, match="is damaged .*provenance"):
+        find_scene(work)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format":' * 100_000, "", "null", "\ufeff{}"])
 def test_json_that_is_no_scene(text: str, work: Path) -> None:
     (work / SCENE_JSON).write_text(text, encoding="utf-8")

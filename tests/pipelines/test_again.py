@@ -124,6 +124,10 @@ def test_what_was_made_from_another_dataset_is_not_taken(out: Path, instant: obj
     with pytest.raises(InputError, match="has changed since it was solved again"):
         accept(out)
     solve_again(out, pipeline=InstantWithMasks())
+    (again_folder(out) / "base.json").write_text("[1")
+    with pytest.raises(InputError, match="solve it again, or go back"):
+        accept(out)
+    solve_again(out, pipeline=InstantWithMasks())
     with only_writer(out), pytest.raises(OutputError, match="another run"):
         accept(out)
     accept(out)
