@@ -7,6 +7,7 @@ from ..core.runlog import RunLog
 from ..dataset.loadback import load_colmap, load_dataset
 from ..dataset.nerfstudio import TRANSFORMS
 from .consumer import Consumer, RuleResult, failed, note, passed
+from .depth_sources import sources_fit
 from .objects import objects_fit
 from .tree import Tree
 
@@ -14,14 +15,15 @@ _MODELS = ("colmap/sparse/0", "sparse/0", "sparse")
 
 
 def _examine(tree: Tree) -> list[RuleResult]:
-    objects: list[RuleResult] = []
+    beside: list[RuleResult] = []
     log, model = RunLog(), tree.first_model(*_MODELS)
     try:
         if tree.has(TRANSFORMS):
             count = len(tree.json(TRANSFORMS)["frames"])
             load_dataset(tree.root, log, sample=tree.sample)
             whole = "all frames" if tree.sample is None or tree.sample >= count else f"{tree.sample} frames"
-            objects = objects_fit(tree, tree.json(TRANSFORMS))
+            meta = tree.json(TRANSFORMS)
+            beside = objects_fit(tree, meta) + sources_fit(tree, meta)
             what = f"nerfstudio-data loads all splits and sizes; every pixel of {whole} was read"
         elif model is not None:
             tree.model(model)
@@ -31,7 +33,7 @@ def _examine(tree: Tree) -> list[RuleResult]:
             return [failed(f"neither {TRANSFORMS} nor a model in {_MODELS[0]}", "give the --output-dir of a run")]
     except OutputError as error:
         return [failed(str(error), "mend what the line names, or write the dataset again")]
-    return [passed(what), *objects, *(note(text) for text in log.warnings)]
+    return [passed(what), *beside, *(note(text) for text in log.warnings)]
 
 
 CONSUMER = Consumer(

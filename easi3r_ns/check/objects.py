@@ -25,7 +25,7 @@ def objects_fit(tree: Tree, meta: dict[str, Any]) -> list[RuleResult]:
     frames = meta["frames"]
     if not any(KEY in frame for frame in frames):
         return []
-    missing = [frame["file_path"] for frame in frames if not _there(tree, frame.get(KEY))]
+    missing = [frame["file_path"] for frame in frames if not there(tree, frame.get(KEY))]
     if missing:
         return [failed(f"{some(missing)} has no {KEY} ({len(missing)} of {len(frames)})", _REMEDY)]
     wrong = [frame[KEY] for frame in frames if not _is_like_its_picture(tree, frame)]
@@ -34,15 +34,16 @@ def objects_fit(tree: Tree, meta: dict[str, Any]) -> list[RuleResult]:
     numbers: set[int] = set()
     for position in sampled_frames(len(frames), tree.sample):
         frame = frames[position]
-        ids = _pixels(tree, frame[KEY])
+        ids = pixels(tree, frame[KEY])
         mask = frame.get("mask_path")
-        if _there(tree, mask) and not np.array_equal(_pixels(tree, mask) > 0, ids == 0):
+        if there(tree, mask) and not np.array_equal(pixels(tree, mask) > 0, ids == 0):
             return [failed(f"{frame[KEY]} is not 0 exactly where {mask} is white", _REMEDY)]
         numbers |= set(np.unique(ids[ids > 0]).tolist())
     return [passed(f"masks_objects: ids of {len(numbers)} objects, 0 where the masks are white")]
 
 
-def _there(tree: Tree, file: Any) -> bool:
+def there(tree: Tree, file: Any) -> bool:
+    """Whether a frame's entry names a file that is there."""
     return isinstance(file, str) and tree.has(file)
 
 
@@ -52,7 +53,8 @@ def _is_like_its_picture(tree: Tree, frame: dict[str, Any]) -> bool:
     return fits and tree.image_mode(frame[KEY]).startswith("I")
 
 
-def _pixels(tree: Tree, file: str) -> np.ndarray:
+def pixels(tree: Tree, file: str) -> np.ndarray:
+    """The pixels of an image as they are stored. Raises InputError."""
     try:
         return decode_image(tree.root / file, cv2.IMREAD_UNCHANGED)
     except OSError as error:

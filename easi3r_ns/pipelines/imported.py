@@ -43,7 +43,7 @@ from ..storage.cache import StageCache, Tensors, digest
 from ..storage.lock import only_writer
 from ..storage.owned import refuse_foreign
 from .footage import prepare
-from .metres import in_metres_as_asked, refuse_without_depth
+from .metres import in_metres_as_asked, refuse_reference, refuse_without_depth
 from .named import check_named
 from .objects import with_objects
 from .prior import open_prior, with_prior
@@ -118,6 +118,7 @@ def import_dataset(
         files = dataset_files(len(recording), pictures.pixel_map.source_wh, config.dataset, has_depth=has_depth)
         refuse_foreign(output_dir, files | (set(REPORT_FILES) if config.dataset.report else set()))
         given = to_scene(recording, pictures, folder, config.reading)
+        refuse_reference(config.dataset, [_frames(given, recording)])
         cache = StageCache(workspace / "stages")
         scene = _completed(given, recording, config, cache, log)
         chosen = {name: getattr(config.found, name) for name in FOUND_BY}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from easi3r_ns.cli import main as cli
+from easi3r_ns.core.config import DatasetConfig
 from easi3r_ns.core.errors import InputError
 from easi3r_ns.core.geometry import distort, network_to_source, pixel_grid, project, transform
 from easi3r_ns.core.runlog import RunLog
@@ -21,7 +22,9 @@ from easi3r_ns.dataset.scene_folder import find_scene
 from easi3r_ns.importers.colmap_model import SUPPORTED, read_model
 from easi3r_ns.importers.folder import read_recording
 from easi3r_ns.importers.recording import ImportOptions, to_scene
+from easi3r_ns.pipelines import imported
 from easi3r_ns.pipelines.footage import prepare
+from easi3r_ns.pipelines.imported import ImportConfig
 from easi3r_ns.report.command import command_text
 from easi3r_ns.training.scenes import Clip
 from tests.support.clip_scene import sharp_clip
@@ -261,6 +264,14 @@ def test_masks_of_the_user_on_top_of_their_cameras(clip, tmp_path):
     assert text.startswith(f"easi3r import {folder} --output-dir OUT --masks {masks} --masks-polarity black-moves")
     made = cli.main(["import", str(folder), "--output-dir", str(tmp_path / "again"), *shlex.split(text)[5:]])
     assert made is None and len(find_scene(tmp_path / "again")) == FRAMES
+
+
+def test_a_reference_that_names_no_picture_is_refused_before_the_work(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(imported, "_completed", lambda *_: pytest.fail("it takes long"))
+    folder = write_colmap_folder(clip, tmp_path / "theirs")
+    config = ImportConfig(dataset=DatasetConfig(metric_reference="77 5 5 90 50 1.0"))
+    with pytest.raises(InputError, match="77"):
+        imported.import_dataset(folder, tmp_path / "out", config, overwrite=False, log=RunLog())
 
 
 def test_without_points_there_is_no_depth_and_that_is_said(clip, tmp_path, capsys):
