@@ -155,6 +155,12 @@ class FlowStep:
 
 
 def likeness_of(image: np.ndarray, region: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """(bins,) log ratio of how common each colour, as in :func:`cells_of`, is in a region and in what stands around it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        region, moving: (H, W) bool; what moves is not what stands around.
+    """
     radius = max(2, round(SURROUNDINGS * max(region.shape)))
     around = (cv2.dilate(region.astype(np.uint8), disc(radius)) > 0) & ~moving
     cells = cells_of(image)

@@ -245,8 +245,7 @@ def map_incrementally(
     Where frames are missing in it, it is continued with points of less parallax (:data:`LITTLE_PARALLAX`); what comes
     of that is kept when it has more frames whose matches agree with their cameras (:data:`MIN_AGREEMENT`).
 
-    One thread: the sums of several are added in an order that changes from run to run, which can decide whether a
-    point or a frame is kept.
+    One thread: the order in which several add their sums changes and can decide whether a point or a frame is kept.
 
     Args:
         lens: where bundle adjustment starts; its focal length is first estimated with the frames, unless

@@ -165,7 +165,9 @@ attempt(ClipJob({job.name!r}, {job.data!r}, {job.output_dir!r}, {dict(job.option
     finally:
         parent.kill()
         parent.wait()
-    wait_for(lambda: not is_alive(json.loads(report.read_text())["pid"]))
+    pid = json.loads(report.read_text())["pid"]
+    wait_for(lambda: not is_alive(pid))
+    assert not is_alive(pid)
 
 
 def is_alive(pid: int) -> bool:
