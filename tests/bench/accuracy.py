@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from easi3r_ns.core.errors import InputError
 from easi3r_ns.evaluate.datasets import Capture, find_captures
 from easi3r_ns.evaluate.masks import pooled
 from easi3r_ns.evaluate.runs import score_dataset
@@ -62,7 +63,10 @@ def write_capture(folder: Path, seed: int) -> Path:
 def capture_of(data: Path) -> Capture | None:
     """The truth of a clip that lies in a capture, or None."""
     root = data.parent if data.is_file() or data.name == "images" else data
-    found = [capture for capture in find_captures([root]) if capture.data == data]
+    try:
+        found = [capture for capture in find_captures([root]) if capture.data == data]
+    except InputError:  # no capture at all
+        return None
     known = [capture for capture in found if capture.T_world_cam or capture.masks or capture.depth]
     return known[0] if known else None
 
