@@ -39,7 +39,7 @@ def sources_fit(tree: Tree, meta: dict[str, Any]) -> list[RuleResult]:
 
 
 def _is_like_its_depth(tree: Tree, frame: dict[str, Any]) -> bool:
-    depth = frame.get("depth_file_path")
-    if not there(tree, depth):
+    if not there(tree, frame.get("depth_file_path")):
         return False
+    depth: str = frame["depth_file_path"]
     return tree.image_size(frame[KEY]) == tree.image_size(depth) and tree.image_mode(frame[KEY]) == "L"

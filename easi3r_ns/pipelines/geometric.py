@@ -301,8 +301,15 @@ def _cameras(
             if refine.features != RefineConfig().features:
                 log.warn(f"--features {refine.features} has no effect on 360 degree footage: it is matched by SIFT")
             return pack_model(map_rig(frames, dynamic, log, seed=seed))
-        how = {"focal": focal, "seed": seed, "start": start, "shared_focal": shared_focal}
-        return pack_model(map_static(frames, dynamic, refine, log, hardly_travels=hardly_travels, **how))
+        model = map_static(
+            *(frames, dynamic, refine, log),
+            focal=focal,
+            seed=seed,
+            start=start,
+            shared_focal=shared_focal,
+            hardly_travels=hardly_travels,
+        )
+        return pack_model(model)
 
     rig = frames.rig and (frames.rig.T_rig_view, frames.rig.view, frames.rig.moment)
     decisive = (refine.camera_model, refine.features, focal, seed, start, shared_focal, hardly_travels)
