@@ -115,7 +115,11 @@ def map_static(
         return matched(still) if dynamic.masks.any() else found
 
     tasks = [
-        Task(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal, hardly_travels)
+        Task(
+            *(replace(first, focal=begin), config, focal is not None, seed, log, shared_focal),
+            # With a focal length for every frame only the first mapping exists.
+            hardly_travels=hardly_travels and shared_focal,
+        )
         for begin in dict.fromkeys([told or guess, focal or guess])
     ]
     coverage = float(dynamic.coverage.mean())

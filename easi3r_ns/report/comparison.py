@@ -127,8 +127,7 @@ def _onto(first: Scene, rows: np.ndarray, scene: Scene, own: np.ndarray) -> Simi
         depth = np.stack([trusted_depth(one, row) for row in chosen])
         medians.append(float(np.median(depth[depth > 0])) if (depth > 0).any() else 0.0)
     scale = medians[1] / medians[0] if min(medians) > 0 else 1.0
-    centres = (np.median(poses[:, :3, 3], axis=0) for poses in (source, target))
-    before, after = centres
+    before, after = (np.median(poses[:, :3, 3], axis=0) for poses in (source, target))
     return Similarity(scale, found.R, after - scale * found.R @ before)
 
 

@@ -265,6 +265,10 @@ def test_a_camera_that_hardly_travels_costs_one_mapping(monkeypatch, mapped, tra
     with pytest.raises(AlignmentError):
         mapped(tracks.found, tracks.found)
     assert (module.MORE_MODELS, False, module.LITTLE_PARALLAX) in starts and starts[0][2] > 1
+    starts.clear()
+    with pytest.raises(AlignmentError):
+        mapped(tracks.found, tracks.found, hardly_travels=True, shared_focal=False)
+    assert starts and starts[0][2] > 1, "with a focal length for every frame there is no other mapping"
 
 
 @pytest.mark.parametrize("right", [True, False])
